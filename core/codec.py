@@ -1,0 +1,92 @@
+"""Dataclass <-> JSON, with a type tag and a version, so that old rows stay readable."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from typing import Any
+
+from core import techniques
+from core.errors import BadInput
+from core.measurement import Measurement
+from core.model import ClassifierShape, DecoderShape, Model
+from core.plan import Case, Plan, settings
+from core.priorities import Limit, Priorities
+from core.study import KernelCalls, Study, Trial
+from core.target import Target
+from core.workload import Workload
+
+VERSION = 1
+TYPES: dict[str, type] = {
+    kind.__name__: kind
+    for kind in (
+        Case, ClassifierShape, DecoderShape, KernelCalls, Limit, Measurement, Model, Plan, Priorities, Study, Target,
+        Trial, Workload,
+    )
+}
+
+
+def to_data(value: Any) -> Any:
+    """JSON-ready data; a dataclass becomes an object with `type`, a technique one with `technique`."""
+    if techniques.is_technique(value):
+        given = settings(value)
+        return {"technique": given.pop("name"), **given}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: to_data(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"type": type(value).__name__, **fields}
+    if isinstance(value, tuple | list):
+        return [to_data(item) for item in value]
+    return value
+
+
+def from_data(data: Any) -> Any:
+    """The inverse of to_data; lists become tuples. BadInput names an unknown type or field."""
+    if isinstance(data, list):
+        return tuple(from_data(item) for item in data)
+    if not isinstance(data, dict):
+        return data
+    if "technique" in data:
+        given = {key: from_data(item) for key, item in data.items() if key != "technique"}
+        return techniques.build(data["technique"], given)
+    name = data.get("type")
+    kind = TYPES.get(name) if isinstance(name, str) else None
+    if kind is None:
+        raise BadInput(f"stored data of unknown type {name!r}: it was written by a newer Trimtab or is damaged")
+    known = {field.name for field in dataclasses.fields(kind)}
+    unknown = set(data) - known - {"type"}
+    if unknown:
+        raise BadInput(f"stored {name} has unknown fields: {', '.join(sorted(unknown))}")
+    hints = typing.get_type_hints(kind)
+    values = {key: _narrow(from_data(item), hints[key]) for key, item in data.items() if key != "type"}
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise BadInput(f"stored {name} is incomplete: {error}") from None
+
+
+def _narrow(value: Any, hint: Any) -> Any:
+    """JSON writes 2.0 and 2 alike in other writers: give floats back where the field says float."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        if float in options and int not in options:
+            return float(value)
+    return value
+
+
+def dumps(value: Any) -> str:
+    """One line of JSON with the format's version."""
+    return json.dumps({"version": VERSION, "value": to_data(value)}, separators=(",", ":"), allow_nan=False)
+
+
+def loads(text: str) -> Any:
+    """Read what dumps wrote; BadInput on damage or a newer version."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        raise BadInput("stored data is not JSON: it is damaged") from None
+    if not isinstance(document, dict) or document.get("version") != VERSION:
+        found = document.get("version") if isinstance(document, dict) else None
+        raise BadInput(f"stored data has version {found!r}, this Trimtab reads version {VERSION}")
+    return from_data(document["value"])

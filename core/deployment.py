@@ -1,0 +1,31 @@
+"""The thing that techniques change: a loaded model and the way it is run. Lives only inside a worker process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from core.plan import Case
+
+
+@dataclass
+class Deployment:
+    """Mutable on purpose: it exists between loading and measuring.
+
+    `engine` is a TextEngine or ImageEngine (core.engine.interface); `baseline` is a fresh, unchanged copy maker for
+    teachers and comparisons; `draft` and `draft_tokens` describe speculative decoding; `batch` is the number of
+    sequences served together. `note` writes one line into the trial's log; `report` tells progress in [0, 1].
+    """
+
+    case: Case
+    engine: Any
+    load_baseline: Callable[[], Any]
+    tokenizer: Any = None
+    device: str = "cpu"
+    seed: int = 0
+    draft: Any = None
+    draft_tokens: int = 0
+    batch: int = 1
+    note: Callable[[str], None] = field(default=lambda text: None)
+    report: Callable[[float], None] = field(default=lambda share: None)

@@ -1,0 +1,30 @@
+"""String ids that sort by time, and the one clock format."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from datetime import UTC, datetime
+
+_ALPHABET = "0123456789abcdefghijkmnpqrstuvwxyz"
+_lock = threading.Lock()
+_last = 0
+
+
+def new_id(prefix: str) -> str:
+    """`prefix-` + 9 characters of milliseconds + 4 random ones; ids of one process never sort backwards."""
+    global _last
+    with _lock:
+        _last = max(_last + 1, time.time_ns() // 1_000_000)
+        stamp = _last
+    digits = ""
+    for _ in range(9):
+        stamp, rest = divmod(stamp, len(_ALPHABET))
+        digits = _ALPHABET[rest] + digits
+    return f"{prefix}-{digits}" + "".join(secrets.choice(_ALPHABET) for _ in range(4))
+
+
+def now() -> str:
+    """Naive UTC time in ISO format with milliseconds."""
+    return datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds")

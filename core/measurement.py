@@ -1,0 +1,88 @@
+"""One number with everything that makes it honest: samples, unit, origin, method, interval."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+ORIGINS = ("measured", "projected", "estimated", "published", "unavailable")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A metric of one trial.
+
+    `samples` are the raw values; their median is the value unless `pooled` gives it (a mean over tokens, say).
+    `bounds` is a stated 95 % interval, for projections and pooled values; without it the interval is bootstrapped.
+    Origin `unavailable` has no samples and says why in `method`.
+    """
+
+    metric: str
+    samples: tuple[float, ...]
+    unit: str
+    origin: str
+    method: str
+    environment: str = ""
+    taken_at: str = ""
+    pooled: float | None = None
+    bounds: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.origin not in ORIGINS:
+            raise ValueError(f"origin {self.origin!r} is not one of {', '.join(ORIGINS)}")
+        if (self.origin == "unavailable") != (not self.samples and self.pooled is None):
+            raise ValueError(f"{self.metric}: samples must be empty exactly when the origin is unavailable")
+        if any(not math.isfinite(sample) for sample in self.samples):
+            raise ValueError(f"{self.metric}: a sample is not finite")
+
+    @property
+    def value(self) -> float | None:
+        """The number to show; None when unavailable."""
+        if self.pooled is not None:
+            return self.pooled
+        return float(np.median(self.samples)) if self.samples else None
+
+    @property
+    def n(self) -> int:
+        """How many raw samples."""
+        return len(self.samples)
+
+    def quantile(self, q: float) -> float | None:
+        """Empirical quantile of the samples; None when there are none."""
+        return float(np.quantile(self.samples, q)) if self.samples else None
+
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval of the value: the stated bounds, else percentile bootstrap of the median (2,000 draws).
+
+        None with fewer than three samples and no stated bounds: too few to say.
+        """
+        if self.bounds is not None:
+            return self.bounds
+        if self.pooled is not None or self.n < 3:
+            return None
+        return bootstrap_median(np.array(self.samples))
+
+
+def bootstrap_median(samples: np.ndarray, draws: int = 2000) -> tuple[float, float]:
+    """Percentile bootstrap 95 % interval of the median of `samples` float [n]; fixed seed, so a number shows the same
+    interval everywhere (Efron & Tibshirani 1993, chapter 13)."""
+    random = np.random.default_rng(0)
+    chosen = random.integers(0, len(samples), size=(draws, len(samples)))
+    medians = np.median(samples[chosen], axis=1)
+    low, high = np.quantile(medians, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def bootstrap_mean(samples: np.ndarray, draws: int = 2000) -> tuple[float, float]:
+    """Percentile bootstrap 95 % interval of the mean of `samples` float [n], fixed seed."""
+    random = np.random.default_rng(0)
+    chosen = random.integers(0, len(samples), size=(draws, len(samples)))
+    low, high = np.quantile(samples[chosen].mean(axis=1), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def unavailable(metric: str, unit: str, why: str, environment: str = "", taken_at: str = "") -> Measurement:
+    """A number that cannot be had here, with the reason."""
+    return Measurement(metric, (), unit, "unavailable", why, environment, taken_at)

@@ -1,0 +1,134 @@
+"""A Plan: a case and the ordered techniques to try on it, with a key that is the same on any machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Protocol
+
+from core.errors import BadInput
+from core.model import Model
+from core.target import Target
+from core.workload import Workload
+
+# The order in which kinds act: make a smaller model, then cheaper weights, then a cheaper way to run them.
+KINDS = ("prune", "distill", "quantize", "cache", "decode", "batch")
+
+
+@dataclass(frozen=True)
+class Case:
+    """Model x Target x Workload."""
+
+    model: Model
+    target: Target
+    workload: Workload
+
+
+class Technique(Protocol):
+    """Data that can be stored and printed, plus what it does. A technique is a frozen dataclass.
+
+    `candidates` proposes settings worth trying; `refuse` says in a sentence why a case cannot have it, or None;
+    `reshape` changes the workload (batching does); `apply` changes a loaded Deployment (core.deployment), importing
+    torch only inside.
+    """
+
+    name: ClassVar[str]
+    kind: ClassVar[str]
+    title: ClassVar[str]
+
+    @classmethod
+    def candidates(cls, case: Case) -> tuple[Technique, ...]:
+        """Settings that are worth measuring for `case`, the best guess first."""
+
+    def refuse(self, case: Case) -> str | None:
+        """A sentence that says why `case` cannot have this technique, or None."""
+
+    def reshape(self, workload: Workload) -> Workload:
+        """The workload as this technique serves it."""
+
+    def apply(self, deployment: Any) -> None:
+        """Change the loaded model or the way it is run."""
+
+
+def settings(technique: Technique) -> dict[str, Any]:
+    """A technique as JSON-ready data: its name and every field."""
+    values = {field.name: getattr(technique, field.name) for field in fields(technique)}  # type: ignore[arg-type]
+    return {"name": technique.name, **values}
+
+
+def label(technique: Technique) -> str:
+    """Short human name, as `weight-int4(group_size=32)`; fields at their default are left out."""
+    shown = [
+        f"{field.name}={getattr(technique, field.name)}"
+        for field in fields(technique)  # type: ignore[arg-type]
+        if getattr(technique, field.name) != field.default
+    ]
+    return technique.name + (f"({', '.join(shown)})" if shown else "")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A case and ordered techniques; no techniques is the baseline."""
+
+    case: Case
+    techniques: tuple[Technique, ...] = ()
+    seed: int = 0
+
+    @property
+    def key(self) -> str:
+        """First 16 hex digits of the SHA-256 of the canonical JSON of what determines the outcome."""
+        facts = {
+            "model": [self.case.model.id, self.case.model.revision],
+            "target": self.case.target.id,
+            "workload": [
+                self.case.workload.id, self.case.workload.prompt_tokens, self.case.workload.output_tokens,
+                self.case.workload.concurrency,
+            ],
+            "techniques": [settings(technique) for technique in self.techniques],
+            "seed": self.seed,
+        }
+        canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    @property
+    def title(self) -> str:
+        """`baseline`, or the techniques joined by ` + `."""
+        return " + ".join(label(technique) for technique in self.techniques) or "baseline"
+
+    def workload(self) -> Workload:
+        """The case's workload as the techniques reshape it."""
+        workload = self.case.workload
+        for technique in self.techniques:
+            workload = technique.reshape(workload)
+        return workload
+
+    def refuse(self) -> str | None:
+        """Why this plan cannot be run: an order that makes no sense, or a technique's own reason."""
+        ranks = [KINDS.index(technique.kind) for technique in self.techniques]
+        for (before, earlier), (after, later) in zip(
+            zip(ranks, self.techniques, strict=True), list(zip(ranks, self.techniques, strict=True))[1:], strict=False
+        ):
+            if after < before:
+                return f"{later.name} must come before {earlier.name}: the order is {', '.join(KINDS)}"
+        once = [technique.kind for technique in self.techniques]
+        for kind in ("quantize", "decode", "batch"):
+            if once.count(kind) > 1:
+                return f"a plan can have one technique of kind {kind}, this one has {once.count(kind)}"
+        for technique in self.techniques:
+            reason = technique.refuse(self.case)
+            if reason is not None:
+                return f"{technique.name}: {reason}"
+        return None
+
+
+def parse_setting(text: str) -> tuple[str, dict[str, str]]:
+    """Split `NAME:key=value,key=value` of the command line; BadInput names the malformed part."""
+    name, _, rest = text.partition(":")
+    given: dict[str, str] = {}
+    for part in filter(None, rest.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals or not key or not value:
+            raise BadInput(f"--technique {text!r}: {part!r} is not key=value")
+        given[key] = value
+    return name, given

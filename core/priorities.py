@@ -1,0 +1,98 @@
+"""What the user cares about: weights and hard limits, as data. Scoring lives in recommend.py."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from core import metrics
+from core.errors import BadInput
+
+_LIMIT = re.compile(r"^\s*([a-z0-9_]+)\s*(<=|>=)\s*([-+0-9.eE]+)\s*$")
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A hard limit such as `kl_nats<=0.05`; an unknown value never passes it."""
+
+    metric: str
+    relation: str  # <= or >=
+    value: float
+
+    def passes(self, value: float | None) -> bool:
+        """Whether `value` is known and within the limit."""
+        if value is None or not math.isfinite(value):
+            return False
+        return value <= self.value if self.relation == "<=" else value >= self.value
+
+    def __str__(self) -> str:
+        return f"{self.metric}{self.relation}{self.value:g}"
+
+
+@dataclass(frozen=True)
+class Priorities:
+    """Weights by word (latency, throughput, size, energy, quality, cost), each >= 0, and hard limits."""
+
+    weights: tuple[tuple[str, float], ...] = (
+        ("latency", 1.0), ("throughput", 1.0), ("size", 1.0), ("energy", 0.0), ("quality", 1.0), ("cost", 0.0),
+    )
+    limits: tuple[Limit, ...] = ()
+
+    def weight(self, word: str) -> float:
+        """The weight of a priority word; 0 when not given."""
+        return dict(self.weights).get(word, 0.0)
+
+
+def parse_limit(text: str) -> Limit:
+    """Read `metric<=value`; BadInput names what is wrong, impossible limits included."""
+    match = _LIMIT.match(text)
+    if match is None:
+        raise BadInput(f"--limit {text!r} is not of the form metric<=value or metric>=value")
+    name, relation, number = match.groups()
+    found = metrics.metric(name)
+    try:
+        value = float(number)
+    except ValueError:
+        raise BadInput(f"--limit {text!r}: {number!r} is not a number") from None
+    if not math.isfinite(value):
+        raise BadInput(f"--limit {text!r}: the value must be finite")
+    if relation == "<=" and value < 0:
+        raise BadInput(f"--limit {text!r} can never hold: {found.name} is never negative")
+    if found.name in ("top1_agreement", "accuracy") and relation == ">=" and value > 1:
+        raise BadInput(f"--limit {text!r} can never hold: {found.name} is at most 1")
+    if found.name == "perplexity" and relation == "<=" and value < 1:
+        raise BadInput(f"--limit {text!r} can never hold: perplexity is at least 1")
+    return Limit(name, relation, value)
+
+
+def parse_weight(text: str) -> tuple[str, float]:
+    """Read `name=weight`; BadInput names the known words."""
+    word, equals, number = text.partition("=")
+    word = word.strip()
+    if not equals or word not in metrics.PRIORITIES:
+        raise BadInput(
+            f"--priority {text!r}: use name=weight with name one of {', '.join(metrics.PRIORITIES)}"
+        )
+    try:
+        weight = float(number)
+    except ValueError:
+        raise BadInput(f"--priority {text!r}: {number!r} is not a number") from None
+    if not math.isfinite(weight) or weight < 0:
+        raise BadInput(f"--priority {text!r}: a weight is a finite number of at least 0")
+    return word, weight
+
+
+def parse(weights: list[str], limits: list[str]) -> Priorities:
+    """Priorities from the command line's words; words not given get 0 once any is given."""
+    read_limits = tuple(parse_limit(text) for text in limits)
+    for one in read_limits:
+        for other in read_limits:
+            if one.metric == other.metric and (one.relation, other.relation) == ("<=", ">=") and one.value < other.value:
+                raise BadInput(f"the limits {one} and {other} exclude each other")
+    if not weights:
+        return Priorities(limits=read_limits)
+    given = dict(parse_weight(text) for text in weights)
+    if not any(given.values()):
+        raise BadInput("--priority: at least one weight must be above 0")
+    return Priorities(tuple((word, given.get(word, 0.0)) for word in metrics.PRIORITIES), read_limits)

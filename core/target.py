@@ -1,0 +1,33 @@
+"""Where a model shall run: the numbers of a device, each with its source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Target:
+    """A device. Unknown numbers are None, never zero.
+
+    `memory_bytes` is what a model may fill; `bandwidth` in bytes/s; `peaks` are operations/s by format
+    (`fp32`, `bf16`, `fp16`, `int8`, `int4`, ...); `power_w` is the stated board or package power; `usd_per_hour` the
+    stated rent. `efficiency` is the (low, high) share of the limit that real programs reach on such a device.
+    """
+
+    id: str
+    title: str
+    kind: str  # cuda | cpu | mcu
+    place: str  # cloud | laptop | desktop | phone | sensor | local
+    memory_bytes: int
+    bandwidth: float | None
+    peaks: tuple[tuple[str, float], ...]
+    power_w: float | None = None
+    usd_per_hour: float | None = None
+    flash_bytes: int | None = None
+    source: str = ""
+    dated: str = ""
+    local: bool = False
+
+    def peak(self, format_: str) -> float | None:
+        """Operations/s in `format_`, or None when not known."""
+        return dict(self.peaks).get(format_)

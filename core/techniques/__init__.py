@@ -1,0 +1,76 @@
+"""The one registry of techniques, written by hand. Importing it imports no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from typing import Any
+
+from core.errors import BadInput
+from core.plan import Technique, parse_setting
+from core.techniques.base import Base
+from core.techniques.batch.static import StaticBatch
+from core.techniques.decode.speculative import Speculative
+from core.techniques.distill.soft_targets import SoftTargets
+from core.techniques.prune.mlp_channels import PruneMlpChannels
+from core.techniques.quantize.weight_int4 import WeightInt4
+from core.techniques.quantize.weight_int8 import WeightInt8
+
+TECHNIQUES: tuple[type[Base], ...] = (
+    PruneMlpChannels,
+    SoftTargets,
+    WeightInt8,
+    WeightInt4,
+    Speculative,
+    StaticBatch,
+)
+
+BY_NAME = {technique.name: technique for technique in TECHNIQUES}
+
+
+def is_technique(value: Any) -> bool:
+    """Whether `value` is an instance of a registered technique."""
+    return type(value) in TECHNIQUES
+
+
+def technique(name: str) -> type[Base]:
+    """The technique called `name`; BadInput names the known ones."""
+    if name not in BY_NAME:
+        raise BadInput(f"unknown technique {name!r}; known techniques: {', '.join(BY_NAME)}")
+    return BY_NAME[name]
+
+
+def build(name: str, given: dict[str, Any]) -> Technique:
+    """A technique with the given fields; BadInput names an unknown field or a value of the wrong type."""
+    kind = technique(name)
+    hints = typing.get_type_hints(kind)
+    known = {field.name: hints[field.name] for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for key, value in given.items():
+        if key not in known:
+            raise BadInput(f"technique {name} has no setting {key!r}; it has: {', '.join(known) or 'none'}")
+        hint = known[key]
+        options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        if float in options and isinstance(value, int) and not isinstance(value, bool):
+            given[key] = float(value)
+        elif not isinstance(value, options) or (isinstance(value, bool) and bool not in options):
+            raise BadInput(f"technique {name}: {key}={value!r} is not of type {hint}")
+    try:
+        return typing.cast(Technique, kind(**given))
+    except ValueError as error:
+        raise BadInput(f"technique {name}: {error}") from None
+
+
+def parse(text: str) -> Technique:
+    """Read `NAME[:key=value,...]` from the command line."""
+    name, given = parse_setting(text)
+    kind = technique(name)
+    hints = typing.get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for key, word in given.items():
+        hint = hints.get(key, str)
+        try:
+            values[key] = word if hint is str else int(word) if hint is int else float(word)
+        except ValueError:
+            raise BadInput(f"--technique {text!r}: {key}={word!r} is not a number") from None
+    return build(name, values)

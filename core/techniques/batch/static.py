@@ -1,0 +1,38 @@
+"""Static batching: several sequences are decoded together, each step reads the weights once for all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from core.plan import Case, Technique
+from core.techniques.base import Base
+from core.workload import Workload
+
+
+@dataclass(frozen=True)
+class StaticBatch(Base):
+    """Serve `size` requests of equal length together (coverage B1): throughput is bought with latency."""
+
+    size: int = 4
+
+    name: ClassVar[str] = "static-batch"
+    kind: ClassVar[str] = "batch"
+    title: ClassVar[str] = "Static batching"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= 1024:
+            raise ValueError(f"size must lie between 1 and 1024, not {self.size}")
+
+    @classmethod
+    def candidates(cls, case: Case) -> tuple[Technique, ...]:
+        """The throughput / latency curve: 1, 2, 4, 8, 16."""
+        return tuple(cls(size) for size in (1, 2, 4, 8, 16))
+
+    def reshape(self, workload: Workload) -> Workload:
+        """`size` sequences at once."""
+        return replace(workload, concurrency=self.size)
+
+    def apply(self, deployment: Any) -> None:
+        """Tell the run loop how many sequences go together."""
+        deployment.batch = self.size

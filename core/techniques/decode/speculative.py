@@ -1,0 +1,62 @@
+"""Speculative decoding with a draft model: greedy verification or exact rejection sampling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from core.errors import BadInput, Refused
+from core.plan import Case
+from core.techniques.base import Base
+
+# Draft models by the model they speak for: same tokenizer, a tenth of the size.
+DRAFTS = {"pycode": "pycode-small"}
+
+
+@dataclass(frozen=True)
+class Speculative(Base):
+    """A draft proposes `tokens` tokens, the model verifies them in one pass (Leviathan et al. 2023; coverage S1)."""
+
+    tokens: int = 3
+    draft: str = "auto"
+
+    name: ClassVar[str] = "speculative"
+    kind: ClassVar[str] = "decode"
+    title: ClassVar[str] = "Speculative decoding with a draft model"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.tokens <= 16:
+            raise ValueError(f"tokens must lie between 1 and 16, not {self.tokens}")
+
+    def draft_of(self, case: Case) -> str | None:
+        """Id of the draft model, or None when none is known."""
+        return DRAFTS.get(case.model.id) if self.draft == "auto" else self.draft
+
+    def refuse(self, case: Case) -> str | None:
+        """Needs a decoder and a draft with the same tokenizer."""
+        if case.model.task != "text":
+            return "needs a decoder; this model is an image classifier"
+        if self.draft_of(case) is None:
+            return f"no draft model is known for {case.model.id}: name one with speculative:draft=MODEL"
+        if self.draft_of(case) == case.model.id:
+            return "the draft must be another, smaller model"
+        return None
+
+    def apply(self, deployment: Any) -> None:
+        """Load the draft beside the model."""
+        from core.catalogue import models
+        from core.loading.load import load_engine
+
+        name = self.draft_of(deployment.case)
+        assert name is not None
+        try:
+            draft = load_engine(models.resolve(name), device=deployment.device)
+        except BadInput as error:
+            raise Refused(f"speculative: {error}") from None
+        if draft.vocab_size != deployment.engine.vocab_size:
+            raise Refused(
+                f"speculative: the draft {name} has {draft.vocab_size} tokens, the model {deployment.engine.vocab_size}:"
+                " they need the same tokenizer"
+            )
+        deployment.draft, deployment.draft_tokens = draft, self.tokens
+        deployment.note(f"draft {name} proposes {self.tokens} tokens a step")

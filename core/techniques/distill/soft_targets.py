@@ -1,0 +1,48 @@
+"""Distillation with soft targets: the changed model learns from the original on the training part of its data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from core.plan import Case
+from core.techniques.base import Base
+
+
+@dataclass(frozen=True)
+class SoftTargets(Base):
+    """Loss (1 - alpha) CE(y, p_s) + alpha T^2 KL(p_t^T || p_s^T) (Hinton et al. 2015; coverage D1), for `steps` steps.
+
+    `steps` is the stated budget; each step reads 4 windows of 256 tokens of the model's training text.
+    """
+
+    steps: int = 40
+    alpha: float = 0.9
+    temperature: float = 2.0
+    learning_rate: float = 5e-4
+
+    name: ClassVar[str] = "distill-soft"
+    kind: ClassVar[str] = "distill"
+    title: ClassVar[str] = "Distillation with soft targets"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.steps <= 100_000:
+            raise ValueError(f"steps must lie between 1 and 100000, not {self.steps}")
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha must lie between 0 and 1, not {self.alpha}")
+        if self.temperature <= 0 or self.learning_rate <= 0:
+            raise ValueError("temperature and learning_rate must be above 0")
+
+    def refuse(self, case: Case) -> str | None:
+        """Needs a decoder with training text: the bundled language models have it."""
+        if case.model.task != "text":
+            return "needs a decoder; image classifiers are not distilled yet"
+        if case.model.source == "shape":
+            return "a shape model has random weights: there is nothing to learn from it"
+        return None
+
+    def apply(self, deployment: Any) -> None:
+        """Train the current weights against the unchanged model."""
+        from core.techniques.distill.training import distill
+
+        distill(deployment, self)

@@ -1,0 +1,44 @@
+"""Structured pruning of MLP channels by magnitude: the matrices really shrink."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from core.plan import Case, Technique
+from core.techniques.base import Base
+
+
+@dataclass(frozen=True)
+class PruneMlpChannels(Base):
+    """Remove the share `sparsity` of every layer's MLP channels with the smallest ||gate|| ||up|| ||down|| (coverage P6).
+
+    Widths stay multiples of 32, so that group-wise quantization still fits.
+    """
+
+    sparsity: float = 0.25
+
+    name: ClassVar[str] = "prune-mlp"
+    kind: ClassVar[str] = "prune"
+    title: ClassVar[str] = "Structured pruning of MLP channels"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sparsity < 1:
+            raise ValueError(f"sparsity must lie between 0 and 1, not {self.sparsity}")
+
+    @classmethod
+    def candidates(cls, case: Case) -> tuple[Technique, ...]:
+        """A quarter, then a half."""
+        return (cls(0.25), cls(0.5))
+
+    def refuse(self, case: Case) -> str | None:
+        """Needs a decoder of the Llama family."""
+        if case.model.task != "text":
+            return "needs a decoder with gated MLPs; this model is an image classifier"
+        return None
+
+    def apply(self, deployment: Any) -> None:
+        """Slice gate, up and down of every layer to the kept channels."""
+        from core.techniques.prune.slicing import slice_mlp
+
+        slice_mlp(deployment, self.sparsity)

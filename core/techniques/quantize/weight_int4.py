@@ -1,0 +1,34 @@
+"""Weight-only INT4 round-to-nearest with group scales, run by a packed INT4 kernel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from core.plan import Case
+from core.techniques.base import Base
+
+
+@dataclass(frozen=True)
+class WeightInt4(Base):
+    """Affine 4-bit codes in groups of `group_size` along the input; activations stay 16 bit (coverage Q4)."""
+
+    group_size: int = 32
+
+    name: ClassVar[str] = "weight-int4"
+    kind: ClassVar[str] = "quantize"
+    title: ClassVar[str] = "Weight-only INT4, group scales"
+
+    def __post_init__(self) -> None:
+        if self.group_size not in (32, 64, 128):
+            raise ValueError(f"group_size must be 32, 64 or 128, not {self.group_size}")
+
+    def refuse(self, case: Case) -> str | None:
+        """Needs a decoder."""
+        return None if case.model.task == "text" else "needs a decoder; image classifiers have no packed INT4 path yet"
+
+    def apply(self, deployment: Any) -> None:
+        """Replace every matrix of the layers, the head included, by packed INT4."""
+        from core.techniques.quantize.replace import replace_linears
+
+        replace_linears(deployment, f"int4-g{self.group_size}")

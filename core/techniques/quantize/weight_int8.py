@@ -1,0 +1,28 @@
+"""Weight-only INT8: symmetric, one scale per output channel, run by a packed INT8 kernel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from core.plan import Case
+from core.techniques.base import Base
+
+
+@dataclass(frozen=True)
+class WeightInt8(Base):
+    """q = round(w / s), s = max|w| / 127 per row; activations stay 16 bit (coverage Q2, Q4)."""
+
+    name: ClassVar[str] = "weight-int8"
+    kind: ClassVar[str] = "quantize"
+    title: ClassVar[str] = "Weight-only INT8, per channel"
+
+    def refuse(self, case: Case) -> str | None:
+        """Classifiers of the zoo are not made of the linear layers that this kernel serves."""
+        return None if case.model.task == "text" else "needs a decoder; image classifiers have no packed INT8 path yet"
+
+    def apply(self, deployment: Any) -> None:
+        """Replace every matrix of the layers, the head included, by packed INT8."""
+        from core.techniques.quantize.replace import replace_linears
+
+        replace_linears(deployment, "int8")

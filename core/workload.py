@@ -1,0 +1,21 @@
+"""What is asked of the model: lengths, concurrency, and the limits a user feels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One shape of traffic; text workloads give tokens, image workloads only batch and concurrency."""
+
+    id: str
+    title: str
+    task: str  # text | image
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    concurrency: int = 1
+    arrival_per_s: float | None = None
+    ttft_limit_s: float | None = None
+    tpot_limit_s: float | None = None
+    note: str = ""

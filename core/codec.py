@@ -14,6 +14,7 @@ from core.measurement import Measurement
 from core.model import ClassifierShape, DecoderShape, Model
 from core.plan import Case, Plan, settings
 from core.priorities import Limit, Priorities
+from core.report import Report
 from core.study import KernelCalls, Study, Trial
 from core.target import Target
 from core.workload import Workload
@@ -22,8 +23,8 @@ VERSION = 1
 TYPES: dict[str, type] = {
     kind.__name__: kind
     for kind in (
-        Case, ClassifierShape, DecoderShape, KernelCalls, Limit, Measurement, Model, Plan, Priorities, Study, Target,
-        Trial, Workload,
+        Case, ClassifierShape, DecoderShape, KernelCalls, Limit, Measurement, Model, Plan, Priorities, Report, Study,
+        Target, Trial, Workload,
     )
 }
 

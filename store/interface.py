@@ -1,0 +1,91 @@
+"""What a store can do, in the words of the core. Two keep it: DuckDB (or PostgreSQL) by SQLAlchemy, and plain memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from core.events import Event
+from core.report import Report
+from core.study import Study, Trial
+
+
+@dataclass(frozen=True)
+class StudySummary:
+    """A study for a list: no trials, only how many are in which state."""
+
+    id: str
+    model_id: str
+    target_id: str
+    workload_id: str
+    preset: str
+    created_at: str
+    state: str
+    reason: str
+    trials: int
+    ended: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The newest progress of a running trial."""
+
+    trial_id: str
+    stage: str
+    share: float
+    at: str
+
+
+@dataclass(frozen=True)
+class TrialFilter:
+    """Which trials a table shows; None or an empty tuple means all."""
+
+    study_id: str | None = None
+    model_id: str | None = None
+    target_id: str | None = None
+    states: tuple[str, ...] = ()
+    technique: str | None = None
+    text: str = ""
+
+
+class Store(Protocol):
+    """All reads hand out frozen copies; all writes are appends. Safe to call from several threads."""
+
+    def ingest(self, events: Iterable[Event]) -> int:
+        """Keep events whose id is new, in order, in one transaction; returns how many were new."""
+
+    def studies(self, limit: int = 100) -> tuple[StudySummary, ...]:
+        """The newest studies first."""
+
+    def study(self, study_id: str) -> Study | None:
+        """A study with all trials and their latest attempt's measurements, kernels and notes."""
+
+    def trial(self, trial_id: str) -> Trial | None:
+        """One trial, as in study()."""
+
+    def trial_rows(self, wanted: TrialFilter, limit: int = 200, offset: int = 0) -> tuple[dict[str, Any], ...]:
+        """Flat rows for a table, newest first: id, study_id, position, title, state, reason, model_id, target_id,
+        workload_id, created_at, techniques (names) and one key per metric with its value (None when unavailable)."""
+
+    def count_trials(self, wanted: TrialFilter) -> int:
+        """How many trials trial_rows would list without a limit."""
+
+    def progress(self, study_id: str) -> tuple[Progress, ...]:
+        """The newest progress event of each trial that is running."""
+
+    def environment(self, environment_id: str) -> dict[str, Any] | None:
+        """The recorded facts of an environment."""
+
+    def save_report(self, report: Report) -> None:
+        """Append a report version; saving the same id and version twice is an error (StoreError)."""
+
+    def reports(self) -> tuple[Report, ...]:
+        """The newest version of every report, newest first."""
+
+    def report(self, report_id: str, version: int | None = None) -> Report | None:
+        """One report; the newest version when not given."""
+
+    def close(self) -> None:
+        """Give the file back."""

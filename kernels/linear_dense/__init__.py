@@ -1,0 +1,173 @@
+"""Dense linear layer y = x @ weight.T + bias. Checks inputs, chooses the kernel, calls, counts.
+
+Kernels: "torch" (torch.nn.functional.linear, any device, differentiable) and "gemv-bf16" (cpu.cpp:
+bf16 weights on the CPU, few rows, no autograd; the weight is streamed once for all rows).
+"""
+
+import os
+
+import torch
+from torch.nn.functional import linear as torch_linear
+
+from kernels import registry
+from kernels.calls import count
+
+OP = "linear_dense"
+FORMATS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+# Above this many rows torch's blocked matrix product is faster (LOG.md).
+GEMV_ROWS = 8
+
+
+class DenseWeight:
+    """A weight [N, K] (and bias [N]) made ready for many calls with few rows, for inference.
+
+    Calling it is `linear(x, weight, bias)` with a few microseconds less per call. The kernel is
+    chosen once, at `prepare`; x must have the weight's dtype and device and K columns.
+    """
+
+    __slots__ = ("_dtype", "_gemv", "bias", "k", "kernel", "n", "nbytes", "weight")
+
+    def __init__(
+        self, weight: torch.Tensor, bias: torch.Tensor | None = None, kernel: str | None = None
+    ) -> None:
+        _check_weight(weight, bias)
+        self.weight = weight.detach().contiguous()
+        self.bias = None if bias is None else bias.detach().contiguous()
+        self.n, self.k = weight.shape
+        self._dtype = weight.dtype
+        self.nbytes = self.weight.nbytes + (0 if self.bias is None else self.bias.nbytes)
+        self.kernel = registry.select(OP, weight.device, FORMATS[weight.dtype], kernel).name
+        self._gemv = None
+        if self.kernel == "gemv-bf16":
+            from kernels.linear_dense.cpu import Gemv
+
+            self._gemv = Gemv(self.weight, self.bias)
+
+    def __call__(
+        self,
+        x: torch.Tensor,
+        out: torch.Tensor | None = None,
+        residual: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return `residual + x @ weight.T + bias` [..., N] for x [..., K].
+
+        `out`, when given, is a contiguous [..., N] that is filled and returned; it may be
+        `residual` itself. The sum with `residual` is rounded once on "gemv-bf16".
+        """
+        shape = x.shape
+        k = self.k
+        if x.dtype is not self._dtype or not shape or shape[-1] != k:
+            raise ValueError(_mismatch(x, self._dtype, k))
+        rows = x.numel() // k
+        gemv = self._gemv
+        if gemv is None or rows > GEMV_ROWS or rows == 0:
+            return self._through_torch(x, out, residual)
+        if out is None:
+            out = x.new_empty((*shape[:-1], self.n))
+        elif (
+            not out.is_contiguous() or out.dtype is not self._dtype or out.numel() != rows * self.n
+        ):
+            raise ValueError(_bad_side("out", out, (*shape[:-1], self.n), self._dtype))
+        if residual is not None and (
+            not residual.is_contiguous()
+            or residual.dtype is not self._dtype
+            or residual.numel() != rows * self.n
+        ):
+            raise ValueError(_bad_side("residual", residual, (*shape[:-1], self.n), self._dtype))
+        if not x.is_contiguous():
+            x = x.contiguous()
+        count(OP, "gemv-bf16")
+        gemv.run(x, out, rows, residual)
+        return out
+
+    def _through_torch(
+        self, x: torch.Tensor, out: torch.Tensor | None, residual: torch.Tensor | None
+    ) -> torch.Tensor:
+        count(OP, "torch")
+        y = torch_linear(x, self.weight, self.bias)
+        if residual is not None:
+            y = y + residual
+        if out is None:
+            return y
+        return out.copy_(y)
+
+
+def prepare(
+    weight: torch.Tensor, bias: torch.Tensor | None = None, kernel: str | None = None
+) -> DenseWeight:
+    """Make `weight` [N, K] ready for a decode loop; see DenseWeight.
+
+    Raises ValueError on shapes or dtypes that do not fit, KernelUnavailable when `kernel` names
+    one that cannot run here.
+    """
+    return DenseWeight(weight, bias, kernel)
+
+
+def linear(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    kernel: str | None = None,
+) -> torch.Tensor:
+    """Return x [..., K] times weight [N, K] transposed, plus bias [N]: y [..., N].
+
+    fp32, bf16 or fp16, all of one dtype and device. Differentiable: "gemv-bf16" is never chosen
+    when a gradient is needed. `kernel` (or TRIMTAB_KERNEL) names the kernel; one that does not fit
+    is then an error. Raises ValueError (shapes, dtypes) or KernelUnavailable, with one sentence.
+    """
+    _check_weight(weight, bias)
+    if x.dtype is not weight.dtype or x.dim() == 0 or x.shape[-1] != weight.shape[1]:
+        raise ValueError(_mismatch(x, weight.dtype, weight.shape[1]))
+    if x.device != weight.device:
+        raise ValueError(f"x is on {x.device} and weight on {weight.device}; move one of them.")
+    chosen = registry.select(OP, weight.device, FORMATS[weight.dtype], kernel).name
+    if chosen == "gemv-bf16":
+        reason = _no_gemv(x, weight, bias)
+        named = kernel or registry.requested(os.environ.get(registry.ENVIRONMENT, "")).get(OP)
+        if reason is None and (named or x.numel() <= GEMV_ROWS * weight.shape[1]):
+            return _gemv(x, weight, bias)
+        if reason is not None and named:
+            raise registry.KernelUnavailable(f"{OP}=gemv-bf16 {reason}; use {OP}=torch.")
+    count(OP, "torch")
+    return torch_linear(x, weight, bias)
+
+
+def _gemv(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    from kernels.linear_dense.cpu import Gemv
+
+    n, k = weight.shape
+    out = x.new_empty((*x.shape[:-1], n))
+    count(OP, "gemv-bf16")
+    Gemv(weight, bias).run(x.contiguous(), out, x.numel() // k)
+    return out
+
+
+def _no_gemv(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> str | None:
+    if torch.is_grad_enabled() and (
+        x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
+    ):
+        return "cannot compute gradients"
+    return None
+
+
+def _check_weight(weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    if weight.dim() != 2 or 0 in weight.shape:
+        raise ValueError(f"weight must be [N, K] with N, K >= 1, not {list(weight.shape)}.")
+    if weight.dtype not in FORMATS:
+        raise ValueError(f"weight is {weight.dtype}; linear_dense takes fp32, bf16 and fp16.")
+    if bias is not None and (bias.shape != weight.shape[:1] or bias.dtype is not weight.dtype):
+        raise ValueError(
+            f"bias must be [{weight.shape[0]}] of {weight.dtype}, "
+            f"not {list(bias.shape)} of {bias.dtype}."
+        )
+
+
+def _mismatch(x: torch.Tensor, dtype: torch.dtype, k: int) -> str:
+    return f"x must be [..., {k}] of {dtype}, not {list(x.shape)} of {x.dtype}."
+
+
+def _bad_side(name: str, given: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> str:
+    return (
+        f"{name} must be contiguous {list(shape)} of {dtype}, "
+        f"not {list(given.shape)} of {given.dtype}."
+    )

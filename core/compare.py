@@ -1,0 +1,325 @@
+"""Trials side by side: a row per setting and metric, a cell per trial, judged by the baseline.
+
+Owns what is compared and what may not be; the statistics live in core.judge, the drawing in app.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from core import format, metrics
+from core.errors import BadInput
+from core.judge import Judgement, judge
+from core.measurement import Measurement
+from core.metrics import Metric
+from core.model import DecoderShape
+from core.plan import settings
+from core.study import Trial
+
+ABSENT = "—"
+# Facts of an environment that change from run to run without making two runs unlike.
+VOLATILE = frozenset({"id", "load", "taken_at", "at", "pid", "free_bytes", "available_bytes"})
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One trial's entry in a row; `value` is None where nothing is known.
+
+    `low` and `high` are the value's 95 % interval; `delta` is value - baseline, `change` is delta /
+    baseline (0.1: 10 % more); `ratio` with `ratio_low` and `ratio_high` is value / baseline;
+    `verdict` is one of core.judge.VERDICTS, `why` what kept us from one; `method` tells how the
+    number came about. Settings have no origin and no verdict.
+    """
+
+    trial_id: str
+    text: str
+    value: Any = None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    unit: str = ""
+    origin: str = ""
+    method: str = ""
+    delta: float | None = None
+    change: float | None = None
+    ratio: float | None = None
+    ratio_low: float | None = None
+    ratio_high: float | None = None
+    verdict: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """`kind` is `setting` or `metric`; `better` is `lower`, `higher` or empty."""
+
+    key: str
+    label: str
+    kind: str
+    cells: tuple[Cell, ...]
+    differs: bool
+    group: str = ""
+    unit: str = ""
+    better: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A compared trial's heading."""
+
+    trial_id: str
+    study_id: str
+    title: str
+    state: str
+    reason: str
+    is_baseline: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Cells of every row stand in the order of `columns`."""
+
+    baseline_id: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    warnings: tuple[str, ...] = ()
+
+    def row(self, key: str) -> Row | None:
+        """The row with this key, or None."""
+        return next((row for row in self.rows if row.key == key), None)
+
+    def settings(self) -> tuple[Row, ...]:
+        """Rows of what was configured."""
+        return tuple(row for row in self.rows if row.kind == "setting")
+
+    def metrics(self) -> tuple[Row, ...]:
+        """Rows of what came out."""
+        return tuple(row for row in self.rows if row.kind == "metric")
+
+
+def compare(
+    trials: Sequence[Trial],
+    baseline_id: str,
+    environments: Mapping[str, Mapping[str, Any] | None] | None = None,
+) -> Comparison:
+    """Set `trials` beside each other, in their order, any number of them.
+
+    `environments` gives the facts of environment ids, so that a warning can name what differs.
+    BadInput when there is no trial, one is given twice, or the baseline is not among them.
+    """
+    if not trials:
+        raise BadInput("nothing to compare: name at least one trial")
+    ids = [trial.id for trial in trials]
+    twice = sorted({trial_id for trial_id in ids if ids.count(trial_id) > 1})
+    if twice:
+        raise BadInput(f"trial {twice[0]} is named twice: name each compared trial once")
+    baseline = next((trial for trial in trials if trial.id == baseline_id), None)
+    if baseline is None:
+        named = ", ".join(ids)
+        raise BadInput(f"the baseline {baseline_id} is not among the compared trials: {named}")
+    columns = tuple(
+        Column(
+            trial.id,
+            trial.study_id,
+            trial.plan.title,
+            trial.state,
+            trial.reason,
+            trial.id == baseline_id,
+        )
+        for trial in trials
+    )
+    rows = (*_setting_rows(trials), *_metric_rows(trials, baseline))
+    return Comparison(baseline_id, columns, rows, _warnings(trials, baseline, environments or {}))
+
+
+def configuration(trial: Trial) -> dict[str, str]:
+    """What was configured and what ran, as ordered key -> text: the setting rows of one trial."""
+    case, served = trial.plan.case, trial.plan.workload()
+    found = {
+        "model": case.model.id,
+        "revision": case.model.revision or ABSENT,
+        "target": case.target.id,
+        "workload": case.workload.id,
+        "techniques": " + ".join(one.name for one in trial.plan.techniques) or "none",
+    }
+    for technique in trial.plan.techniques:
+        for key, value in settings(technique).items():
+            if key != "name":
+                found[f"{technique.name}.{key}"] = str(value)
+    if served.task == "text":
+        found["prompt_tokens"] = str(served.prompt_tokens)
+        found["output_tokens"] = str(served.output_tokens)
+    found["batch"] = str(served.concurrency)
+    found["seed"] = str(trial.plan.seed)
+    ran = sorted({f"{run.op}: {run.name}" for run in trial.kernels})
+    found["kernels"] = ", ".join(ran) or ABSENT
+    found["environment"] = ", ".join(environment_ids(trial)) or ABSENT
+    found["attempt"] = str(trial.attempt)
+    found["state"] = trial.state
+    return found
+
+
+def environment_ids(trial: Trial) -> tuple[str, ...]:
+    """The environments that the trial's measurements name, in order of appearance."""
+    return tuple(dict.fromkeys(one.environment for one in trial.measurements if one.environment))
+
+
+_LABELS = {
+    "model": "Model",
+    "revision": "Weights",
+    "target": "Target",
+    "workload": "Workload",
+    "techniques": "Techniques",
+    "prompt_tokens": "Prompt tokens",
+    "output_tokens": "Output tokens",
+    "batch": "Sequences together",
+    "seed": "Seed",
+    "kernels": "Kernels that ran",
+    "environment": "Environment",
+    "attempt": "Attempt",
+    "state": "State",
+}
+
+
+def _setting_rows(trials: Sequence[Trial]) -> Iterable[Row]:
+    found = [configuration(trial) for trial in trials]
+    keys = sorted(
+        {key: None for one in found for key in one},
+        key=lambda key: (_position(key), key.partition(".")[0]),
+    )
+    for key in keys:
+        texts = [one.get(key, ABSENT) for one in found]
+        cells = tuple(
+            Cell(trial.id, text, None if text == ABSENT else text)
+            for trial, text in zip(trials, texts, strict=True)
+        )
+        name, _, field = key.partition(".")
+        label = f"{name}: {field.replace('_', ' ')}" if field else _LABELS[key]
+        yield Row(key, label, "setting", cells, len(set(texts)) > 1, group="configuration")
+
+
+def _position(key: str) -> int:
+    """Technique settings stand right after the techniques."""
+    order = list(_LABELS)
+    return order.index("techniques") if "." in key else order.index(key)
+
+
+def _metric_rows(trials: Sequence[Trial], baseline: Trial) -> Iterable[Row]:
+    for metric in metrics.METRICS:
+        if any(trial.metric(metric.name) is not None for trial in trials):
+            cells = tuple(_metric_cell(metric, trial, baseline) for trial in trials)
+            yield Row(
+                metric.name,
+                metric.label,
+                "metric",
+                cells,
+                len({(cell.text, cell.origin) for cell in cells}) > 1,
+                metric.group,
+                metric.unit,
+                metric.better,
+            )
+
+
+def _metric_cell(metric: Metric, trial: Trial, baseline: Trial) -> Cell:
+    found = trial.metric(metric.name)
+    if found is None:
+        why = "this trial has no such number"
+        return Cell(trial.id, ABSENT, unit=metric.unit, verdict="not comparable", why=why)
+    spread = found.interval() or (None, None)
+    text = "unavailable" if found.value is None else format.of_metric(metric.name, found.value)
+    if trial is baseline:
+        judgement = Judgement("baseline")
+    else:
+        judgement = _judged(metric, trial, found, baseline)
+    reference = baseline.value(metric.name)
+    delta = change = None
+    comparable = judgement.verdict not in ("baseline", "not comparable")
+    if comparable and found.value is not None and reference is not None:
+        delta = found.value - reference
+        change = delta / reference if reference > 0 else None
+    return Cell(
+        trial.id,
+        text,
+        found.value,
+        spread[0],
+        spread[1],
+        found.n,
+        found.unit or metric.unit,
+        found.origin,
+        found.method,
+        delta,
+        change,
+        judgement.ratio,
+        judgement.low,
+        judgement.high,
+        judgement.verdict,
+        judgement.why,
+    )
+
+
+def _judged(metric: Metric, trial: Trial, found: Measurement, baseline: Trial) -> Judgement:
+    """The verdict, unless the two numbers speak of different things."""
+    ours, theirs = trial.plan.case, baseline.plan.case
+    if ours.model.task != theirs.model.task:
+        why = f"{ours.model.id} and {theirs.model.id} do different tasks"
+        return Judgement("not comparable", why=why)
+    if metric.name in ("kl_nats", "top1_agreement") and ours.model != theirs.model:
+        return Judgement("not comparable", why="each model was compared with its own baseline")
+    if metric.name == "perplexity" and _vocabulary(trial) != _vocabulary(baseline):
+        return Judgement("not comparable", why="the tokenizers differ: compare nats per byte")
+    return judge(metric, found, baseline.metric(metric.name))
+
+
+def _vocabulary(trial: Trial) -> int | None:
+    shape = trial.plan.case.model.shape
+    return shape.vocabulary if isinstance(shape, DecoderShape) else None
+
+
+def _warnings(
+    trials: Sequence[Trial], baseline: Trial, environments: Mapping[str, Mapping[str, Any] | None]
+) -> tuple[str, ...]:
+    found: list[str] = []
+    for word, names in (
+        ("models", [trial.plan.case.model.id for trial in trials]),
+        ("targets", [trial.plan.case.target.id for trial in trials]),
+        ("workloads", [_traffic(trial) for trial in trials]),
+    ):
+        distinct = list(dict.fromkeys(names))
+        if len(distinct) > 1:
+            found.append(f"The trials ran with different {word}: {', '.join(distinct)}.")
+    found.extend(_unlike_environments(trials, environments))
+    if baseline.state != "done":
+        found.append(f"The baseline {baseline.id} is {baseline.state}: its numbers may be missing.")
+    for trial in trials:
+        if trial.state != "done" and trial is not baseline:
+            reason = f": {trial.reason.rstrip('.')}" if trial.reason else ""
+            found.append(f"{trial.plan.title} ({trial.id}) is {trial.state}{reason}.")
+    return tuple(found)
+
+
+def _traffic(trial: Trial) -> str:
+    workload = trial.plan.case.workload
+    if workload.task != "text":
+        return workload.id
+    return f"{workload.id} ({workload.prompt_tokens} + {workload.output_tokens} tokens)"
+
+
+def _unlike_environments(
+    trials: Sequence[Trial], environments: Mapping[str, Mapping[str, Any] | None]
+) -> Iterable[str]:
+    ids = list(dict.fromkeys(one for trial in trials for one in environment_ids(trial)))
+    if len(ids) < 2:
+        return
+    facts = [environments.get(one) for one in ids]
+    known = [one for one in facts if one is not None]
+    unlike: list[str] = []
+    if len(known) == len(ids):
+        keys = sorted({key for one in known for key in one} - VOLATILE)
+        unlike = [key for key in keys if len({repr(one.get(key)) for one in known}) > 1]
+        if not unlike:
+            return
+    named = f" They differ in {', '.join(unlike)}." if unlike else ""
+    listed = f"{len(ids)} environments ({', '.join(ids)})"
+    yield f"The trials ran in {listed}: a difference may come from there.{named}"

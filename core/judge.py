@@ -1,0 +1,167 @@
+"""Is a difference real? The ratio of two measurements with a 95 % interval, and the verdict.
+
+Knows no trials and no layout (core.compare has those). Independent samples are resampled; numbers
+that state only bounds are combined by MOVER; exact numbers are compared exactly.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from core.measurement import Measurement
+from core.metrics import Metric
+
+VERDICTS = ("better", "worse", "same", "within noise", "too few runs", "not comparable", "baseline")
+# Counted, not timed: one sample is the whole truth.
+EXACT = frozenset({"model_bytes"})
+DRAWS = 4000
+MIN_SAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """`ratio` is candidate / baseline, `low` and `high` its 95 % interval.
+
+    `why` says what kept us from a verdict, or from judging by the ratio.
+    """
+
+    verdict: str
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    why: str = ""
+
+
+def judge(metric: Metric, candidate: Measurement | None, baseline: Measurement | None) -> Judgement:
+    """The verdict on `candidate` against `baseline`, both measurements of `metric`.
+
+    `better` or `worse` only where the 95 % interval of the ratio excludes 1 (that of the difference
+    excludes 0, where the baseline is 0 or an interval reaches it and no ratio exists).
+    """
+    if candidate is None or candidate.value is None:
+        return Judgement("not comparable", why=_missing("this trial", candidate))
+    if baseline is None or baseline.value is None:
+        return Judgement("not comparable", why=_missing("the baseline", baseline))
+    if candidate.origin != baseline.origin:
+        why = f"this number is {candidate.origin}, the baseline's is {baseline.origin}"
+        return Judgement("not comparable", why=why)
+    value, reference = candidate.value, baseline.value
+    ratio = value / reference if reference > 0 and value >= 0 else None
+    if is_exact(candidate) and is_exact(baseline):
+        if value == reference:
+            return Judgement("same", ratio, ratio, ratio)
+        return Judgement(_direction(metric, value - reference), ratio, ratio, ratio)
+    resampled = can_resample(candidate) and can_resample(baseline)
+    if resampled and min(candidate.samples + baseline.samples) > 0:
+        above, below = np.array(candidate.samples), np.array(baseline.samples)
+        low, high = ratio_of_medians(above, below, metric.name)
+        return Judgement(_verdict(metric, low - 1, high - 1), ratio, low, high)
+    spread, reference_spread = bounds_of(candidate), bounds_of(baseline)
+    if spread is None or reference_spread is None:
+        why = f"an interval needs at least {MIN_SAMPLES} runs of both"
+        return Judgement("too few runs", ratio, why=why)
+    if ratio is not None and min(value, spread[0], reference_spread[0]) > 0:
+        low, high = mover_ratio(value, spread, reference, reference_spread)
+        return Judgement(_verdict(metric, low - 1, high - 1), ratio, low, high)
+    low, high = mover_difference(value, spread, reference, reference_spread)
+    why = "judged by the difference: the numbers reach 0, where a ratio says nothing"
+    return Judgement(_verdict(metric, low, high), None, why=why)
+
+
+def is_exact(measurement: Measurement) -> bool:
+    """Whether the number has no noise: one sample of a counted metric, or bounds of no width."""
+    value = measurement.value
+    if measurement.bounds is not None:
+        return measurement.bounds == (value, value)
+    return measurement.metric in EXACT and measurement.n == 1 and measurement.origin == "measured"
+
+
+def can_resample(measurement: Measurement) -> bool:
+    """Whether the raw samples carry the whole uncertainty, and are enough."""
+    return (
+        measurement.origin == "measured"
+        and measurement.pooled is None
+        and measurement.bounds is None
+        and measurement.n >= MIN_SAMPLES
+    )
+
+
+def bounds_of(measurement: Measurement) -> tuple[float, float] | None:
+    """The 95 % interval, widened to hold the value; of no width when exact, None when unknown."""
+    value = measurement.value
+    if value is None:
+        return None
+    if is_exact(measurement):
+        return value, value
+    found = measurement.interval()
+    if found is None or not all(math.isfinite(bound) for bound in found):
+        return None
+    return min(found[0], value), max(found[1], value)
+
+
+def ratio_of_medians(
+    candidate: np.ndarray, baseline: np.ndarray, stream: str = "", draws: int = DRAWS
+) -> tuple[float, float]:
+    """95 % interval of median(candidate) / median(baseline): float [n] and [m], all above 0.
+
+    Percentile bootstrap, both sides resampled independently (Efron & Tibshirani 1993, chapter 13).
+    The seed is fixed by `stream`, so that a ratio shows the same interval everywhere.
+    """
+    random = np.random.default_rng([0, zlib.crc32(stream.encode())])
+    above = np.median(
+        candidate[random.integers(0, len(candidate), (draws, len(candidate)))], axis=1
+    )
+    below = np.median(baseline[random.integers(0, len(baseline), (draws, len(baseline)))], axis=1)
+    low, high = np.quantile(above / below, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def mover_difference(
+    value: float,
+    bounds: tuple[float, float],
+    reference: float,
+    reference_bounds: tuple[float, float],
+) -> tuple[float, float]:
+    """Interval of value - reference from those of both (MOVER: Zou & Donner 2008)."""
+    difference = value - reference
+    down = math.hypot(value - bounds[0], reference_bounds[1] - reference)
+    up = math.hypot(bounds[1] - value, reference - reference_bounds[0])
+    return difference - down, difference + up
+
+
+def mover_ratio(
+    value: float,
+    bounds: tuple[float, float],
+    reference: float,
+    reference_bounds: tuple[float, float],
+) -> tuple[float, float]:
+    """Interval of value / reference: MOVER on the logarithms. All numbers are above 0."""
+    low, high = mover_difference(
+        math.log(value),
+        (math.log(bounds[0]), math.log(bounds[1])),
+        math.log(reference),
+        (math.log(reference_bounds[0]), math.log(reference_bounds[1])),
+    )
+    return math.exp(low), math.exp(high)
+
+
+def _verdict(metric: Metric, low: float, high: float) -> str:
+    """From the interval of a change around 0."""
+    if low > 0 or high < 0:
+        return _direction(metric, low if low > 0 else high)
+    return "within noise"
+
+
+def _direction(metric: Metric, change: float) -> str:
+    """Whether a change upwards or downwards is good."""
+    return "better" if (change > 0) == (metric.better == "higher") else "worse"
+
+
+def _missing(whose: str, measurement: Measurement | None) -> str:
+    """Why a number is not there, with the measurement's own reason."""
+    reason = f": {measurement.method}" if measurement is not None and measurement.method else ""
+    return f"{whose} has no such number{reason}"

@@ -60,25 +60,32 @@ class DenseWeight:
             raise ValueError(_mismatch(x, self._dtype, k))
         rows = x.numel() // k
         gemv = self._gemv
-        if gemv is None or rows > GEMV_ROWS or rows == 0:
+        if (
+            gemv is None
+            or rows > GEMV_ROWS
+            or not x.is_cpu
+            or (x.requires_grad and torch.is_grad_enabled())
+        ):
             return self._through_torch(x, out, residual)
         if out is None:
             out = x.new_empty((*shape[:-1], self.n))
-        elif (
-            not out.is_contiguous() or out.dtype is not self._dtype or out.numel() != rows * self.n
-        ):
+        elif not self._fits(out, rows):
             raise ValueError(_bad_side("out", out, (*shape[:-1], self.n), self._dtype))
-        if residual is not None and (
-            not residual.is_contiguous()
-            or residual.dtype is not self._dtype
-            or residual.numel() != rows * self.n
-        ):
+        if residual is not None and not self._fits(residual, rows):
             raise ValueError(_bad_side("residual", residual, (*shape[:-1], self.n), self._dtype))
         if not x.is_contiguous():
             x = x.contiguous()
         count(OP, "gemv-bf16")
         gemv.run(x, out, rows, residual)
         return out
+
+    def _fits(self, side: torch.Tensor, rows: int) -> bool:
+        return (
+            side.is_contiguous()
+            and side.dtype is self._dtype
+            and side.is_cpu
+            and side.numel() == rows * self.n
+        )
 
     def _through_torch(
         self, x: torch.Tensor, out: torch.Tensor | None, residual: torch.Tensor | None

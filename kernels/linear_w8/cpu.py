@@ -1,7 +1,7 @@
 """Binding of torch's packed int8 product for the CPU, `torch._weight_int8pack_mm`.
 
-Found by trying, torch 2.13: x and scale share one dtype (bf16, fp16 or fp32); N and M are free; K that
-is not a multiple of 16 reads past the end (a crash, not an error), so packing pads K.
+Found by trying, torch 2.13: x and scale share one dtype (bf16, fp16 or fp32); M and N are free;
+K that is not a multiple of 16 ends the process with a segmentation fault, so packing pads K.
 """
 
 import torch

@@ -115,7 +115,7 @@ def torch_openmp() -> Path | None:
 
 def _key(path: Path, compiler: Compiler, gomp: Path | None, options: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
-    headers = sorted(path.parent.glob("*.h"))
+    headers = sorted((*path.parent.glob("*.h"), *Path(__file__).parent.glob("*.h")))
     runtime = f"{gomp}:{gomp.stat().st_size}" if gomp else "none"
     for part in (compiler.path, compiler.version, runtime, *options):
         digest.update(part.encode() + b"\0")

@@ -78,8 +78,11 @@ KERNELS: tuple[KernelInfo, ...] = (
         "triton",
         ("cpu",),
     ),
-    KernelInfo("attention", "torch-sdpa", _ANY, _FLOATS, "kernels.attention.reference"),
+    KernelInfo("attention", "cpp", ("cpu",), ("fp32", "bf16"), "kernels.attention.cpu", _COMPILER),
+    KernelInfo("attention", "torch-sdpa", _ANY, _FLOATS, "kernels.attention.sdpa"),
+    KernelInfo("rms_norm", "cpp", ("cpu",), ("fp32", "bf16"), "kernels.rms_norm.cpu", _COMPILER),
     KernelInfo("rms_norm", "torch", _ANY, _FLOATS, "kernels.rms_norm.reference"),
+    KernelInfo("swiglu", "cpp", ("cpu",), ("fp32", "bf16"), "kernels.swiglu.cpu", _COMPILER),
     KernelInfo("swiglu", "torch", _ANY, _FLOATS, "kernels.swiglu.reference"),
 )
 

@@ -1,4 +1,4 @@
-"""Owns running a model: decoders, caches, generation, speculation. Loads no files and times nothing.
+"""Owns running a model: decoders, caches, generation, speculation. Loads no files.
 
 The files that need torch are imported by the callers that use them; this face imports nothing.
 """

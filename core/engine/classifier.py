@@ -1,11 +1,13 @@
 """Owns the two image classifiers for sensor-sized targets, as plain torch modules.
 
-It does not train them and reads no files. Both take one 8 x 8 grey image per row with values in [0, 1].
+It does not train them and reads no files. Both take one 8 x 8 grey image per row, values in
+[0, 1].
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -42,9 +44,7 @@ class DigitsMLP(_Classifier):
     def __init__(self, layers: Sequence[int], classes: int = 10) -> None:
         super().__init__(layers, classes)
         sizes = (SIDE * SIDE, *layers, classes)
-        self.linears = nn.ModuleList(
-            nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True)
-        )
+        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
 
     def config(self) -> dict[str, Any]:
         """The content of this model's config.json."""
@@ -65,13 +65,9 @@ class DigitsCNN(_Classifier):
     def __init__(self, channels: Sequence[int], classes: int = 10) -> None:
         super().__init__(channels, classes)
         if SIDE >> len(channels) < 1:
-            raise BadInput(
-                "config.json: channels has too many entries for an 8 x 8 image, use 1-3."
-            )
+            raise BadInput("config.json: channels has too many entries, an 8 x 8 image allows 3.")
         sizes = (1, *channels)
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(a, b, 3, padding=1) for a, b in zip(sizes[:-1], sizes[1:], strict=True)
-        )
+        self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(sizes))
         self.head = nn.Linear(sizes[-1] * (SIDE >> len(channels)) ** 2, classes)
 
     def config(self) -> dict[str, Any]:

@@ -1,0 +1,217 @@
+"""Owns the lean decoder of the Llama family: its weights, and the forward pass over them.
+
+It knows nothing of tokens as text, of files, and of how a technique makes a matrix smaller.
+A prompt runs through torch; a step of a few tokens runs through bound kernels (core.engine.step).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from core.engine import names
+from core.engine.cache import KVCache
+from core.engine.config import DecoderConfig
+from core.engine.linear import DENSE, Linear
+from core.engine.step import MAX_ROWS, Step
+from core.errors import BadInput
+from kernels.attention import Heads, attention
+from kernels.rms_norm import rms_norm
+from kernels.swiglu import swiglu
+
+
+@dataclass
+class Layer:
+    """One block: norm weights [hidden] or [head_dim], and the four stacked matrices.
+
+    `qkv` stacks q, k, v; `gate_up` stacks gate and up. Techniques replace the matrices.
+    """
+
+    attn_norm: Tensor
+    qkv: Linear
+    o: Linear
+    mlp_norm: Tensor
+    gate_up: Linear
+    down: Linear
+    q_norm: Tensor | None = None
+    k_norm: Tensor | None = None
+
+
+MATRICES = ("qkv", "o", "gate_up", "down")
+
+
+class Decoder:
+    """A decoder whose logits equal transformers' for the same weights within rounding.
+
+    `layers` and `head` may be changed in place (`layer.gate_up = layer.gate_up.to_format("int8")`),
+    as long as `config.intermediate_sizes` is kept in step; caches made before stay valid.
+    """
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        embedding: Tensor,
+        layers: list[Layer],
+        final_norm: Tensor,
+        head: Linear,
+    ) -> None:
+        self.config = config
+        self.embedding = embedding
+        self.layers = layers
+        self.final_norm = final_norm
+        self.head = head
+        self.dtype = embedding.dtype
+        self.device = str(embedding.device)
+        self._cos = self._sin = torch.empty(0)
+
+    @classmethod
+    def from_tensors(
+        cls,
+        config: DecoderConfig,
+        tensors: Mapping[str, Tensor],
+        dtype: str = "bf16",
+        device: str = "cpu",
+    ) -> Decoder:
+        """Build from tensors in Hugging Face names; weights are rounded to `dtype`.
+
+        Raises BadInput for an unknown dtype and for missing, unexpected or wrongly shaped tensors.
+        """
+        if dtype not in DENSE:
+            raise BadInput(f"dtype {dtype!r} is not one of {', '.join(DENSE)}.")
+        names.check(config, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+
+        def get(name: str) -> Tensor:
+            return tensors[name].detach().to(device=device, dtype=DENSE[dtype])
+
+        def stack(prefix: str, parts: tuple[str, ...]) -> Linear:
+            weight = torch.cat([get(f"{prefix}{part}.weight") for part in parts])
+            bias = None
+            if f"{prefix}{parts[0]}.bias" in tensors:
+                bias = torch.cat([get(f"{prefix}{part}.bias") for part in parts])
+            return Linear.from_dense(weight, bias, dtype)
+
+        layers = []
+        for i in range(config.num_layers):
+            at = f"model.layers.{i}."
+            layers.append(
+                Layer(
+                    attn_norm=get(f"{at}input_layernorm.weight"),
+                    qkv=stack(f"{at}self_attn.", ("q_proj", "k_proj", "v_proj")),
+                    o=stack(f"{at}self_attn.", ("o_proj",)),
+                    mlp_norm=get(f"{at}post_attention_layernorm.weight"),
+                    gate_up=stack(f"{at}mlp.", ("gate_proj", "up_proj")),
+                    down=stack(f"{at}mlp.", ("down_proj",)),
+                    q_norm=get(f"{at}self_attn.q_norm.weight") if config.qk_norm else None,
+                    k_norm=get(f"{at}self_attn.k_norm.weight") if config.qk_norm else None,
+                )
+            )
+        embedding = get("model.embed_tokens.weight").contiguous()
+        if config.tied_embeddings:
+            head = Linear(embedding, None, dtype, (config.vocab_size, config.hidden_size))
+        else:
+            head = stack("", ("lm_head",))
+        return cls(config, embedding, layers, get("model.norm.weight"), head)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of logits per position."""
+        return self.config.vocab_size
+
+    @property
+    def max_positions(self) -> int:
+        """Positions that the model was made for."""
+        return self.config.max_positions
+
+    def new_cache(self, batch: int, capacity: int) -> KVCache:
+        """An empty cache for `batch` rows of at most `capacity` tokens."""
+        return KVCache(self.config, batch, capacity, self.dtype, self.device)
+
+    @torch.inference_mode()
+    def forward(self, ids: Tensor, cache: KVCache | None = None, last_only: bool = False) -> Tensor:
+        """Logits float32 [B, T, V], or [B, 1, V] of the last position, for ids int64 [B, T].
+
+        With a cache the ids follow the tokens in it and are appended. Raises BadInput for ids
+        outside the vocabulary or a cache that is too small.
+        """
+        if ids.ndim != 2 or ids.shape[1] < 1 or ids.dtype != torch.int64:
+            raise BadInput(f"ids must be int64 [B, T] with T >= 1, not {list(ids.shape)}.")
+        batch, tokens = ids.shape
+        if int(ids.min()) < 0 or int(ids.max()) >= self.config.vocab_size:
+            raise BadInput(f"a token id is outside the vocabulary of {self.config.vocab_size}.")
+        ids = ids.to(self.device)
+        if cache is None:
+            return self._prefill(ids, self.new_cache(batch, tokens), last_only)
+        cache.check_room(batch, tokens)
+        if batch * tokens <= MAX_ROWS and self.device == "cpu" and self.dtype != torch.float16:
+            return self._step(ids, cache, last_only)
+        return self._prefill(ids, cache, last_only)
+
+    def heads(self, layer: Layer, positions: int) -> Heads:
+        """The fixed part of a layer's attention, with rotary tables for at least `positions`."""
+        self._extend_rope(positions)
+        config = self.config
+        return Heads(
+            heads=config.num_heads,
+            kv_heads=config.num_kv_heads,
+            dim=config.head_dim,
+            cos=self._cos,
+            sin=self._sin,
+            query_norm=layer.q_norm,
+            key_norm=layer.k_norm,
+            eps=config.rms_norm_eps,
+            window=config.sliding_window,
+        )
+
+    def linears(self) -> Iterator[tuple[str, Linear]]:
+        """Every matrix with its name (`layers.3.gate_up`, `head`)."""
+        for i, layer in enumerate(self.layers):
+            for name in MATRICES:
+                yield f"layers.{i}.{name}", getattr(layer, name)
+        yield "head", self.head
+
+    def weight_bytes(self) -> int:
+        """Bytes resident for all weights; memory that two names share counts once."""
+        tensors = [self.embedding, self.final_norm]
+        for layer in self.layers:
+            norms = (layer.attn_norm, layer.mlp_norm, layer.q_norm, layer.k_norm)
+            tensors += [norm for norm in norms if norm is not None]
+        for _, linear in self.linears():
+            tensors += linear.tensors()
+        return sum({t.data_ptr(): t.numel() * t.element_size() for t in tensors}.values())
+
+    def export_tensors(self) -> dict[str, Tensor]:
+        """All weights in Hugging Face names and the engine's dtype, quantized ones unpacked.
+
+        A head that no longer equals the embedding is written out as lm_head.weight.
+        """
+        return names.export(self)
+
+    def _extend_rope(self, positions: int) -> None:
+        if self._cos.shape[0] >= positions:
+            return
+        rows = 1 << (positions - 1).bit_length()
+        frequencies = torch.tensor(self.config.inverse_frequencies(), dtype=torch.float32)
+        angles = torch.arange(rows, dtype=torch.float32)[:, None] * frequencies
+        self._cos, self._sin = angles.cos().to(self.device), angles.sin().to(self.device)
+
+    def _prefill(self, ids: Tensor, cache: KVCache, last_only: bool) -> Tensor:
+        eps, start = self.config.rms_norm_eps, cache.length
+        x = self.embedding[ids]
+        for i, layer in enumerate(self.layers):
+            heads = self.heads(layer, start + ids.shape[1])
+            qkv = layer.qkv(rms_norm(x, layer.attn_norm, eps))
+            x = x + layer.o(attention(qkv, cache.keys[i], cache.values[i], start, heads))
+            x = x + layer.down(swiglu(layer.gate_up(rms_norm(x, layer.mlp_norm, eps))))
+        cache.length = start + ids.shape[1]
+        x = rms_norm(x[:, -1:] if last_only else x, self.final_norm, eps)
+        return self.head(x).float()
+
+    def _step(self, ids: Tensor, cache: KVCache, last_only: bool) -> Tensor:
+        step = cache.programs.get(ids.shape[1])
+        if step is None or not step.is_current():
+            step = cache.programs[ids.shape[1]] = Step(self, cache, ids.shape[1])
+        logits: Tensor = step(ids, last_only)
+        return logits

@@ -1,0 +1,90 @@
+"""Owns the bound form of a decode step: buffers allocated once, one argument-free call per kernel.
+
+It computes what `Decoder._prefill` computes, for few tokens; Python's share of a step is one loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from kernels import attention, rms_norm, swiglu
+
+if TYPE_CHECKING:
+    from core.engine.cache import KVCache
+    from core.engine.decoder import Decoder
+
+# From here on torch's blocked products are faster than streaming the weights once per row tile.
+MAX_ROWS = 16
+
+
+class Step:
+    """One forward pass of `tokens` new tokens for the rows of one cache."""
+
+    def __init__(self, decoder: Decoder, cache: KVCache, tokens: int) -> None:
+        self.decoder = decoder
+        self.cache = cache
+        self.tokens = tokens
+        self._bound = self._weights()
+        self._calls = self._bind()
+
+    def is_current(self) -> bool:
+        """False after a technique replaced a weight."""
+        now = self._weights()
+        return len(now) == len(self._bound) and all(map(_same, now, self._bound))
+
+    def __call__(self, ids: Tensor, last_only: bool) -> Tensor:
+        """See Decoder.forward; the ids are valid and fit the cache."""
+        cache, decoder = self.cache, self.decoder
+        self._start[0] = cache.length
+        torch.index_select(decoder.embedding, 0, ids.reshape(-1), out=self._x)
+        for call in self._calls:
+            call()
+        cache.length += self.tokens
+        h = self._h.view(cache.batch, self.tokens, -1)
+        return decoder.head(h[:, -1:] if last_only else h).float()
+
+    def _weights(self) -> list[object]:
+        decoder = self.decoder
+        bound: list[object] = [decoder.final_norm]
+        for layer in decoder.layers:
+            bound += vars(layer).values()
+        return bound
+
+    def _bind(self) -> list[Callable[[], object]]:
+        decoder, cache, config = self.decoder, self.cache, self.decoder.config
+        rows, eps = cache.batch * self.tokens, config.rms_norm_eps
+        new = {"dtype": decoder.dtype, "device": decoder.device}
+        self._start = torch.zeros(1, dtype=torch.int64)
+        x = self._x = torch.zeros(rows, config.hidden_size, **new)
+        h = self._h = torch.zeros_like(x)
+        qkv = torch.zeros(rows, config.query_size + 2 * config.kv_size, **new)
+        mixed = torch.zeros(rows, config.query_size, **new)
+        shape = (cache.batch, self.tokens, -1)
+        steps: list[Callable[[], object]] = []
+        for i, layer in enumerate(decoder.layers):
+            gate_up = torch.zeros(rows, layer.gate_up.out_features, **new)
+            gated = torch.zeros(rows, layer.down.in_features, **new)
+            keys, values = cache.keys[i], cache.values[i]
+            heads = decoder.heads(layer, cache.capacity)
+            steps += [
+                rms_norm.prepare(x, layer.attn_norm, eps, h),
+                layer.qkv.prepare(h, qkv),
+                attention.prepare(
+                    qkv.view(shape), keys, values, self._start, heads, mixed.view(shape)
+                ),
+                layer.o.prepare(mixed, x, residual=x),
+                rms_norm.prepare(x, layer.mlp_norm, eps, h),
+                layer.gate_up.prepare(h, gate_up),
+                swiglu.prepare(gate_up, gated),
+                layer.down.prepare(gated, x, residual=x),
+            ]
+        steps.append(rms_norm.prepare(x, decoder.final_norm, eps, h))
+        return steps
+
+
+def _same(a: object, b: object) -> bool:
+    return a is b

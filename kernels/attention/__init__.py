@@ -1,0 +1,85 @@
+"""Causal grouped-query attention of new tokens over a cache: rotary positions, append, attend.
+
+`attention` is one call for any number of tokens; `prepare` binds buffers once for a step of few
+tokens that is repeated. Both take the stacked output of the query, key and value projections.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from kernels import calls, registry
+from kernels.attention import sdpa
+
+OP = "attention"
+FORMAT_NAMES = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The fixed part of one layer's attention.
+
+    `cos`, `sin`: float32 [positions, dim / 2] for positions 0, 1, ...; `query_norm`, `key_norm`:
+    RMS norm weights [dim] applied to each head before the rotation, or None; `window`: how many
+    tokens a position sees, itself included, None for all.
+    """
+
+    heads: int
+    kv_heads: int
+    dim: int
+    cos: Tensor
+    sin: Tensor
+    query_norm: Tensor | None = None
+    key_norm: Tensor | None = None
+    eps: float = 1e-6
+    window: int | None = None
+
+
+def attention(qkv: Tensor, keys: Tensor, values: Tensor, start: int, heads: Heads) -> Tensor:
+    """Append the new tokens at position `start` and return [batch, tokens, heads * dim].
+
+    qkv [batch, tokens, (heads + 2 * kv_heads) * dim]; keys and values [batch, kv_heads, capacity,
+    dim] of the same dtype are written in place. Raises ValueError when they do not fit.
+    """
+    _check(qkv, keys, values, heads)
+    if start < 0 or start + qkv.shape[1] > min(keys.shape[2], heads.cos.shape[0]):
+        raise ValueError("attention: the new tokens do not fit into the cache or the rotary table.")
+    calls.count(OP, "torch-sdpa")
+    return sdpa.attention(qkv, keys, values, start, heads)
+
+
+def prepare(
+    qkv: Tensor, keys: Tensor, values: Tensor, start: Tensor, heads: Heads, out: Tensor
+) -> Callable[[], object]:
+    """A call that does what `attention` does and writes `out` [batch, tokens, heads * dim].
+
+    `start` is an int64 [1] on the CPU, read at each call: the caller sees to it that start + tokens
+    fits. The tensors must stay where they are as long as the call is used.
+    """
+    _check(qkv, keys, values, heads)
+    if out.shape != (*qkv.shape[:2], heads.heads * heads.dim) or out.dtype != qkv.dtype:
+        raise ValueError("attention: out must be [batch, tokens, heads * dim] of qkv's dtype.")
+    info = registry.select(OP, qkv.device, FORMAT_NAMES[str(qkv.dtype)])
+    if info.name == "cpp":
+        from kernels.attention import cpu
+
+        return cpu.prepare(qkv, keys, values, start, heads, out)
+
+    def step() -> None:
+        calls.count(OP, "torch-sdpa")
+        out.copy_(sdpa.attention(qkv, keys, values, int(start), heads))
+
+    return step
+
+
+def _check(qkv: Tensor, keys: Tensor, values: Tensor, heads: Heads) -> None:
+    width = (heads.heads + 2 * heads.kv_heads) * heads.dim
+    if qkv.ndim != 3 or qkv.shape[2] != width:
+        raise ValueError(f"attention: qkv must be [batch, tokens, {width}].")
+    if keys.ndim != 4 or keys.shape[:2] != (qkv.shape[0], heads.kv_heads):
+        raise ValueError("attention: keys must be [batch, kv_heads, capacity, dim].")
+    if keys.shape != values.shape or keys.shape[3] != heads.dim:
+        raise ValueError("attention: keys and values must be [batch, kv_heads, capacity, dim].")
+    if not qkv.dtype == keys.dtype == values.dtype:
+        raise ValueError("attention: qkv, keys and values must share one dtype.")

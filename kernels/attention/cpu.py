@@ -1,0 +1,70 @@
+"""Binds cpu.cpp. Checks nothing: the operation's face does."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from kernels import build, calls
+
+if TYPE_CHECKING:
+    from kernels.attention import Heads
+
+
+class _Call(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in (
+            "qkv", "keys", "values", "cos", "sin", "query_norm", "key_norm", "out", "rotated",
+            "start",
+        )),
+        *((name, ctypes.c_int64) for name in (
+            "batch", "tokens", "heads", "kv_heads", "dim", "capacity", "window", "is_bf16",
+        )),
+        ("eps", ctypes.c_double),
+    )  # fmt: skip
+
+
+def available() -> str | None:
+    """None when the kernel is built, else why it cannot be."""
+    _function()
+    return None
+
+
+@functools.cache
+def _function() -> Callable[[object], None]:
+    function = build.load(Path(__file__).with_name("cpu.cpp")).trimtab_attention
+    function.restype = None
+    return function  # type: ignore[no-any-return]
+
+
+def prepare(
+    qkv: Tensor, keys: Tensor, values: Tensor, start: Tensor, heads: Heads, out: Tensor
+) -> Callable[[], None]:
+    """See kernels.attention.prepare; float32 or bfloat16, contiguous."""
+    batch, tokens, _ = qkv.shape
+    rotated = torch.empty(batch * tokens * heads.heads * heads.dim, dtype=torch.float32)
+    norms = [None if n is None else n.to(qkv.dtype) for n in (heads.query_norm, heads.key_norm)]
+    pointers = [
+        None if t is None else t.data_ptr()
+        for t in (qkv, keys, values, heads.cos, heads.sin, *norms, out, rotated, start)
+    ]
+    call = _Call(
+        *pointers, batch, tokens, heads.heads, heads.kv_heads, heads.dim, keys.shape[2],
+        heads.window or 0, qkv.dtype == torch.bfloat16, heads.eps,
+    )  # fmt: skip
+    function, pointer, count = _function(), ctypes.byref(call), calls.count
+
+    # The default keeps the tensors alive whose addresses the call holds.
+    def step(
+        _kept: object = (qkv, keys, values, start, heads, norms, out, rotated),
+    ) -> None:
+        count("attention", "cpp")
+        function(pointer)
+
+    return step

@@ -1,0 +1,48 @@
+"""RMS norm, with the residual addition that comes before it in a decoder layer.
+
+`rms_norm` is one call; `prepare` binds buffers once for a step that is repeated many times.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from kernels import calls, registry
+from kernels.rms_norm import reference
+
+OP = "rms_norm"
+FORMAT_NAMES = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimension [..., size], in the dtype of x."""
+    calls.count(OP, "torch")
+    return reference.rms_norm(x, weight, eps)
+
+
+def prepare(
+    x: Tensor, weight: Tensor, eps: float, out: Tensor, delta: Tensor | None = None
+) -> Callable[[], object]:
+    """A call that adds `delta` to x in place and writes the norm of x into `out`; all [rows, size].
+
+    The tensors must stay where they are as long as the call is used. `weight` is [size]; all share
+    one dtype. Raises ValueError for shapes or dtypes that do not match.
+    """
+    for name, tensor in (("out", out), ("delta", delta)):
+        if tensor is not None and (tensor.shape != x.shape or tensor.dtype != x.dtype):
+            raise ValueError(f"rms_norm: {name} must have the shape and dtype of x.")
+    if weight.shape != x.shape[-1:] or weight.dtype != x.dtype:
+        raise ValueError("rms_norm: weight must have the size of x's rows and its dtype.")
+    info = registry.select(OP, x.device, FORMAT_NAMES[str(x.dtype)])
+    if info.name == "cpp":
+        from kernels.rms_norm import cpu
+
+        return cpu.prepare(x, weight, eps, out, delta)
+
+    def step() -> None:
+        calls.count(OP, "torch")
+        if delta is not None:
+            x.add_(delta)
+        out.copy_(reference.rms_norm(x, weight, eps))
+
+    return step

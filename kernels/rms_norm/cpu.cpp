@@ -1,0 +1,66 @@
+// RMS norm with the residual addition before it: x += delta; out = x / sqrt(mean(x^2) + eps) * w.
+// Zhang and Sennrich 2019. One row is a few hundred numbers, so rows are shared among threads only
+// when there are many.
+#include "../simd.h"
+
+#include <cmath>
+
+struct Call {
+  void* x;            // [rows, size], updated in place when delta is given
+  const void* delta;  // [rows, size] or null
+  const void* weight; // [size]
+  void* out;          // [rows, size]
+  int64_t rows, size;
+  int64_t is_bf16;
+  double eps;
+};
+
+template <class T>
+INLINE void row(const Call& call, int64_t r) {
+  T* x = (T*)call.x + r * call.size;
+  T* out = (T*)call.out + r * call.size;
+  const T* weight = (const T*)call.weight;
+  const int64_t size = call.size;
+  float total = 0;
+  if (call.delta) {
+    const T* delta = (const T*)call.delta + r * size;
+#pragma omp simd reduction(+ : total)
+    for (int64_t i = 0; i < size; i++) {
+      T sum;
+      store(sum, load(x[i]) + load(delta[i]));
+      x[i] = sum;
+      total += load(sum) * load(sum);
+    }
+  } else {
+#pragma omp simd reduction(+ : total)
+    for (int64_t i = 0; i < size; i++) total += load(x[i]) * load(x[i]);
+  }
+  const float scale = 1.0f / std::sqrt(total / (float)size + (float)call.eps);
+#pragma omp simd
+  for (int64_t i = 0; i < size; i++) store(out[i], load(x[i]) * scale * load(weight[i]));
+}
+
+using Row = void (*)(const Call&, int64_t);
+FOR_AVX512 static void row_bf16_avx512(const Call& c, int64_t r) { row<bf16>(c, r); }
+FOR_AVX512 static void row_fp32_avx512(const Call& c, int64_t r) { row<float>(c, r); }
+FOR_AVX2 static void row_bf16_avx2(const Call& c, int64_t r) { row<bf16>(c, r); }
+FOR_AVX2 static void row_fp32_avx2(const Call& c, int64_t r) { row<float>(c, r); }
+static void row_bf16_any(const Call& c, int64_t r) { row<bf16>(c, r); }
+static void row_fp32_any(const Call& c, int64_t r) { row<float>(c, r); }
+
+static Row choose(bool is_bf16) {
+  if (HAS_AVX512) return is_bf16 ? row_bf16_avx512 : row_fp32_avx512;
+  if (HAS_AVX2) return is_bf16 ? row_bf16_avx2 : row_fp32_avx2;
+  return is_bf16 ? row_bf16_any : row_fp32_any;
+}
+
+extern "C" void trimtab_rms_norm(const Call* call) {
+  static const Row rows[2] = {choose(false), choose(true)};
+  const Row one = rows[call->is_bf16 != 0];
+  if (call->rows * call->size < 32768) {
+    for (int64_t r = 0; r < call->rows; r++) one(*call, r);
+    return;
+  }
+#pragma omp parallel for
+  for (int64_t r = 0; r < call->rows; r++) one(*call, r);
+}

@@ -1,0 +1,48 @@
+// SwiGLU: out = silu(gate) * up, with gate and up side by side in one row (Shazeer 2020).
+#include "../simd.h"
+
+struct Call {
+  const void* gate_up; // [rows, 2 * size]: gate, then up
+  void* out;           // [rows, size]
+  int64_t rows, size;
+  int64_t is_bf16;
+};
+
+template <class T>
+INLINE void span(const Call& call, int64_t r, int64_t from, int64_t to) {
+  const T* gate = (const T*)call.gate_up + r * 2 * call.size;
+  const T* up = gate + call.size;
+  T* out = (T*)call.out + r * call.size;
+#pragma omp simd
+  for (int64_t i = from; i < to; i++) {
+    float g = load(gate[i]);
+    store(out[i], g / (1.0f + fast_exp(-g)) * load(up[i]));
+  }
+}
+
+using Span = void (*)(const Call&, int64_t, int64_t, int64_t);
+#define SPAN(name, type, target) \
+  target static void name(const Call& c, int64_t r, int64_t a, int64_t b) { span<type>(c, r, a, b); }
+SPAN(bf16_avx512, bf16, FOR_AVX512)
+SPAN(fp32_avx512, float, FOR_AVX512)
+SPAN(bf16_avx2, bf16, FOR_AVX2)
+SPAN(fp32_avx2, float, FOR_AVX2)
+SPAN(bf16_any, bf16, )
+SPAN(fp32_any, float, )
+
+static Span choose(bool is_bf16) {
+  if (HAS_AVX512) return is_bf16 ? bf16_avx512 : fp32_avx512;
+  if (HAS_AVX2) return is_bf16 ? bf16_avx2 : fp32_avx2;
+  return is_bf16 ? bf16_any : fp32_any;
+}
+
+extern "C" void trimtab_swiglu(const Call* call) {
+  static const Span spans[2] = {choose(false), choose(true)};
+  const Span one = spans[call->is_bf16 != 0];
+  if (call->rows * call->size < 16384) {
+    for (int64_t r = 0; r < call->rows; r++) one(*call, r, 0, call->size);
+    return;
+  }
+#pragma omp parallel for
+  for (int64_t r = 0; r < call->rows; r++) one(*call, r, 0, call->size);
+}

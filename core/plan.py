@@ -115,6 +115,8 @@ class Plan:
         for kind in ("quantize", "decode", "batch"):
             if once.count(kind) > 1:
                 return f"a plan can have one technique of kind {kind}, this one has {once.count(kind)}"
+        if "decode" in once and any(getattr(technique, "size", 1) > 1 for technique in self.techniques):
+            return "speculative decoding verifies one sequence at a time: it cannot be stacked with a batch above 1"
         for technique in self.techniques:
             reason = technique.refuse(self.case)
             if reason is not None:

@@ -30,8 +30,8 @@ class StaticBatch(Base):
         return tuple(cls(size) for size in (1, 2, 4, 8, 16))
 
     def reshape(self, workload: Workload) -> Workload:
-        """`size` sequences at once."""
-        return replace(workload, concurrency=self.size)
+        """At least `size` requests at once; a workload with more is served in groups of `size`."""
+        return replace(workload, concurrency=max(self.size, workload.concurrency))
 
     def apply(self, deployment: Any) -> None:
         """Tell the run loop how many sequences go together."""

@@ -1,0 +1,144 @@
+"""Which models can be chosen: the bundled zoo, a local folder, a hub id, a published shape.
+
+Resolving reads configs and file headers, never weights.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from core.errors import BadInput
+from core.model import ClassifierShape, DecoderShape, Model
+
+ZOO = Path(__file__).parent / "zoo"
+BUNDLED = ("pycode", "pycode-small", "digits-cnn", "digits-mlp")
+SHAPES = Path(__file__).parent / "shapes.toml"
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+
+
+def list_models() -> tuple[Model, ...]:
+    """Every model that needs no path: the zoo, then the shapes."""
+    return tuple(resolve(name) for name in (*BUNDLED, *(f"shape:{name}" for name in shapes())))
+
+
+@cache
+def shapes() -> dict[str, dict[str, Any]]:
+    """The published shapes by name, each a Hugging Face config and its source."""
+    with SHAPES.open("rb") as file:
+        return tomllib.load(file)
+
+
+def card(name: str) -> dict[str, Any]:
+    """The model card of a bundled model: data, seed, steps, reached quality."""
+    return dict(json.loads((ZOO / name / "card.json").read_text(encoding="utf-8")))
+
+
+def folder_of(model_id: str) -> Path | None:
+    """The local folder behind a bundled id or a path, None for hub ids and shapes."""
+    if model_id in BUNDLED:
+        return ZOO / model_id
+    path = Path(model_id).expanduser()
+    return path if path.is_dir() else None
+
+
+def resolve(model_id: str) -> Model:
+    """The model called `model_id`; BadInput says what is known, or what is wrong with a folder.
+
+    A hub id is fetched (config and weights) by the loader's own rules, so that its shape is known here.
+    """
+    model_id = model_id.strip()
+    if model_id.startswith("shape:"):
+        return _shape(model_id)
+    folder = folder_of(model_id)
+    if folder is not None:
+        source = "bundled" if model_id in BUNDLED else "folder"
+        return _folder(model_id if source == "bundled" else str(folder.resolve()), folder, source)
+    if model_id.startswith((".", "/", "~")):
+        raise BadInput(f"--model {model_id!r}: there is no such folder")
+    if model_id.count("/") != 1:
+        known = (*BUNDLED, *(f"shape:{name}" for name in shapes()))
+        near = difflib.get_close_matches(model_id, known, 1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise BadInput(
+            f"unknown model {model_id!r}{hint}; known: {', '.join(known)}, a folder in Hugging Face format, or a hub id"
+            " owner/name"
+        )
+    from core.loading.load import hub_folder
+
+    return _folder(model_id, hub_folder(model_id), "hub")
+
+
+def _shape(model_id: str) -> Model:
+    name = model_id.removeprefix("shape:")
+    if name not in shapes():
+        near = difflib.get_close_matches(name, shapes(), 1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise BadInput(f"unknown shape {name!r}{hint}; known shapes: {', '.join(shapes())}")
+    entry = shapes()[name]
+    config = entry["config"]
+    return Model(
+        model_id, str(config["model_type"]), "shape", "random-weights-seed-0", decoder_shape(config), 16,
+        entry.get("title", name), entry.get("source", ""),
+    )
+
+
+def decoder_shape(config: dict[str, Any]) -> DecoderShape:
+    """Shape numbers from a Hugging Face config; BadInput names a field that is missing."""
+    try:
+        heads = int(config["num_attention_heads"])
+        return DecoderShape(
+            hidden=int(config["hidden_size"]),
+            layers=int(config["num_hidden_layers"]),
+            heads=heads,
+            kv_heads=int(config.get("num_key_value_heads") or heads),
+            head_dim=int(config.get("head_dim") or int(config["hidden_size"]) // heads),
+            intermediate=int(config["intermediate_size"]),
+            vocabulary=int(config["vocab_size"]),
+            context=int(config.get("max_position_embeddings") or 2048),
+            tied=bool(config.get("tie_word_embeddings", False)),
+        )
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise BadInput(f"config.json: a shape field is missing or not a number: {error}") from None
+
+
+def _folder(model_id: str, folder: Path, source: str) -> Model:
+    from core.loading.preflight import check_folder
+
+    found = check_folder(folder)
+    config = found.config
+    kind = str(config.get("model_type"))
+    title = card(model_id)["model"] if source == "bundled" else folder.name
+    if kind in ("trimtab-mlp", "trimtab-cnn"):
+        shape: DecoderShape | ClassifierShape = classifier_shape(config)
+        kind = "image-classifier"
+    else:
+        shape = decoder_shape(config)
+    return Model(model_id, kind, source, found.digest, shape, found.bits, title, source)
+
+
+def classifier_shape(config: dict[str, Any]) -> ClassifierShape:
+    """Parameters and multiply-accumulates of a zoo classifier on an 8 x 8 image."""
+    classes = int(config["classes"])
+    parameters = macs = 0
+    largest = 64
+    if config["model_type"] == "trimtab-mlp":
+        sizes = [64, *config["layers"], classes]
+        for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+            macs += inputs * outputs
+            parameters += inputs * outputs + outputs
+            largest = max(largest, inputs + outputs)
+    else:
+        side, channels = 8, [1, *config["channels"]]
+        for inputs, outputs in zip(channels, channels[1:], strict=False):
+            macs += 9 * inputs * outputs * side * side
+            parameters += 9 * inputs * outputs + outputs
+            largest = max(largest, (inputs + outputs) * side * side)
+            side //= 2
+        macs += channels[-1] * side * side * classes
+        parameters += channels[-1] * side * side * classes + classes
+    return ClassifierShape(parameters, macs, 64, classes, largest)

@@ -1,0 +1,37 @@
+"""How long to measure: the three presets of the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from core.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Preset:
+    """At least `repeats` timed rounds and `seconds` of timed work; `windows` x `window` tokens of held-out text.
+
+    `wall_s` ends a trial that hangs; `distill_steps` is the recovery budget that proposals use.
+    """
+
+    name: str
+    repeats: int
+    seconds: float
+    windows: int
+    window: int
+    distill_steps: int
+    wall_s: float
+
+
+PRESETS = {
+    "quick": Preset("quick", 5, 0.8, 8, 512, 24, 300.0),
+    "standard": Preset("standard", 10, 5.0, 24, 1024, 200, 1800.0),
+    "deep": Preset("deep", 30, 20.0, 96, 1024, 1000, 7200.0),
+}
+
+
+def preset(name: str) -> Preset:
+    """The preset called `name`; BadInput names the known ones."""
+    if name not in PRESETS:
+        raise BadInput(f"unknown preset {name!r}; known presets: {', '.join(PRESETS)}")
+    return PRESETS[name]

@@ -1,0 +1,146 @@
+"""One trial from a plan to its measurements: load, apply, serve, judge. Runs inside a worker process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from core.data import digits, held_out_windows, prompts
+from core.deployment import Deployment
+from core.measure.memory import resident_bytes
+from core.measure.presets import preset as find_preset
+from core.measure.quality import image_quality, no_quality, text_quality
+from core.measure.serve import measure_serving
+from core.measurement import Measurement, unavailable
+from core.plan import Plan
+from core.study import KernelCalls
+
+Emit = Callable[..., None]
+
+
+def run_trial(plan: Plan, preset_name: str, environment: str, emit: Emit) -> None:
+    """Apply `plan` to freshly loaded weights and emit `measurement`, `kernels`, `note` and `progress` events.
+
+    `emit(kind, **body)` writes one event. Errors are raised: the worker turns them into the trial's end.
+    """
+    from core.loading.load import load_engine, load_tokenizer
+    from kernels import calls
+
+    preset = find_preset(preset_name)
+    case = plan.case
+    device = "cuda" if case.target.local and case.target.kind == "cuda" else "cpu"
+    report = _reporter(emit)
+    before_load = resident_bytes()
+    began = time.perf_counter()
+    report("load")(0.0)
+    deployment = Deployment(
+        case=case,
+        engine=load_engine(case.model, device=device),
+        load_baseline=lambda: load_engine(case.model, device=device),
+        tokenizer=load_tokenizer(case.model),
+        device=device,
+        seed=plan.seed,
+        note=lambda text: emit("note", text=text),
+    )
+    for technique in plan.techniques:
+        deployment.report = report(technique.name)
+        technique.apply(deployment)
+    prepared = time.perf_counter() - began
+
+    def send(measurements: list[Measurement]) -> None:
+        for measurement in measurements:
+            emit("measurement", measurement=replace(measurement, environment=environment))
+
+    deployment.report = report("serve")
+    workload = plan.workload()
+    requests = _requests(deployment, workload.concurrency, workload.prompt_tokens, plan.seed)
+    calls.reset()
+    served = measure_serving(deployment, workload, preset, requests, before_load)
+    kernels = tuple(KernelCalls(one["op"], one["name"], one["calls"]) for one in calls.snapshot())
+    emit("kernels", kernels=kernels)
+    size = deployment.engine.weight_bytes() + (deployment.draft.weight_bytes() if deployment.draft is not None else 0)
+    served += [
+        Measurement("model_bytes", (float(size),), "B", "measured", "sum of the resident weight tensors, draft included"),
+        Measurement("prepare_s", (prepared,), "s", "measured", "loading the weights and applying the techniques, once"),
+        _cost(plan, served),
+    ]
+    send(_placed(plan, served, emit))
+    report("quality")(0.0)
+    send(_quality(deployment, plan, preset_name))
+
+
+def _reporter(emit: Emit) -> Callable[[str], Callable[[float], None]]:
+    """Progress at most every 0.3 s, so that the journal stays small."""
+    last = 0.0
+
+    def report(stage: str) -> Callable[[float], None]:
+        def at(share: float) -> None:
+            nonlocal last
+            now = time.perf_counter()
+            if share == 0.0 or now - last > 0.3:
+                last = now
+                emit("progress", stage=stage, share=share)
+
+        return at
+
+    return report
+
+
+def _requests(deployment: Deployment, count: int, length: int, seed: int) -> Any:
+    if deployment.case.model.task == "image":
+        images, _ = digits("held_out")
+        return images[:count].to(deployment.device)
+    shape = deployment.case.model.decoder()
+    found = prompts(deployment.tokenizer, start_id(deployment), count, length, shape.vocabulary, seed)
+    return found.to(deployment.device)
+
+
+def start_id(deployment: Deployment) -> int | None:
+    """The id that begins a document, when the model has one."""
+    identifier = getattr(deployment.engine, "bos_id", None)
+    return identifier if isinstance(identifier, int) else None
+
+
+def _cost(plan: Plan, served: list[Measurement]) -> Measurement:
+    """Dollars per million new tokens at the target's rent and the throughput."""
+    rent = plan.case.target.usd_per_hour
+    rates = [one for one in served if one.metric == "tokens_per_s"]
+    if rent is None:
+        return unavailable("usd_per_mtok", "$", f"the target {plan.case.target.id} has no stated price per hour")
+    if not rates:
+        return unavailable("usd_per_mtok", "$", "cost per token is not defined for images")
+    samples = tuple(rent / 3600 / rate * 1e6 for rate in rates[0].samples)
+    how = f"${rent:g} an hour at the measured throughput"
+    return Measurement("usd_per_mtok", samples, "$", "measured", how)
+
+
+def _placed(plan: Plan, served: list[Measurement], emit: Emit) -> list[Measurement]:
+    """What was served here, or its projection onto a target that is not here."""
+    if plan.case.target.local:
+        return served
+    from core.predict import project
+    from core.study import Trial
+
+    here = Trial("", "", plan, measurements=tuple(one for one in served if one.metric != "usd_per_mtok"))
+    for one in here.measurements:
+        if one.value is not None and one.metric in ("ttft_s", "tpot_s", "tokens_per_s", "latency_p95_s", "peak_bytes"):
+            emit("note", text=f"measured on this machine: {one.metric} {one.value:.6g} {one.unit}")
+    return list(project(here, plan.case.target))
+
+
+def _quality(deployment: Deployment, plan: Plan, preset_name: str) -> list[Measurement]:
+    model = plan.case.model
+    if model.source == "shape":
+        return no_quality("a shape model has random weights: it has no quality to measure")
+    baseline = deployment.load_baseline() if plan.techniques else None
+    if model.task == "image":
+        images, labels = digits("held_out")
+        return image_quality(deployment.engine, baseline, images, labels)
+    if deployment.tokenizer is None:
+        return no_quality("the model folder has no tokenizer.json: held-out text cannot be read")
+    preset = find_preset(preset_name)
+    length = min(preset.window, model.decoder().context)
+    windows = held_out_windows(deployment.tokenizer, start_id(deployment), preset.windows, length)
+    return text_quality(deployment.engine, baseline, windows)

@@ -15,8 +15,9 @@ from core.judge import Judgement, judge
 from core.measurement import Measurement
 from core.metrics import Metric
 from core.model import DecoderShape
-from core.plan import settings
+from core.plan import KINDS, settings
 from core.study import Trial
+from core.techniques import BY_NAME
 
 ABSENT = "—"
 # Facts of an environment that change from run to run without making two runs unlike.
@@ -185,10 +186,7 @@ _LABELS = {
 
 def _setting_rows(trials: Sequence[Trial]) -> Iterable[Row]:
     found = [configuration(trial) for trial in trials]
-    keys = sorted(
-        {key: None for one in found for key in one},
-        key=lambda key: (_position(key), key.partition(".")[0]),
-    )
+    keys = sorted({key: None for one in found for key in one}, key=_position)
     for key in keys:
         texts = [one.get(key, ABSENT) for one in found]
         cells = tuple(
@@ -200,10 +198,13 @@ def _setting_rows(trials: Sequence[Trial]) -> Iterable[Row]:
         yield Row(key, label, "setting", cells, len(set(texts)) > 1, group="configuration")
 
 
-def _position(key: str) -> int:
-    """Technique settings stand right after the techniques."""
+def _position(key: str) -> tuple[int, int]:
+    """Technique settings stand right after the techniques, in the order in which they act."""
     order = list(_LABELS)
-    return order.index("techniques") if "." in key else order.index(key)
+    name, _, field = key.partition(".")
+    if not field:
+        return order.index(key), 0
+    return order.index("techniques"), 1 + KINDS.index(BY_NAME[name].kind)
 
 
 def _metric_rows(trials: Sequence[Trial], baseline: Trial) -> Iterable[Row]:
@@ -225,15 +226,17 @@ def _metric_rows(trials: Sequence[Trial], baseline: Trial) -> Iterable[Row]:
 def _metric_cell(metric: Metric, trial: Trial, baseline: Trial) -> Cell:
     found = trial.metric(metric.name)
     if found is None:
+        verdict = "baseline" if trial is baseline else "not comparable"
         why = "this trial has no such number"
-        return Cell(trial.id, ABSENT, unit=metric.unit, verdict="not comparable", why=why)
+        return Cell(trial.id, ABSENT, unit=metric.unit, verdict=verdict, why=why)
     spread = found.interval() or (None, None)
     text = "unavailable" if found.value is None else format.of_metric(metric.name, found.value)
     if trial is baseline:
         judgement = Judgement("baseline")
     else:
         judgement = _judged(metric, trial, found, baseline)
-    reference = baseline.value(metric.name)
+    against = _reference(metric, baseline, found)
+    reference = None if against is None else against.value
     delta = change = None
     comparable = judgement.verdict not in ("baseline", "not comparable")
     if comparable and found.value is not None and reference is not None:
@@ -269,7 +272,25 @@ def _judged(metric: Metric, trial: Trial, found: Measurement, baseline: Trial) -
         return Judgement("not comparable", why="each model was compared with its own baseline")
     if metric.name == "perplexity" and _vocabulary(trial) != _vocabulary(baseline):
         return Judgement("not comparable", why="the tokenizers differ: compare nats per byte")
-    return judge(metric, found, baseline.metric(metric.name))
+    return judge(metric, found, _reference(metric, baseline, found))
+
+
+def _reference(metric: Metric, baseline: Trial, judged: Measurement) -> Measurement | None:
+    """The baseline's number; the unchanged model has KL 0 and agreement 1 to itself by definition,
+    whatever the origin of the number that is judged."""
+    found = baseline.metric(metric.name)
+    exact = {"kl_nats": 0.0, "top1_agreement": 1.0}.get(metric.name)
+    if found is None and exact is not None and baseline.is_baseline and judged.value is not None:
+        return Measurement(
+            metric.name,
+            (),
+            metric.unit,
+            judged.origin,
+            "by definition",
+            pooled=exact,
+            bounds=(exact, exact),
+        )
+    return found
 
 
 def _vocabulary(trial: Trial) -> int | None:

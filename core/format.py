@@ -1,6 +1,7 @@
 """Numbers as people read them: three significant digits and a unit that fits.
 
-Pages, command line and reports ask here. Nothing here rounds a stored number; JSON and CSV carry the full ones.
+Pages, command line and reports ask here. Nothing here rounds a stored number: JSON and CSV carry
+the full ones.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -36,6 +37,7 @@ class Judgement:
     why: str = ""
 
 
+@lru_cache(maxsize=4096)
 def judge(metric: Metric, candidate: Measurement | None, baseline: Measurement | None) -> Judgement:
     """The verdict on `candidate` against `baseline`, both measurements of `metric`.
 

@@ -1,0 +1,207 @@
+"""The catalogue of targets, read from targets.toml and checked, and `local`: the machine this runs
+on.
+
+Every number carries its source; what nobody states is left out and stays None. Nothing here
+measures (calibrate.py does) and nothing imports torch.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core import calibrate
+from core.catalogue import tables
+from core.errors import BadInput
+from core.measure import environment
+from core.target import Target
+
+FILE = tables.FOLDER / "targets.toml"
+LOCAL = "local"
+KINDS = ("cuda", "cpu", "mcu")
+PLACES = ("cloud", "laptop", "desktop", "phone", "sensor")
+FORMATS = ("fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "int8", "int4")
+_NUMBERS = ("memory_bytes", "flash_bytes", "bandwidth", "power_w", "usd_per_hour", "clock_hz")
+_FIELDS = ("id", "title", "kind", "place", "note", "peaks", "cycles_per_mac", *_NUMBERS)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A number of a device with where it comes from; `value` is a pair for a stated range."""
+
+    value: float | tuple[float, float]
+    source: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A device of the catalogue: the Target that studies carry, and the facts behind it by name.
+
+    Facts are memory_bytes, bandwidth, peak_<format>, power_w, usd_per_hour, flash_bytes and, for
+    microcontrollers, clock_hz and cycles_per_mac (a range over published programs, 8-bit
+    multiply-accumulates).
+    """
+
+    target: Target
+    facts: tuple[tuple[str, Fact], ...]
+
+    def fact(self, name: str) -> Fact | None:
+        """The fact called `name`, or None when the catalogue does not know it."""
+        return dict(self.facts).get(name)
+
+
+def resolve(target_id: str) -> Target:
+    """The target called `target_id`; `local` is this machine. BadInput names the known ones."""
+    if target_id == LOCAL:
+        return detect_local()
+    found = entry(target_id)
+    if found is None:
+        raise tables.unknown_id("target", target_id, (LOCAL, *(one.target.id for one in entries())))
+    return found.target
+
+
+def list_targets() -> tuple[Target, ...]:
+    """This machine first, then the catalogue in the file's order."""
+    return (detect_local(), *(one.target for one in entries()))
+
+
+def entry(target_id: str) -> Entry | None:
+    """The catalogue's entry with all facts; None for `local` and for unknown ids."""
+    return next((one for one in entries() if one.target.id == target_id), None)
+
+
+@functools.lru_cache(maxsize=1)
+def entries() -> tuple[Entry, ...]:
+    """Every device of the catalogue, read once."""
+    return load(FILE)
+
+
+def detect_local() -> Target:
+    """This machine: memory that is free now, and bandwidth and peaks where a calibration of it is
+    stored.
+
+    The target is a GPU when the driver shows one and the installed torch is not a CPU-only build.
+    """
+    key, facts = environment.environment()
+    gpu = environment.usable_gpu(facts)
+    known = calibrate.stored(key)
+    if known is None:
+        measured = "bandwidth and peaks unknown until `trimtab doctor --calibrate` measures them"
+    else:
+        measured = f"bandwidth and peaks measured on {known.taken_at} by trimtab doctor --calibrate"
+    if gpu is not None:
+        title, kind, memory = str(gpu["name"]), "cuda", int(gpu["memory_bytes"])
+    else:
+        title, kind = f"{facts['cpu']}, {facts['cores']} cores", "cpu"
+        memory = int(facts["available_bytes"])
+    return Target(
+        id=LOCAL,
+        title=f"This machine: {title}",
+        kind=kind,
+        place="local",
+        memory_bytes=memory,
+        bandwidth=None if known is None else known.bandwidth,
+        peaks=() if known is None else known.peaks,
+        source=f"detected; {measured}",
+        dated="" if known is None else known.taken_at[:10],
+        local=True,
+    )
+
+
+def load(path: Path) -> tuple[Entry, ...]:
+    """Read and check a catalogue of targets; BadInput names the target and the field."""
+    document = tables.read(path)
+    tables.only(document, ("dated", "sources", "target"), path.name)
+    dated = tables.text(document, "dated", path.name)
+    sources = document.get("sources", {})
+    if not isinstance(sources, dict) or not all(isinstance(text, str) for text in sources.values()):
+        raise BadInput(f"{path.name}: [sources] must map short names to texts")
+    found = []
+    for item in tables.entries(document, "target", path.name):
+        if item["id"] == LOCAL:
+            raise BadInput(
+                f"{path.name}: the id 'local' means this machine and cannot be in the catalogue"
+            )
+        found.append(_entry(item, sources, dated, f"{path.name}: {item['id']}"))
+    return tuple(found)
+
+
+def _entry(item: dict[str, Any], sources: dict[str, str], dated: str, where: str) -> Entry:
+    tables.only(item, _FIELDS, where)
+    kind = tables.text(item, "kind", where, KINDS)
+    facts = {
+        name: _fact(item[name], sources, f"{where}: {name}") for name in _NUMBERS if name in item
+    }
+    peaks = item.get("peaks", {})
+    if not isinstance(peaks, dict):
+        raise BadInput(f"{where}: peaks must be a table of formats")
+    tables.only(peaks, FORMATS, f"{where}: peaks")
+    for name, given in peaks.items():
+        facts[f"peak_{name}"] = _fact(given, sources, f"{where}: peaks.{name}")
+    if "cycles_per_mac" in item:
+        facts["cycles_per_mac"] = _range(
+            item["cycles_per_mac"], sources, f"{where}: cycles_per_mac"
+        )
+    for name in ("memory_bytes", *(("flash_bytes", "clock_hz") if kind == "mcu" else ())):
+        if name not in facts:
+            raise BadInput(f"{where}: {name} is missing; a target of kind {kind} needs it")
+    target = Target(
+        id=item["id"],
+        title=tables.text(item, "title", where),
+        kind=kind,
+        place=tables.text(item, "place", where, PLACES),
+        memory_bytes=int(_value(facts, "memory_bytes") or 0),
+        bandwidth=_value(facts, "bandwidth"),
+        peaks=tuple((name, _value(facts, f"peak_{name}") or 0.0) for name in peaks),
+        power_w=_value(facts, "power_w"),
+        usd_per_hour=_value(facts, "usd_per_hour"),
+        flash_bytes=None if "flash_bytes" not in facts else int(_value(facts, "flash_bytes") or 0),
+        source=_sources(facts, item.get("note", "")),
+        dated=dated,
+    )
+    return Entry(target, tuple(facts.items()))
+
+
+def _fact(given: Any, sources: dict[str, str], where: str) -> Fact:
+    if not isinstance(given, dict):
+        raise BadInput(f"{where} must be a table with value and source, not {given!r:.60}")
+    tables.only(given, ("value", "source", "note"), where)
+    return Fact(
+        tables.positive(given.get("value"), f"{where}.value"), _source(given, sources, where)
+    )
+
+
+def _range(given: Any, sources: dict[str, str], where: str) -> Fact:
+    if not isinstance(given, dict):
+        raise BadInput(f"{where} must be a table with low, high and source, not {given!r:.60}")
+    tables.only(given, ("low", "high", "source", "note"), where)
+    low = tables.positive(given.get("low"), f"{where}.low")
+    high = tables.positive(given.get("high"), f"{where}.high")
+    if low > high:
+        raise BadInput(f"{where}: low {low:g} is above high {high:g}")
+    return Fact((low, high), _source(given, sources, where))
+
+
+def _source(given: dict[str, Any], sources: dict[str, str], where: str) -> str:
+    """The text behind the short name `source`, with the number's own note."""
+    name = tables.text(given, "source", where)
+    if name not in sources:
+        raise BadInput(f"{where}: the source {name!r} is not in [sources]")
+    note = given.get("note")
+    return f"{sources[name]} ({note})" if note else sources[name]
+
+
+def _value(facts: dict[str, Fact], name: str) -> float | None:
+    found = facts.get(name)
+    return found.value if found is not None and isinstance(found.value, float) else None
+
+
+def _sources(facts: dict[str, Fact], note: str) -> str:
+    """All sources in one text: each said once, with the numbers it stands behind."""
+    by_source: dict[str, list[str]] = {}
+    for name, fact in facts.items():
+        by_source.setdefault(fact.source, []).append(name)
+    parts = [f"{', '.join(names)}: {source}" for source, names in by_source.items()]
+    return "; ".join([*parts, note] if note else parts)

@@ -1,7 +1,7 @@
 """Measures what this machine can do at most: bytes per second and operations per second by format.
 
-`calibrate` runs torch in this process for a few seconds; `trimtab doctor --calibrate` calls it. Pages never do: they
-read what is `stored`, which imports no torch.
+`calibrate` runs torch in this process for a few seconds; `trimtab doctor --calibrate` calls it.
+Pages never do: they read what is `stored`, which imports no torch.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ FORMATS = ("fp32", "bf16", "int8")
 
 @dataclass(frozen=True)
 class Calibration:
-    """The best rates seen on one environment: `bandwidth` in bytes/s (read plus write of a copy), `peaks` in
-    operations/s by format (2 per multiply-accumulate), `efficiency` unused rates left out rather than guessed."""
+    """The best rates seen on one environment: `bandwidth` in bytes/s (read plus write of a copy),
+    `peaks` in operations/s by format (2 per multiply-accumulate); a format that cannot run is left
+    out.
+    """
 
     environment: str
     taken_at: str
@@ -35,7 +37,9 @@ class Calibration:
 
 
 def folder() -> Path:
-    """Where calibrations are kept: `trimtab` in the user's cache folder (XDG_CACHE_HOME is honoured)."""
+    """Where calibrations are kept: `trimtab` in the user's cache folder (XDG_CACHE_HOME is
+    honoured).
+    """
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "trimtab"
 
@@ -78,8 +82,9 @@ def _path(environment_id: str) -> Path:
 def calibrate(seconds: float = 6.0, device: str | None = None) -> Calibration:
     """Measure copy bandwidth and matmul peaks in this process, sharing about `seconds` among them.
 
-    The copy moves 128 MiB (512 MiB on a GPU), more than any cache here holds. Each rate is the best of its
-    repetitions: a limit is asked for, not a typical value. A format that torch cannot multiply here is left out.
+    The copy moves 128 MiB (512 MiB on a GPU), more than any cache here holds. Each rate is the best
+    of its repetitions: a limit is asked for, not a typical value. A format that torch cannot
+    multiply here is left out.
     """
     import torch
 
@@ -121,7 +126,9 @@ def _matmul_rate(torch: Any, device: str, name: str, seconds: float) -> float | 
 
 
 def _best(torch: Any, device: str, run: Callable[[], Any], seconds: float) -> float:
-    """Shortest wall time of one call, over at least three calls after one to warm up, for about `seconds`."""
+    """Shortest wall time of one call, over at least three calls after one to warm up, for about
+    `seconds`.
+    """
 
     def timed() -> float:
         start = time.perf_counter()

@@ -1,4 +1,6 @@
-"""The Pareto frontier: the trials that no other trial beats on every chosen metric. Knows no weights."""
+"""The Pareto frontier: the trials that no other trial beats on every chosen metric. Knows no
+weights.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,10 @@ Point = tuple[float, ...]
 def frontier(trials: Iterable[Trial], axes: tuple[str, ...]) -> tuple[Trial, ...]:
     """The trials not dominated on `axes` (metric names), in the order given.
 
-    One trial dominates another when it is at least as good on every axis and better on one; which side is good comes
-    from the table of metrics. A trial without a value on some axis is left out: unknown is not good. Of trials with
-    equal values the first is kept. BadInput on an unknown metric or no axis.
+    One trial dominates another when it is at least as good on every axis and better on one; which
+    side is good comes from the table of metrics. A trial without a value on some axis is left out:
+    unknown is not good. Of trials with equal values the first is kept. BadInput on an unknown
+    metric or no axis.
     """
     if not axes:
         raise BadInput("a frontier needs at least one axis")
@@ -33,10 +36,12 @@ def frontier(trials: Iterable[Trial], axes: tuple[str, ...]) -> tuple[Trial, ...
 
 
 def lowest(points: Sequence[Point]) -> list[int]:
-    """Indices, ascending, of the points that no other point dominates when less is better; equal points count once.
+    """Indices, ascending, of the points that no other point dominates when less is better; equal
+    points count once.
 
-    Sorted lexicographically, a point can only be dominated by an earlier one. With two coordinates the best second
-    coordinate so far decides: O(n log n) (Kung, Luccio & Preparata 1975); with more, the points kept so far are asked.
+    Sorted lexicographically, a point can only be dominated by an earlier one. With two coordinates
+    the best second coordinate so far decides: O(n log n) (Kung, Luccio & Preparata 1975); with
+    more, the points kept so far are asked.
     """
     order = sorted(range(len(points)), key=lambda index: (points[index], index))
     kept: list[int] = []

@@ -1,15 +1,19 @@
-"""How much a trial is worth to its user: the documented utility. Chooses nothing; that is recommend.py.
+"""How much a trial is worth to its user: the documented utility. Chooses nothing; that is
+recommend.py.
 
-The utility of a trial is U = sum over the words w of weight(w) * gain(w), with gains against the study's baseline:
+The utility of a trial is U = sum over the words w of weight(w) * gain(w), with gains against the
+study's baseline:
 
-- latency, throughput, size, energy, cost: gain = log2 of the improvement ratio, so twice as fast, or half as large,
-  is worth 1 and twice as slow costs 1. The metric is the first of WORDS[word] that the baseline has.
-- quality: gain = -(loss / scale), where the loss and the scale of each metric stand in QUALITY: 0.05 nats of KL to
-  the baseline, 0.05 nats of log-perplexity, 5 points of top-1 agreement or 2 points of accuracy cost as much as
-  halving any of the others gains.
+- latency, throughput, size, energy, cost: gain = log2 of the improvement ratio, so twice as fast,
+  or half as large, is worth 1 and twice as slow costs 1. The metric is the first of WORDS[word]
+  that the baseline has.
+- quality: gain = -(loss / scale), where the loss and the scale of each metric stand in QUALITY:
+  0.05 nats of KL to the baseline, 0.05 nats of log-perplexity, 5 points of top-1 agreement or 2
+  points of accuracy cost as much as halving any of the others gains.
 
-A word that no trial can be judged by counts for none. A trial that lacks a metric which others have gets, for that
-word, the worst gain seen in the study, or 0 if that is lower: unknown is never better than known.
+A word that no trial can be judged by counts for none. A trial that lacks a metric which others have
+gets, for that word, the worst gain seen in the study, or 0 if that is lower: unknown is never
+better than known.
 """
 
 from __future__ import annotations
@@ -43,7 +47,9 @@ QUALITY = {
 
 @dataclass(frozen=True)
 class Gain:
-    """What one word gains; `spread` is half the width of its 95 % interval, None when a side has no interval."""
+    """What one word gains; `spread` is half the width of its 95 % interval, None when a side has no
+    interval.
+    """
 
     word: str
     metric: str
@@ -64,7 +70,9 @@ def axes(study: Study) -> tuple[tuple[str, str], ...]:
 
 
 def _first_known(names: Iterable[str], study: Study) -> str | None:
-    """The first metric that the baseline has; quality metrics that only candidates have (KL) count too."""
+    """The first metric that the baseline has; quality metrics that only candidates have (KL) count
+    too.
+    """
     done = study.done()
     baseline = next((trial for trial in done if trial.is_baseline), None)
     for name in names:
@@ -90,7 +98,8 @@ def gain(word: str, name: str, trial: Trial, rival: Trial) -> Gain | None:
 
 
 def reading(trial: Trial, name: str) -> tuple[float, float | None] | None:
-    """A metric on the utility's own scale, where more is better and 1 is one doubling, and half its interval's width.
+    """A metric on the utility's own scale, where more is better and 1 is one doubling, and half its
+    interval's width.
 
     The baseline's KL to itself and its agreement with itself are 0 and 1 by definition.
     """
@@ -138,7 +147,8 @@ def utilities(study: Study) -> dict[str, float]:
 
 
 def lead(study: Study, winner: Trial, other: Trial) -> tuple[float, float | None]:
-    """By how much `winner`'s utility exceeds `other`'s, and half the width of that difference's 95 % interval.
+    """By how much `winner`'s utility exceeds `other`'s, and half the width of that difference's 95
+    % interval.
 
     The baseline cancels out. The words' errors are taken as independent: their squares add up.
     """

@@ -1,7 +1,8 @@
-"""The environment that numbers were taken in, as facts with a short id. Reads files and versions; imports no torch.
+"""The environment that numbers were taken in, as facts with a short id. Reads files and versions;
+imports no torch.
 
-Facts that do not change from run to run (CPU, cores, memory, GPU, kernel, versions) make the id; load, free memory and
-the current frequency are recorded but do not.
+Facts that do not change from run to run (CPU, cores, memory, GPU, kernel, versions) make the id;
+load, free memory and the current frequency are recorded but do not.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 FLAGS = (
-    "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx_vnni", "avx512_bf16",
-    "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8", "asimd", "asimddp", "i8mm", "bf16", "sve", "sve2",
+    "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx_vnni",
+    "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8", "asimd", "asimddp", "i8mm", "bf16",
+    "sve", "sve2",
 )  # fmt: skip
 PACKAGES = ("torch", "transformers", "triton", "safetensors", "tokenizers", "numpy")
 VOLATILE = ("load_1m", "available_bytes", "frequency_mhz")
@@ -28,9 +30,11 @@ _SYS = Path("/sys")
 
 
 def environment() -> tuple[str, dict[str, Any]]:
-    """(id, facts) of this machine now: the id is 12 hex digits over the stable facts, the same until one changes.
+    """(id, facts) of this machine now: the id is 12 hex digits over the stable facts, the same
+    until one changes.
 
-    Facts that cannot be read are left out. Bytes in `memory_bytes` and `available_bytes`, MHz in `frequency_mhz`.
+    Facts that cannot be read are left out. Bytes in `memory_bytes` and `available_bytes`, MHz in
+    `frequency_mhz`.
     """
     facts = {**_stable(), **_volatile()}
     return identity(facts), facts
@@ -58,7 +62,7 @@ def usable_gpu(facts: dict[str, Any]) -> dict[str, Any] | None:
 def _stable() -> dict[str, Any]:
     cpu = _cpu()
     facts: dict[str, Any] = {
-        "cpu": cpu.get("model name") or cpu.get("Model") or platform.processor() or platform.machine(),
+        "cpu": cpu.get("model name") or cpu.get("Model") or platform.machine(),
         "architecture": platform.machine(),
         "flags": _flags(cpu),
         "cores": len(_affinity()),
@@ -81,14 +85,16 @@ def _volatile() -> dict[str, Any]:
     facts: dict[str, Any] = {"available_bytes": available_bytes()}
     if hasattr(os, "getloadavg"):
         facts["load_1m"] = round(os.getloadavg()[0], 2)
-    frequency = _cpu_lines().get("cpu MHz")
+    frequency = _cpu().get("cpu MHz")
     if frequency is not None:
         facts["frequency_mhz"] = round(float(frequency))
     return facts
 
 
 def available_bytes() -> int:
-    """Memory that a new process could fill: the kernel's estimate, or less where a container limits it."""
+    """Memory that a new process could fill: the kernel's estimate, or less where a container limits
+    it.
+    """
     available = _meminfo().get("MemAvailable")
     if available is None:
         available = _memory_total()
@@ -122,20 +128,20 @@ def _cgroup_limit() -> int | None:
 
 
 def _cgroup_used() -> int | None:
-    """Bytes charged to this container that cannot be given back: the page cache it holds does not count."""
+    """Bytes charged to this container that cannot be given back: the page cache it holds does not
+    count.
+    """
     used = _number(_SYS / "fs/cgroup/memory.current")
     if used is None:
         return None
     text = _text(_SYS / "fs/cgroup/memory.stat") or ""
-    cache = [int(line.split()[1]) for line in text.splitlines() if line.startswith("inactive_file ")]
+    cache = [
+        int(line.split()[1]) for line in text.splitlines() if line.startswith("inactive_file ")
+    ]
     return used - sum(cache)
 
 
 def _cpu() -> dict[str, str]:
-    return _cpu_lines()
-
-
-def _cpu_lines() -> dict[str, str]:
     """The first processor's lines of /proc/cpuinfo; on macOS the brand string."""
     text = _text(_PROC / "cpuinfo")
     if text is None:
@@ -189,7 +195,9 @@ def _container() -> str | None:
         return "docker"
     if Path("/run/.containerenv").exists():
         return "podman"
-    return os.environ.get("container") or (  # noqa: SIM112"kubernetes" if "KUBERNETES_SERVICE_HOST" in os.environ else None)
+    if "KUBERNETES_SERVICE_HOST" in os.environ:
+        return "kubernetes"
+    return os.environ.get("container")  # noqa: SIM112: systemd and podman write it so
 
 
 def _versions() -> dict[str, str]:

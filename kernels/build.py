@@ -28,6 +28,8 @@ from kernels.registry import KernelUnavailable
 COMPILERS = ("g++", "clang++", "c++")
 FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-Wall")
 COMPILE_SECONDS = 300
+# Headers that any kernel may include by name.
+SHARED_HEADERS = Path(__file__).parent
 
 _lock = threading.Lock()
 _loaded: dict[str, ctypes.CDLL] = {}
@@ -154,7 +156,8 @@ def _compile(
     try:
         object_file, library = f"{scratch}/kernel.o", f"{scratch}/kernel.so"
         threads = ("-fopenmp",) if gomp and compiler.is_gcc else ("-Wno-unknown-pragmas",)
-        _run([compiler.path, *options, *threads, "-c", str(path), "-o", object_file], path)
+        include = f"-I{SHARED_HEADERS}"
+        _run([compiler.path, *options, *threads, include, "-c", str(path), "-o", object_file], path)
         # Linked without -fopenmp, which would add the system's own libgomp.
         runtime = [str(gomp), f"-Wl,-rpath,{gomp.parent}"] if gomp and compiler.is_gcc else []
         _run([compiler.path, "-shared", object_file, *runtime, "-o", library], path)

@@ -75,6 +75,7 @@ def _gemm_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     PRECISION: tl.constexpr,
+    FP32_DOT: tl.constexpr,
 ):
     split = tl.program_id(2).to(tl.int64)
     m = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -99,8 +100,9 @@ def _gemm_kernel(
                 mask=row_ok[:, None] & (column < k)[None, :],
                 other=0.0,
             )
-            # By way of fp32: Triton's interpreter turns integers straight to bf16 wrongly.
-            steps = (((byte >> (4 * half)) & 15).to(tl.int8) - 8).to(tl.float32).to(x.dtype)
+            if FP32_DOT:
+                x = x.to(tl.float32)
+            steps = (((byte >> (4 * half)) & 15).to(tl.int8) - 8).to(x.dtype)
             at = scale_zero_ptr + group * scale_stride_group + cols * scale_stride_n
             scale = tl.load(at, mask=col_ok, other=0.0).to(tl.float32)
             zero = tl.load(at + 1, mask=col_ok, other=0.0).to(tl.float32)
@@ -191,6 +193,8 @@ def matmul(
             packed.stride(0), scale_zero.stride(0), scale_zero.stride(1),
             GROUP=group_size, BLOCK_M=block_m, BLOCK_N=block_n,
             PRECISION="ieee" if x.dtype is torch.float32 else "tf32",
+            # Triton's interpreter multiplies the bit patterns of bf16 in a dot.
+            FP32_DOT=x.device.type == "cpu",
         )  # fmt: skip
     y = partial[0] if splits == 1 else partial.sum(dim=0)
     return y.to(x.dtype)

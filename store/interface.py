@@ -65,7 +65,9 @@ class Store(Protocol):
     def trial(self, trial_id: str) -> Trial | None:
         """One trial, as in study()."""
 
-    def trial_rows(self, wanted: TrialFilter, limit: int = 200, offset: int = 0) -> tuple[dict[str, Any], ...]:
+    def trial_rows(
+        self, wanted: TrialFilter, limit: int = 200, offset: int = 0
+    ) -> tuple[dict[str, Any], ...]:
         """Flat rows for a table, newest first: id, study_id, position, title, state, reason, model_id, target_id,
         workload_id, created_at, techniques (names) and one key per metric with its value (None when unavailable)."""
 

@@ -1,0 +1,219 @@
+"""Rows -> frozen studies and trials. Pure; knows no database. The inverse of rows.py, and the rule of the latest attempt.
+
+Ids of events sort by time, so that the order of ingest does not matter: positions, states and measurements follow the ids.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from core import codec
+from core.errors import BadInput, StoreError
+from core.measurement import Measurement
+from core.metrics import METRICS
+from core.plan import Plan
+from core.report import Report
+from core.study import ENDED, KernelCalls, Study, Trial
+from store.interface import Progress, StudySummary
+from store.rows import Row, Rows
+
+
+def latest_state(states: Iterable[Row]) -> Row:
+    """The row of trial_states that says how a trial stands: highest attempt, furthest step, newest event."""
+    return max(states, key=lambda row: (row["attempt"], row["step"], row["event_id"]))
+
+
+def first_of_each(rows: Iterable[Row], key: str) -> dict[str, Row]:
+    """The earliest row of every value of `key`, in the order of their events."""
+    found: dict[str, Row] = {}
+    for row in sorted(rows, key=lambda row: row["event_id"]):
+        found.setdefault(row[key], row)
+    return found
+
+
+def study_of(found: Rows) -> Study:
+    """One study from all its rows; StoreError names what is damaged."""
+    first = min(found["studies"], key=lambda row: row["event_id"])
+    study = _read(f"study {first['study_id']}", _load, first["document"])
+    if not isinstance(study, Study):
+        raise StoreError(_damaged(f"study {first['study_id']}", "its document is no study"))
+    state = max(found["study_states"], key=lambda row: row["event_id"])
+    return replace(study, state=state["state"], reason=state["reason"], trials=trials_of(found))
+
+
+def trials_of(found: Rows) -> tuple[Trial, ...]:
+    """The trials whose rows are in `found`, in the order they were queued, with their latest attempts only."""
+    grouped = {
+        table: _by_trial(found.get(table, ()))
+        for table in ("trial_states", "measurements", "kernel_calls", "notes")
+    }
+    return tuple(
+        _trial(row, *(grouped[table].get(trial_id, []) for table in grouped))
+        for trial_id, row in first_of_each(found.get("trials", ()), "trial_id").items()
+    )
+
+
+def _trial(
+    row: Row, states: list[Row], measurements: list[Row], kernels: list[Row], notes: list[Row]
+) -> Trial:
+    name = f"trial {row['trial_id']} of study {row['study_id']}"
+    if not states:
+        raise StoreError(_damaged(name, "it has no state"))
+    state = latest_state(states)
+    attempt = state["attempt"]
+    plan = _read(name, _load, row["plan"])
+    if not isinstance(plan, Plan):
+        raise StoreError(_damaged(name, "its plan is no plan"))
+    started = [one["started_at"] for one in _in_order(states, attempt) if one["started_at"]]
+    return Trial(
+        id=row["trial_id"],
+        study_id=row["study_id"],
+        plan=plan,
+        state=state["state"],
+        reason=state["reason"],
+        attempt=attempt,
+        started_at=started[-1] if started else "",
+        ended_at=state["ended_at"] if state["state"] in ENDED else "",
+        measurements=tuple(
+            _read(name, measurement_of, one) for one in _in_order(measurements, attempt)
+        ),
+        kernels=tuple(
+            KernelCalls(one["op"], one["name"], one["calls"]) for one in _in_order(kernels, attempt)
+        ),
+        notes=tuple(one["text"] for one in _in_order(notes, attempt)),
+    )
+
+
+def measurement_of(row: Row) -> Measurement:
+    """The Measurement of a row of `measurements`; ValueError when it is damaged."""
+    bounds = None if row["low"] is None else (row["low"], row["high"])
+    return Measurement(
+        row["metric"],
+        tuple(json.loads(row["samples"])),
+        row["unit"],
+        row["origin"],
+        row["method"],
+        row["environment_id"],
+        row["taken_at"],
+        row["pooled"],
+        bounds,
+    )
+
+
+def summary_of(study: Row, state: Row, trial_states: Iterable[str]) -> StudySummary:
+    """A study for a list, from its rows and the states of its trials."""
+    states = list(trial_states)
+    return StudySummary(
+        study["study_id"],
+        study["model_id"],
+        study["target_id"],
+        study["workload_id"],
+        study["preset"],
+        study["created_at"],
+        state["state"],
+        state["reason"],
+        len(states),
+        sum(one in ENDED for one in states),
+        states.count("failed"),
+    )
+
+
+def table_row(trial: Row, position: int, state: Row, measurements: Iterable[Row]) -> dict[str, Any]:
+    """A flat row for a table of trials; `measurements` of the latest attempt in the order of their events."""
+    row: dict[str, Any] = {
+        "id": trial["trial_id"],
+        "study_id": trial["study_id"],
+        "position": position,
+        "title": trial["title"],
+        "state": state["state"],
+        "reason": state["reason"],
+        "model_id": trial["model_id"],
+        "target_id": trial["target_id"],
+        "workload_id": trial["workload_id"],
+        "created_at": trial["happened_at"].isoformat(timespec="milliseconds"),
+        "techniques": tuple(filter(None, trial["techniques"].split(","))),
+    }
+    row.update(dict.fromkeys((metric.name for metric in METRICS), None))
+    seen: set[str] = set()
+    for measurement in measurements:
+        # The first of a name counts, as in Trial.metric.
+        if measurement["metric"] not in seen:
+            seen.add(measurement["metric"])
+            row.setdefault(measurement["metric"], None)
+            if measurement["metric"] not in _FIXED:
+                row[measurement["metric"]] = measurement["value"]
+    return row
+
+
+def progress_of(row: Row) -> Progress:
+    """The Progress of a row of `progress`."""
+    return Progress(
+        row["trial_id"],
+        row["stage"],
+        row["share"],
+        row["happened_at"].isoformat(timespec="milliseconds"),
+    )
+
+
+def report_exists(report: Report) -> str:
+    """The sentence for a version that is there already."""
+    return f"report {report.id} version {report.version} is saved already; save it as version {report.version + 1}"
+
+
+def report_of(row: Row) -> Report:
+    """The Report of a row; StoreError names it when it is damaged."""
+    name = f"report {row['report_id']} version {row['version']}"
+    found = _read(name, codec.loads, row["document"])
+    if not isinstance(found, Report):
+        raise StoreError(_damaged(name, "its document is no report"))
+    return found
+
+
+_FIXED = frozenset(
+    {
+        "id",
+        "study_id",
+        "position",
+        "title",
+        "state",
+        "reason",
+        "model_id",
+        "target_id",
+        "workload_id",
+        "created_at",
+        "techniques",
+    }
+)
+
+
+# Trials of one study share their case: the same text need not be read twice. What is read is frozen, so it can be shared.
+@lru_cache(maxsize=4096)
+def _load(text: str) -> Any:
+    return codec.loads(text)
+
+
+def _read(name: str, reader: Callable[[Any], Any], data: Any) -> Any:
+    try:
+        return reader(data)
+    except (BadInput, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise StoreError(_damaged(name, str(error))) from None
+
+
+def _damaged(name: str, why: str) -> str:
+    return f"the stored {name} cannot be read: {why}; its journal, if kept, holds it too"
+
+
+def _by_trial(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    grouped: dict[str, list[Row]] = {}
+    for row in rows:
+        grouped.setdefault(row["trial_id"], []).append(row)
+    return grouped
+
+
+def _in_order(rows: Iterable[Row], attempt: int) -> list[Row]:
+    wanted = [row for row in rows if row["attempt"] == attempt]
+    return sorted(wanted, key=lambda row: (row["event_id"], row.get("position", 0)))

@@ -1,0 +1,180 @@
+"""The store in plain memory: the twin that passes the same tests. Keeps nothing after the process ends."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from core import codec
+from core.errors import StoreError
+from core.events import Event
+from core.report import Report
+from core.study import Study, Trial
+from store import assemble
+from store.interface import Progress, StudySummary, TrialFilter
+from store.rows import Row, Rows, clean_data, rows_of
+
+
+class MemoryStore:
+    """Rows in lists, read by loops: slow and obviously right."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._rows: Rows = {}
+        self._ids: set[str] = set()
+        self._reports: list[Report] = []
+
+    def ingest(self, events: Iterable[Event]) -> int:
+        """See store.interface.Store."""
+        with self._lock:
+            new: dict[str, Event] = {}
+            for event in events:
+                if event.id not in self._ids:
+                    new.setdefault(event.id, event)
+            made = rows_of(new.values())
+            self._ids.update(new)
+            for table, rows in made.items():
+                self._rows.setdefault(table, []).extend(rows)
+            return len(new)
+
+    def studies(self, limit: int = 100) -> tuple[StudySummary, ...]:
+        """See store.interface.Store."""
+        with self._lock:
+            firsts = assemble.first_of_each(self._table("studies"), "study_id")
+            newest = list(reversed(firsts.values()))[:limit]
+            return tuple(self._summary(study) for study in newest)
+
+    def study(self, study_id: str) -> Study | None:
+        """See store.interface.Store."""
+        with self._lock:
+            found = self._where("study_id", study_id)
+            return assemble.study_of(found) if found.get("studies") else None
+
+    def trial(self, trial_id: str) -> Trial | None:
+        """See store.interface.Store."""
+        with self._lock:
+            return next(iter(assemble.trials_of(self._where("trial_id", trial_id))), None)
+
+    def trial_rows(
+        self, wanted: TrialFilter, limit: int = 200, offset: int = 0
+    ) -> tuple[dict[str, Any], ...]:
+        """See store.interface.Store."""
+        with self._lock:
+            return tuple(self._wanted(wanted)[offset : offset + limit])
+
+    def count_trials(self, wanted: TrialFilter) -> int:
+        """See store.interface.Store."""
+        with self._lock:
+            return len(self._wanted(wanted))
+
+    def progress(self, study_id: str) -> tuple[Progress, ...]:
+        """See store.interface.Store."""
+        with self._lock:
+            found = self._where("study_id", study_id)
+            newest: dict[str, Row] = {}
+            for row in sorted(found.get("progress", ()), key=lambda row: row["event_id"]):
+                state = self._state(row["trial_id"])
+                if (
+                    state is not None
+                    and state["state"] == "running"
+                    and state["attempt"] == row["attempt"]
+                ):
+                    newest[row["trial_id"]] = row
+            return tuple(assemble.progress_of(newest[trial_id]) for trial_id in sorted(newest))
+
+    def environment(self, environment_id: str) -> dict[str, Any] | None:
+        """See store.interface.Store."""
+        with self._lock:
+            found = assemble.first_of_each(self._table("environments"), "environment_id").get(
+                environment_id
+            )
+            return None if found is None else dict(json.loads(found["facts"]))
+
+    def save_report(self, report: Report) -> None:
+        """See store.interface.Store."""
+        kept = codec.from_data(clean_data(codec.to_data(report)))
+        with self._lock:
+            if any((one.id, one.version) == (kept.id, kept.version) for one in self._reports):
+                raise StoreError(assemble.report_exists(report))
+            self._reports.append(kept)
+
+    def reports(self) -> tuple[Report, ...]:
+        """See store.interface.Store."""
+        with self._lock:
+            newest: dict[str, Report] = {}
+            for report in sorted(self._reports, key=lambda one: one.version):
+                newest[report.id] = report
+            return tuple(
+                sorted(newest.values(), key=lambda one: (one.created_at, one.id), reverse=True)
+            )
+
+    def report(self, report_id: str, version: int | None = None) -> Report | None:
+        """See store.interface.Store."""
+        with self._lock:
+            found = [
+                one
+                for one in self._reports
+                if one.id == report_id and version in (None, one.version)
+            ]
+            return max(found, key=lambda one: one.version, default=None)
+
+    def close(self) -> None:
+        """See store.interface.Store."""
+
+    def _table(self, name: str) -> list[Row]:
+        return self._rows.get(name, [])
+
+    def _where(self, key: str, value: str) -> Rows:
+        return {
+            table: [row for row in rows if row.get(key) == value]
+            for table, rows in self._rows.items()
+            if table != "events"
+        }
+
+    def _state(self, trial_id: str) -> Row | None:
+        states = [row for row in self._table("trial_states") if row["trial_id"] == trial_id]
+        return assemble.latest_state(states) if states else None
+
+    def _summary(self, study: Row) -> StudySummary:
+        found = self._where("study_id", study["study_id"])
+        state = max(found["study_states"], key=lambda row: row["event_id"])
+        trials = assemble.first_of_each(found.get("trials", ()), "trial_id")
+        states = [self._state(trial_id) for trial_id in trials]
+        return assemble.summary_of(
+            study, state, [one["state"] for one in states if one is not None]
+        )
+
+    def _wanted(self, wanted: TrialFilter) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        positions: dict[str, int] = {}
+        for trial in assemble.first_of_each(self._table("trials"), "trial_id").values():
+            position = positions[trial["study_id"]] = positions.get(trial["study_id"], -1) + 1
+            state = self._state(trial["trial_id"])
+            if state is None or not _matches(wanted, trial, state):
+                continue
+            measurements = [
+                row
+                for row in self._table("measurements")
+                if row["trial_id"] == trial["trial_id"] and row["attempt"] == state["attempt"]
+            ]
+            measurements.sort(key=lambda row: (row["event_id"], row["position"]))
+            found.append(assemble.table_row(trial, position, state, measurements))
+        return found[::-1]
+
+
+def _matches(wanted: TrialFilter, trial: Row, state: Row) -> bool:
+    return (
+        all(
+            value is None or trial[key] == value
+            for key, value in (
+                ("study_id", wanted.study_id),
+                ("model_id", wanted.model_id),
+                ("target_id", wanted.target_id),
+            )
+        )
+        and (not wanted.states or state["state"] in wanted.states)
+        and (wanted.technique is None or f",{wanted.technique}," in trial["techniques"])
+        and wanted.text.casefold() in trial["searchable"]
+    )

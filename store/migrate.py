@@ -1,0 +1,102 @@
+"""Bring a database to the newest schema: nothing is touched that is newer, or that is not ours."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from sqlalchemy import Engine, exc, inspect, text
+from sqlalchemy.engine import URL
+
+from core.errors import StoreError
+from store.engine import connect, name_of, reason
+
+HEAD = "0001"
+SCRIPTS = Path(__file__).parent / "migrations"
+
+
+def open_current(place: Path | URL, scripts: Path = SCRIPTS, head: str = HEAD) -> Engine:
+    """An engine on a database of revision `head`. An older file is copied to NAME.bak-<its revision> first."""
+    engine = connect(place)
+    try:
+        found = revision(engine)
+        if found == head:
+            return engine
+        _refuse_strangers(engine, place, scripts, found)
+        if found is not None and isinstance(place, Path):
+            _checkpoint(engine)
+            # The copy must not be made while this process holds the file: closing it would give the lock away.
+            engine.dispose()
+            _back_up(place, found)
+            engine = connect(place)
+        _upgrade(engine, scripts)
+        _checkpoint(engine)
+    except exc.DBAPIError as error:
+        engine.dispose()
+        raise StoreError(reason(place, error)) from None
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def revision(engine: Engine) -> str | None:
+    """The schema's revision; None when the database has none."""
+    with engine.connect() as connection:
+        if not inspect(connection).has_table("alembic_version"):
+            return None
+        found = connection.execute(text("select version_num from alembic_version")).scalars().all()
+        return str(found[0]) if found else None
+
+
+def _refuse_strangers(engine: Engine, place: Path | URL, scripts: Path, found: str | None) -> None:
+    name = name_of(place)
+    if found is None:
+        with engine.connect() as connection:
+            if inspect(connection).get_table_names():
+                raise StoreError(
+                    f"the store {name} belongs to another program: it has tables that are not Trimtab's and was left "
+                    "as it is; choose another file with --store or TRIMTAB_STORE"
+                )
+    elif not list((scripts / "versions").glob(f"{found}_*.py")):
+        raise StoreError(
+            f"the store {name} was written by a newer Trimtab (its schema is {found!r}) and was left as it is: "
+            "update Trimtab, or choose another file with --store or TRIMTAB_STORE"
+        )
+
+
+def _back_up(path: Path, found: str) -> None:
+    copy = path.with_name(f"{path.name}.bak-{found}")
+    number = 1
+    while copy.exists():
+        number += 1
+        copy = path.with_name(f"{path.name}.bak-{found}-{number}")
+    try:
+        shutil.copy2(path, copy)
+    except OSError as error:
+        copy.unlink(missing_ok=True)
+        raise StoreError(
+            f"the store {path} must be upgraded but cannot be copied to {copy.name} first: {error.strerror}; nothing was changed"
+        ) from None
+
+
+def _upgrade(engine: Engine, scripts: Path) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    if engine.dialect.name == "duckdb":
+        # The dialect registers itself with Alembic only when Alembic was there first.
+        import duckdb_sqlalchemy.alembic_impl  # noqa: F401
+
+    config = Config()
+    config.set_main_option("script_location", str(scripts).replace("%", "%%"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def _checkpoint(engine: Engine) -> None:
+    """DuckDB's log of schema changes is its weak spot when replayed: fold it into the file at once."""
+    if engine.dialect.name == "duckdb":
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("checkpoint"))

@@ -1,0 +1,158 @@
+"""The store over SQLAlchemy: appends under one lock with retries, reads in one snapshot each."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, exc
+from sqlalchemy.engine import URL
+
+from core import codec
+from core.errors import StoreError
+from core.events import Event
+from core.report import Report
+from core.study import Study, Trial
+from store import assemble, bulk, engine, queries, tables
+from store.interface import Progress, StudySummary, TrialFilter
+from store.rows import Row, clean_data, rows_of
+
+_TRIES = 12
+Result = TypeVar("Result")
+
+
+class SqlStore:
+    """See store.interface.Store. Every thread works on a connection of its own, taken from the engine's pool."""
+
+    def __init__(self, place: Path | URL, opened: Engine) -> None:
+        self._place = place
+        self._engine = opened
+        self._writing = threading.Lock()
+
+    def ingest(self, events: Iterable[Event]) -> int:
+        """See store.interface.Store."""
+        given: dict[str, Event] = {}
+        for event in events:
+            given.setdefault(event.id, event)
+        if not given:
+            return 0
+
+        def write(connection: Connection) -> int:
+            known = bulk.known_ids(connection, given)
+            new = [event for event in given.values() if event.id not in known]
+            for name, rows in rows_of(new).items():
+                bulk.append(connection, tables.metadata.tables[name], rows)
+            return len(new)
+
+        return self._write(write)
+
+    def studies(self, limit: int = 100) -> tuple[StudySummary, ...]:
+        """See store.interface.Store."""
+        with self._read() as connection:
+            return queries.summaries(connection, limit)
+
+    def study(self, study_id: str) -> Study | None:
+        """See store.interface.Store."""
+        with self._read() as connection:
+            found = queries.study_rows(connection, study_id)
+        return assemble.study_of(found) if found["studies"] else None
+
+    def trial(self, trial_id: str) -> Trial | None:
+        """See store.interface.Store."""
+        with self._read() as connection:
+            found = queries.trial_parts(connection, trial_id)
+        return next(iter(assemble.trials_of(found)), None)
+
+    def trial_rows(
+        self, wanted: TrialFilter, limit: int = 200, offset: int = 0
+    ) -> tuple[dict[str, Any], ...]:
+        """See store.interface.Store."""
+        with self._read() as connection:
+            return queries.trial_table(connection, wanted, limit, offset)
+
+    def count_trials(self, wanted: TrialFilter) -> int:
+        """See store.interface.Store."""
+        with self._read() as connection:
+            return queries.count(connection, wanted)
+
+    def progress(self, study_id: str) -> tuple[Progress, ...]:
+        """See store.interface.Store."""
+        with self._read() as connection:
+            return queries.progress(connection, study_id)
+
+    def environment(self, environment_id: str) -> dict[str, Any] | None:
+        """See store.interface.Store."""
+        with self._read() as connection:
+            found = queries.environment(connection, environment_id)
+        return None if found is None else dict(json.loads(found["facts"]))
+
+    def save_report(self, report: Report) -> None:
+        """See store.interface.Store."""
+        kept: Report = codec.from_data(clean_data(codec.to_data(report)))
+        row: Row = {
+            "report_id": kept.id,
+            "version": kept.version,
+            "title": kept.title,
+            "study_id": kept.study.id,
+            "created_at": kept.created_at,
+            "document": codec.dumps(kept),
+        }
+
+        def write(connection: Connection) -> None:
+            if queries.reports(connection, kept.id, kept.version):
+                raise StoreError(assemble.report_exists(report))
+            bulk.append(connection, tables.reports, [row])
+
+        self._write(write)
+
+    def reports(self) -> tuple[Report, ...]:
+        """See store.interface.Store."""
+        with self._read() as connection:
+            rows = queries.reports(connection)
+        return tuple(assemble.report_of(row) for row in rows)
+
+    def report(self, report_id: str, version: int | None = None) -> Report | None:
+        """See store.interface.Store."""
+        with self._read() as connection:
+            rows = queries.reports(connection, report_id, version)
+        return assemble.report_of(rows[0]) if rows else None
+
+    def close(self) -> None:
+        """See store.interface.Store."""
+        with self._writing:
+            self._engine.dispose()
+
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except exc.DBAPIError as error:
+            raise StoreError(engine.reason(self._place, error)) from None
+
+    def _write(self, write: Callable[[Connection], Result]) -> Result:
+        """Run `write` in a transaction; what it returns is on the disk. Conflicts with other writers are tried again:
+        a lost race shows as OperationalError or, for the same key, as IntegrityError."""
+        for attempt in range(1, _TRIES + 1):
+            try:
+                with self._writing, self._engine.begin() as connection:
+                    return write(connection)
+            except exc.DBAPIError as error:
+                if attempt == _TRIES or not _is_conflict(error):
+                    raise StoreError(engine.reason(self._place, error)) from None
+            time.sleep(random.uniform(0, 0.002 * 2 ** min(attempt, 7)))
+        raise AssertionError("unreachable")
+
+
+def _is_conflict(error: exc.DBAPIError) -> bool:
+    return isinstance(error, exc.IntegrityError) or type(error.orig).__name__ in (
+        "TransactionException",
+        "SerializationFailure",
+        "DeadlockDetected",
+    )

@@ -34,8 +34,8 @@ class KVCache:
             raise BadInput(f"the cache was made for a batch of {self.batch}, not {batch}.")
         if self.length + tokens > self.capacity:
             raise BadInput(
-                f"the cache holds {self.length} of {self.capacity} tokens, {tokens} more do not fit;"
-                " make it with a larger capacity."
+                f"the cache holds {self.length} of {self.capacity} tokens, {tokens} more do not "
+                "fit; make it with a larger capacity."
             )
 
     def truncate(self, length: int) -> None:

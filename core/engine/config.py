@@ -1,4 +1,4 @@
-"""Owns what a Llama-family decoder is shaped like, and reading that from a Hugging Face config.json.
+"""Owns what a Llama-family decoder is shaped like, and reading that from a config.json.
 
 It checks that the engine can honour every field; it does not check weights (see core.loading) and
 needs no torch. Anything that would change the result and is not supported is a BadInput.
@@ -20,7 +20,7 @@ FILE = "config.json"
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """How rotary frequencies are stretched: `linear` divides all by `factor`, `llama3` the low ones.
+    """How rotary frequencies shrink: `linear` divides all by `factor`, `llama3` the low ones.
 
     The three last fields belong to `llama3` only (Llama 3.1, transformers' `rope_type: llama3`).
     """
@@ -110,7 +110,7 @@ class DecoderConfig:
         return result
 
     def to_hf(self) -> dict[str, Any]:
-        """A config.json that `from_hf` reads back; transformers reads it where the MLPs are even."""
+        """A config.json for `from_hf`; transformers reads it too where the MLPs are even."""
         rope: dict[str, Any] = {"rope_type": "default", "rope_theta": self.rope_theta}
         if self.rope_scaling is not None:
             rope |= {"rope_type": self.rope_scaling.kind, "factor": self.rope_scaling.factor}

@@ -89,12 +89,12 @@ def export(decoder: Decoder) -> dict[str, Tensor]:
             (layer.gate_up, {"mlp.gate_proj": width, "mlp.up_proj": width}),
             (layer.down, {"mlp.down_proj": config.hidden_size}),
         ):  # fmt: skip
-            weights = linear.dense().to(decoder.dtype).split(list(parts.values()))
-            for name, weight in zip(parts, weights, strict=True):
-                tensors[f"{at}{name}.weight"] = weight.contiguous()
-            if linear.bias is not None:
-                for name, bias in zip(parts, linear.bias.split(list(parts.values())), strict=True):
-                    tensors[f"{at}{name}.bias"] = bias.contiguous()
+            weight, row = linear.dense().to(decoder.dtype), 0
+            for name, rows in parts.items():
+                tensors[f"{at}{name}.weight"] = weight[row : row + rows].contiguous()
+                if linear.bias is not None:
+                    tensors[f"{at}{name}.bias"] = linear.bias[row : row + rows].contiguous()
+                row += rows
     tensors["model.norm.weight"] = decoder.final_norm
     if decoder.head.weight is not decoder.embedding:
         tensors["lm_head.weight"] = decoder.head.dense().to(decoder.dtype)

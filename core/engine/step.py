@@ -6,6 +6,7 @@ It computes what `Decoder._prefill` computes, for few tokens; Python's share of 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -57,17 +58,17 @@ class Step:
     def _bind(self) -> list[Callable[[], object]]:
         decoder, cache, config = self.decoder, self.cache, self.decoder.config
         rows, eps = cache.batch * self.tokens, config.rms_norm_eps
-        new = {"dtype": decoder.dtype, "device": decoder.device}
+        zeros = partial(torch.zeros, dtype=decoder.dtype, device=decoder.device)
         self._start = torch.zeros(1, dtype=torch.int64)
-        x = self._x = torch.zeros(rows, config.hidden_size, **new)
+        x = self._x = zeros((rows, config.hidden_size))
         h = self._h = torch.zeros_like(x)
-        qkv = torch.zeros(rows, config.query_size + 2 * config.kv_size, **new)
-        mixed = torch.zeros(rows, config.query_size, **new)
+        qkv = zeros((rows, config.query_size + 2 * config.kv_size))
+        mixed = zeros((rows, config.query_size))
         shape = (cache.batch, self.tokens, -1)
         steps: list[Callable[[], object]] = []
         for i, layer in enumerate(decoder.layers):
-            gate_up = torch.zeros(rows, layer.gate_up.out_features, **new)
-            gated = torch.zeros(rows, layer.down.in_features, **new)
+            gate_up = zeros((rows, layer.gate_up.out_features))
+            gated = zeros((rows, layer.down.in_features))
             keys, values = cache.keys[i], cache.values[i]
             heads = decoder.heads(layer, cache.capacity)
             steps += [

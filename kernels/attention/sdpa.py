@@ -16,7 +16,7 @@ def attention(qkv: Tensor, keys: Tensor, values: Tensor, start: int, heads: Head
     batch, tokens, _ = qkv.shape
     end = start + tokens
     parts = qkv.view(batch, tokens, heads.heads + 2 * heads.kv_heads, heads.dim).transpose(1, 2)
-    query, key, value = parts.split((heads.heads, heads.kv_heads, heads.kv_heads), dim=1)
+    query, key, value = torch.split(parts, [heads.heads, heads.kv_heads, heads.kv_heads], dim=1)
     if heads.query_norm is not None:
         query = torch.nn.functional.rms_norm(query, (heads.dim,), heads.query_norm, heads.eps)
     if heads.key_norm is not None:

@@ -34,8 +34,7 @@ def available() -> str | None:
 def _function() -> Callable[[object], None]:
     function = build.load(Path(__file__).with_name("cpu.cpp")).trimtab_rms_norm
     function.restype = None
-    function.argtypes = None
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 def prepare(

@@ -31,7 +31,7 @@ def available() -> str | None:
 def _function() -> Callable[[object], None]:
     function = build.load(Path(__file__).with_name("cpu.cpp")).trimtab_swiglu
     function.restype = None
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 def prepare(gate_up: Tensor, out: Tensor) -> Callable[[], None]:

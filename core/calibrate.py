@@ -64,7 +64,7 @@ def stored(environment_id: str) -> Calibration | None:
 
 
 def store(calibration: Calibration) -> Path:
-    """Keep a calibration for its environment, replacing an older one in one step; returns the file."""
+    """Keep a calibration for its environment, in place of an older one; returns the file."""
     path = _path(calibration.environment)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(f".{os.getpid()}.tmp")
@@ -109,7 +109,7 @@ def _bandwidth(torch: Any, device: str, seconds: float) -> float:
 
 
 def _matmul_rate(torch: Any, device: str, name: str, seconds: float) -> float | None:
-    """Operations/s of a square product in the format `name`; None when torch has none for it here."""
+    """Operations/s of a square product in the format `name`; None when torch has none here."""
     size = 8192 if device == "cuda" else 1024
     try:
         if name == "int8":

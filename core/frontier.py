@@ -21,18 +21,22 @@ def frontier(trials: Iterable[Trial], axes: tuple[str, ...]) -> tuple[Trial, ...
     unknown is not good. Of trials with equal values the first is kept. BadInput on an unknown
     metric or no axis.
     """
+    given = tuple(trials)
+    kept = of_values([[trial.value(name) for name in axes] for trial in given], axes)
+    return tuple(given[index] for index in kept)
+
+
+def of_values(rows: Sequence[Sequence[float | None]], axes: tuple[str, ...]) -> list[int]:
+    """As `frontier`, over plain rows of values: the indices of the rows that are not dominated."""
     if not axes:
         raise BadInput("a frontier needs at least one axis")
     signs = [1.0 if metrics.metric(name).better == "lower" else -1.0 for name in axes]
-    known: list[Trial] = []
-    points: list[Point] = []
-    for trial in trials:
-        values = [trial.value(name) for name in axes]
-        if any(value is None for value in values):
-            continue
-        known.append(trial)
-        points.append(tuple(s * v for s, v in zip(signs, values, strict=True) if v is not None))
-    return tuple(known[index] for index in lowest(points))
+    known = [index for index, row in enumerate(rows) if all(value is not None for value in row)]
+    points = [
+        tuple(s * v for s, v in zip(signs, rows[index], strict=True) if v is not None)
+        for index in known
+    ]
+    return [known[index] for index in lowest(points)]
 
 
 def lowest(points: Sequence[Point]) -> list[int]:

@@ -20,8 +20,8 @@ from typing import Any
 
 FLAGS = (
     "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx_vnni",
-    "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8", "asimd", "asimddp", "i8mm", "bf16",
-    "sve", "sve2",
+    "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8", "asimd", "asimddp", "i8mm",
+    "bf16", "sve", "sve2",
 )  # fmt: skip
 PACKAGES = ("torch", "transformers", "triton", "safetensors", "tokenizers", "numpy")
 VOLATILE = ("load_1m", "available_bytes", "frequency_mhz")
@@ -197,7 +197,7 @@ def _container() -> str | None:
         return "podman"
     if "KUBERNETES_SERVICE_HOST" in os.environ:
         return "kubernetes"
-    return os.environ.get("container")  # noqa: SIM112: systemd and podman write it so
+    return os.environ.get("container")  # noqa: SIM112
 
 
 def _versions() -> dict[str, str]:

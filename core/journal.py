@@ -1,4 +1,5 @@
-"""A journal: a file of events, one line each, on the disk before append returns. It outlives a killed writer.
+"""A journal: a file of events, one line each, on the disk before append returns. It outlives a
+killed writer.
 
 Owns the file and its damage; what the events mean is said in core.events and kept by the store.
 """
@@ -14,10 +15,14 @@ from core.events import Event, from_line, to_line
 
 
 class Journal:
-    """Appends events to one file. Several threads may append; one process writes a journal at a time."""
+    """Appends events to one file. Several threads may append; one process writes a journal at a
+    time.
+    """
 
     def __init__(self, path: str | Path) -> None:
-        """Open for appending; a line that a killed writer left half written is ended by the next append."""
+        """Open for appending; a line that a killed writer left half written is ended by the next
+        append.
+        """
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         fresh = not self.path.exists()
@@ -54,8 +59,8 @@ class Journal:
 def read(path: str | Path) -> tuple[list[Event], bool]:
     """All whole events of a journal, in order, and whether nothing was skipped.
 
-    A line that was cut off or damaged is skipped and makes the second value False; `damage` names it. A journal that
-    does not exist yet has no events and is complete.
+    A line that was cut off or damaged is skipped and makes the second value False; `damage` names
+    it. A journal that does not exist yet has no events and is complete.
     """
     events, damaged = _read(Path(path))
     return events, not damaged

@@ -1,4 +1,6 @@
-"""Keeps studies, trials, measurements and reports. Importing it opens nothing and imports no database."""
+"""Keeps studies, trials, measurements and reports. Importing it opens nothing and imports no
+database.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,12 @@ __all__ = ["Progress", "Store", "StudySummary", "TrialFilter", "open_store"]
 
 
 def open_store(url: str | None = None) -> Store:
-    """The store at `url`: a file name, `duckdb:///PATH`, `postgresql://...`, or `memory:`, which keeps nothing.
+    """The store at `url`: a file name, `duckdb:///PATH`, `postgresql://...`, or `memory:`, which
+    keeps nothing.
 
-    Without `url` the variable TRIMTAB_STORE counts, else a file in the user's data folder. An older store is upgraded
-    after a copy was made. StoreError says why it cannot be opened: held by another process, no DuckDB file, too new.
+    Without `url` the variable TRIMTAB_STORE counts, else a file in the user's data folder. An older
+    store is upgraded after a copy was made. StoreError says why it cannot be opened: held by
+    another process, no DuckDB file, too new.
     """
     import os
 

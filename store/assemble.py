@@ -1,6 +1,8 @@
-"""Rows -> frozen studies and trials. Pure; knows no database. The inverse of rows.py, and the rule of the latest attempt.
+"""Rows -> frozen studies and trials. Pure; knows no database. The inverse of rows.py, and the rule
+of the latest attempt.
 
-Ids of events sort by time, so that the order of ingest does not matter: positions, states and measurements follow the ids.
+Ids of events sort by time, so that the order of ingest does not matter: positions, states and
+measurements follow the ids.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ from store.rows import Row, Rows
 
 
 def latest_state(states: Iterable[Row]) -> Row:
-    """The row of trial_states that says how a trial stands: highest attempt, furthest step, newest event."""
+    """The row of trial_states that says how a trial stands: highest attempt, furthest step, newest
+    event.
+    """
     return max(states, key=lambda row: (row["attempt"], row["step"], row["event_id"]))
 
 
@@ -46,7 +50,9 @@ def study_of(found: Rows) -> Study:
 
 
 def trials_of(found: Rows) -> tuple[Trial, ...]:
-    """The trials whose rows are in `found`, in the order they were queued, with their latest attempts only."""
+    """The trials whose rows are in `found`, in the order they were queued, with their latest
+    attempts only.
+    """
     grouped = {
         table: _by_trial(found.get(table, ()))
         for table in ("trial_states", "measurements", "kernel_calls", "notes")
@@ -123,7 +129,9 @@ def summary_of(study: Row, state: Row, trial_states: Iterable[str]) -> StudySumm
 
 
 def table_row(trial: Row, position: int, state: Row, measurements: Iterable[Row]) -> dict[str, Any]:
-    """A flat row for a table of trials; `measurements` of the latest attempt in the order of their events."""
+    """A flat row for a table of trials; `measurements` of the latest attempt in the order of their
+    events.
+    """
     row: dict[str, Any] = {
         "id": trial["trial_id"],
         "study_id": trial["study_id"],
@@ -161,7 +169,11 @@ def progress_of(row: Row) -> Progress:
 
 def report_exists(report: Report) -> str:
     """The sentence for a version that is there already."""
-    return f"report {report.id} version {report.version} is saved already; save it as version {report.version + 1}"
+    following = report.version + 1
+    return (
+        f"report {report.id} version {report.version} is saved already; "
+        f"save it as version {following}"
+    )
 
 
 def report_of(row: Row) -> Report:
@@ -190,7 +202,8 @@ _FIXED = frozenset(
 )
 
 
-# Trials of one study share their case: the same text need not be read twice. What is read is frozen, so it can be shared.
+# Trials of one study share their case: the same text need not be read twice. What is read is
+# frozen, so it can be shared.
 @lru_cache(maxsize=4096)
 def _load(text: str) -> Any:
     return codec.loads(text)

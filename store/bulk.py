@@ -1,4 +1,6 @@
-"""Many rows in one statement. DuckDB's executemany takes a millisecond a row; rows as one JSON text take some microseconds."""
+"""Many rows in one statement. DuckDB's executemany takes a millisecond a row; rows as one JSON text
+take some microseconds.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,10 @@ def _from_json(table: Table) -> tuple[str, str]:
     }
     columns = ", ".join(names)
     values = ", ".join(f"r.{name}" for name in names)
-    statement = f"insert into {table.name} ({columns}) select {values} from (select unnest(from_json(?, ?)) as r)"
+    statement = (
+        f"insert into {table.name} ({columns}) "
+        f"select {values} from (select unnest(from_json(?, ?)) as r)"
+    )
     return statement, json.dumps([shape])
 
 

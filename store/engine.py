@@ -1,4 +1,6 @@
-"""Opening a database: where it lies, how DuckDB is set up, and a sentence for everything that keeps it shut."""
+"""Opening a database: where it lies, how DuckDB is set up, and a sentence for everything that keeps
+it shut.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from sqlalchemy.engine import URL, make_url
 
 from core.errors import StoreError
 
-# Nothing is fetched, loaded or read beside the one file; the measuring processes need the cores more than we do.
+# Nothing is fetched, loaded or read beside the one file; the measuring processes need the cores
+# more than we do.
 DUCKDB_CONFIG: dict[str, Any] = {
     "allow_community_extensions": False,
     "allow_persistent_secrets": False,
@@ -23,7 +26,7 @@ DUCKDB_CONFIG: dict[str, Any] = {
     "threads": 2,
 }
 _HELD = re.compile(r"Conflicting lock is held in (?P<program>.*?) \(PID (?P<pid>\d+)\)")
-_WAY_OUT = "choose another file with --store or TRIMTAB_STORE"
+WAY_OUT = "choose another file with --store or TRIMTAB_STORE"
 
 
 def default_path() -> Path:
@@ -34,7 +37,9 @@ def default_path() -> Path:
 
 
 def locate(url: str | None) -> Path | URL:
-    """The file or the server that `url`, else TRIMTAB_STORE, else the default names; StoreError on anything else."""
+    """The file or the server that `url`, else TRIMTAB_STORE, else the default names; StoreError on
+    anything else.
+    """
     given = url or os.environ.get("TRIMTAB_STORE") or ""
     if not given:
         return default_path()
@@ -44,7 +49,7 @@ def locate(url: str | None) -> Path | URL:
         return _server(given)
     if "\0" in given or not given.strip() or given == ":memory:":
         raise StoreError(
-            f"the store {given!r} is not a file name: {_WAY_OUT}, or use memory: to keep nothing"
+            f"the store {given!r} is not a file name: {WAY_OUT}, or use memory: to keep nothing"
         )
     return Path(os.path.abspath(os.path.expanduser(given)))
 
@@ -54,7 +59,8 @@ def _server(given: str) -> URL:
         url = make_url(given)
         if url.get_backend_name() != "postgresql":
             raise StoreError(
-                f"the store's URL begins with {url.drivername!r}: use a file name, duckdb:///PATH, postgresql://... or memory:"
+                f"the store's URL begins with {url.drivername!r}: "
+                "use a file name, duckdb:///PATH, postgresql://... or memory:"
             )
         url.get_dialect()
     except (exc.ArgumentError, ValueError):
@@ -72,7 +78,9 @@ def name_of(place: Path | URL) -> str:
 
 
 def connect(place: Path | URL) -> Engine:
-    """An engine whose first connection worked; StoreError says why it did not, and nothing was changed."""
+    """An engine whose first connection worked; StoreError says why it did not, and nothing was
+    changed.
+    """
     if isinstance(place, Path):
         _prepare(place)
         url: URL = URL.create("duckdb", database=str(place))
@@ -103,24 +111,25 @@ def connect(place: Path | URL) -> Engine:
 
 
 def _prepare(path: Path) -> None:
-    """Make the folder; look at the file from outside only: closing a file that this process has open in DuckDB would
-    give its lock away (POSIX record locks end with the first close)."""
+    """Make the folder; look at the file from outside only: closing a file that this process has
+    open in DuckDB would give its lock away (POSIX record locks end with the first close).
+    """
     try:
         if path.is_dir():
-            raise StoreError(f"the store {path} is a folder: name a file in it, or {_WAY_OUT}")
+            raise StoreError(f"the store {path} is a folder: name a file in it, or {WAY_OUT}")
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             if not path.is_file():
-                raise StoreError(f"the store {path} is not a file: {_WAY_OUT}")
+                raise StoreError(f"the store {path} is not a file: {WAY_OUT}")
             if not os.access(path, os.R_OK | os.W_OK):
                 raise StoreError(
-                    f"the store {path} may not be read and written by this user: {_WAY_OUT}"
+                    f"the store {path} may not be read and written by this user: {WAY_OUT}"
                 )
             if path.stat().st_size == 0 and not path.with_name(path.name + ".wal").exists():
                 path.unlink()
     except OSError as error:
         raise StoreError(
-            f"the store {path} cannot be used: {error.strerror or error}; {_WAY_OUT}"
+            f"the store {path} cannot be used: {error.strerror or error}; {WAY_OUT}"
         ) from None
 
 
@@ -133,17 +142,23 @@ def reason(place: Path | URL, error: exc.DBAPIError) -> str:
         program = os.path.basename(held["program"]) or "another program"
         return (
             f"the store {name} is in use by {program} (PID {held['pid']}): "
-            f"close that program, or {_WAY_OUT}"
+            f"close that program, or {WAY_OUT}"
         )
     if "not a valid DuckDB database" in said or ("xtension" in said and "not found" in said):
-        return f"the store {name} is not a DuckDB file and was left as it is: {_WAY_OUT}"
+        return f"the store {name} is not a DuckDB file and was left as it is: {WAY_OUT}"
     if "replaying WAL" in said:
         return (
             f"the store's log {name}.wal is damaged: move that file away and start again; "
             "studies are then read again from their journals"
         )
     if "version number" in said or "newer version" in said:
-        return f"the store {name} was written by a newer DuckDB and was left as it is: update Trimtab, or {_WAY_OUT}"
+        return (
+            f"the store {name} was written by a newer DuckDB and was left as it is: "
+            f"update Trimtab, or {WAY_OUT}"
+        )
     if "No space left" in said:
-        return f"the store {name} cannot be written: no space is left on its disk; what was stored before is safe"
-    return f"the store {name} failed: {said[:300]}; {_WAY_OUT}"
+        return (
+            f"the store {name} cannot be written: no space is left on its disk; "
+            "what was stored before is safe"
+        )
+    return f"the store {name} failed: {said[:300]}; {WAY_OUT}"

@@ -1,4 +1,6 @@
-"""What a store can do, in the words of the core. Two keep it: DuckDB (or PostgreSQL) by SQLAlchemy, and plain memory."""
+"""What a store can do, in the words of the core. Two keep it: DuckDB (or PostgreSQL) by SQLAlchemy,
+and plain memory.
+"""
 
 from __future__ import annotations
 
@@ -51,10 +53,19 @@ class TrialFilter:
 
 
 class Store(Protocol):
-    """All reads hand out frozen copies; all writes are appends. Safe to call from several threads."""
+    """All reads hand out frozen copies; all writes are appends. Safe to call from several threads.
+
+    A trial stands where its latest event says: the highest attempt counts, in it the furthest step
+    (queued, started, ended), then the newest event id. Of earlier attempts nothing is shown, but
+    all is kept. Events may come in any order; what belongs together is ordered by event id, which
+    sorts by time: trials as they were queued, measurements, kernels and notes as they were taken. A
+    trial is shown once its trial-queued event is there, a study once its study-created event is.
+    StoreError says what cannot be read or written, and why.
+    """
 
     def ingest(self, events: Iterable[Event]) -> int:
-        """Keep events whose id is new, in order, in one transaction; returns how many were new."""
+        """Keep events whose id is new, in one transaction; returns how many were new, once they are
+        on the disk. One damaged event (StoreError names it) keeps its whole batch out."""
 
     def studies(self, limit: int = 100) -> tuple[StudySummary, ...]:
         """The newest studies first."""
@@ -68,8 +79,10 @@ class Store(Protocol):
     def trial_rows(
         self, wanted: TrialFilter, limit: int = 200, offset: int = 0
     ) -> tuple[dict[str, Any], ...]:
-        """Flat rows for a table, newest first: id, study_id, position, title, state, reason, model_id, target_id,
-        workload_id, created_at, techniques (names) and one key per metric with its value (None when unavailable)."""
+        """Flat rows for a table, newest first: id, study_id, position, title, state, reason,
+        model_id, target_id, workload_id, created_at, techniques (names) and one key per metric with
+        its value (None when unavailable).
+        """
 
     def count_trials(self, wanted: TrialFilter) -> int:
         """How many trials trial_rows would list without a limit."""
@@ -81,7 +94,7 @@ class Store(Protocol):
         """The recorded facts of an environment."""
 
     def save_report(self, report: Report) -> None:
-        """Append a report version; saving the same id and version twice is an error (StoreError)."""
+        """Append a report version; StoreError when this id and version is saved already."""
 
     def reports(self) -> tuple[Report, ...]:
         """The newest version of every report, newest first."""

@@ -1,4 +1,6 @@
-"""The store in plain memory: the twin that passes the same tests. Keeps nothing after the process ends."""
+"""The store in plain memory: the twin that passes the same tests. Keeps nothing after the process
+ends.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,9 @@ from core.events import Event
 from core.report import Report
 from core.study import Study, Trial
 from store import assemble
+from store.clean import clean_data
 from store.interface import Progress, StudySummary, TrialFilter
-from store.rows import Row, Rows, clean_data, rows_of
+from store.rows import Row, Rows, by_id, rows_of
 
 
 class MemoryStore:
@@ -29,10 +32,7 @@ class MemoryStore:
     def ingest(self, events: Iterable[Event]) -> int:
         """See store.interface.Store."""
         with self._lock:
-            new: dict[str, Event] = {}
-            for event in events:
-                if event.id not in self._ids:
-                    new.setdefault(event.id, event)
+            new = {key: event for key, event in by_id(events).items() if key not in self._ids}
             made = rows_of(new.values())
             self._ids.update(new)
             for table, rows in made.items():

@@ -9,14 +9,16 @@ from sqlalchemy import Engine, exc, inspect, text
 from sqlalchemy.engine import URL
 
 from core.errors import StoreError
-from store.engine import connect, name_of, reason
+from store.engine import WAY_OUT, connect, name_of, reason
 
 HEAD = "0001"
 SCRIPTS = Path(__file__).parent / "migrations"
 
 
 def open_current(place: Path | URL, scripts: Path = SCRIPTS, head: str = HEAD) -> Engine:
-    """An engine on a database of revision `head`. An older file is copied to NAME.bak-<its revision> first."""
+    """An engine on a database of revision `head`. An older file is copied to NAME.bak-<its
+    revision> first.
+    """
     engine = connect(place)
     try:
         found = revision(engine)
@@ -25,7 +27,8 @@ def open_current(place: Path | URL, scripts: Path = SCRIPTS, head: str = HEAD) -
         _refuse_strangers(engine, place, scripts, found)
         if found is not None and isinstance(place, Path):
             _checkpoint(engine)
-            # The copy must not be made while this process holds the file: closing it would give the lock away.
+            # The copy must not be made while this process holds the file: closing it would give the
+            # lock away.
             engine.dispose()
             _back_up(place, found)
             engine = connect(place)
@@ -55,13 +58,13 @@ def _refuse_strangers(engine: Engine, place: Path | URL, scripts: Path, found: s
         with engine.connect() as connection:
             if inspect(connection).get_table_names():
                 raise StoreError(
-                    f"the store {name} belongs to another program: it has tables that are not Trimtab's and was left "
-                    "as it is; choose another file with --store or TRIMTAB_STORE"
+                    f"the store {name} belongs to another program: it has tables that are not "
+                    f"Trimtab's and was left as it is; {WAY_OUT}"
                 )
     elif not list((scripts / "versions").glob(f"{found}_*.py")):
         raise StoreError(
-            f"the store {name} was written by a newer Trimtab (its schema is {found!r}) and was left as it is: "
-            "update Trimtab, or choose another file with --store or TRIMTAB_STORE"
+            f"the store {name} was written by a newer Trimtab (its schema is {found!r}) and was "
+            f"left as it is: update Trimtab, or {WAY_OUT}"
         )
 
 
@@ -76,7 +79,8 @@ def _back_up(path: Path, found: str) -> None:
     except OSError as error:
         copy.unlink(missing_ok=True)
         raise StoreError(
-            f"the store {path} must be upgraded but cannot be copied to {copy.name} first: {error.strerror}; nothing was changed"
+            f"the store {path} must be upgraded but cannot be copied to {copy.name} first: "
+            f"{error.strerror}; nothing was changed"
         ) from None
 
 
@@ -96,7 +100,7 @@ def _upgrade(engine: Engine, scripts: Path) -> None:
 
 
 def _checkpoint(engine: Engine) -> None:
-    """DuckDB's log of schema changes is its weak spot when replayed: fold it into the file at once."""
+    """Replaying logged schema changes is DuckDB's weak spot: fold them into the file at once."""
     if engine.dialect.name == "duckdb":
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("checkpoint"))

@@ -1,4 +1,6 @@
-"""The reads, as portable SQL over tables.py. Owns which rows are fetched; what they become is said in assemble.py."""
+"""The reads, as portable SQL over tables.py. Owns which rows are fetched; what they become is said
+in assemble.py.
+"""
 
 from __future__ import annotations
 

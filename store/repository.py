@@ -20,32 +20,34 @@ from core.events import Event
 from core.report import Report
 from core.study import Study, Trial
 from store import assemble, bulk, engine, queries, tables
+from store.clean import clean_data
 from store.interface import Progress, StudySummary, TrialFilter
-from store.rows import Row, clean_data, rows_of
+from store.rows import Row, by_id, rows_of
 
 _TRIES = 12
 Result = TypeVar("Result")
 
 
 class SqlStore:
-    """See store.interface.Store. Every thread works on a connection of its own, taken from the engine's pool."""
+    """See store.interface.Store. Every thread works on a connection of its own, taken from the
+    engine's pool.
+    """
 
     def __init__(self, place: Path | URL, opened: Engine) -> None:
         self._place = place
         self._engine = opened
         self._writing = threading.Lock()
+        self._closed = False
 
     def ingest(self, events: Iterable[Event]) -> int:
         """See store.interface.Store."""
-        given: dict[str, Event] = {}
-        for event in events:
-            given.setdefault(event.id, event)
+        given = by_id(events)
         if not given:
             return 0
 
         def write(connection: Connection) -> int:
             known = bulk.known_ids(connection, given)
-            new = [event for event in given.values() if event.id not in known]
+            new = [event for key, event in given.items() if key not in known]
             for name, rows in rows_of(new).items():
                 bulk.append(connection, tables.metadata.tables[name], rows)
             return len(new)
@@ -126,10 +128,12 @@ class SqlStore:
     def close(self) -> None:
         """See store.interface.Store."""
         with self._writing:
+            self._closed = True
             self._engine.dispose()
 
     @contextmanager
     def _read(self) -> Iterator[Connection]:
+        self._refuse_when_closed()
         try:
             with self._engine.connect() as connection:
                 yield connection
@@ -137,17 +141,25 @@ class SqlStore:
             raise StoreError(engine.reason(self._place, error)) from None
 
     def _write(self, write: Callable[[Connection], Result]) -> Result:
-        """Run `write` in a transaction; what it returns is on the disk. Conflicts with other writers are tried again:
-        a lost race shows as OperationalError or, for the same key, as IntegrityError."""
+        """Run `write` in a transaction; what it returns is on the disk. Conflicts with other
+        writers are tried again: a lost race shows as OperationalError or, for the same key, as
+        IntegrityError.
+        """
         for attempt in range(1, _TRIES + 1):
             try:
-                with self._writing, self._engine.begin() as connection:
-                    return write(connection)
+                with self._writing:
+                    self._refuse_when_closed()
+                    with self._engine.begin() as connection:
+                        return write(connection)
             except exc.DBAPIError as error:
                 if attempt == _TRIES or not _is_conflict(error):
                     raise StoreError(engine.reason(self._place, error)) from None
             time.sleep(random.uniform(0, 0.002 * 2 ** min(attempt, 7)))
         raise AssertionError("unreachable")
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise StoreError(f"the store {engine.name_of(self._place)} was closed: open it again")
 
 
 def _is_conflict(error: exc.DBAPIError) -> bool:

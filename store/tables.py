@@ -1,9 +1,11 @@
-"""The tables, in portable SQLAlchemy Core. Owns names and types; not how rows are made (rows.py) or read (queries.py).
+"""The tables, in portable SQLAlchemy Core. Owns names and types; not how rows are made (rows.py) or
+read (queries.py).
 
-Everything is appended, nothing is updated. Ids are strings that sort by time; times are naive UTC; there are no foreign
-keys, because DuckDB refuses to change what is referenced. Rows of one event carry its id and a position within it: only
-`events` needs a key, the rest is written in the same transaction. JSON columns hold text that the codec wrote
-(engine.py switches the drivers' own conversion off), in ASCII, so that any character can be kept everywhere.
+Everything is appended, nothing is updated. Ids are strings that sort by time; times are naive UTC;
+there are no foreign keys, because DuckDB refuses to change what is referenced. Rows of one event
+carry its id and a position within it: only `events` needs a key, the rest is written in the same
+transaction. JSON columns hold text that the codec wrote (engine.py switches the drivers' own
+conversion off), in ASCII, so that any character can be kept everywhere.
 """
 
 from __future__ import annotations
@@ -74,7 +76,8 @@ trials = Table(
     Column("model_id", String, nullable=False),
     Column("target_id", String, nullable=False),
     Column("workload_id", String, nullable=False),
-    # Technique names between commas, as ",weight-int8,static-batch,": found with LIKE on every database.
+    # Technique names between commas, as ",weight-int8,static-batch,": found with LIKE on every
+    # database.
     Column("techniques", Text, nullable=False),
     # What a text filter looks through, case folded.
     Column("searchable", Text, nullable=False),
@@ -99,7 +102,8 @@ trial_states = Table(
     Column("happened_at", DateTime, nullable=False),
 )
 
-# `low` and `high` are the stated bounds; a bootstrapped interval is made when it is shown. `samples` are the raw values.
+# `low` and `high` are the stated bounds; a bootstrapped interval is made when it is shown.
+# `samples` are the raw values.
 measurements = Table(
     "measurements",
     metadata,

@@ -1,4 +1,6 @@
-"""Runs migrations on the connection that store/migrate.py hands over. Sets up no logging and reads no ini file."""
+"""Runs migrations on the connection that store/migrate.py hands over. Sets up no logging and reads
+no ini file.
+"""
 
 from alembic import context
 

@@ -15,7 +15,7 @@ from kernels.calls import count
 OP = "linear_dense"
 FORMATS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 # Above this many rows torch's blocked matrix product is faster (LOG.md).
-GEMV_ROWS = 8
+GEMV_ROWS = 16
 
 
 class DenseWeight:

@@ -1,0 +1,38 @@
+"""Which two metrics the report's trade-off chart shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from core.priorities import Priorities
+from core.study import Trial
+
+COST = {
+    "latency": ("latency_p95_s", "tpot_s", "ttft_s"),
+    "throughput": ("tokens_per_s", "examples_per_s"),
+    "size": ("model_bytes", "peak_bytes"),
+    "energy": ("energy_j_per_token",),
+    "cost": ("usd_per_mtok",),
+}
+QUALITY = ("perplexity", "accuracy", "kl_nats", "top1_agreement")
+
+
+def choose_axes(trials: Sequence[Trial], priorities: Priorities) -> tuple[str, str] | None:
+    """What is paid (x) against what is got (y); None when not two metrics are known of two trials.
+
+    x is the weightiest of latency, throughput, size, energy and cost that is known; y is quality, or
+    the next weightiest when quality is unknown (random weights).
+    """
+    words = sorted(COST, key=lambda word: -priorities.weight(word))
+    paid = [name for word in words if (name := _known(trials, COST[word]))]
+    quality = _known(trials, QUALITY)
+    found = [*paid[:1], quality] if quality else paid[:2]
+    return (found[0], found[1]) if len(found) == 2 and found[0] and found[1] else None
+
+
+def _known(trials: Sequence[Trial], names: Sequence[str]) -> str | None:
+    """The first metric that at least two trials have a value for."""
+    for name in names:
+        if sum(trial.value(name) is not None for trial in trials) >= 2:
+            return name
+    return None

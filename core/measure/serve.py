@@ -37,35 +37,37 @@ class Round:
 
 def text_round(deployment: Deployment, prompts: torch.Tensor, new_tokens: int) -> Round:
     """Serve `prompts` int64 [requests, length], `new_tokens` greedy tokens each."""
-    from core.engine.generate import generate
-    from core.engine.sampling import Sampling
+    from core.engine.generate import GenerationClock, generate
     from core.engine.speculate import speculate
 
     began = time.perf_counter()
     ttft: list[float] = []
     tpot: list[float] = []
     latency: list[float] = []
-    steps = emitted = 0
+    steps = 0
+    clock = GenerationClock()
     for group in prompts.split(deployment.batch):
-        stamps: list[float] = []
-
-        def stamp(_: object, stamps: list[float] = stamps) -> None:
-            stamps.append(time.perf_counter())
-
         if deployment.draft is not None:
             result = speculate(
-                deployment.engine, deployment.draft, group, new_tokens, Sampling(), deployment.draft_tokens, on_token=stamp
+                deployment.engine,
+                deployment.draft,
+                group,
+                new_tokens,
+                deployment.draft_tokens,
+                clock=clock,
             )
             steps += result.steps
-            emitted += result.emitted
         else:
-            generate(deployment.engine, group, new_tokens, Sampling(), on_token=stamp)
-        first, last = stamps[0] - began, stamps[-1] - began
-        ttft += [first] * len(group)
-        latency += [last] * len(group)
+            generate(deployment.engine, group, new_tokens, clock=clock)
+        waited = clock.started - began
+        ttft += [waited + clock.ttft_s] * len(group)
+        latency += [waited + clock.total_s] * len(group)
         if new_tokens > 1:
-            tpot += [(last - first) / (new_tokens - 1)] * len(group)
-    return Round(time.perf_counter() - began, tuple(ttft), tuple(tpot), tuple(latency), steps, emitted)
+            tpot += [clock.tpot_s] * len(group)
+    emitted = prompts.shape[0] * new_tokens if steps else 0
+    return Round(
+        time.perf_counter() - began, tuple(ttft), tuple(tpot), tuple(latency), steps, emitted
+    )
 
 
 def image_round(deployment: Deployment, images: torch.Tensor) -> Round:

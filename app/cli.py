@@ -1,0 +1,124 @@
+"""`trimtab ...`: the same flow as the dashboard, without a browser. Progress to stderr, results to stdout.
+
+Exit codes: 0 done, 1 a trial failed, 2 bad input (one sentence on stderr). This file owns the words of the command line;
+cli_run.py and cli_show.py own what they do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+from core.errors import TrimtabError
+
+LISTS = ("models", "targets", "workloads", "techniques")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the entry point of the console script."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
+        words = ["serve", *words]
+    parsed = parser().parse_args(words)
+    if parsed.store:
+        os.environ["TRIMTAB_STORE"] = parsed.store
+    try:
+        return int(dispatch(parsed))
+    except TrimtabError as error:
+        print(f"trimtab: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("trimtab: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def dispatch(parsed: argparse.Namespace) -> int:
+    """Call the command's function; imports happen here, so that `--help` stays quick."""
+    from app import cli_run, cli_show
+
+    command = parsed.command
+    if command == "serve":
+        from app.server import serve
+
+        return serve(parsed.port, parsed.store)
+    if command in LISTS:
+        return cli_show.listing(command, parsed.json)
+    if command == "bench":
+        from core.bench import run_kernels
+
+        return run_kernels(parsed.op, parsed.json)
+    functions = {
+        "doctor": cli_show.doctor, "run": cli_run.run, "studies": cli_show.studies, "show": cli_show.show,
+        "resume": cli_run.resume, "cancel": cli_run.cancel, "compare": cli_show.compare_trials, "report": cli_show.report,
+    }
+    return functions[command](parsed)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole grammar of the command line."""
+    top = argparse.ArgumentParser(prog="trimtab", description="Apply, run, measure and compare inference optimizations.")
+    top.add_argument("--version", action="version", version=f"trimtab {metadata.version('trimtab')}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, help_: str, json: bool = False) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=help_, description=help_)
+        made.add_argument("--store", help="store file or URL (default: TRIMTAB_STORE, else the user's data folder)")
+        if json:
+            made.add_argument("--json", action="store_true", help="print one JSON document")
+        return made
+
+    serve = command("serve", "open the dashboard (the default command)")
+    serve.add_argument("--port", type=int, default=8501)
+    for name in LISTS:
+        command(name, f"list the {name} that can be chosen", json=True)
+    doctor = command("doctor", "say what this machine is, which kernels run, what is missing", json=True)
+    doctor.add_argument("--calibrate", action="store_true", help="measure bandwidth and matrix peaks first (under a minute)")
+
+    run = command("run", "run a study and print its result", json=True)
+    run.add_argument("--model", required=True, help="bundled id, folder, hub id or shape:NAME")
+    run.add_argument("--target", default="local")
+    run.add_argument("--workload", default=None, help="default: chat, or sensor-frame for images")
+    run.add_argument("--priority", action="append", default=[], metavar="NAME=WEIGHT")
+    run.add_argument("--limit", action="append", default=[], metavar="METRIC<=VALUE")
+    run.add_argument("--technique", action="append", default=[], metavar="NAME[:key=value,...]")
+    run.add_argument("--preset", default="quick")
+    run.add_argument("--budget", default=None, metavar="5m", help="start no trial after this time (s, m or h)")
+    run.add_argument("--seed", type=int, default=0)
+
+    command("studies", "list stored studies", json=True)
+    command("show", "print a stored study", json=True).add_argument("study")
+    command("resume", "go on with an interrupted, paused or cancelled study", json=True).add_argument("study")
+    command("cancel", "cancel a study, also one that a running server works on").add_argument("study")
+
+    compare = command("compare", "compare trials side by side")
+    compare.add_argument("trials", nargs="+", metavar="TRIAL")
+    compare.add_argument("--baseline", default=None)
+    compare.add_argument("--format", choices=("table", "json", "csv", "md"), default="table")
+
+    report = command("report", "save, list and export comparison reports")
+    actions = report.add_subparsers(dest="action", required=True, metavar="ACTION")
+    new = actions.add_parser("new", help="save a comparison of a study")
+    new.add_argument("study")
+    new.add_argument("--title", required=True)
+    new.add_argument("--note", default="")
+    new.add_argument("--trial", action="append", default=[], help="compare only these trials (repeat)")
+    actions.add_parser("list", help="list saved reports").add_argument("--json", action="store_true")
+    export = actions.add_parser("export", help="write a report to a file")
+    export.add_argument("report")
+    export.add_argument("--format", default="html", help="html, md, csv or json")
+    export.add_argument("-o", "--output", required=True, metavar="FILE")
+
+    bench = command("bench", "benchmark kernels against their alternatives", json=True)
+    bench.add_argument("what", choices=("kernels",))
+    bench.add_argument("--op", default=None)
+    return top
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""Composition root: opens the store once and hands out a small Services record to pages and the command line."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.jobs import Listener, Supervisor
+from core import techniques
+from core.catalogue import models, targets, workloads
+from core.errors import BadInput
+from core.ids import new_id, now
+from core.measure.presets import preset as find_preset
+from core.plan import Case, Plan
+from core.predict import fit
+from core.priorities import Priorities
+from core.search import propose
+from core.study import Study
+from store import open_store
+from store.interface import Store
+
+_lock = threading.Lock()
+_services: Services | None = None
+
+
+@dataclass(frozen=True)
+class Services:
+    """What a page may use: the store to read, the supervisor to ask."""
+
+    store: Store
+    jobs: Supervisor
+    folder: Path
+
+
+def open_services(url: str | None = None, listener: Listener | None = None) -> Services:
+    """Open the store (StoreError when another process holds it) and start a supervisor beside it."""
+    store = open_store(url)
+    folder = studies_folder(store)
+    folder.mkdir(parents=True, exist_ok=True)
+    return Services(store, Supervisor(store, folder, listener), folder)
+
+
+def studies_folder(store: Store) -> Path:
+    """Where studies keep their journals: beside the store's file, or in a temporary folder without one."""
+    path = getattr(store, "path", None)
+    if path is None:
+        return Path(tempfile.mkdtemp(prefix="trimtab-"))
+    return Path(f"{path}.studies")
+
+
+def get_services() -> Services:
+    """The process-wide services, opened on first use with the store that TRIMTAB_STORE names."""
+    global _services
+    with _lock:
+        if _services is None:
+            _services = open_services(os.environ.get("TRIMTAB_STORE"))
+        return _services
+
+
+def close_services() -> None:
+    """End the supervisor and give the store's file back."""
+    global _services
+    with _lock:
+        if _services is not None:
+            _services.jobs.close()
+            _services.store.close()
+            _services = None
+
+
+def plan_study(
+    model_id: str,
+    target_id: str,
+    workload_id: str,
+    priorities: Priorities,
+    technique_texts: tuple[str, ...] = (),
+    preset: str = "quick",
+    seed: int = 0,
+    budget_s: float | None = None,
+) -> tuple[Study, tuple[Plan, ...]]:
+    """A study and its plans from the user's words; BadInput names the word that cannot be used."""
+    find_preset(preset)
+    case = Case(models.resolve(model_id), targets.resolve(target_id), workloads.resolve(workload_id))
+    _check(case)
+    wanted = tuple(techniques.parse(text) for text in technique_texts)
+    plans = propose(case, preset, wanted, seed)
+    reasons = [plan.refuse() or fit(plan) for plan in plans]
+    if all(reason is not None for reason in reasons):
+        raise BadInput(str(reasons[0]))
+    study = Study(new_id("s"), case, priorities, preset, budget_s, seed, None, now())
+    return study, plans
+
+
+def _check(case: Case) -> None:
+    """Refuse a case whose parts do not belong together."""
+    model, workload = case.model, case.workload
+    if model.task != workload.task:
+        fitting = [one.id for one in workloads.list_workloads() if one.task == model.task]
+        raise BadInput(
+            f"workload {workload.id} is for {workload.task} models, {model.id} is an {model.task} model;"
+            f" use one of: {', '.join(fitting)}"
+        )
+    if model.task == "text":
+        needed, context = workload.prompt_tokens + workload.output_tokens, model.decoder().context
+        if needed > context:
+            raise BadInput(
+                f"workload {workload.id} needs {needed} tokens of context ({workload.prompt_tokens} prompt +"
+                f" {workload.output_tokens} output), {model.id} has {context}"
+            )

@@ -1,0 +1,136 @@
+"""The server: Streamlit's ASGI application, what lives as long as it, and one JSON route. Draws no page.
+
+The lifespan opens the store and the supervisor before the first page and gives them back at the end, so that pages
+never own anything. `serve()` is what the command line calls.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib.metadata
+import logging
+import os
+import socket
+import tomllib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+import streamlit as st
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from app import services
+from core.errors import BadInput
+
+logger = logging.getLogger(__name__)
+ADDRESS = "127.0.0.1"
+SCRIPT = Path(__file__).parent / "main.py"
+CONFIG = Path(__file__).parent.parent / ".streamlit" / "config.toml"
+# Kept even where no config.toml is found: loopback, known hosts, no phoning home, no tracebacks in the browser.
+SAFE: dict[str, Any] = {
+    "server.address": ADDRESS,
+    "server.allowedHosts": ["localhost", "127.0.0.1"],
+    "server.headless": True,
+    "server.fileWatcherType": "none",
+    "server.enableStaticServing": False,
+    "server.maxUploadSize": 20,
+    "client.showErrorDetails": "none",
+    "client.toolbarMode": "viewer",
+    "browser.gatherUsageStats": False,
+    "browser.serverAddress": "localhost",
+    "runner.magicEnabled": False,
+}
+
+
+@asynccontextmanager
+async def lifespan(app: st.App) -> AsyncIterator[dict[str, Any]]:
+    """Open the services, take up what a killed server left behind, and close them at the end."""
+    opened = await anyio.to_thread.run_sync(services.get_services)
+    await anyio.to_thread.run_sync(opened.jobs.recover)
+    try:
+        yield {}
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(services.close_services)
+
+
+async def health(request: Request) -> JSONResponse:
+    """Version, store and the ids of running studies."""
+    opened = services.get_services()
+    return JSONResponse({"version": version(), "store": services.store_name(), "running": list(opened.jobs.running())})
+
+
+def version() -> str:
+    """The installed version, `unknown` in a checkout that is not installed."""
+    try:
+        return importlib.metadata.version("trimtab")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def on_script_error(error: Exception) -> bool:
+    """The last net, for callbacks: the sentence for the user, the traceback for the log, the page stays up."""
+    from app.views import common
+
+    with common.sentences():
+        raise error
+    return True
+
+
+def make_app() -> st.App:
+    """The ASGI application."""
+    return st.App(
+        SCRIPT, lifespan=lifespan, routes=[Route("/api/health", health)], on_script_error=on_script_error
+    )
+
+
+def options(port: int) -> dict[str, Any]:
+    """What Streamlit is told: the safe settings, and the theme of config.toml wherever the server is started."""
+    return {**_theme(), **SAFE, "server.port": port, "browser.serverPort": port}
+
+
+def _theme() -> dict[str, Any]:
+    """[theme] of the checkout's config.toml as dotted options; empty when there is no checkout."""
+    if not CONFIG.is_file():
+        return {}
+    found: dict[str, Any] = {}
+
+    def walk(prefix: str, table: dict[str, Any]) -> None:
+        for name, value in table.items():
+            if isinstance(value, dict):
+                walk(f"{prefix}.{name}", value)
+            else:
+                found[f"{prefix}.{name}"] = value
+
+    walk("theme", tomllib.loads(CONFIG.read_text(encoding="utf-8")).get("theme", {}))
+    return found
+
+
+def serve(port: int = 8501, store_url: str | None = None) -> None:
+    """Serve until Ctrl-C; prints the URL. BadInput when the port is taken, StoreError when the store is held."""
+    check_port(port)
+    if store_url is not None:
+        os.environ["TRIMTAB_STORE"] = store_url
+    # Opened here too, so that a store held by another process is a sentence and not a failed start of the server.
+    services.get_services()
+    try:
+        make_app().run(config=options(port))
+    finally:
+        services.close_services()
+
+
+def check_port(port: int) -> None:
+    """BadInput when nothing can listen on `port` of the loopback address."""
+    if not 0 < port < 65536:
+        raise BadInput(f"--port {port}: a port is a number from 1 to 65535")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((ADDRESS, port))
+        except OSError as error:
+            why = "is already in use" if error.errno == errno.EADDRINUSE else "cannot be used"
+            raise BadInput(f"port {port} {why}: stop what listens there, or choose another with --port") from None

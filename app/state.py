@@ -1,0 +1,213 @@
+"""The only file that names session_state and query_params keys: what the user chose, and how the URL says it.
+
+A page calls enter(), gives every widget its key by key(), and hands the widget's value to keep(); a reload of the
+URL then shows the same screen. Nothing here draws anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar, cast
+
+import streamlit as st
+from streamlit.navigation.page import StreamlitPage
+
+Value = TypeVar("Value")
+
+_URL = "trimtab-url"
+_PAGE = "trimtab-page"
+_PAGES = "trimtab-pages"
+_WIDGET = "choice-"
+_MESSAGE = "trimtab-message"
+_GENERATION = "generation-"
+_SEEN = "seen-"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One word of the URL. A `default` is left out of the URL; None means that the word is always written."""
+
+    name: str
+    default: Any = None
+    pages: tuple[str, ...] = ()
+
+
+PARAMETERS = (
+    Parameter("study", None, ("live", "compare", "tradeoffs", "reports")),
+    Parameter("trials", (), ("trials", "compare", "tradeoffs", "reports")),
+    Parameter("baseline", None, ("compare", "reports")),
+    Parameter("trial", None, ("trial",)),
+    Parameter("report", None, ("reports",)),
+    # Plan
+    Parameter("source", "catalogue", ("plan",)),
+    Parameter("model", "pycode", ("plan",)),
+    Parameter("path", "", ("plan",)),
+    Parameter("place", "local", ("plan",)),
+    Parameter("target", "local", ("plan",)),
+    Parameter("workload", None, ("plan",)),
+    Parameter("weights", (), ("plan",)),
+    Parameter("limits", (), ("plan",)),
+    Parameter("techniques", (), ("plan",)),
+    Parameter("preset", "quick", ("plan",)),
+    # Trials
+    Parameter("in", "", ("trials",)),
+    Parameter("of", "", ("trials",)),
+    Parameter("on", "", ("trials",)),
+    Parameter("with", "", ("trials",)),
+    Parameter("state", (), ("trials",)),
+    Parameter("text", "", ("trials",)),
+    Parameter("columns", "overview", ("trials",)),
+    Parameter("page", 1, ("trials",)),
+    # Compare
+    Parameter("differing", True, ("compare",)),
+    Parameter("search", "", ("compare",)),
+    Parameter("bars", None, ("compare",)),
+    # Trade-offs
+    Parameter("x", None, ("tradeoffs",)),
+    Parameter("y", None, ("tradeoffs",)),
+    Parameter("logx", False, ("tradeoffs",)),
+    Parameter("logy", False, ("tradeoffs",)),
+    Parameter("dominated", True, ("tradeoffs",)),
+)
+BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
+
+
+def _memory() -> dict[str, str]:
+    return cast("dict[str, str]", st.session_state.setdefault(_URL, {}))
+
+
+def enter(page: str) -> None:
+    """Start a page: the URL wins; what it leaves out is remembered from the last visit of this browser tab."""
+    arrived = st.session_state.get(_PAGE) != page
+    st.session_state[_PAGE] = page
+    memory = _memory()
+    for parameter in PARAMETERS:
+        if page not in parameter.pages:
+            continue
+        name = parameter.name
+        said = st.query_params.get(name)
+        if said is None and arrived and name in memory:
+            said = st.query_params[name] = memory[name]
+        if arrived or said != memory.get(name):
+            st.session_state.pop(_WIDGET + name, None)
+        if said is None:
+            memory.pop(name, None)
+        else:
+            memory[name] = said
+
+
+def chosen(name: str) -> Any:
+    """What the URL says for `name`, in the type of its default; the default when it says nothing or nonsense."""
+    default = BY_NAME[name].default
+    said = _memory().get(name)
+    if said is None:
+        return default
+    if isinstance(default, bool):
+        return said == "1" if said in ("0", "1") else default
+    if isinstance(default, int):
+        return int(said) if said.isascii() and said.isdigit() and len(said) < 7 else default
+    if isinstance(default, tuple):
+        return tuple(dict.fromkeys(part for part in said.split(",") if part))
+    return said
+
+
+def key(name: str, options: Sequence[Any] | None = None, default: Any = None) -> str:
+    """The widget key of `name`, its value set from the URL; values that are not among `options` are dropped.
+
+    `default` is used when the URL says nothing usable and the parameter's own default is None or not an option.
+    """
+    widget = _WIDGET + name
+    value = st.session_state.get(widget, chosen(name))
+    own = BY_NAME[name].default
+    if isinstance(own, tuple):
+        value = [part for part in value or () if options is None or part in options]
+    elif value is None or (options is not None and value not in options):
+        value = own if own is not None and (options is None or own in options) else default
+    st.session_state[widget] = value
+    return widget
+
+
+def keep(name: str, value: Value) -> Value:
+    """Write a widget's value into the URL and remember it; returns the value."""
+    default = BY_NAME[name].default
+    parts = tuple(value) if isinstance(value, list | tuple) else None
+    if value is None or (default is not None and (value == default or parts == default)):
+        _memory().pop(name, None)
+        if name in st.query_params:
+            del st.query_params[name]
+        return value
+    said = ",".join(map(str, parts)) if parts is not None else str(int(value)) if isinstance(value, bool) else str(value)
+    _memory()[name] = said
+    if st.query_params.get(name) != said:
+        st.query_params[name] = said
+    return value
+
+
+def forget(*names: str) -> None:
+    """Set choices back to their defaults (call it from a callback)."""
+    for name in names:
+        st.session_state.pop(_WIDGET + name, None)
+        keep(name, BY_NAME[name].default)
+
+
+def choose(name: str, value: Any) -> None:
+    """Make a choice for the user (call it from a callback or before the widget is drawn)."""
+    st.session_state.pop(_WIDGET + name, None)
+    keep(name, value)
+
+
+def flash(text: str) -> None:
+    """A sentence for the next page that is drawn."""
+    st.session_state[_MESSAGE] = text
+
+
+def flashed() -> str:
+    """The sentence left by flash(), once."""
+    return str(st.session_state.pop(_MESSAGE, ""))
+
+
+def remember_pages(pages: dict[str, StreamlitPage]) -> None:
+    """Let go() and page() find the pages of this run."""
+    st.session_state[_PAGES] = pages
+
+
+def page(name: str) -> StreamlitPage:
+    """The page called `name`, for st.page_link."""
+    return cast(StreamlitPage, st.session_state[_PAGES][name])
+
+
+def words(**choices: Any) -> dict[str, str]:
+    """Choices as query parameters, for links."""
+    found: dict[str, str] = {}
+    for name, value in choices.items():
+        if value is not None:
+            found[name] = ",".join(value) if isinstance(value, list | tuple) else str(value)
+    return found
+
+
+def go(name: str, **choices: Any) -> NoReturn:
+    """Open another page with these choices in its URL."""
+    st.switch_page(page(name), query_params=words(**choices))
+
+
+def selection_key(name: str, *context: object) -> str:
+    """A key for a table whose selection starts anew when `context` changes or forget_selections() was called."""
+    generation = st.session_state.get(f"{_GENERATION}{name}", 0)
+    digest = hashlib.sha256(repr(context).encode()).hexdigest()[:12]
+    return f"table-{name}-{generation}-{digest}"
+
+
+def forget_selections(name: str) -> None:
+    """Untick every row of the table called `name` (call it from a callback)."""
+    key_ = f"{_GENERATION}{name}"
+    st.session_state[key_] = st.session_state.get(key_, 0) + 1
+
+
+def changed(name: str, value: object) -> bool:
+    """Whether `value` differs from the one of the last drawing; the first drawing counts as unchanged."""
+    key_ = f"{_SEEN}{name}"
+    before = st.session_state.get(key_, value)
+    st.session_state[key_] = value
+    return bool(before != value)

@@ -1,0 +1,135 @@
+"""Live: watch a study and steer it. Everything shown is read from the store, so a closed tab loses nothing."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from app import services, state
+from app.views import common
+from core import format
+from core.study import ENDED, Study, Trial
+from store.interface import Progress, StudySummary
+
+COLUMNS = {"kl_nats": "KL to baseline", "ttft_s": "Time to first token", "tpot_s": "Time per token",
+           "tokens_per_s": "Throughput", "accuracy": "Accuracy", "examples_per_s": "Throughput, images",
+           "model_bytes": "Model size", "peak_bytes": "Peak memory"}
+
+
+def page() -> None:
+    """Draw the page."""
+    state.enter("live")
+    st.title("Live", anchor=False)
+    summary = common.pick_study()
+    if summary is None:
+        return
+    _buttons(summary)
+    active = summary.state in ("queued", "running")
+    if active:
+        st.fragment(_panel, run_every=2)(summary.id, True)
+    else:
+        _panel(summary.id, False)
+
+
+def _buttons(summary: StudySummary) -> None:
+    """Steering stays outside the fragment: a dialog inside one would close at the next tick."""
+    jobs = services.get_services().jobs
+    with st.container(horizontal=True):
+        if summary.state in ("queued", "running"):
+            if st.button("Pause", icon=":material/pause:", key="pause", help="Stops after the trial that runs now."):
+                jobs.pause(summary.id)
+                state.flash("Pausing: the trial that runs now ends first.")
+                st.rerun()
+            if st.button("Cancel", icon=":material/stop:", key="cancel", help="Stops the running trial too."):
+                _confirm_cancel(summary.id)
+        if summary.state in ("paused", "cancelled") and st.button(
+            "Resume", type="primary", icon=":material/play_arrow:", key="resume",
+            help="Goes on with the trials that have not ended.",
+        ):
+            jobs.resume(summary.id)
+            state.flash("The study goes on.")
+            st.rerun()
+        if summary.state == "paused" and st.button("Cancel", icon=":material/stop:", key="cancel"):
+            _confirm_cancel(summary.id)
+        if summary.ended:
+            words = state.words(study=summary.id)
+            st.page_link(state.page("tradeoffs"), label="Trade-offs", query_params=words)
+            st.page_link(state.page("compare"), label="Compare", query_params=words)
+
+
+@st.dialog("Cancel this study?")
+def _confirm_cancel(study_id: str) -> None:
+    st.markdown("The running trial is stopped now. What has been measured stays, and the study can be resumed later.")
+    with st.container(horizontal=True, horizontal_alignment="right"):
+        if st.button("Keep it running", key="cancel-no"):
+            st.rerun()
+        if st.button("Cancel the study", type="primary", icon=":material/stop:", key="cancel-yes"):
+            services.get_services().jobs.cancel(study_id)
+            state.flash("The study was cancelled.")
+            st.rerun()
+
+
+def _panel(study_id: str, active: bool) -> None:
+    """Progress, trials and log: only reads."""
+    with common.sentences():
+        store, jobs = services.get_services().store, services.get_services().jobs
+        study = store.study(study_id)
+        if study is None:
+            st.warning("This study is no longer in the store.", icon=":material/search_off:")
+            return
+        if active and study.state not in ("queued", "running"):
+            st.rerun()
+        progress = {one.trial_id: one for one in store.progress(study_id)}
+        _figures(study, progress, jobs.eta_s(study_id) if active else None)
+        st.subheader("Trials", anchor=False)
+        _table(study, progress)
+        with st.expander("Log", expanded=active, icon=":material/notes:"):
+            lines = jobs.log_tail(study_id, 40)
+            st.code("\n".join(lines) or "Nothing has been written yet.", language=None, height=260)
+
+
+def _figures(study: Study, progress: dict[str, Progress], eta_s: float | None) -> None:
+    ended, total = common.ended(study.trials), len(study.trials)
+    failed = sum(trial.state == "failed" for trial in study.trials)
+    running = [progress[trial.id] for trial in study.trials if trial.state == "running" and trial.id in progress]
+    st.markdown(f"{common.badge(study.state)} {common.plain(study.reason)}")
+    with st.grid(4, min_column_width=170):
+        st.metric("Trials ended", f"{ended} of {total}", border=True)
+        st.metric("Failed", str(failed), border=True)
+        st.metric("Time left", _left(study, eta_s), border=True, help="From how long the trials so far took.")
+        st.metric("Stage", common.plain(running[0].stage) if running else "—", border=True)
+    share = (ended + sum(one.share for one in running)) / total if total else 0.0
+    now = [trial.plan.title for trial in study.trials if trial.state == "running"]
+    st.progress(min(share, 1.0), text=common.plain(f"Running {now[0]}") if now else f"{ended} of {total} trials ended")
+
+
+def _left(study: Study, eta_s: float | None) -> str:
+    if study.state in ("done", "cancelled"):
+        return "ended"
+    if study.state == "paused":
+        return "paused"
+    return "unknown yet" if eta_s is None else f"about {format.number(eta_s, 's')}"
+
+
+def _table(study: Study, progress: dict[str, Progress]) -> None:
+    metrics = [name for name in COLUMNS if any(trial.value(name) is not None for trial in study.trials)]
+    rows = [_row(number, trial, progress.get(trial.id), metrics) for number, trial in enumerate(study.trials, 1)]
+    if not rows:
+        st.caption("No trial has been queued yet.")
+        return
+    st.dataframe(
+        pd.DataFrame(rows), hide_index=True, alt="Trials of this study with their state and first numbers",
+        column_config={
+            "#": st.column_config.NumberColumn(width=40),
+            "Plan": st.column_config.TextColumn(width="medium", pinned=True),
+            "Progress": st.column_config.ProgressColumn(min_value=0, max_value=1, format="percent", width="small"),
+        },
+        height="content",
+    )
+
+
+def _row(number: int, trial: Trial, progress: Progress | None, metrics: list[str]) -> dict[str, object]:
+    share = 1.0 if trial.state in ENDED else progress.share if progress else 0.0
+    values = {COLUMNS[name]: common.number(name, trial.value(name)) for name in metrics}
+    return {"#": number, "Plan": trial.plan.title, "State": common.word(trial.state), "Progress": share, **values,
+            "Reason": trial.reason}

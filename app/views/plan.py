@@ -1,0 +1,134 @@
+"""Plan: choose, see what would be tried and what is predicted, start. Predictions are marked as such."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+import streamlit as st
+
+from app import services, state
+from app.views import common, forms
+from core import predict, priorities
+from core.plan import Plan
+from core.study import Study
+
+PREDICTED = {
+    "text": {"ttft_s": "Time to first token", "tpot_s": "Time per token", "model_bytes": "Model size",
+             "peak_bytes": "Peak memory"},
+    "image": {"latency_p95_s": "Latency, p95", "examples_per_s": "Throughput", "model_bytes": "Model size",
+              "peak_bytes": "Peak memory"},
+}
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the page was told, as one hashable value, so that a preview is computed once."""
+
+    model_id: str
+    target_id: str
+    workload_id: str
+    priorities: priorities.Priorities
+    techniques: tuple[str, ...]
+    preset: str
+
+
+def page() -> None:
+    """Draw the page."""
+    state.enter("plan")
+    st.title("Plan a study", anchor=False)
+    wish = _wish()
+    st.header("Preview", anchor=False)
+    if wish is None:
+        st.caption("Choose a model to see what would be tried.")
+        return
+    _preview(wish)
+
+
+def _wish() -> Wish | None:
+    """All inputs, in cards."""
+    left, right = st.columns(2, gap="medium")
+    with left, st.container(border=True, height="stretch"):
+        st.subheader("Model", anchor=False)
+        with common.sentences():
+            model = None
+            model = forms.model()
+    with right, st.container(border=True, height="stretch"):
+        st.subheader("Workload", anchor=False)
+        workload = forms.workload(model.task if model else "text")
+    with st.container(border=True):
+        st.subheader("Target", anchor=False)
+        target = forms.target()
+    left, right = st.columns(2, gap="medium")
+    with left, st.container(border=True, height="stretch"):
+        st.subheader("What matters", anchor=False)
+        weights = forms.weights()
+    with right, st.container(border=True, height="stretch"):
+        st.subheader("Hard limits", anchor=False)
+        limits: list[str] = []
+        with common.sentences():
+            limits = forms.limits(model.task if model else "text")
+    with st.container(border=True):
+        st.subheader("Techniques", anchor=False)
+        techniques = forms.techniques()
+        preset = forms.preset()
+    if model is None:
+        return None
+    asked = priorities.parse([f"{word}={value:g}" for word, value in weights], limits)
+    return Wish(model.id, target.id, workload.id, asked, tuple(techniques), preset)
+
+
+@st.cache_resource(ttl=60, max_entries=16, show_spinner=False)
+def _proposed(wish: Wish) -> tuple[Study, tuple[Plan, ...], tuple[dict[str, str], ...]]:
+    """The study, its plans, and one row of words a plan: refused with its sentence, or predicted."""
+    study, plans = services.plan_study(
+        wish.model_id, wish.target_id, wish.workload_id, wish.priorities, wish.techniques, wish.preset, 0
+    )
+    return study, plans, tuple(_row(plan) for plan in plans)
+
+
+def _row(plan: Plan) -> dict[str, str]:
+    row = {"Plan": plan.title}
+    refusal = plan.refuse() or predict.fit(plan)
+    if refusal is not None:
+        return {**row, "refused": refusal}
+    found = {one.metric: one for one in predict.predict(plan)}
+    for name, label in PREDICTED[plan.case.model.task].items():
+        row[label] = common.reading(found.get(name))
+    origins = sorted({one.origin for one in found.values() if one.origin != "unavailable"})
+    return {**row, "Origin": ", ".join(origins) or "unavailable"}
+
+
+def _preview(wish: Wish) -> None:
+    _, plans, rows = _proposed(wish)
+    able = [row for row in rows if "refused" not in row]
+    refused = [row for row in rows if "refused" in row]
+    counted = f"**{len(able)}** trials would run"
+    counted += f", {len(refused)} refused beforehand." if refused else "."
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(counted)
+        # A new Study each time: the cached one would give two studies the same id.
+        if st.button("Start the study", type="primary", icon=":material/play_arrow:", key="start", disabled=not able):
+            _start(wish)
+    if able:
+        st.caption(
+            "Predicted before anything has run, with the range that the model of the machine allows; the study replaces "
+            "these by measurements."
+        )
+        st.dataframe(
+            pd.DataFrame(able), hide_index=True, alt="Plans with predicted speed and memory",
+            column_config={"Plan": st.column_config.TextColumn(pinned=True, width="medium")}, height="content",
+        )
+    if refused:
+        st.subheader("Refused", anchor=False)
+        for row in refused:
+            st.markdown(f":material/block: **{common.plain(row['Plan'])}**: {common.plain(row['refused'])}")
+
+
+def _start(wish: Wish) -> None:
+    study, plans = services.plan_study(
+        wish.model_id, wish.target_id, wish.workload_id, wish.priorities, wish.techniques, wish.preset, 0
+    )
+    study_id = services.get_services().jobs.submit(study, plans)
+    state.flash("The study has started.")
+    state.go("live", study=study_id)

@@ -1,0 +1,94 @@
+"""Reports: freeze a comparison with a title and a note, read it again, take it away as a file."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from app import reports as exports
+from app import services, state
+from app.views import common, pick
+from core.report import Report
+
+FORMATS = {
+    "html": ("HTML", "text/html", ":material/html:"),
+    "md": ("Markdown", "text/markdown", ":material/markdown:"),
+    "csv": ("CSV", "text/csv", ":material/csv:"),
+    "json": ("JSON", "application/json", ":material/data_object:"),
+}
+PREVIEW = 720
+
+
+def page() -> None:
+    """Draw the page."""
+    state.enter("reports")
+    st.title("Reports", anchor=False)
+    saved = services.get_services().store.reports()
+    wants_new = bool(state.chosen("trials")) and state.chosen("report") is None
+    with st.expander("Save a comparison", icon=":material/save:", expanded=wants_new or not saved):
+        _new()
+    if not saved:
+        st.caption("No report yet. A report keeps the numbers, the environment and your note as they are now: later runs "
+                   "never change it.")
+        return
+    _open(saved)
+
+
+def _new() -> None:
+    picked = pick.trials("reports")
+    if picked is None:
+        return
+    study, trials, baseline_id = picked
+    with st.form("new-report", border=False, enter_to_submit=False):
+        title = st.text_input("Title", key="report-title", max_chars=120, placeholder="What did you decide on?")
+        note = st.text_area("Note", key="report-note", max_chars=4000, placeholder="Why, for whom, what is left open")
+        asked = st.form_submit_button("Save the report", type="primary", icon=":material/save:", key="save-report")
+    if not asked:
+        return
+    if not title.strip():
+        st.error("Give the report a title, so that others find it.", icon=":material/error:")
+        return
+    report = pick.report(study, trials, baseline_id, title.strip(), note.strip())
+    services.get_services().store.save_report(report)
+    state.choose("report", report.id)
+    state.choose("trials", [])
+    state.flash("The report was saved.")
+    st.rerun()
+
+
+def _open(saved: tuple[Report, ...]) -> None:
+    known = {report.id: report for report in saved}
+    wanted = state.chosen("report")
+    if wanted is not None and wanted not in known:
+        st.warning(f"There is no report {common.plain(wanted)} in this store: the newest one is shown.",
+                   icon=":material/search_off:")
+    ids = list(known)
+    report_id = st.selectbox(
+        "Report", ids, key=state.key("report", ids, ids[0]),
+        format_func=lambda one: f"{known[one].title} · {len(known[one].trial_ids)} trials · {common.ago(known[one].created_at)}",
+    )
+    if wanted is not None or report_id != ids[0]:
+        state.keep("report", report_id)
+    report = known[report_id]
+    with st.container(horizontal=True, vertical_alignment="center"):
+        for name, (label, mime, icon) in FORMATS.items():
+            st.download_button(
+                label, _exporter(report, name), f"{file_name(report)}.{name}", mime, icon=icon, on_click="ignore",
+                key=f"download-{name}",
+            )
+    st.iframe(_html(report.id, report.version, report), height=PREVIEW, alt=f"Preview of the report {report.title}")
+
+
+def _exporter(report: Report, name: str):  # type: ignore[no-untyped-def]
+    return lambda: exports.export(report, name)
+
+
+@st.cache_resource(ttl=600, max_entries=8, show_spinner="Drawing the report")
+def _html(report_id: str, version: int, _report: Report) -> str:
+    """A saved version never changes, so its id and version are the whole key."""
+    return exports.export(_report, "html").decode("utf-8")
+
+
+def file_name(report: Report) -> str:
+    """`trimtab-` and the title's letters and digits: safe on any file system."""
+    kept = "-".join("".join(one if one.isascii() and one.isalnum() else " " for one in report.title).lower().split())
+    return f"trimtab-{kept[:60] or report.id}"

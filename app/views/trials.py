@@ -1,0 +1,144 @@
+"""Trials: every stored trial in one table, filtered by the store, a page at a time. The selection goes on to Compare."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from app import services, state
+from app.views import common
+from core.study import TRIAL_STATES
+from core.techniques import TECHNIQUES
+from store.interface import StudySummary, TrialFilter
+
+PAGE_SIZE = 50
+PRESETS = {
+    "overview": ("ttft_s", "tpot_s", "tokens_per_s", "model_bytes", "kl_nats", "accuracy"),
+    "speed": ("ttft_s", "tpot_s", "latency_p95_s", "tokens_per_s", "examples_per_s", "accepted_per_step", "prepare_s"),
+    "size": ("model_bytes", "peak_bytes"),
+    "quality": ("perplexity", "nats_per_byte", "kl_nats", "top1_agreement", "accuracy"),
+    "cost": ("energy_j_per_token", "usd_per_mtok"),
+}
+FILTERS = ("in", "of", "on", "with", "state", "text", "page")
+
+
+def page() -> None:
+    """Draw the page."""
+    state.enter("trials")
+    st.title("Trials", anchor=False)
+    found = common.studies()
+    if not found:
+        common.empty("No trial yet", "Trials appear here as soon as a study has started. Run the first study from "
+                     "Home, or plan your own.", "Plan a study", "plan", ":material/edit_note:")
+        return
+    wanted = _filters(found)
+    store = services.get_services().store
+    total = store.count_trials(wanted)
+    actions = st.container()
+    if total == 0:
+        with st.container(border=True, horizontal_alignment="center"):
+            st.subheader("No trial fits these filters", anchor=False)
+            st.button("Clear the filters", type="primary", icon=":material/filter_alt_off:", key="clear",
+                      on_click=state.forget, args=FILTERS)
+        _actions(actions, list(state.chosen("trials")), 0)
+        return
+    pages = -(-total // PAGE_SIZE)
+    number = min(max(state.chosen("page"), 1), pages)
+    rows = store.trial_rows(wanted, PAGE_SIZE, (number - 1) * PAGE_SIZE)
+    chosen = _table(rows, number, wanted)
+    if pages > 1:
+        with st.container(horizontal_alignment="center"):
+            turned = st.pagination(pages, key=state.key("page", range(1, pages + 1), number))
+            if state.keep("page", turned) != number:
+                st.rerun()
+    _actions(actions, chosen, total)
+
+
+def _filters(found: tuple[StudySummary, ...]) -> TrialFilter:
+    """The filter row; every choice is in the URL."""
+    titles = {"": "All studies", **{one.id: common.summary_title(one) for one in found}}
+    everything = {"": "All"}
+    of = everything | {one.model_id: one.model_id for one in found}
+    on = everything | {one.target_id: one.target_id for one in found}
+    using = everything | {one.name: one.title for one in TECHNIQUES}
+    with st.grid(4, min_column_width=160, gap="small"):
+        text = state.keep("text", st.text_input(
+            "Search", key=state.key("text"), type="search", placeholder="Plan, reason or id", live="400ms"))
+        model_id = _choice("Model", "of", of)
+        target_id = _choice("Target", "on", on)
+        technique = _choice("Technique", "with", using)
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        study_id = _choice("Study", "in", titles)
+        states = st.pills("State", TRIAL_STATES, selection_mode="multi", key=state.key("state", TRIAL_STATES),
+                          format_func=common.word)
+        state.keep("state", states)
+    wanted = TrialFilter(study_id or None, model_id or None, target_id or None, tuple(states), technique or None, text)
+    if state.changed("trials-filter", wanted):
+        state.choose("page", 1)
+    return wanted
+
+
+def _choice(label: str, name: str, titles: dict[str, str]) -> str:
+    ids = list(titles)
+    chosen = st.selectbox(label, ids, key=state.key(name, ids, ""), format_func=lambda one: titles[one])
+    return state.keep(name, chosen)
+
+
+def _table(rows: tuple[dict[str, Any], ...], number: int, wanted: TrialFilter) -> list[str]:
+    """The table; returns the ids chosen on all pages."""
+    presets = list(PRESETS)
+    preset = st.segmented_control("Columns", presets, key=state.key("columns", presets), required=True,
+                                  format_func=str.capitalize, label_visibility="collapsed")
+    state.keep("columns", preset)
+    shown = [name for name in PRESETS[preset] if any(row.get(name) is not None for row in rows)]
+    frame = pd.DataFrame([_row(row, shown) for row in rows])
+    ids = [str(row["id"]) for row in rows]
+    before = state.chosen("trials")
+    event = st.dataframe(
+        frame, hide_index=True, on_select="rerun", selection_mode="multi-row",
+        selection_default={"selection": {"rows": [ids.index(one) for one in before if one in ids]}},
+        key=state.selection_key("trials", number, wanted, preset), alt="Stored trials that fit the filters",
+        column_config={
+            "Plan": st.column_config.TextColumn(pinned=True, width="medium"),
+            "Id": st.column_config.TextColumn(width="small"),
+        },
+        height=min(38 * (len(rows) + 1) + 2, 640),
+    )
+    here = [ids[row] for row in event["selection"]["rows"] if row < len(ids)]
+    chosen = [one for one in before if one not in ids] + here
+    state.keep("trials", chosen)
+    return chosen
+
+
+def _row(row: dict[str, Any], shown: list[str]) -> dict[str, Any]:
+    numbers = {common.column(name): common.scaled(name, row.get(name)) for name in shown}
+    return {
+        "Plan": row["title"], "State": common.word(row["state"]), "Model": row["model_id"], "Target": row["target_id"],
+        **numbers, "Workload": row["workload_id"], "When": common.ago(row["created_at"]), "Reason": row["reason"],
+        "Id": row["id"],
+    }
+
+
+def _actions(place: st.delta_generator.DeltaGenerator, chosen: list[str], total: int) -> None:
+    """What can be done with the selection, above the table."""
+    with place.container(horizontal=True, vertical_alignment="center"):
+        counted = f"**{total:,}** trial{'s' if total != 1 else ''}"
+        st.markdown(f"{counted}, **{len(chosen)}** selected" if chosen else f"{counted}. Tick rows to compare them.",
+                    width="stretch")
+        if chosen:
+            st.button("Clear selection", icon=":material/close:", key="unselect", type="tertiary", on_click=_unselect)
+            if len(chosen) == 1 and st.button("Details", icon=":material/science:", key="details"):
+                state.go("trial", trial=chosen[0])
+        if st.button(f"Compare {len(chosen) or ''}".strip(), type="primary", icon=":material/compare_arrows:",
+                     key="to-compare", disabled=len(chosen) < 2):
+            state.go("compare", trials=chosen)
+        if st.button("Trade-offs", icon=":material/scatter_plot:", key="to-tradeoffs", disabled=not chosen):
+            state.go("tradeoffs", trials=chosen)
+
+
+def _unselect() -> None:
+    state.forget("trials")
+    state.forget_selections("trials")
+

@@ -1,0 +1,103 @@
+"""Stores for pages: empty, or filled through the same events that a real study writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from app import services
+from core.events import Event, event, kernels_ran, measured, study_created, trial_queued
+from core.plan import Plan
+from core.study import ENDED, Study
+from store import open_store
+from store.interface import Store
+
+
+def events_of(study: Study) -> list[Event]:
+    """The journal that `study` would have written."""
+    found = [study_created(study)]
+    for trial in study.trials:
+        found.append(trial_queued(replace(trial, state="queued", measurements=(), kernels=(), notes=())))
+    environments = {one.environment for trial in study.trials for one in trial.measurements if one.environment}
+    found += [
+        event("environment", study.id, environment=one, facts={"cpu": "Test CPU", "cores": 2, "torch": "2.13"})
+        for one in sorted(environments)
+    ]
+    for trial in study.trials:
+        if trial.state == "queued":
+            continue
+        if trial.state != "refused":
+            found.append(event("trial-started", study.id, trial.id, attempt=1, pid=1))
+            found += [event("note", study.id, trial.id, attempt=1, text=note) for note in trial.notes]
+            found += [measured(study.id, trial.id, 1, one) for one in trial.measurements]
+            found.append(kernels_ran(study.id, trial.id, 1, trial.kernels))
+        if trial.state == "running":
+            found.append(event("progress", study.id, trial.id, attempt=1, stage="timing", share=0.4))
+        if trial.state in ENDED:
+            attempt = 0 if trial.state == "refused" else 1
+            found.append(
+                event("trial-ended", study.id, trial.id, attempt=attempt, state=trial.state, reason=trial.reason)
+            )
+    found.append(event("study-state", study.id, state=study.state, reason=study.reason))
+    return found
+
+
+@dataclass
+class Jobs:
+    """Stands in for the supervisor: remembers what it was asked, starts nothing."""
+
+    store: Store
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    active: tuple[str, ...] = ()
+
+    def submit(self, study: Study, plans: tuple[Plan, ...]) -> str:
+        self.asked.append(("submit", study.id))
+        self.store.ingest([study_created(study), event("study-state", study.id, state="queued", reason="")])
+        return study.id
+
+    def cancel(self, study_id: str) -> None:
+        self.asked.append(("cancel", study_id))
+
+    def pause(self, study_id: str) -> None:
+        self.asked.append(("pause", study_id))
+
+    def resume(self, study_id: str) -> None:
+        self.asked.append(("resume", study_id))
+
+    def running(self) -> tuple[str, ...]:
+        return self.active
+
+    def eta_s(self, study_id: str) -> float | None:
+        return 42.0
+
+    def log_tail(self, study_id: str, lines: int = 40) -> list[str]:
+        return ["10:00:00 baseline: started", "10:00:09 baseline: done"]
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[services.Services]:
+    """Services over an empty store in memory, handed to every page."""
+    store = open_store("memory:")
+    found = services.Services(store, Jobs(store), tmp_path)  # type: ignore[arg-type]
+    monkeypatch.setattr(services, "get_services", lambda: found)
+    yield found
+    store.close()
+
+
+@pytest.fixture
+def fill(opened: services.Services) -> Callable[[Study], None]:
+    """Put a study into the opened store."""
+    return lambda study: opened.store.ingest(events_of(study)) and None
+
+
+@pytest.fixture
+def filled(fill: Callable[[Study], None], opened: services.Services, synthetic_study: Study) -> services.Services:
+    """Services over a store that holds the synthetic study."""
+    fill(synthetic_study)
+    return opened

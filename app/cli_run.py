@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from app.jobs import CANCEL
-from app.services import Services, open_services, plan_study
+from app.services import Services, open_services, plan_study, studies_folder
 from core import format as formats
 from core.catalogue import models
 from core.documents import study_document
@@ -21,7 +21,6 @@ from core.events import Event
 from core.priorities import parse as parse_priorities
 from core.recommend import recommend
 from core.study import Study
-from store import store_path
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -64,9 +63,8 @@ def cancel(parsed: argparse.Namespace) -> int:
     try:
         services = open_services(parsed.store)
     except StoreError:
-        path = store_path(parsed.store)
-        folder = Path(f"{path}.studies") / parsed.study
-        if path is None or Path(parsed.study).name != parsed.study or not folder.is_dir():
+        folder = studies_folder(parsed.store) / parsed.study
+        if Path(parsed.study).name != parsed.study or not folder.is_dir():
             raise
         (folder / CANCEL).touch()
         print(f"asked the process that holds the store to cancel {parsed.study}")

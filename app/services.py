@@ -38,17 +38,22 @@ class Services:
 def open_services(url: str | None = None, listener: Listener | None = None) -> Services:
     """Open the store (StoreError when another process holds it) and start a supervisor beside it."""
     store = open_store(url)
-    folder = studies_folder(store)
+    folder = studies_folder(url)
     folder.mkdir(parents=True, exist_ok=True)
     return Services(store, Supervisor(store, folder, listener), folder)
 
 
-def studies_folder(store: Store) -> Path:
-    """Where studies keep their journals: beside the store's file, or in a temporary folder without one."""
-    path = getattr(store, "path", None)
-    if path is None:
+def studies_folder(url: str | None) -> Path:
+    """Where the studies of a store keep their journals: beside its file, in the user's data folder for a server, or in
+    a temporary folder for `memory:`."""
+    from store.engine import default_path, locate
+
+    if (url or os.environ.get("TRIMTAB_STORE")) == "memory:":
         return Path(tempfile.mkdtemp(prefix="trimtab-"))
-    return Path(f"{path}.studies")
+    place = locate(url)
+    if isinstance(place, Path):
+        return place.with_name(place.name + ".studies")
+    return default_path().parent / f"{place.host or 'server'}-{place.database or 'default'}.studies"
 
 
 def get_services() -> Services:

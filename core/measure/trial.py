@@ -99,7 +99,7 @@ def _requests(deployment: Deployment, count: int, length: int, seed: int) -> Any
 
 def start_id(deployment: Deployment) -> int | None:
     """The id that begins a document, when the model has one."""
-    identifier = getattr(getattr(deployment.engine, "config", None), "bos_id", None)
+    identifier = getattr(getattr(deployment.engine, "config", None), "bos_token_id", None)
     return identifier if isinstance(identifier, int) else None
 
 

@@ -109,10 +109,7 @@ class Decoder:
                 )
             )
         embedding = get("model.embed_tokens.weight").contiguous()
-        if config.tied_embeddings:
-            head = Linear(embedding, None, dtype, (config.vocab_size, config.hidden_size))
-        else:
-            head = stack("", ("lm_head",))
+        head = Linear(embedding) if config.tied_embeddings else stack("", ("lm_head",))
         return cls(config, embedding, layers, get("model.norm.weight"), head)
 
     @property
@@ -185,7 +182,8 @@ class Decoder:
     def export_tensors(self) -> dict[str, Tensor]:
         """All weights in Hugging Face names and the engine's dtype, quantized ones unpacked.
 
-        A head that no longer equals the embedding is written out as lm_head.weight.
+        A head that a technique took apart from the embedding is written out as lm_head.weight; its
+        config then needs tied_embeddings False.
         """
         return names.export(self)
 

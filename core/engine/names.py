@@ -51,8 +51,22 @@ def expected(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
 
 def check(config: DecoderConfig, shapes: Mapping[str, tuple[int, ...]], file: str = "") -> None:
     """Raise BadInput naming the first missing, unexpected or wrongly shaped tensor."""
-    where = f"{file}: " if file else ""
     wanted = expected(config)
+    # A tied head may be stored twice, and exporters wrote tables that follow from the config.
+    spare = {name for name in shapes if name not in wanted and name.endswith(IGNORED)}
+    if config.tied_embeddings:
+        spare.add("lm_head.weight")
+        wanted_head = wanted["model.embed_tokens.weight"]
+        if tuple(shapes.get("lm_head.weight", wanted_head)) != wanted_head:
+            wanted["lm_head.weight"] = wanted_head
+    compare(wanted, {n: s for n, s in shapes.items() if n in wanted or n not in spare}, file)
+
+
+def compare(
+    wanted: Mapping[str, tuple[int, ...]], shapes: Mapping[str, tuple[int, ...]], file: str = ""
+) -> None:
+    """Raise BadInput at the first difference between the tensors wanted and those there."""
+    where = f"{file}: " if file else ""
     for name, shape in wanted.items():
         if name not in shapes:
             raise BadInput(
@@ -64,10 +78,10 @@ def check(config: DecoderConfig, shapes: Mapping[str, tuple[int, ...]], file: st
                 f"config.json asks for {list(shape)}."
             )
     for name in shapes:
-        known = name in wanted or name.endswith(IGNORED)
-        # A tied head may be stored a second time.
-        if not known and not (config.tied_embeddings and name == "lm_head.weight"):
-            raise BadInput(f"{where}the tensor {name} is not part of the model in config.json.")
+        if name not in wanted:
+            raise BadInput(
+                f"{where}the tensor {name[:200]} is not part of the model in config.json."
+            )
 
 
 def export(decoder: Decoder) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ No cache, no kernels of ours. It computes in the dtype of its parameters, float3
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +41,9 @@ class TrainableDecoder(nn.Module):
     @classmethod
     def from_decoder(cls, decoder: Decoder) -> TrainableDecoder:
         """Start from a decoder's weights; quantized matrices start from their rounded values."""
-        return cls(decoder.config, decoder.export_tensors())
+        tensors = decoder.export_tensors()
+        tied = "lm_head.weight" not in tensors
+        return cls(replace(decoder.config, tied_embeddings=tied), tensors)
 
     def to_decoder(self, dtype: str = "bf16", device: str = "cpu") -> Decoder:
         """The lean engine with these weights, rounded to `dtype`."""
@@ -113,7 +116,7 @@ class TrainableDecoder(nn.Module):
 
     def _linear(self, x: Tensor, name: str) -> Tensor:
         key = _key(f"{name}.bias")
-        bias = self.weights[key] if key in self.weights else None
+        bias = self.weights.get(key, None)
         return linear(x, self._get(f"{name}.weight"), bias)
 
     def _norm(self, x: Tensor, name: str) -> Tensor:

@@ -1,0 +1,196 @@
+"""Owns turning a checked folder, a hub id or a shape into an engine. Files are judged by preflight.
+
+torch, safetensors and the hub's client are imported when something is loaded, not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.engine.config import FAMILIES, DecoderConfig, from_hf
+from core.errors import BadInput
+from core.loading import tokenizer as tokenizer_file
+from core.loading.preflight import CheckedFolder, check_folder
+from core.loading.tables import CLASSIFIERS, check_memory
+from core.model import Model
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from core.engine.decoder import Decoder
+
+SHAPE = "shape:"
+SHAPE_SEED = 0
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+
+
+def load_engine(model: Model | str | Path, device: str = "cpu", dtype: str | None = None) -> Any:
+    """The engine of a model: TextEngine or ImageEngine (core.engine.interface).
+
+    `model` is a Model, its id (bundled, folder, hub, `shape:`) or a folder. `dtype` is fp32, bf16
+    or fp16; by default bf16 for text and fp32 for images. Raises BadInput with one sentence.
+    """
+    name = model.id if isinstance(model, Model) else str(model)
+    if name.startswith(SHAPE):
+        return random_engine(shape_config(name), dtype or "bf16", SHAPE_SEED, device)
+    return load_folder(find_folder(name), dtype, device)[0]
+
+
+def load_tokenizer(model: Model | str | Path) -> Any:
+    """The `tokenizers.Tokenizer` of a model; BadInput when it has none."""
+    name = model.id if isinstance(model, Model) else str(model)
+    if name.startswith(SHAPE):
+        raise BadInput(f"{name} has random weights and no tokenizer; choose a real model for text.")
+    found = check_folder(find_folder(name), need_tokenizer=True)
+    assert found.tokenizer_file is not None
+    return tokenizer_file.load(found.tokenizer_file)
+
+
+def load_folder(
+    path: Path | str, dtype: str | None = None, device: str = "cpu"
+) -> tuple[Any, Any | None]:
+    """(engine, tokenizer or None) of a local folder in Hugging Face format, checked first."""
+    found = check_folder(path)
+    if dtype is not None and dtype not in BYTES:
+        raise BadInput(f"dtype {dtype!r} is not one of {', '.join(BYTES)}.")
+    text = None if found.tokenizer_file is None else tokenizer_file.load(found.tokenizer_file)
+    if found.family in CLASSIFIERS:
+        from core.engine.classifier import classifier_from_tensors
+
+        tensors = _read(found, dtype or "fp32")
+        return classifier_from_tensors(found.config, tensors, _torch_dtype(dtype or "fp32")), None
+    if found.family in FAMILIES:
+        from core.engine.decoder import Decoder
+
+        config = from_hf(found.config)
+        tensors = _read(found, dtype or "bf16")
+        _check_tied(config, tensors)
+        return Decoder.from_tensors(config, tensors, dtype or "bf16", device), text
+    from core.engine.fallback import TransformersEngine
+
+    _read(found, dtype or "bf16")
+    return TransformersEngine.from_folder(found.path, dtype or "bf16", device), text
+
+
+def random_engine(
+    config: DecoderConfig, dtype: str = "bf16", seed: int = SHAPE_SEED, device: str = "cpu"
+) -> Decoder:
+    """A decoder with normal weights, std 0.02: for speed and memory, never for quality."""
+    import torch
+
+    from core.engine import names
+    from core.engine.decoder import Decoder
+
+    wanted = names.expected(config)
+    total = sum(_product(shape) for shape in wanted.values()) * BYTES[dtype]
+    check_memory("random weights", total)
+    generator = torch.Generator().manual_seed(seed)
+    tensors: dict[str, Tensor] = {}
+    for name, shape in wanted.items():
+        if len(shape) == 1:
+            fill = torch.zeros if name.endswith(".bias") else torch.ones
+            tensors[name] = fill(shape, dtype=_torch_dtype(dtype))
+        else:
+            tensor = torch.empty(shape, dtype=_torch_dtype(dtype))
+            tensors[name] = tensor.normal_(0, 0.02, generator=generator)
+    return Decoder.from_tensors(config, tensors, dtype, device)
+
+
+def shape_config(name: str) -> DecoderConfig:
+    """The decoder behind `shape:NAME`; BadInput lists the shapes there are."""
+    from core.catalogue.models import shapes
+
+    key = name.removeprefix(SHAPE)
+    if key not in shapes():
+        raise BadInput(f"unknown shape {key!r}; known shapes: {', '.join(shapes())}.")
+    return from_hf(shapes()[key]["config"])
+
+
+def find_folder(name: str) -> Path:
+    """The folder of a bundled id, a local path or a hub id (downloaded when it is not yet here)."""
+    from core.catalogue.models import folder_of
+
+    folder = folder_of(name)
+    if folder is not None:
+        return folder
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise BadInput(f"there is no folder and no bundled model {name!r}.")
+    return hub_folder(name)
+
+
+def hub_folder(model_id: str, revision: str | None = None) -> Path:
+    """Fetch config, tokenizer and safetensors of a hub repository into the client's cache.
+
+    Raises BadInput when there is no such repository or the hub cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(
+            model_id,
+            revision=revision,
+            allow_patterns=["*.safetensors", "*.json"],
+            ignore_patterns=["*/*"],
+            etag_timeout=5,
+        )
+    except Exception as error:  # The client raises its HTTP library's errors, its own and OSError.
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
+        raise BadInput(
+            f"the model {model_id!r} could not be fetched from the hub "
+            f"({type(error).__name__}: {reason}); check the id and the connection, "
+            "or give a local folder."
+        ) from None
+    return Path(folder)
+
+
+def _read(found: CheckedFolder, dtype: str) -> dict[str, Tensor]:
+    """Every tensor, refusing one with a value that is not finite, or not in `dtype`."""
+    import torch
+
+    tensors = {}
+    for name, file, tensor in _stored(found):
+        if not bool(torch.isfinite(tensor.to(_torch_dtype(dtype))).all()):
+            raise BadInput(
+                f"{file}: the tensor {name} holds values that are not finite in {dtype}."
+            )
+        tensors[name] = tensor
+    return tensors
+
+
+def _stored(found: CheckedFolder) -> Iterator[tuple[str, str, Tensor]]:
+    from safetensors import SafetensorError, safe_open
+
+    for path in found.weight_files:
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 - the handle is no mapping
+                    yield name, path.name, file.get_tensor(name)
+        except SafetensorError as error:
+            raise BadInput(f"{path.name} cannot be read: {error}.") from None
+
+
+def _check_tied(config: DecoderConfig, tensors: dict[str, Tensor]) -> None:
+    head = tensors.get("lm_head.weight")
+    if config.tied_embeddings and head is not None:
+        import torch
+
+        if not torch.equal(head, tensors["model.embed_tokens.weight"]):
+            raise BadInput(
+                "config.json: tie_word_embeddings is true, but lm_head.weight differs from "
+                "model.embed_tokens.weight; set it to false."
+            )
+
+
+def _torch_dtype(dtype: str) -> Any:
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    total = 1
+    for size in shape:
+        total *= size
+    return total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import types
 import typing
@@ -59,12 +60,18 @@ def from_data(data: Any) -> Any:
     unknown = set(data) - known - {"type"}
     if unknown:
         raise BadInput(f"stored {name} has unknown fields: {', '.join(sorted(unknown))}")
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     values = {key: _narrow(from_data(item), hints[key]) for key, item in data.items() if key != "type"}
     try:
         return kind(**values)
     except TypeError as error:
         raise BadInput(f"stored {name} is incomplete: {error}") from None
+
+
+# Reading the annotations takes ten times as long as all the rest of from_data.
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def _narrow(value: Any, hint: Any) -> Any:

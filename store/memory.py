@@ -9,15 +9,14 @@ import threading
 from collections.abc import Iterable
 from typing import Any
 
-from core import codec
 from core.errors import StoreError
 from core.events import Event
 from core.report import Report
 from core.study import Study, Trial
 from store import assemble
-from store.clean import clean_data
+from store.clean import clean
 from store.interface import Progress, StudySummary, TrialFilter
-from store.rows import Row, Rows, by_id, rows_of
+from store.rows import Row, Rows, by_id, cleaned, report_row, rows_of
 
 
 class MemoryStore:
@@ -43,36 +42,36 @@ class MemoryStore:
         """See store.interface.Store."""
         with self._lock:
             firsts = assemble.first_of_each(self._table("studies"), "study_id")
-            newest = list(reversed(firsts.values()))[:limit]
+            newest = list(reversed(firsts.values()))[: max(0, limit)]
             return tuple(self._summary(study) for study in newest)
 
     def study(self, study_id: str) -> Study | None:
         """See store.interface.Store."""
         with self._lock:
-            found = self._where("study_id", study_id)
+            found = self._where("study_id", clean(study_id))
             return assemble.study_of(found) if found.get("studies") else None
 
     def trial(self, trial_id: str) -> Trial | None:
         """See store.interface.Store."""
         with self._lock:
-            return next(iter(assemble.trials_of(self._where("trial_id", trial_id))), None)
+            return next(iter(assemble.trials_of(self._where("trial_id", clean(trial_id)))), None)
 
     def trial_rows(
         self, wanted: TrialFilter, limit: int = 200, offset: int = 0
     ) -> tuple[dict[str, Any], ...]:
         """See store.interface.Store."""
         with self._lock:
-            return tuple(self._wanted(wanted)[offset : offset + limit])
+            return tuple(self._wanted(cleaned(wanted))[max(0, offset) :][: max(0, limit)])
 
     def count_trials(self, wanted: TrialFilter) -> int:
         """See store.interface.Store."""
         with self._lock:
-            return len(self._wanted(wanted))
+            return len(self._wanted(cleaned(wanted)))
 
     def progress(self, study_id: str) -> tuple[Progress, ...]:
         """See store.interface.Store."""
         with self._lock:
-            found = self._where("study_id", study_id)
+            found = self._where("study_id", clean(study_id))
             newest: dict[str, Row] = {}
             for row in sorted(found.get("progress", ()), key=lambda row: row["event_id"]):
                 state = self._state(row["trial_id"])
@@ -87,14 +86,13 @@ class MemoryStore:
     def environment(self, environment_id: str) -> dict[str, Any] | None:
         """See store.interface.Store."""
         with self._lock:
-            found = assemble.first_of_each(self._table("environments"), "environment_id").get(
-                environment_id
-            )
+            known = assemble.first_of_each(self._table("environments"), "environment_id")
+            found = known.get(clean(environment_id))
             return None if found is None else dict(json.loads(found["facts"]))
 
     def save_report(self, report: Report) -> None:
         """See store.interface.Store."""
-        kept = codec.from_data(clean_data(codec.to_data(report)))
+        kept = assemble.report_of(report_row(report))
         with self._lock:
             if any((one.id, one.version) == (kept.id, kept.version) for one in self._reports):
                 raise StoreError(assemble.report_exists(report))
@@ -116,7 +114,7 @@ class MemoryStore:
             found = [
                 one
                 for one in self._reports
-                if one.id == report_id and version in (None, one.version)
+                if one.id == clean(report_id) and version in (None, one.version)
             ]
             return max(found, key=lambda one: one.version, default=None)
 
@@ -176,5 +174,5 @@ def _matches(wanted: TrialFilter, trial: Row, state: Row) -> bool:
         )
         and (not wanted.states or state["state"] in wanted.states)
         and (wanted.technique is None or f",{wanted.technique}," in trial["techniques"])
-        and wanted.text.casefold() in trial["searchable"]
+        and wanted.text in trial["searchable"]
     )

@@ -171,7 +171,7 @@ def _filtered(wanted: TrialFilter) -> Select[Any]:
     if wanted.technique is not None:
         query = query.where(trial.c.techniques.contains(f",{wanted.technique},", autoescape=True))
     if wanted.text:
-        query = query.where(trial.c.searchable.contains(wanted.text.casefold(), autoescape=True))
+        query = query.where(trial.c.searchable.contains(wanted.text, autoescape=True))
     return query
 
 

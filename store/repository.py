@@ -14,15 +14,14 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine, exc
 from sqlalchemy.engine import URL
 
-from core import codec
 from core.errors import StoreError
 from core.events import Event
 from core.report import Report
 from core.study import Study, Trial
 from store import assemble, bulk, engine, queries, tables
-from store.clean import clean_data
+from store.clean import clean
 from store.interface import Progress, StudySummary, TrialFilter
-from store.rows import Row, by_id, rows_of
+from store.rows import by_id, cleaned, report_row, rows_of
 
 _TRIES = 12
 Result = TypeVar("Result")
@@ -57,18 +56,18 @@ class SqlStore:
     def studies(self, limit: int = 100) -> tuple[StudySummary, ...]:
         """See store.interface.Store."""
         with self._read() as connection:
-            return queries.summaries(connection, limit)
+            return queries.summaries(connection, max(0, limit))
 
     def study(self, study_id: str) -> Study | None:
         """See store.interface.Store."""
         with self._read() as connection:
-            found = queries.study_rows(connection, study_id)
+            found = queries.study_rows(connection, clean(study_id))
         return assemble.study_of(found) if found["studies"] else None
 
     def trial(self, trial_id: str) -> Trial | None:
         """See store.interface.Store."""
         with self._read() as connection:
-            found = queries.trial_parts(connection, trial_id)
+            found = queries.trial_parts(connection, clean(trial_id))
         return next(iter(assemble.trials_of(found)), None)
 
     def trial_rows(
@@ -76,38 +75,30 @@ class SqlStore:
     ) -> tuple[dict[str, Any], ...]:
         """See store.interface.Store."""
         with self._read() as connection:
-            return queries.trial_table(connection, wanted, limit, offset)
+            return queries.trial_table(connection, cleaned(wanted), max(0, limit), max(0, offset))
 
     def count_trials(self, wanted: TrialFilter) -> int:
         """See store.interface.Store."""
         with self._read() as connection:
-            return queries.count(connection, wanted)
+            return queries.count(connection, cleaned(wanted))
 
     def progress(self, study_id: str) -> tuple[Progress, ...]:
         """See store.interface.Store."""
         with self._read() as connection:
-            return queries.progress(connection, study_id)
+            return queries.progress(connection, clean(study_id))
 
     def environment(self, environment_id: str) -> dict[str, Any] | None:
         """See store.interface.Store."""
         with self._read() as connection:
-            found = queries.environment(connection, environment_id)
+            found = queries.environment(connection, clean(environment_id))
         return None if found is None else dict(json.loads(found["facts"]))
 
     def save_report(self, report: Report) -> None:
         """See store.interface.Store."""
-        kept: Report = codec.from_data(clean_data(codec.to_data(report)))
-        row: Row = {
-            "report_id": kept.id,
-            "version": kept.version,
-            "title": kept.title,
-            "study_id": kept.study.id,
-            "created_at": kept.created_at,
-            "document": codec.dumps(kept),
-        }
+        row = report_row(report)
 
         def write(connection: Connection) -> None:
-            if queries.reports(connection, kept.id, kept.version):
+            if queries.reports(connection, row["report_id"], row["version"]):
                 raise StoreError(assemble.report_exists(report))
             bulk.append(connection, tables.reports, [row])
 
@@ -122,7 +113,7 @@ class SqlStore:
     def report(self, report_id: str, version: int | None = None) -> Report | None:
         """See store.interface.Store."""
         with self._read() as connection:
-            rows = queries.reports(connection, report_id, version)
+            rows = queries.reports(connection, clean(report_id), version)
         return assemble.report_of(rows[0]) if rows else None
 
     def close(self) -> None:

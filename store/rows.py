@@ -15,8 +15,10 @@ from core import codec
 from core.errors import BadInput, StoreError
 from core.events import KINDS, Event
 from core.measurement import Measurement
+from core.report import Report
 from core.study import ENDED, STUDY_STATES, TRIAL_STATES, KernelCalls, Study, Trial
 from store.clean import clean, clean_data, finite, moment, whole
+from store.interface import TrialFilter
 
 Row = dict[str, Any]
 Rows = dict[str, list[Row]]
@@ -50,6 +52,28 @@ def by_id(events: Iterable[Event]) -> dict[str, Event]:
         except TypeError as error:
             raise StoreError(_damage(event, error)) from None
     return found
+
+
+def cleaned(wanted: TrialFilter) -> TrialFilter:
+    """A filter whose texts are as the rows have them; the text is case folded."""
+    given = {key: clean_data(value) for key, value in vars(wanted).items()}
+    return TrialFilter(**given | {"text": given["text"].casefold()})
+
+
+def report_row(report: Report) -> Row:
+    """The row of a report version; StoreError when it cannot be kept."""
+    try:
+        kept = codec.from_data(clean_data(codec.to_data(report)))
+        return {
+            "report_id": kept.id,
+            "version": whole(kept.version),
+            "title": kept.title,
+            "study_id": kept.study.id,
+            "created_at": kept.created_at,
+            "document": codec.dumps(kept),
+        }
+    except (BadInput, TypeError, ValueError, RecursionError) as error:
+        raise StoreError(f"report {report.id} cannot be kept: {error}") from None
 
 
 @dataclass(frozen=True)

@@ -155,28 +155,28 @@ def line(row: dict[str, object]) -> str:
     )
 
 
-def print_bench(op: str | None = None, as_json: bool = False) -> None:
-    """Run and print: a table line by line as it comes, or one JSON document."""
-    if as_json:
-        print(json.dumps({"rows": run_bench(op)}, indent=1))
-        return
-    for row in rows_of_bench(op):
-        print(line(row), flush=True)
+def main(op: str | None = None, as_json: bool = False) -> int:
+    """Run and print: a table line by line as it comes, or one JSON document.
 
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; 2 on bad input with one sentence on stderr."""
-    parser = argparse.ArgumentParser(prog="python -m kernels.bench", description="Time kernels.")
-    parser.add_argument("--op", help="only this operation")
-    parser.add_argument("--json", action="store_true", help="one JSON document")
-    options = parser.parse_args(arguments)
+    Returns 0; 1 when a kernel failed its check; 2, with a sentence on stderr, for an unknown `op`.
+    """
+    rows = []
     try:
-        print_bench(options.op, options.json)
+        for row in rows_of_bench(op):
+            rows.append(row)
+            if not as_json:
+                print(line(row), flush=True)
     except (ValueError, registry.KernelUnavailable) as error:
         print(error, file=sys.stderr)
         return 2
-    return 0
+    if as_json:
+        print(json.dumps({"rows": rows}, indent=1))
+    return 1 if any(row["refused"] for row in rows) else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    parser = argparse.ArgumentParser(prog="python -m kernels.bench", description="Time kernels.")
+    parser.add_argument("--op", help="only this operation")
+    parser.add_argument("--json", action="store_true", help="one JSON document")
+    options = parser.parse_args()
+    sys.exit(main(options.op, options.json))

@@ -91,10 +91,10 @@ def linear(x: torch.Tensor, packed: PackedW4, bias: torch.Tensor | None = None) 
         raise ValueError(f"bias must be [{packed.n}], not {list(bias.shape)}.")
     if x.device != packed.packed.device:
         raise ValueError(f"x is on {x.device}, the packed weight on {packed.packed.device}.")
-    shape = (*x.shape[:-1], packed.n)
     if x.numel() == 0:
-        return x.new_zeros(shape)
-    rows = x.detach().reshape(-1, packed.k)
+        return x.new_zeros((*x.shape[:-1], packed.n))
+    rows = x.detach() if x.requires_grad else x
+    rows = rows if rows.dim() == 2 else rows.reshape(-1, packed.k)
     module = _module(packed.kernel)
     if packed.kernel == "torch-int4pack":
         padding = packed.packed.shape[1] * 2 - packed.k
@@ -105,7 +105,7 @@ def linear(x: torch.Tensor, packed: PackedW4, bias: torch.Tensor | None = None) 
         y = y[:, : packed.n]
     if bias is not None:
         y = y + bias
-    return y.reshape(shape)
+    return y if x.dim() == 2 else y.reshape(*x.shape[:-1], packed.n)
 
 
 _modules: dict[str, ModuleType] = {}

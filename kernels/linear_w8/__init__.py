@@ -12,6 +12,7 @@ from torch.nn.functional import pad
 
 from kernels import registry
 from kernels.calls import count
+from kernels.linear_w8.cpu import K_MULTIPLE, matmul
 
 OP = "linear_w8"
 FORMATS = (torch.bfloat16, torch.float32, torch.float16)
@@ -56,8 +57,6 @@ def pack(
     if not weight.is_floating_point() or dtype not in FORMATS:
         raise ValueError(f"weight is {weight.dtype}, dtype {dtype}; linear_w8 takes floats.")
     chosen = registry.select(OP, weight.device, "int8", kernel).name
-    from kernels.linear_w8.cpu import K_MULTIPLE
-
     exact = weight.detach().float()
     largest = exact.abs().amax(dim=1)
     if not bool(torch.isfinite(largest).all()):
@@ -82,13 +81,12 @@ def linear(x: torch.Tensor, packed: PackedW8, bias: torch.Tensor | None = None) 
         raise ValueError(f"x is on {x.device}, the packed weight on {packed.codes.device}.")
     if x.numel() == 0:
         return x.new_zeros((*x.shape[:-1], packed.n))
-    from kernels.linear_w8.cpu import matmul
-
-    rows = x.detach().reshape(-1, packed.k)
+    rows = x.detach() if x.requires_grad else x
+    rows = rows if rows.dim() == 2 else rows.reshape(-1, packed.k)
     padding = packed.codes.shape[1] - packed.k
     rows = pad(rows, (0, padding)) if padding else rows.contiguous()
     count(OP, packed.kernel)
     y = matmul(rows, packed.codes, packed.scale)
     if bias is not None:
         y += bias
-    return y.view(*x.shape[:-1], packed.n)
+    return y if x.dim() == 2 else y.view(*x.shape[:-1], packed.n)

@@ -75,12 +75,21 @@ def store(calibration: Calibration) -> Path:
     return path
 
 
+def ensure() -> Calibration:
+    """The calibration of this environment; measured with torch, in seconds, when none is kept."""
+    found = stored(environment()[0])
+    if found is None:
+        found = calibrate()
+        store(found)
+    return found
+
+
 def _path(environment_id: str) -> Path:
     return folder() / f"calibration-{environment_id}.json"
 
 
 def calibrate(seconds: float = 6.0, device: str | None = None) -> Calibration:
-    """Measure copy bandwidth and matmul peaks in this process, sharing about `seconds` among them.
+    """Measure copy bandwidth and matmul peaks in this process, in about `seconds` for all.
 
     The copy moves 128 MiB (512 MiB on a GPU), more than any cache here holds. Each rate is the best
     of its repetitions: a limit is asked for, not a typical value. A format that torch cannot

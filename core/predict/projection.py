@@ -1,0 +1,185 @@
+"""What a trial measured here would measure on another target: a roofline at the share reached here.
+
+The share of this machine's (calibrated) limits that the trial reached is carried over:
+
+    share = ideal(here) / measured here;  there = roofline(target's limits x share)
+
+which is measured x ratio of the two rooflines, plus the target's own overhead of a pass. Programs
+do not reach the same share everywhere: TRANSFER says by which factor it may differ. The interval is
+the measurement's own, times that factor, and never faster than the target's best rates allow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from core.catalogue import targets
+from core.measurement import Measurement, unavailable
+from core.metrics import metric
+from core.plan import Case, Plan
+from core.predict.effects import effects
+from core.predict.estimate import TIMES, cost, energy, predict
+from core.predict.limits import Limits, Rates, limits
+from core.predict.roofline import Span, decoder_times
+from core.predict.work import decoder_work
+from core.study import Trial
+from core.target import Target
+
+# By which factor the reached share of the limit may differ between like and unlike devices.
+TRANSFER = {"same": 2.0, "other": 4.0}
+# Facts of the artefact, whichever device runs it.
+CARRIED = (
+    "model_bytes",
+    "perplexity",
+    "nats_per_byte",
+    "kl_nats",
+    "top1_agreement",
+    "accuracy",
+    "accepted_per_step",
+)
+
+
+def project(trial: Trial, target: Target) -> tuple[Measurement, ...]:
+    """The trial's measurements as they would be on `target`, in the order of the trial.
+
+    Quality, model size and acceptance are facts of the artefact and stay `measured`; times, peak
+    memory, energy and cost become `projected` with bounds (a classifier's by the roofline alone:
+    its calls, not its work, take the time). Without known limits of this machine the times are
+    projected from the target's limits alone. On a microcontroller the artefact is another one (8
+    bit), so its quality is unavailable.
+    """
+    plan = Plan(replace(trial.plan.case, target=target), trial.plan.techniques, trial.plan.seed)
+    if target.kind == "mcu":
+        return _sensor(trial, plan)
+    expected = {one.metric: one for one in predict(plan)}
+    if plan.case.model.task == "image":
+        return _merged(trial, {}, expected)
+    spans, how = _times(trial, plan)
+    times = {name: _projected(name, span, how) for name, span in spans.items()}
+    if "tokens_per_s" in spans:
+        times["energy_j_per_token"] = energy(plan, spans, effects(plan).batch)
+        times["usd_per_mtok"] = cost(plan, spans)
+    return _merged(trial, times, expected)
+
+
+def _merged(
+    trial: Trial, times: dict[str, Measurement], expected: dict[str, Measurement]
+) -> tuple[Measurement, ...]:
+    """Carried facts, projected times, and what the roofline alone expects for the rest."""
+    found = []
+    for one in trial.measurements:
+        if one.metric in CARRIED:
+            found.append(_carried(one))
+        elif one.metric == "prepare_s":
+            found.append(_note(one, "the techniques are applied on the machine that measured it"))
+        elif one.metric in times:
+            found.append(times.pop(one.metric))
+        elif one.metric in expected:
+            found.append(expected[one.metric])
+        else:
+            why = f"measured on {one.environment or 'this machine'}; there is no way to project it"
+            found.append(unavailable(one.metric, one.unit, why))
+    present = {one.metric for one in found}
+    rest = {**expected, **times}
+    return (*found, *(one for name, one in rest.items() if name not in present))
+
+
+def _times(trial: Trial, plan: Plan) -> tuple[dict[str, Span], str]:
+    """Projected ranges of the time metrics; empty when either machine's limits are not known."""
+    here = _here(trial.plan.case)
+    found = effects(plan)
+    reads = decoder_work(plan).step(1, 1, 0).bytes
+    there_edge = limits(plan.case.target, None, found.packed, reads)
+    here_edge = None if here is None else limits(here, None, found.packed, reads)
+    if here is None or here_edge is None or there_edge is None:
+        return {}, ""
+    accepted = trial.value("accepted_per_step") or 1.0
+    here_plan = Plan(replace(plan.case, target=here), plan.techniques, plan.seed)
+    ideal = decoder_times(here_plan, here_edge.ideal, accepted)
+    alike = here.kind == plan.case.target.kind
+    factor = TRANSFER["same" if alike else "other"]
+    how = (
+        f"measured here x ratio of the rooflines of {plan.case.target.id} and this machine; the "
+        f"reached share of the limit may differ by a factor of {factor:g}; {there_edge.basis}"
+    )
+    spans = {}
+    for name in TIMES:
+        one = trial.metric(name)
+        if one is None or not one.value or name not in ideal:
+            continue
+        shares = _shares(one, ideal[name])
+        fast = _scaled(there_edge, shares[1] * factor, there_edge.best)
+        slow = _scaled(there_edge, shares[0] / factor, there_edge.worst)
+        ends = [decoder_times(plan, rates, accepted).get(name) for rates in (fast, slow)]
+        known = sorted(end for end in ends if end is not None)
+        if len(known) == 2:
+            spans[name] = Span(known[0], known[1])
+    return spans, how
+
+
+def _shares(one: Measurement, ideal: float) -> tuple[float, float]:
+    """The lowest and highest share of the ideal that the measurement's interval allows."""
+    assert one.value is not None
+    low, high = one.interval() or (one.value, one.value)
+    ends = (
+        (ideal / high, ideal / low)
+        if metric(one.metric).better == "lower"
+        else (low / ideal, high / ideal)
+    )
+    return ends
+
+
+def _scaled(edge: Limits, share: float, other: Rates) -> Rates:
+    """The target's ideal rates x share, capped at the best that programs reach there."""
+    compute = None
+    if edge.ideal.compute is not None and edge.best.compute is not None:
+        compute = min(edge.ideal.compute * share, edge.best.compute)
+    bandwidth = min(edge.ideal.bandwidth * share, edge.best.bandwidth)
+    return Rates(bandwidth, compute, other.layer_overhead_s)
+
+
+def _here(case: Case) -> Target | None:
+    """The machine that measured: the study's own target when it is local, else this one."""
+    here = case.target if case.target.local else targets.resolve(targets.LOCAL)
+    return here if here.bandwidth is not None else None
+
+
+def _sensor(trial: Trial, plan: Plan) -> tuple[Measurement, ...]:
+    expected = {one.metric: one for one in predict(plan)}
+    found = []
+    for one in trial.measurements:
+        if one.metric in expected:
+            found.append(expected.pop(one.metric))
+        elif one.metric == "prepare_s":
+            found.append(_note(one, "the techniques are applied on the machine that measured it"))
+        else:
+            shown = "unknown" if one.value is None else f"{one.value:.4g}"
+            why = (
+                f"the sensor runs an 8-bit copy: the {shown} measured here must be measured again "
+                "on it"
+            )
+            found.append(unavailable(one.metric, one.unit, why))
+    return (*found, *expected.values())
+
+
+def _carried(one: Measurement) -> Measurement:
+    if one.origin == "unavailable":
+        return one
+    return _note(one, "a fact of the artefact, the same on any device")
+
+
+def _note(one: Measurement, text: str) -> Measurement:
+    where = f"measured on {one.environment}" if one.environment else "measured on this machine"
+    return replace(one, method="; ".join(filter(None, (one.method, f"{where}: {text}"))))
+
+
+def _projected(name: str, span: Span, method: str) -> Measurement:
+    return Measurement(
+        name,
+        (),
+        metric(name).unit,
+        "projected",
+        method,
+        pooled=span.value,
+        bounds=(span.low, span.high),
+    )

@@ -1,0 +1,81 @@
+"""Projects image classifiers onto microcontrollers: latency from cycles per multiply-accumulate.
+
+latency = MACs x cycles per MAC / clock, with the range of cycles that published 8-bit programs
+reach on that core (the catalogue names them). Flash holds one byte a weight and an assumed program,
+RAM the largest pair of 8-bit activations. There is no basis for energy, so none is given.
+"""
+
+from __future__ import annotations
+
+from core.catalogue import targets
+from core.measurement import Measurement, unavailable
+from core.metrics import metric
+from core.model import ClassifierShape
+from core.plan import Plan
+from core.predict.capacity import SENSOR_PROGRAM_BYTES, sensor_ram
+from core.predict.roofline import Span
+
+NAMES = ("latency_p95_s", "examples_per_s", "model_bytes", "peak_bytes", "energy_j_per_token")
+
+
+def predict_sensor(plan: Plan) -> tuple[Measurement, ...]:
+    """Projected latency, rate, flash and RAM of a classifier; unavailable for decoders."""
+    shape = plan.case.model.shape
+    target = plan.case.target
+    if not isinstance(shape, ClassifierShape):
+        why = f"{target.title} is a microcontroller: only image classifiers are planned for it"
+        return tuple(unavailable(name, metric(name).unit, why) for name in NAMES)
+    energy = unavailable(
+        "energy_j_per_token", "J", "nobody states joules per instruction for this board"
+    )
+    size = float(shape.parameters)
+    program = size + SENSOR_PROGRAM_BYTES
+    ram = sensor_ram(shape)
+    return (
+        *_times(plan, shape),
+        _projected(
+            "model_bytes", Span(size, program), "flash: one byte a weight, up to 32 KiB of program"
+        ),
+        _projected(
+            "peak_bytes",
+            Span(ram, 2 * ram + 4096),
+            "RAM: 8-bit activations of the widest layer, up to twice that and 4 KiB of stack",
+        ),
+        energy,
+    )
+
+
+def _times(plan: Plan, shape: ClassifierShape) -> tuple[Measurement, Measurement]:
+    entry = targets.entry(plan.case.target.id)
+    clock = None if entry is None else entry.fact("clock_hz")
+    band = None if entry is None else entry.fact("cycles_per_mac")
+    if clock is None or band is None:
+        why = f"the clock or the cycles per MAC of {plan.case.target.id} are not known"
+        return (
+            unavailable("latency_p95_s", "s", why),
+            unavailable("examples_per_s", "1/s", why),
+        )
+    assert isinstance(band.value, tuple)
+    assert isinstance(clock.value, float)
+    low, high = (shape.macs * cycles / clock.value for cycles in band.value)
+    requests = max(1, plan.workload().concurrency)
+    how = (
+        f"{shape.macs:,} MACs x {band.value[0]:g} to {band.value[1]:g} cycles / "
+        f"{clock.value / 1e6:g} MHz; {band.source}"
+    )
+    return (
+        _projected("latency_p95_s", Span(low * requests, high * requests), how),
+        _projected("examples_per_s", Span(1 / high, 1 / low), how),
+    )
+
+
+def _projected(name: str, span: Span, method: str) -> Measurement:
+    return Measurement(
+        name,
+        (),
+        metric(name).unit,
+        "projected",
+        method,
+        pooled=span.value,
+        bounds=(span.low, span.high),
+    )

@@ -1,0 +1,146 @@
+"""Stores to test, and studies to put in: every store test gets the same thing from memory and from
+a DuckDB file.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core import events, techniques
+from core.events import Event
+from core.measurement import Measurement, unavailable
+from core.model import DecoderShape, Model
+from core.plan import Case, Plan
+from core.priorities import Limit, Priorities
+from core.study import KernelCalls, Study, Trial
+from core.target import Target
+from core.workload import Workload
+from store import Store, open_store
+
+
+class Make:
+    """Studies and the events that tell their stories."""
+
+    def case(self, model: str = "pycode", title: str = "This machine") -> Case:
+        return Case(
+            Model(model, "llama", "bundled", "r1", DecoderShape(64, 2, 4, 2, 16, 176, 512, 256)),
+            Target("local", title, "cpu", "local", 2**33, 2e10, (("fp32", 1e11),), local=True),
+            Workload("chat", "Chat", "text", 128, 64, ttft_limit_s=0.5),
+        )
+
+    def study(self, study_id: str = "s-1", **given: object) -> Study:
+        case = given.pop("case", None) or self.case()
+        limits = Priorities(limits=(Limit("kl_nats", "<=", 0.05),))
+        return Study(
+            study_id, case, limits, budget_s=300.0, created_at="2026-11-21T10:00:00.000", **given
+        )
+
+    def trial(self, study: Study, trial_id: str, *words: str) -> Trial:
+        plan = Plan(study.case, tuple(techniques.parse(word) for word in words), seed=3)
+        return Trial(trial_id, study.id, plan)
+
+    def measurement(self, metric: str = "ttft_s", *samples: float, **given: object) -> Measurement:
+        return Measurement(metric, samples or (0.1, 0.25, 1 / 3), "s", "measured", "timed", **given)
+
+    def measurements(self) -> tuple[Measurement, ...]:
+        """One of every origin and shape."""
+        taken = {"environment": "env-1", "taken_at": "2026-11-21T10:00:01.234"}
+        return (
+            self.measurement("ttft_s", **taken),
+            self.measurement("tokens_per_s", 5e-324, 1.7e308, -0.0, 1e17, **taken),
+            Measurement("kl_nats", (0.01, 0.02), "nat", "measured", "pooled", pooled=0.0125),
+            Measurement("tpot_s", (0.5,), "s", "projected", "roofline", bounds=(0.25, 1.0)),
+            Measurement("model_bytes", (), "B", "estimated", "sum", pooled=1e6, bounds=(1e6, 1e6)),
+            unavailable("energy_j_per_token", "J", "no counter can be read here", "env-1"),
+        )
+
+    def story(
+        self, study: Study, trial: Trial, attempt: int = 1, state: str = "done"
+    ) -> list[Event]:
+        """A trial runs: started, progress, measurements, kernels, a note, ended."""
+        ids = study.id, trial.id
+        return [
+            events.event("trial-started", *ids, attempt=attempt, pid=77),
+            events.event("progress", *ids, attempt=attempt, stage="load", share=0.25),
+            events.event(
+                "environment", *ids, environment="env-1", facts={"cpu": "Xeon", "cores": 2}
+            ),
+            *(events.measured(*ids, attempt, one) for one in self.measurements()),
+            events.kernels_ran(
+                *ids, attempt, (KernelCalls("gemm", "w4", 12), KernelCalls("norm", "rms", 2**40))
+            ),
+            events.event("note", *ids, attempt=attempt, text=f"attempt {attempt}"),
+            events.event("progress", *ids, attempt=attempt, stage="measure", share=0.75),
+            events.event("trial-ended", *ids, attempt=attempt, state=state, reason=""),
+        ]
+
+    def whole(self, study_id: str = "s-1") -> tuple[Study, list[Event]]:
+        """A finished study of three trials, and its events."""
+        study = self.study(study_id)
+        words = (
+            (),
+            ("weight-int8",),
+            ("prune-mlp", "weight-int4:group_size=64", "static-batch:size=8"),
+        )
+        trials = [
+            self.trial(study, f"{study_id}-t{place}", *some) for place, some in enumerate(words)
+        ]
+        told = [events.study_created(study), *(events.trial_queued(trial) for trial in trials)]
+        told.append(events.event("study-state", study_id, state="running", reason=""))
+        for trial in trials:
+            told += self.story(study, trial)
+        told.append(events.event("study-state", study_id, state="done", reason="all trials ended"))
+        return study.with_trials(tuple(trials)), told
+
+    def random_events(self, seed: int) -> list[Event]:
+        """What many attempts of many trials may leave, in a random order, some of it twice."""
+        chance = random.Random(seed)
+        found: list[Event] = []
+        for number in range(3):
+            study = self.study(f"s-{number}")
+            found.append(events.study_created(study))
+            for state in chance.choices(("running", "paused", "done"), k=2):
+                found.append(events.event("study-state", study.id, state=state, reason=state * 2))
+            for place in range(chance.randint(0, 5)):
+                word = chance.choice(("weight-int8", "static-batch:size=4", "static-batch:size=2"))
+                trial = self.trial(study, f"{study.id}-t{place}", word)
+                found.append(events.trial_queued(trial))
+                for attempt in range(1, 1 + chance.randint(0, 3)):
+                    story = self.story(study, trial, attempt, chance.choice(("done", "failed")))
+                    found += story[: chance.randint(1, len(story))]
+        found += chance.choices(found, k=5)
+        chance.shuffle(found)
+        return found
+
+
+@pytest.fixture
+def make() -> Make:
+    return Make()
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated, empty DuckDB file to copy: migrating takes longer than most tests."""
+    path = tmp_path_factory.mktemp("empty") / "empty.duckdb"
+    open_store(str(path)).close()
+    return path
+
+
+@pytest.fixture
+def file(tmp_path: Path, empty_store: Path) -> Path:
+    """An empty store's file of this test's own."""
+    return Path(shutil.copy(empty_store, tmp_path / "trimtab.duckdb"))
+
+
+@pytest.fixture(params=["memory", "duckdb"])
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    """Each store in turn, empty."""
+    url = "memory:" if request.param == "memory" else str(request.getfixturevalue("file"))
+    opened = open_store(url)
+    yield opened
+    opened.close()

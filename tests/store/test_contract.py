@@ -1,0 +1,472 @@
+"""What every store must do, in memory or on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+import pytest
+
+from core import codec, events
+from core.errors import StoreError
+from core.events import Event
+from core.report import Report
+from core.study import KernelCalls
+from store import Progress, StudySummary, TrialFilter
+
+HOSTILE = (
+    "",
+    "'; drop table events; --",
+    "a\0b",
+    "\"quotes\" 'and' \\ $1 ? :name {brace} %s",
+    "Grüße, 世界, 🧪, \u202eright to left",
+    "line\nbreak\ttab\r\x1b[31m",
+    "<script>alert(1)</script>",
+    "long " * 200_000,
+)
+
+
+def test_a_study_comes_back_as_it_went_in(store, make):
+    study, told = make.whole()
+
+    assert store.ingest(told) == len(told)
+
+    ran = {event.trial_id: event.at for event in told if event.kind == "trial-started"}
+    ended = {event.trial_id: event.at for event in told if event.kind == "trial-ended"}
+    expected = dataclasses.replace(
+        study,
+        state="done",
+        reason="all trials ended",
+        trials=tuple(
+            dataclasses.replace(
+                trial,
+                state="done",
+                attempt=1,
+                started_at=ran[trial.id],
+                ended_at=ended[trial.id],
+                measurements=make.measurements(),
+                kernels=(KernelCalls("gemm", "w4", 12), KernelCalls("norm", "rms", 2**40)),
+                notes=("attempt 1",),
+            )
+            for trial in study.trials
+        ),
+    )
+    found = store.study("s-1")
+    assert found == expected
+    assert codec.dumps(found) == codec.dumps(expected)
+    assert [store.trial(trial.id) for trial in expected.trials] == list(expected.trials)
+
+
+def test_a_trial_queued_with_everything_it_has_keeps_it(store, make):
+    study = make.study()
+    refused = dataclasses.replace(
+        make.trial(study, "t-1", "weight-int8"),
+        state="refused",
+        reason="no such kernel",
+        started_at="2026-11-21T10:00:01.000",
+        ended_at="2026-11-21T10:00:02.000",
+        measurements=make.measurements(),
+        kernels=(KernelCalls("gemm", "w8", 1),),
+        notes=("one", "two"),
+    )
+
+    store.ingest([events.study_created(study), events.trial_queued(refused)])
+
+    assert store.trial("t-1") == refused
+
+
+def test_reading_a_journal_twice_changes_nothing(store, make):
+    _, told = make.whole()
+    assert store.ingest(told[:9]) == 9
+    assert store.ingest(told) == len(told) - 9
+    before = store.study("s-1")
+
+    assert store.ingest(told) == 0
+    assert store.ingest(reversed(told)) == 0
+
+    assert store.study("s-1") == before
+    assert store.count_trials(TrialFilter()) == 3
+
+
+def test_an_event_twice_in_one_batch_counts_once(store, make):
+    _, told = make.whole()
+
+    assert store.ingest([*told, *told, *reversed(told)]) == len(told)
+
+    assert store.trial("s-1-t0").measurements == make.measurements()
+    assert store.ingest([]) == 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_order_of_arrival_does_not_matter(store, make, seed):
+    _, told = make.whole()
+    _, other = make.whole("s-2")
+    mixed = told + other
+    random.Random(seed).shuffle(mixed)
+
+    for start in range(0, len(mixed), 7):
+        store.ingest(mixed[start : start + 7])
+
+    found = store.study("s-1")
+    assert [trial.id for trial in found.trials] == ["s-1-t0", "s-1-t1", "s-1-t2"]
+    assert all(trial.measurements == make.measurements() for trial in found.trials)
+    assert (found.state, found.reason) == ("done", "all trials ended")
+    assert [row["position"] for row in store.trial_rows(TrialFilter(study_id="s-2"))] == [2, 1, 0]
+
+
+def test_only_the_latest_attempt_shows_though_events_of_both_interleave(store, make):
+    study = make.study()
+    trial = make.trial(study, "t-1", "weight-int8")
+    first = make.story(study, trial, 1)[:-1]
+    second = make.story(study, trial, 2, "failed")
+    mixed = [one for pair in zip(second, [*first, first[0]], strict=True) for one in pair]
+
+    store.ingest([events.study_created(study), events.trial_queued(trial), *mixed])
+
+    found = store.trial("t-1")
+    assert (found.attempt, found.state, found.notes) == (2, "failed", ("attempt 2",))
+    assert found.measurements == make.measurements()
+    assert found.started_at == second[0].at
+    (row,) = store.trial_rows(TrialFilter())
+    assert (row["state"], row["tpot_s"]) == ("failed", 0.5)
+
+
+def test_a_trial_stands_where_its_latest_event_says(store, make):
+    study = make.study()
+    trial = make.trial(study, "t-1")
+    store.ingest([events.study_created(study), events.trial_queued(trial)])
+    assert store.trial("t-1").state == "queued"
+
+    steps = (
+        ("trial-ended", {"attempt": 0, "state": "cancelled", "reason": "stopped"}, "cancelled"),
+        ("trial-started", {"attempt": 1, "pid": 5}, "running"),
+        ("trial-ended", {"attempt": 1, "state": "failed", "reason": "killed"}, "failed"),
+        ("trial-started", {"attempt": 2, "pid": 6}, "running"),
+        ("trial-ended", {"attempt": 2, "state": "done", "reason": ""}, "done"),
+    )
+    for kind, body, state in steps:
+        store.ingest([events.event(kind, "s-1", "t-1", **body)])
+        found = store.trial("t-1")
+        assert (found.state, found.attempt) == (state, body["attempt"])
+        assert found.reason == body.get("reason", "")
+        assert bool(found.ended_at) == (state != "running")
+
+
+def test_measurements_of_an_attempt_that_has_not_started_wait(store, make):
+    study = make.study()
+    trial = make.trial(study, "t-1")
+    store.ingest([events.study_created(study), events.trial_queued(trial)])
+    store.ingest([events.measured("s-1", "t-1", 1, make.measurement())])
+    assert store.trial("t-1").measurements == ()
+
+    store.ingest([events.event("trial-started", "s-1", "t-1", attempt=1)])
+
+    assert store.trial("t-1").measurements == (make.measurement(),)
+
+
+def test_trials_and_studies_show_once_they_are_there_themselves(store, make):
+    study, told = make.whole()
+    created, queued, rest = told[0], told[1:4], told[4:]
+
+    store.ingest(rest)
+    assert (store.study("s-1"), store.trial("s-1-t0"), store.studies()) == (None, None, ())
+    assert store.trial_rows(TrialFilter()) == ()
+    store.ingest(queued)
+    assert store.trial("s-1-t0").state == "done"
+    assert store.study("s-1") is None
+    store.ingest([created])
+    assert len(store.study("s-1").trials) == len(study.trials)
+
+
+DAMAGED = (
+    ("study-created", "", {"study": {"type": "Study"}}),
+    ("study-created", "", {"study": {"type": "Martian"}}),
+    ("study-created", "", {}),
+    ("study-state", "", {"state": "exploded"}),
+    ("study-state", "", {"state": "done", "reason": None}),
+    ("trial-queued", "t-9", {"trial": []}),
+    ("trial-queued", "t-9", {"trial": {"technique": "telepathy"}}),
+    ("trial-started", "t-9", {"attempt": "one"}),
+    ("trial-started", "t-9", {"attempt": -1}),
+    ("trial-started", "t-9", {"attempt": 2**31}),
+    ("trial-ended", "t-9", {"attempt": 1, "state": "running"}),
+    ("trial-ended", "t-9", {"attempt": 1, "state": ["done"]}),
+    ("measurement", "t-9", {"attempt": 1, "measurement": {"type": "Measurement"}}),
+    ("measurement", "t-9", {"attempt": 1}),
+    ("kernels", "t-9", {"attempt": 1, "kernels": [{"type": "KernelCalls", "op": "a"}]}),
+    ("kernels", "t-9", {"attempt": 1, "kernels": 7}),
+    ("note", "t-9", {"attempt": 1, "text": 5}),
+    ("progress", "t-9", {"attempt": 1, "stage": "load", "share": float("nan")}),
+    ("progress", "t-9", {"attempt": 1, "stage": "load", "share": "half"}),
+    ("environment", "t-9", {"environment": "e", "facts": [1]}),
+    ("environment", "t-9", {"environment": "e", "facts": {"x": float("inf")}}),
+    ("teleport", "t-9", {}),
+)
+
+
+@pytest.mark.parametrize(("kind", "trial_id", "body"), DAMAGED)
+def test_a_damaged_event_is_named_and_its_batch_stays_out(store, make, kind, trial_id, body):
+    _, told = make.whole()
+    damaged = Event("e-damaged", kind, "s-1", trial_id, "2026-11-21T10:00:00.000", body)
+
+    with pytest.raises(StoreError, match=r"e-damaged|unknown kind 'teleport'") as caught:
+        store.ingest([*told, damaged])
+
+    assert "\n" not in str(caught.value)
+    assert store.study("s-1") is None
+    assert store.ingest(told) == len(told)
+
+
+@pytest.mark.parametrize("at", ["", "yesterday", "2026-13-01T00:00:00.000", 5])
+def test_an_event_without_a_time_is_named(store, at):
+    with pytest.raises(StoreError, match=r"e-1 .note, study s, trial t. is damaged"):
+        store.ingest([Event("e-1", "note", "s", "t", at, {"attempt": 1, "text": "hi"})])
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_any_text_comes_back_unharmed(store, make, text):
+    study = make.study(case=make.case(title=text), preset=text)
+    trial = make.trial(study, f"t{text[:50]}", "weight-int8")
+    ids = study.id, trial.id
+    measurement = make.measurement("ttft_s", environment=f"env{text}", taken_at=text)
+    store.ingest(
+        [
+            events.study_created(study),
+            events.event("study-state", study.id, state="paused", reason=text),
+            events.trial_queued(trial),
+            events.event("trial-started", *ids, attempt=1),
+            events.event("progress", *ids, attempt=1, stage=text, share=1),
+            events.event("environment", *ids, environment=f"env{text}", facts={text: [text, None]}),
+            events.measured(*ids, 1, measurement),
+            events.kernels_ran(*ids, 1, (KernelCalls(text, text, 1),)),
+            events.event("note", *ids, attempt=1, text=text),
+        ]
+    )
+
+    assert store.progress(study.id)[0].stage == text
+    store.ingest([events.event("trial-ended", *ids, attempt=1, state="failed", reason=text)])
+
+    found = store.study(study.id)
+    (ran,) = found.trials
+    assert (found.case, found.preset, found.reason) == (study.case, text, text)
+    assert (ran.id, ran.reason, ran.notes) == (trial.id, text, (text,))
+    assert (ran.measurements, ran.kernels) == ((measurement,), (KernelCalls(text, text, 1),))
+    assert store.environment(f"env{text}") == {text: [text, None]}
+    assert store.trial(trial.id) == ran
+    assert [row["reason"] for row in store.trial_rows(TrialFilter(text=trial.id))] == [text]
+    report = Report(
+        "r-1", 1, text, found, (trial.id,), trial.id, "2026-11-21", text, ((text, text),)
+    )
+    store.save_report(report)
+    assert store.report("r-1") == report
+
+
+def test_half_a_surrogate_becomes_a_replacement_mark(store, make):
+    study = make.study("s-\ud800", reason="\udfff")
+    trial = make.trial(study, "t-\ud800")
+    store.ingest([events.study_created(study), events.trial_queued(trial)])
+    facts = {"\ud800": "\ud83e\uddea"}
+    store.ingest([events.event("environment", "s-\ud800", environment="e\ud800", facts=facts)])
+
+    assert store.study("s-\ud800").id == "s-\ufffd"
+    assert store.study("s-\ufffd").reason == "\ufffd"
+    assert store.trial("t-\ud800").id == "t-\ufffd"
+    assert store.environment("e\ud800") == {"\ufffd": "🧪"}
+
+
+def test_what_is_not_there_is_none(store):
+    assert store.study("nobody") is None
+    assert store.trial("nobody") is None
+    assert store.environment("nobody") is None
+    assert store.report("nobody") is None
+    assert store.reports() == ()
+    assert store.studies() == ()
+    assert store.progress("nobody") == ()
+    assert store.trial_rows(TrialFilter()) == ()
+    assert store.count_trials(TrialFilter(study_id="nobody")) == 0
+
+
+def test_studies_are_listed_newest_first_with_their_counts(store, make):
+    for study_id in ("s-1", "s-2"):
+        store.ingest(make.whole(study_id)[1])
+    empty = make.study("s-3", preset="deep")
+    store.ingest([events.study_created(empty)])
+    store.ingest(make.story(make.study("s-2"), make.trial(empty, "s-2-t1"), 2, "failed"))
+
+    assert [one.id for one in store.studies()] == ["s-3", "s-2", "s-1"]
+    assert [one.id for one in store.studies(limit=2)] == ["s-3", "s-2"]
+    assert store.studies(limit=0) == ()
+    at = "2026-11-21T10:00:00.000"
+    assert store.studies()[0] == StudySummary(
+        "s-3", "pycode", "local", "chat", "deep", at, "queued", "", 0, 0, 0
+    )
+    assert store.studies()[1] == StudySummary(
+        "s-2", "pycode", "local", "chat", "quick", at, "done", "all trials ended", 3, 3, 1
+    )
+
+
+def test_a_row_shows_every_metric_or_none(store, make):
+    _, told = make.whole()
+    store.ingest(told)
+
+    rows = store.trial_rows(TrialFilter())
+
+    assert [row["id"] for row in rows] == ["s-1-t2", "s-1-t1", "s-1-t0"]
+    row = rows[1]
+    assert (row["study_id"], row["position"], row["title"]) == ("s-1", 1, "weight-int8")
+    assert (row["model_id"], row["target_id"], row["workload_id"]) == ("pycode", "local", "chat")
+    assert (row["state"], row["reason"]) == ("done", "")
+    assert row["techniques"] == ("weight-int8",)
+    assert rows[0]["techniques"] == ("prune-mlp", "weight-int4", "static-batch")
+    assert rows[2]["techniques"] == ()
+    assert row["created_at"] == next(one.at for one in told if one.trial_id == "s-1-t1")
+    assert (row["ttft_s"], row["kl_nats"], row["model_bytes"]) == (0.25, 0.0125, 1e6)
+    assert row["energy_j_per_token"] is None
+    assert row["accuracy"] is None
+
+
+def test_a_measured_name_never_hides_a_column(store, make):
+    study = make.study()
+    trial = make.trial(study, "t-1")
+    names = ("id", "state", "my_own_metric")
+    measurements = tuple(make.measurement(name) for name in names)
+    queued = events.trial_queued(dataclasses.replace(trial, measurements=measurements))
+    store.ingest([events.study_created(study), queued])
+
+    (row,) = store.trial_rows(TrialFilter())
+
+    assert (row["id"], row["state"], row["my_own_metric"]) == ("t-1", "queued", 0.25)
+
+
+def test_of_two_measurements_of_a_metric_the_first_shows_as_in_the_trial(store, make):
+    study = make.study()
+    trial = make.trial(study, "t-1")
+    store.ingest([events.study_created(study), events.trial_queued(trial)])
+    store.ingest([events.event("trial-started", "s-1", "t-1", attempt=1)])
+    for value in (3.0, 1.0, 2.0):
+        store.ingest([events.measured("s-1", "t-1", 1, make.measurement("tpot_s", value))])
+
+    (row,) = store.trial_rows(TrialFilter())
+    assert row["tpot_s"] == store.trial("t-1").value("tpot_s") == 3.0
+    assert [one.value for one in store.trial("t-1").measurements] == [3.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        (TrialFilter(), ["b-t1", "b-t0", "a-t1", "a-t0"]),
+        (TrialFilter(study_id="a"), ["a-t1", "a-t0"]),
+        (TrialFilter(model_id="100%_ÄRGER"), ["b-t1", "b-t0"]),
+        (TrialFilter(target_id="local"), ["b-t1", "b-t0", "a-t1", "a-t0"]),
+        (TrialFilter(target_id="moon"), []),
+        (TrialFilter(states=("queued", "failed")), ["b-t1", "b-t0", "a-t0"]),
+        (TrialFilter(states=("running",)), ["a-t1"]),
+        (TrialFilter(states=("nonsense",)), []),
+        (TrialFilter(technique="weight-int8"), ["b-t1", "a-t1"]),
+        (TrialFilter(technique="weight-int"), []),
+        (TrialFilter(technique="%"), []),
+        (TrialFilter(text="BASELINE"), ["b-t0", "a-t0"]),
+        (TrialFilter(text="ärger"), ["b-t1", "b-t0"]),
+        (TrialFilter(text="100%_Ä"), ["b-t1", "b-t0"]),
+        (TrialFilter(text="%_%"), []),
+        (TrialFilter(text="' or 1=1 --"), []),
+        (TrialFilter(text="\\"), []),
+        (TrialFilter(text="a-t1"), ["a-t1"]),
+        (TrialFilter(study_id="a", technique="weight-int8", states=("running",)), ["a-t1"]),
+    ],
+)
+def test_filters_find_what_they_name_and_count_the_same(store, make, wanted, found):
+    for study_id, model in (("a", "pycode"), ("b", "100%_ÄRGER")):
+        study = make.study(study_id, case=make.case(model))
+        store.ingest([events.study_created(study)])
+        for place, words in enumerate(((), ("weight-int8",))):
+            store.ingest([events.trial_queued(make.trial(study, f"{study_id}-t{place}", *words))])
+    store.ingest([events.event("trial-started", "a", "a-t1", attempt=1)])
+
+    assert [row["id"] for row in store.trial_rows(wanted)] == found
+    assert store.count_trials(wanted) == len(found)
+
+
+def test_pages_are_cut_without_gaps(store, make):
+    study = make.study()
+    trials = [events.trial_queued(make.trial(study, f"t-{place:02}")) for place in range(11)]
+    store.ingest([events.study_created(study), *trials])
+    whole = [row["id"] for row in store.trial_rows(TrialFilter())]
+
+    pages = [store.trial_rows(TrialFilter(), limit=4, offset=start) for start in (0, 4, 8, 12)]
+
+    assert [row["id"] for page in pages for row in page] == whole == sorted(whole, reverse=True)
+    assert store.trial_rows(TrialFilter(), limit=-1) == ()
+    assert len(store.trial_rows(TrialFilter(), offset=-5)) == 11
+
+
+def test_progress_is_the_newest_of_running_trials_only(store, make):
+    study, told = make.whole()
+    started = [one for one in told if one.kind != "trial-ended" or one.trial_id == "s-1-t1"]
+    store.ingest(started)
+
+    assert [(one.trial_id, one.stage, one.share) for one in store.progress("s-1")] == [
+        ("s-1-t0", "measure", 0.75),
+        ("s-1-t2", "measure", 0.75),
+    ]
+    newest = events.event("progress", "s-1", "s-1-t2", attempt=1, stage="quality", share=1)
+    store.ingest([newest])
+    assert store.progress("s-1")[1] == Progress("s-1-t2", "quality", 1.0, newest.at)
+    store.ingest([events.event("trial-started", "s-1", "s-1-t2", attempt=2)])
+    assert [one.trial_id for one in store.progress("s-1")] == ["s-1-t0"]
+    assert len(study.trials) == 3
+
+
+def test_an_environment_keeps_its_first_facts(store):
+    for facts in ({"cpu": "a", "flags": ["avx2"], "mem": {"bytes": 2**70}}, {"cpu": "b"}):
+        store.ingest([events.event("environment", "s", environment="env", facts=facts)])
+
+    assert store.environment("env") == {"cpu": "a", "flags": ["avx2"], "mem": {"bytes": 2**70}}
+
+
+def test_reports_are_versions_that_never_change(store, make):
+    _, told = make.whole()
+    store.ingest(told)
+    study = store.study("s-1")
+    first = Report(
+        "r-1", 1, "First", study, ("s-1-t0", "s-1-t1"), "s-1-t0", "2026-11-21T10:00:00.000"
+    )
+    second = dataclasses.replace(
+        first, version=2, title="Second", created_at="2026-11-21T12:00:00.000"
+    )
+    other = dataclasses.replace(first, id="r-2", created_at="2026-11-21T11:00:00.000")
+    for report in (second, other, first):
+        store.save_report(report)
+
+    with pytest.raises(
+        StoreError, match="report r-1 version 2 is saved already; save it as version 3"
+    ):
+        store.save_report(dataclasses.replace(second, title="Changed"))
+
+    assert store.reports() == (second, other)
+    assert store.report("r-1") == second
+    assert store.report("r-1", 1) == first
+    assert store.report("r-1", 3) is None
+    store.ingest(make.story(study, study.trials[0], attempt=2, state="failed"))
+    assert store.report("r-1", 1) == first
+
+
+def test_a_report_that_cannot_be_written_is_refused_with_a_sentence(store, make):
+    _, told = make.whole()
+    store.ingest(told)
+    report = Report("r-1", -1, "First", store.study("s-1"), (), "", "2026-11-21T10:00:00.000")
+
+    with pytest.raises(StoreError, match="report r-1 cannot be kept: -1 is not a whole number"):
+        store.save_report(report)
+
+    assert store.reports() == ()
+
+
+def test_what_is_handed_out_is_a_copy(store, make):
+    _, told = make.whole()
+    store.ingest(told)
+    store.trial_rows(TrialFilter())[0]["title"] = "changed"
+    store.environment("env-1")["cpu"] = "changed"
+
+    assert store.trial_rows(TrialFilter())[0]["title"] != "changed"
+    assert store.environment("env-1") == {"cpu": "Xeon", "cores": 2}

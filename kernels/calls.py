@@ -10,11 +10,11 @@ _lock = threading.Lock()
 _calls: dict[tuple[str, str], int] = {}
 
 
-def count(op: str, name: str) -> None:
-    """Note one call of kernel `name` of operation `op`. Thread-safe, about 0.2 microseconds."""
+def count(op: str, name: str, times: int = 1) -> None:
+    """Note `times` calls of kernel `name` of operation `op`. Thread-safe, about 0.2 microseconds."""
     key = (op, name)
     with _lock:
-        _calls[key] = _calls.get(key, 0) + 1
+        _calls[key] = _calls.get(key, 0) + times
 
 
 def reset() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from core.errors import BadInput
 from kernels import linear_dense, linear_w4, linear_w8
+from kernels.linear_dense import DenseWeight
 from kernels.linear_w4 import PackedW4
 from kernels.linear_w8 import PackedW8
 
@@ -96,8 +97,8 @@ class Linear:
         `out` may be `residual`. The tensors must stay where they are.
         """
         kernel = self._kernel
-        if isinstance(self.weight, Tensor):
-            return partial(kernel, x, out, residual)
+        if isinstance(kernel, DenseWeight):
+            return kernel.bind(x, out, residual)
         if residual is None:
             return lambda: out.copy_(kernel(x))
         return lambda: torch.add(residual, kernel(x), out=out)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from kernels import attention, rms_norm, swiglu
+from kernels.program import join
 
 if TYPE_CHECKING:
     from core.engine.cache import KVCache
@@ -84,7 +85,7 @@ class Step:
                 layer.down.prepare(gated, x, residual=x),
             ]
         steps.append(rms_norm.prepare(x, decoder.final_norm, eps, h))
-        return steps
+        return join(steps)
 
 
 def _same(a: object, b: object) -> bool:

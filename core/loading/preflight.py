@@ -129,7 +129,7 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
     if (folder / SINGLE).exists() or (folder / SINGLE).is_symlink():
         return (_file(folder, SINGLE),)
     if (folder / INDEX).exists() or (folder / INDEX).is_symlink():
-        names = dict.fromkeys(_weight_map(folder).values())
+        names = sorted(set(_weight_map(folder).values()))
         return tuple(_file(folder, name) for name in names)
     names = dict.fromkeys(sorted(p.name for p in folder.iterdir()))
     for name in names:

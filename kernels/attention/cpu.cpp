@@ -141,23 +141,30 @@ static Work choose(bool is_bf16) {
   return is_bf16 ? bf16_any : fp32_any;
 }
 
-extern "C" void trimtab_attention(const Call* call) {
+static const Work& work_of(const Call& call) {
   static const Work works[2] = {choose(false), choose(true)};
-  const Work work = works[call->is_bf16 != 0];
-  const int64_t rows = call->batch * call->tokens, units = rows * call->heads;
-  const int64_t last = *call->start + call->tokens;
+  return works[call.is_bf16 != 0];
+}
+
+static float* scratch(int64_t size) {
   static thread_local std::vector<float> memory;
-  const int64_t size = last + call->dim;
-  // Below this the hand-over to other threads costs more than it saves.
-  const bool alone = units * last * call->dim < 16384;
-#pragma omp parallel if (!alone)
-  {
-    if ((int64_t)memory.size() < size) memory.resize(size + 1024);
-    float* scores = memory.data();
-    float* sum = scores + last;
-#pragma omp for
-    for (int64_t i = 0; i < rows; i++) work.append(*call, i, sum);
-#pragma omp for nowait
-    for (int64_t u = 0; u < units; u++) work.attend(*call, u, scores, sum);
-  }
+  if ((int64_t)memory.size() < size) memory.resize(size + 1024);
+  return memory.data();
+}
+
+// First part: every new token's keys and values are in the cache when all threads are done.
+extern "C" void trimtab_attention_append(const Call* call, int64_t thread, int64_t threads) {
+  const Work& work = work_of(*call);
+  float* key = scratch(call->dim);
+  for (int64_t i = thread; i < call->batch * call->tokens; i += threads) work.append(*call, i, key);
+}
+
+// Second part: a query head of a new token is the unit of work.
+extern "C" void trimtab_attention_attend(const Call* call, int64_t thread, int64_t threads) {
+  const Work& work = work_of(*call);
+  const int64_t last = *call->start + call->tokens;
+  float* scores = scratch(last + call->dim);
+  const int64_t units = call->batch * call->tokens * call->heads;
+  const int64_t from = units * thread / threads, to = units * (thread + 1) / threads;
+  for (int64_t u = from; u < to; u++) work.attend(*call, u, scores, scores + last);
 }

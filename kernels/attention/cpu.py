@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from kernels import build, calls
+from kernels import build
+from kernels.program import BoundCall
 
 if TYPE_CHECKING:
     from kernels.attention import Heads
@@ -32,20 +32,18 @@ class _Call(ctypes.Structure):
 
 def available() -> str | None:
     """None when the kernel is built, else why it cannot be."""
-    _function()
+    _library()
     return None
 
 
 @functools.cache
-def _function() -> Callable[[object], None]:
-    function = build.load(Path(__file__).with_name("cpu.cpp")).trimtab_attention
-    function.restype = None
-    return function
+def _library() -> ctypes.CDLL:
+    return build.load(Path(__file__).with_name("cpu.cpp"))
 
 
 def prepare(
     qkv: Tensor, keys: Tensor, values: Tensor, start: Tensor, heads: Heads, out: Tensor
-) -> Callable[[], None]:
+) -> BoundCall:
     """See kernels.attention.prepare; float32 or bfloat16, contiguous."""
     batch, tokens, _ = qkv.shape
     rotated = torch.empty(batch * tokens * heads.heads * heads.dim, dtype=torch.float32)
@@ -58,13 +56,6 @@ def prepare(
         *pointers, batch, tokens, heads.heads, heads.kv_heads, heads.dim, keys.shape[2],
         heads.window or 0, qkv.dtype == torch.bfloat16, heads.eps,
     )  # fmt: skip
-    function, pointer, count = _function(), ctypes.byref(call), calls.count
-
-    # The default keeps the tensors alive whose addresses the call holds.
-    def step(
-        _kept: object = (qkv, keys, values, start, heads, norms, out, rotated),
-    ) -> None:
-        count("attention", "cpp")
-        function(pointer)
-
-    return step
+    parts = (_library().trimtab_attention_append, _library().trimtab_attention_attend)
+    kept = (qkv, keys, values, start, heads, norms, out, rotated)
+    return BoundCall("attention", "cpp", parts, call, kept)

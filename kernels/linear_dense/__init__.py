@@ -5,6 +5,7 @@ bf16 weights on the CPU, few rows, no autograd; the weight is streamed once for 
 """
 
 import os
+from collections.abc import Callable
 
 import torch
 from torch.nn.functional import linear as torch_linear
@@ -86,6 +87,24 @@ class DenseWeight:
             and side.is_cpu
             and side.numel() == rows * self.n
         )
+
+    def bind(
+        self, x: torch.Tensor, out: torch.Tensor, residual: torch.Tensor | None = None
+    ) -> Callable[[], object]:
+        """The same call with its arguments fixed, for a step that is repeated.
+
+        A kernels.program.BoundCall where "gemv-bf16" would run. All of x [M, K], out and residual
+        [M, N] must stay where they are; `out` may be `residual`.
+        """
+        rows = x.numel() // self.k
+        if x.dtype is not self._dtype or x.shape[-1:] != (self.k,) or not x.is_contiguous():
+            raise ValueError(_mismatch(x, self._dtype, self.k))
+        for name, side in (("out", out), ("residual", residual)):
+            if side is not None and not self._fits(side, rows):
+                raise ValueError(_bad_side(name, side, (*x.shape[:-1], self.n), self._dtype))
+        if self._gemv is None or rows > GEMV_ROWS or not x.is_cpu:
+            return lambda: self(x, out, residual)
+        return self._gemv.bind(x, out, rows, residual)
 
     def _through_torch(
         self, x: torch.Tensor, out: torch.Tensor | None, residual: torch.Tensor | None

@@ -333,6 +333,24 @@ extern "C" int64_t gemv_best_isa() {
   return 0;
 }
 
+// One call with its arguments, for kernels/program.cpp.
+struct Bound {
+  const Dense* dense;
+  const uint16_t* x;
+  const uint16_t* residual;
+  uint16_t* y;
+  int64_t rows;
+};
+
+// Every thread gets whole blocks, so that only the last one has a remainder.
+extern "C" void gemv_bf16_part(const Bound* call, int64_t thread, int64_t threads) {
+  const Dense& d = *call->dense;
+  const int64_t blocks = (d.n + kBlock - 1) / kBlock;
+  const int64_t begin = blocks * thread / threads * kBlock;
+  const int64_t end = thread + 1 == threads ? d.n : blocks * (thread + 1) / threads * kBlock;
+  all_rows(d, call->x, call->residual, call->y, call->rows, begin, end);
+}
+
 // x [rows, k], residual (or null) and y [rows, n], all contiguous; y may be residual.
 extern "C" void gemv_bf16(const Dense* dense, const uint16_t* x, const uint16_t* residual,
                           uint16_t* y, int64_t rows, int64_t threads) {
@@ -342,12 +360,7 @@ extern "C" void gemv_bf16(const Dense* dense, const uint16_t* x, const uint16_t*
     all_rows(d, x, residual, y, rows, 0, d.n);
     return;
   }
-  // Every thread gets whole blocks, so that only the last one has a remainder.
-  const int64_t blocks = (d.n + kBlock - 1) / kBlock;
+  const Bound call = {dense, x, residual, y, rows};
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
-  for (int64_t t = 0; t < threads; ++t) {
-    const int64_t begin = blocks * t / threads * kBlock;
-    const int64_t end = t + 1 == threads ? d.n : blocks * (t + 1) / threads * kBlock;
-    all_rows(d, x, residual, y, rows, begin, end);
-  }
+  for (int64_t t = 0; t < threads; ++t) gemv_bf16_part(&call, t, threads);
 }

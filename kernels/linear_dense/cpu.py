@@ -10,6 +10,7 @@ import functools
 import torch
 
 from kernels import build
+from kernels.program import BoundCall
 
 INSTRUCTION_SETS = ("scalar", "avx2", "avx512", "avx512_bf16")
 
@@ -46,6 +47,16 @@ def available() -> str | None:
 def best_instruction_set() -> str:
     """The name, from INSTRUCTION_SETS, that this processor would use."""
     return INSTRUCTION_SETS[_library().gemv_best_isa()]
+
+
+class _Bound(ctypes.Structure):
+    _fields_ = (
+        ("dense", ctypes.c_void_p),
+        ("x", ctypes.c_void_p),
+        ("residual", ctypes.c_void_p),
+        ("y", ctypes.c_void_p),
+        ("rows", ctypes.c_int64),
+    )
 
 
 class Gemv:
@@ -86,3 +97,17 @@ class Gemv:
             rows,
             torch.get_num_threads(),
         )
+
+    def bind(
+        self, x: torch.Tensor, out: torch.Tensor, rows: int, residual: torch.Tensor | None = None
+    ) -> BoundCall:
+        """`run` with its arguments fixed; the tensors must stay where they are."""
+        record = _Bound(
+            self._pointer,
+            x.data_ptr(),
+            None if residual is None else residual.data_ptr(),
+            out.data_ptr(),
+            rows,
+        )
+        parts = (_library().gemv_bf16_part,)
+        return BoundCall("linear_dense", "gemv-bf16", parts, record, (self, x, out, residual))

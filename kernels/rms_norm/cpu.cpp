@@ -1,6 +1,5 @@
 // RMS norm with the residual addition before it: x += delta; out = x / sqrt(mean(x^2) + eps) * w.
-// Zhang and Sennrich 2019. One row is a few hundred numbers, so rows are shared among threads only
-// when there are many.
+// Zhang and Sennrich 2019.
 #include "../simd.h"
 
 #include <cmath>
@@ -54,13 +53,9 @@ static Row choose(bool is_bf16) {
   return is_bf16 ? row_bf16_any : row_fp32_any;
 }
 
-extern "C" void trimtab_rms_norm(const Call* call) {
+// Thread `thread` of `threads` does every threads-th row.
+extern "C" void trimtab_rms_norm(const Call* call, int64_t thread, int64_t threads) {
   static const Row rows[2] = {choose(false), choose(true)};
   const Row one = rows[call->is_bf16 != 0];
-  if (call->rows * call->size < 32768) {
-    for (int64_t r = 0; r < call->rows; r++) one(*call, r);
-    return;
-  }
-#pragma omp parallel for
-  for (int64_t r = 0; r < call->rows; r++) one(*call, r);
+  for (int64_t r = thread; r < call->rows; r += threads) one(*call, r);
 }

@@ -2,13 +2,16 @@
 
 import ctypes
 import functools
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from kernels import build, calls
+from kernels import build
+from kernels.program import BoundCall
+
+# Below this many numbers other threads are not worth waking.
+SMALL = 32768
 
 
 class _Call(ctypes.Structure):
@@ -26,32 +29,23 @@ class _Call(ctypes.Structure):
 
 def available() -> str | None:
     """None when the kernel is built, else why it cannot be."""
-    _function()
+    _library()
     return None
 
 
 @functools.cache
-def _function() -> Callable[[object], None]:
-    function = build.load(Path(__file__).with_name("cpu.cpp")).trimtab_rms_norm
-    function.restype = None
-    return function
+def _library() -> ctypes.CDLL:
+    return build.load(Path(__file__).with_name("cpu.cpp"))
 
 
-def prepare(
-    x: Tensor, weight: Tensor, eps: float, out: Tensor, delta: Tensor | None
-) -> Callable[[], None]:
+def prepare(x: Tensor, weight: Tensor, eps: float, out: Tensor, delta: Tensor | None) -> BoundCall:
     """See kernels.rms_norm.prepare; float32 or bfloat16, contiguous."""
-    kept = [t.contiguous() if t is weight else t for t in (x, weight, out)]
+    weight = weight.contiguous()
     rows, size = x.shape
     call = _Call(
-        x.data_ptr(), delta.data_ptr() if delta is not None else None, kept[1].data_ptr(),
+        x.data_ptr(), delta.data_ptr() if delta is not None else None, weight.data_ptr(),
         out.data_ptr(), rows, size, x.dtype == torch.bfloat16, eps,
     )  # fmt: skip
-    function, pointer, count = _function(), ctypes.byref(call), calls.count
-
-    # The default keeps the tensors alive whose addresses the call holds.
-    def step(_kept: object = (kept, delta)) -> None:
-        count("rms_norm", "cpp")
-        function(pointer)
-
-    return step
+    threads = 0 if rows * size >= SMALL else 1
+    parts = (_library().trimtab_rms_norm,)
+    return BoundCall("rms_norm", "cpp", parts, call, (x, delta, weight, out), threads)

@@ -2,13 +2,16 @@
 
 import ctypes
 import functools
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from kernels import build, calls
+from kernels import build
+from kernels.program import BoundCall
+
+# Below this many numbers other threads are not worth waking.
+SMALL = 16384
 
 
 class _Call(ctypes.Structure):
@@ -23,26 +26,19 @@ class _Call(ctypes.Structure):
 
 def available() -> str | None:
     """None when the kernel is built, else why it cannot be."""
-    _function()
+    _library()
     return None
 
 
 @functools.cache
-def _function() -> Callable[[object], None]:
-    function = build.load(Path(__file__).with_name("cpu.cpp")).trimtab_swiglu
-    function.restype = None
-    return function
+def _library() -> ctypes.CDLL:
+    return build.load(Path(__file__).with_name("cpu.cpp"))
 
 
-def prepare(gate_up: Tensor, out: Tensor) -> Callable[[], None]:
+def prepare(gate_up: Tensor, out: Tensor) -> BoundCall:
     """See kernels.swiglu.prepare; float32 or bfloat16, contiguous."""
     rows, size = out.shape
     call = _Call(gate_up.data_ptr(), out.data_ptr(), rows, size, out.dtype == torch.bfloat16)
-    function, pointer, count = _function(), ctypes.byref(call), calls.count
-
-    # The default keeps the tensors alive whose addresses the call holds.
-    def step(_kept: object = (gate_up, out)) -> None:
-        count("swiglu", "cpp")
-        function(pointer)
-
-    return step
+    threads = 0 if rows * size >= SMALL else 1
+    parts = (_library().trimtab_swiglu,)
+    return BoundCall("swiglu", "cpp", parts, call, (gate_up, out), threads)

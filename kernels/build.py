@@ -168,10 +168,16 @@ def _compile(
 
 def _run(command: list[str], path: Path) -> None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=COMPILE_SECONDS,
+            env=os.environ | {"LC_ALL": "C"},
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise KernelUnavailable(f"{path.name} could not be compiled: {error}") from error
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        errors = [line for line in lines if "error" in line] or lines or ["no message"]
+        errors = [line for line in lines if "error:" in line] or lines or ["no message"]
         raise KernelUnavailable(f"{path.name} could not be compiled by {command[0]}: {errors[0]}")

@@ -11,7 +11,7 @@ _calls: dict[tuple[str, str], int] = {}
 
 
 def count(op: str, name: str, times: int = 1) -> None:
-    """Note `times` calls of kernel `name` of operation `op`. Thread-safe, about 0.2 microseconds."""
+    """Note `times` calls of kernel `name` of operation `op`. Thread-safe, about 0.2 us."""
     key = (op, name)
     with _lock:
         _calls[key] = _calls.get(key, 0) + times

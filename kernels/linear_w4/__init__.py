@@ -102,7 +102,7 @@ def linear(x: torch.Tensor, packed: PackedW4, bias: torch.Tensor | None = None) 
     count(OP, packed.kernel)
     y = module.matmul(rows, packed.packed, packed.scale_zero, packed.group_size)
     if y.shape[1] != packed.n:
-        y = y[:, : packed.n]
+        y = y[:, : packed.n].contiguous()
     if bias is not None:
         y = y + bias
     return y if x.dim() == 2 else y.reshape(*x.shape[:-1], packed.n)

@@ -26,7 +26,7 @@ class DenseWeight:
     chosen once, at `prepare`; x must have the weight's dtype and device and K columns.
     """
 
-    __slots__ = ("_dtype", "_gemv", "bias", "k", "kernel", "n", "nbytes", "weight")
+    __slots__ = ("_dtype", "_gemv", "_on_cpu", "bias", "k", "kernel", "n", "nbytes", "weight")
 
     def __init__(
         self, weight: torch.Tensor, bias: torch.Tensor | None = None, kernel: str | None = None
@@ -36,6 +36,7 @@ class DenseWeight:
         self.bias = None if bias is None else bias.detach().contiguous()
         self.n, self.k = weight.shape
         self._dtype = weight.dtype
+        self._on_cpu = weight.is_cpu
         self.nbytes = self.weight.nbytes + (0 if self.bias is None else self.bias.nbytes)
         self.kernel = registry.select(OP, weight.device, FORMATS[weight.dtype], kernel).name
         self._gemv = None
@@ -60,6 +61,10 @@ class DenseWeight:
         if x.dtype is not self._dtype or not shape or shape[-1] != k:
             raise ValueError(_mismatch(x, self._dtype, k))
         rows = x.numel() // k
+        if out is not None and not self._fits(out, rows):
+            raise ValueError(_bad_side("out", out, (*shape[:-1], self.n), self._dtype))
+        if residual is not None and not self._fits(residual, rows):
+            raise ValueError(_bad_side("residual", residual, (*shape[:-1], self.n), self._dtype))
         gemv = self._gemv
         if (
             gemv is None
@@ -70,10 +75,6 @@ class DenseWeight:
             return self._through_torch(x, out, residual)
         if out is None:
             out = x.new_empty((*shape[:-1], self.n))
-        elif not self._fits(out, rows):
-            raise ValueError(_bad_side("out", out, (*shape[:-1], self.n), self._dtype))
-        if residual is not None and not self._fits(residual, rows):
-            raise ValueError(_bad_side("residual", residual, (*shape[:-1], self.n), self._dtype))
         if not x.is_contiguous():
             x = x.contiguous()
         count(OP, "gemv-bf16")
@@ -84,7 +85,7 @@ class DenseWeight:
         return (
             side.is_contiguous()
             and side.dtype is self._dtype
-            and side.is_cpu
+            and side.is_cpu is self._on_cpu
             and side.numel() == rows * self.n
         )
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ pytestmark = pytest.mark.usefixtures("poisoned", "fresh")
 
 NO_GEMV = cpu.available()
 needs_gemv = pytest.mark.skipif(NO_GEMV is not None, reason=NO_GEMV or "")
+Make = Callable[[int], torch.Tensor]
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 5e-3, torch.float16: 7e-4}
 SHAPES = [(1, 1), (5, 7), (8, 32), (9, 33), (64, 576), (577, 100), (33, 1536)]
 HERE = cpu.INSTRUCTION_SETS.index(cpu.best_instruction_set()) if NO_GEMV is None else 0
@@ -180,21 +183,38 @@ def test_what_does_not_fit_is_refused_with_a_sentence(
         prepare(weight, bias)(x)
 
 
-@needs_gemv
+@pytest.mark.parametrize("rows", [1, GEMV_ROWS + 1])
 @pytest.mark.parametrize("side", ["out", "residual"])
 @pytest.mark.parametrize(
-    "wrong",
+    "make",
     [
-        torch.zeros(2, 4).bfloat16(),
-        torch.zeros(1, 4),
-        torch.zeros(4, 2).bfloat16()[:, 0],
-        torch.zeros(1, 4, device="meta").bfloat16(),
+        lambda rows: torch.zeros(rows + 1, 4).bfloat16(),
+        lambda rows: torch.zeros(rows, 4),
+        lambda rows: torch.zeros(rows, 8).bfloat16()[:, ::2].t().contiguous().t()[:, :3],
+        lambda rows: torch.zeros(rows, 4, device="meta").bfloat16(),
     ],
 )
-def test_a_wrong_out_or_residual_is_refused(side: str, wrong: torch.Tensor) -> None:
+def test_a_wrong_out_or_residual_is_refused(rows: int, side: str, make: Make) -> None:
     ready = prepare(torch.ones(4, 8).bfloat16())
+    x = torch.ones(rows, 8).bfloat16()
     with pytest.raises(ValueError, match=f"{side} must be contiguous"):
-        ready(torch.ones(1, 8).bfloat16(), **{side: wrong})
+        ready(x, **{side: make(rows)})
+    if side == "out":
+        with pytest.raises(ValueError, match="out must be contiguous"):
+            ready.bind(x, make(rows))
+
+
+@pytest.mark.parametrize("rows", [1, 3, GEMV_ROWS + 1])
+def test_a_bound_step_reads_its_buffers_anew_each_time(rows: int) -> None:
+    weight = torch.randn(19, 65).bfloat16()
+    x, stream = torch.randn(rows, 65).bfloat16(), torch.randn(rows, 19).bfloat16()
+    step = prepare(weight).bind(x, stream, stream)
+    for _ in range(2):
+        x.copy_(torch.randn(rows, 65))
+        exact = reference.linear(x, weight) + stream.double()
+        step()
+        assert error(stream, exact, 65) < 1e-2
+    assert sum(int(one["calls"]) for one in calls.snapshot()) == 2
 
 
 @needs_gemv

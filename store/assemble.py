@@ -42,9 +42,12 @@ def first_of_each(rows: Iterable[Row], key: str) -> dict[str, Row]:
 def study_of(found: Rows) -> Study:
     """One study from all its rows; StoreError names what is damaged."""
     first = min(found["studies"], key=lambda row: row["event_id"])
-    study = _read(f"study {first['study_id']}", _load, first["document"])
+    name = f"study {first['study_id']}"
+    study = _read(name, _load, first["document"])
     if not isinstance(study, Study):
-        raise StoreError(_damaged(f"study {first['study_id']}", "its document is no study"))
+        raise StoreError(_damaged(name, "its document is no study"))
+    if not found["study_states"]:
+        raise StoreError(_damaged(name, "it has no state"))
     state = max(found["study_states"], key=lambda row: row["event_id"])
     return replace(study, state=state["state"], reason=state["reason"], trials=trials_of(found))
 
@@ -110,7 +113,7 @@ def measurement_of(row: Row) -> Measurement:
     )
 
 
-def summary_of(study: Row, state: Row, trial_states: Iterable[str]) -> StudySummary:
+def summary_of(study: Row, state: Row | None, trial_states: Iterable[str]) -> StudySummary:
     """A study for a list, from its rows and the states of its trials."""
     states = list(trial_states)
     return StudySummary(
@@ -120,8 +123,8 @@ def summary_of(study: Row, state: Row, trial_states: Iterable[str]) -> StudySumm
         study["workload_id"],
         study["preset"],
         study["created_at"],
-        state["state"],
-        state["reason"],
+        "queued" if state is None else state["state"],
+        "its state is lost: the stored study is damaged" if state is None else state["reason"],
         len(states),
         sum(one in ENDED for one in states),
         states.count("failed"),
@@ -174,6 +177,15 @@ def report_exists(report: Report) -> str:
         f"report {report.id} version {report.version} is saved already; "
         f"save it as version {following}"
     )
+
+
+def facts_of(row: Row) -> dict[str, Any]:
+    """The facts of a row of `environments`; StoreError names it when it is damaged."""
+    name = f"environment {row['environment_id']}"
+    facts = _read(name, json.loads, row["facts"])
+    if not isinstance(facts, dict):
+        raise StoreError(_damaged(name, "its facts are no object"))
+    return facts
 
 
 def report_of(row: Row) -> Report:

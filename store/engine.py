@@ -51,6 +51,9 @@ def locate(url: str | None) -> Path | URL:
         raise StoreError(
             f"the store {given!r} is not a file name: {WAY_OUT}, or use memory: to keep nothing"
         )
+    if "?" in given:
+        # DuckDB would put the log of such a file elsewhere.
+        raise StoreError(f"the store {given!r} has a question mark in its name: {WAY_OUT}")
     return Path(os.path.abspath(os.path.expanduser(given)))
 
 
@@ -63,12 +66,12 @@ def _server(given: str) -> URL:
                 "use a file name, duckdb:///PATH, postgresql://... or memory:"
             )
         url.get_dialect()
+    except (exc.NoSuchModuleError, ModuleNotFoundError) as error:
+        raise StoreError(f"the store's URL needs a driver that is not installed: {error}") from None
     except (exc.ArgumentError, ValueError):
         raise StoreError(
             "the store's URL cannot be read: use a file name, duckdb:///PATH, postgresql://..."
         ) from None
-    except (exc.NoSuchModuleError, ModuleNotFoundError) as error:
-        raise StoreError(f"the store's URL needs a driver that is not installed: {error}") from None
     return url
 
 
@@ -144,7 +147,7 @@ def reason(place: Path | URL, error: exc.DBAPIError) -> str:
             f"the store {name} is in use by {program} (PID {held['pid']}): "
             f"close that program, or {WAY_OUT}"
         )
-    if "not a valid DuckDB database" in said or ("xtension" in said and "not found" in said):
+    if "not a valid DuckDB database" in said or "external extensions" in said:
         return f"the store {name} is not a DuckDB file and was left as it is: {WAY_OUT}"
     if "replaying WAL" in said:
         return (

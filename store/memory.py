@@ -4,7 +4,6 @@ ends.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterable
 from typing import Any
@@ -88,7 +87,7 @@ class MemoryStore:
         with self._lock:
             known = assemble.first_of_each(self._table("environments"), "environment_id")
             found = known.get(clean(environment_id))
-            return None if found is None else dict(json.loads(found["facts"]))
+            return None if found is None else assemble.facts_of(found)
 
     def save_report(self, report: Report) -> None:
         """See store.interface.Store."""

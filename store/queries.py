@@ -55,7 +55,7 @@ def summaries(connection: Connection, limit: int) -> tuple[StudySummary, ...]:
     ):
         of_trials.setdefault(row["study_id"], []).append(row["state"])
     return tuple(
-        assemble.summary_of(row, states[row["study_id"]], of_trials.get(row["study_id"], ()))
+        assemble.summary_of(row, states.get(row["study_id"]), of_trials.get(row["study_id"], ()))
         for row in newest
     )
 

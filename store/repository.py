@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import threading
 import time
@@ -91,7 +90,7 @@ class SqlStore:
         """See store.interface.Store."""
         with self._read() as connection:
             found = queries.environment(connection, clean(environment_id))
-        return None if found is None else dict(json.loads(found["facts"]))
+        return None if found is None else assemble.facts_of(found)
 
     def save_report(self, report: Report) -> None:
         """See store.interface.Store."""

@@ -19,7 +19,7 @@ from core.predict.limits import Rates
 from core.predict.work import DecoderWork, Load, decoder_work, draft_work
 
 # Up to this many FLOPs a byte memory is the limit on every device we list, whatever its peak.
-MEMORY_BOUND = 8.0
+MEMORY_BOUND = 4.0
 
 
 class UnknownPeak(Exception):

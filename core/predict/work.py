@@ -95,11 +95,16 @@ def decoder_work(plan: Plan) -> DecoderWork:
 
 
 def draft_work(found: Effects) -> DecoderWork | None:
-    """The draft model, unchanged as it is loaded; None without one or when it is not known."""
+    """The draft model, unchanged as it is loaded; None without one or when it is not at hand.
+
+    A hub id is not at hand: predicting never downloads.
+    """
     if found.draft is None:
         return None
     from core.catalogue import models
 
+    if not found.draft.startswith("shape:") and models.folder_of(found.draft) is None:
+        return None
     try:
         model = models.resolve(found.draft)
     except BadInput:

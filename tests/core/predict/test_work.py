@@ -1,0 +1,152 @@
+"""Bytes and FLOPs against the engine's own tensors and against counting by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from core import techniques
+from core.model import DecoderShape
+from core.plan import Plan
+from core.predict.effects import EFFECTS, MULTIPLE, Effects, effects
+from core.predict.work import decoder_work, memory
+from core.study import Study
+
+SHAPE = DecoderShape(128, 3, 4, 2, 32, 352, 512, 256)
+
+
+def plan(study: Study, text: str, shape: DecoderShape = SHAPE) -> Plan:
+    model = replace(study.case.model, shape=shape)
+    chosen = tuple(techniques.parse(part) for part in text.split())
+    return Plan(replace(study.case, model=model), chosen)
+
+
+def engine_bytes(text: str, tied: bool) -> int:
+    """Bytes of a real decoder of SHAPE after the techniques, summed over its tensors."""
+    import torch
+
+    from core.deployment import Deployment
+    from core.engine.config import from_hf
+    from core.engine.decoder import Decoder
+
+    config = from_hf(
+        {
+            "model_type": "llama",
+            "vocab_size": SHAPE.vocabulary,
+            "hidden_size": SHAPE.hidden,
+            "intermediate_size": SHAPE.intermediate,
+            "num_hidden_layers": SHAPE.layers,
+            "num_attention_heads": SHAPE.heads,
+            "num_key_value_heads": SHAPE.kv_heads,
+            "head_dim": SHAPE.head_dim,
+            "max_position_embeddings": SHAPE.context,
+            "tie_word_embeddings": tied,
+        }
+    )
+    wide, kv, mlp = (
+        SHAPE.heads * SHAPE.head_dim,
+        SHAPE.kv_heads * SHAPE.head_dim,
+        SHAPE.intermediate,
+    )
+    rows = {
+        "self_attn.q_proj": (wide, SHAPE.hidden),
+        "self_attn.k_proj": (kv, SHAPE.hidden),
+        "self_attn.v_proj": (kv, SHAPE.hidden),
+        "self_attn.o_proj": (SHAPE.hidden, wide),
+        "mlp.gate_proj": (mlp, SHAPE.hidden),
+        "mlp.up_proj": (mlp, SHAPE.hidden),
+        "mlp.down_proj": (SHAPE.hidden, mlp),
+    }
+    random = torch.Generator().manual_seed(0)
+    tensors = {"model.embed_tokens.weight": torch.randn(512, 128, generator=random)}
+    tensors["model.norm.weight"] = torch.ones(128)
+    for i in range(SHAPE.layers):
+        for name, size in rows.items():
+            tensors[f"model.layers.{i}.{name}.weight"] = torch.randn(size, generator=random)
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            tensors[f"model.layers.{i}.{name}.weight"] = torch.ones(128)
+    if not tied:
+        tensors["lm_head.weight"] = torch.randn(512, 128, generator=random)
+    engine = Decoder.from_tensors(config, tensors)
+    deployment = Deployment(case=None, engine=engine, load_baseline=lambda: None)  # type: ignore[arg-type]
+    for part in text.split():
+        techniques.parse(part).apply(deployment)
+    return engine.weight_bytes()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "weight-int8",
+        "weight-int4",
+        "prune-mlp:sparsity=0.25",
+        "prune-mlp:sparsity=0.5 weight-int4",
+    ],
+)
+def test_the_predicted_bytes_are_those_of_the_engine(
+    synthetic_study: Study, text: str, tied: bool
+) -> None:
+    predicted = decoder_work(plan(synthetic_study, text, replace(SHAPE, tied=tied))).weight_bytes()
+    assert predicted == pytest.approx(engine_bytes(text, tied), rel=0.002)
+
+
+def test_pruned_widths_are_those_of_the_technique() -> None:
+    from core.techniques.prune.slicing import MULTIPLE as REAL
+    from core.techniques.prune.slicing import kept_width
+
+    assert MULTIPLE == REAL
+    for width in (32, 64, 352, 704, 1536, 4096):
+        for share in (0.01, 0.1, 0.25, 0.5, 0.73, 0.99):
+            if width > MULTIPLE:
+                shape = Effects(bits=16, sparsity=(share,)).shape(
+                    replace(SHAPE, intermediate=width)
+                )
+                assert shape.intermediate == kept_width(width, share), (width, share)
+
+
+def test_every_registered_technique_has_a_stated_effect() -> None:
+    assert set(EFFECTS) == {technique.name for technique in techniques.TECHNIQUES}
+
+
+def test_an_unknown_technique_claims_nothing(synthetic_study: Study) -> None:
+    from core.techniques.base import Base
+
+    class Magic(Base):
+        name = "magic"
+        kind = "cache"
+
+    one = replace(plan(synthetic_study, "weight-int8"), techniques=(Magic(),))  # type: ignore[arg-type]
+    found = effects(one)
+    assert found.unknown == ("magic",)
+    assert replace(found, unknown=()) == effects(plan(synthetic_study, ""))
+
+
+def test_effects_read_the_fields(synthetic_study: Study) -> None:
+    found = effects(plan(synthetic_study, "prune-mlp:sparsity=0.5 weight-int4:group_size=64"))
+    assert (found.bits, found.group, found.sparsity) == (4.0, 64, (0.5,))
+    found = effects(
+        plan(synthetic_study, "speculative:tokens=5,draft=pycode-small static-batch:size=8")
+    )
+    assert (found.draft, found.draft_tokens, found.batch) == ("pycode-small", 5, 8)
+
+
+def test_a_step_reads_every_weight_once_and_every_cache(synthetic_study: Study) -> None:
+    shape = SHAPE
+    work = decoder_work(plan(synthetic_study, ""))
+    weights = shape.layers * (128 * 128 + 2 * 64 * 128 + 128 * 128 + 3 * 128 * 352) + 512 * 128
+    assert work.step(1, 1, 0).bytes == 2 * weights
+    assert work.step(1, 1, 10).bytes == 2 * weights + 10 * 2 * (2 * 3 * 2 * 32)
+    assert work.step(4, 4, 10).bytes == 2 * weights + 4 * 10 * 2 * (2 * 3 * 2 * 32)
+    assert work.step(4, 4, 0).flops == 4 * (2 * weights + 4 * 3 * 4 * 32)
+
+
+def test_memory_adds_up_by_hand(synthetic_study: Study) -> None:
+    need = memory(plan(synthetic_study, "static-batch:size=4"))
+    assert need.kv == 4 * (128 + 64) * (2 * 3 * 2 * 32) * 2
+    assert need.total == need.weights + need.kv + need.workspace
+    alone = memory(plan(synthetic_study, ""))
+    assert need.weights == alone.weights
+    assert need.workspace == 4 * alone.workspace

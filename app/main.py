@@ -1,50 +1,54 @@
-"""The script that Streamlit runs: page config, navigation, the frame around every page. No page's content lives here."""
+"""The script that Streamlit runs: page config, navigation, the frame around every page.
+
+No page's content lives here.
+"""
 
 from __future__ import annotations
+
+from types import ModuleType
 
 import streamlit as st
 
 from app import state
-from app.views import common, compare, frame, home, live, plan, reports, tradeoffs, trial, trials
+from app.views import (
+    common,
+    compare,
+    frame,
+    home,
+    live,
+    plan,
+    reports,
+    tradeoffs,
+    trial,
+    trials,
+)
 
-st.set_page_config(page_title="Trimtab", page_icon=":material/tune:", layout="wide")
-
-PAGES = {
-    "home": st.Page(
-        home.page, title="Home", icon=":material/home:", url_path="home", default=True,
-        help="What Trimtab does, the last studies, and the first study with one button.",
-    ),
-    "plan": st.Page(
-        plan.page, title="Plan", icon=":material/edit_note:", url_path="plan",
-        help="Choose model, target, workload and priorities; see what would be tried before it runs.",
-    ),
-    "live": st.Page(
-        live.page, title="Live", icon=":material/monitor_heart:", url_path="live",
-        help="Watch a study, and cancel, pause or resume it. It goes on when this tab is closed.",
-    ),
-    "trials": st.Page(
-        trials.page, title="Trials", icon=":material/table_rows:", url_path="trials",
-        help="Every trial ever stored, with filters. Select some to compare them.",
-    ),
-    "compare": st.Page(
-        compare.page, title="Compare", icon=":material/compare_arrows:", url_path="compare",
-        help="Trials side by side against a baseline, with intervals and verdicts.",
-    ),
-    "tradeoffs": st.Page(
-        tradeoffs.page, title="Trade-offs", icon=":material/scatter_plot:", url_path="tradeoffs",
-        help="The frontier of a study, and the trial that its priorities recommend.",
-    ),
-    "reports": st.Page(
-        reports.page, title="Reports", icon=":material/description:", url_path="reports",
-        help="Save a comparison as it is now, and take it away as HTML, Markdown, CSV or JSON.",
-    ),
-    "trial": st.Page(trial.page, title="Trial", icon=":material/science:", url_path="trial", visibility="hidden"),
+SECTIONS: dict[str, tuple[ModuleType, ...]] = {
+    "": (home,),
+    "Run": (plan, live),
+    "Understand": (trials, compare, tradeoffs),
+    "Keep": (reports, trial),
 }
-SECTIONS = {"": ("home",), "Run": ("plan", "live"), "Understand": ("trials", "compare", "tradeoffs"),
-            "Keep": ("reports", "trial")}
 
-state.remember_pages(PAGES)
-chosen = st.navigation({title: [PAGES[name] for name in names] for title, names in SECTIONS.items()})
+
+def page_of(view: ModuleType) -> st.Page:
+    """The page that a view module describes; its path is the module's name."""
+    return st.Page(
+        view.page,
+        title=view.TITLE,
+        icon=view.ICON,
+        help=view.HELP,
+        url_path=view.__name__.rpartition(".")[2],
+        default=view is home,
+        visibility="hidden" if view is trial else "visible",
+    )
+
+
+st.set_page_config(page_title="Trimtab", page_icon=frame.ICON, layout="wide")
+st.logo(frame.LOGO, icon_image=frame.ICON, size="large")
+pages = {section: [page_of(view) for view in views] for section, views in SECTIONS.items()}
+state.remember_pages([page for section in pages.values() for page in section])
+chosen = st.navigation(pages)
 with common.sentences():
     frame.sidebar()
     frame.message()

@@ -1,7 +1,8 @@
-"""The server: Streamlit's ASGI application, what lives as long as it, and one JSON route. Draws no page.
+"""The server: Streamlit's ASGI application, what lives as long as it, and one JSON route. Draws no
+page.
 
-The lifespan opens the store and the supervisor before the first page and gives them back at the end, so that pages
-never own anything. `serve()` is what the command line calls.
+The lifespan opens the store and the supervisor before the first page and gives them back at the
+end, so that pages never own anything. `serve()` is what the command line calls.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ logger = logging.getLogger(__name__)
 ADDRESS = "127.0.0.1"
 SCRIPT = Path(__file__).parent / "main.py"
 CONFIG = Path(__file__).parent.parent / ".streamlit" / "config.toml"
-# Kept even where no config.toml is found: loopback, known hosts, no phoning home, no tracebacks in the browser.
+# Kept even where no config.toml is found: loopback, known hosts, no phoning home, no tracebacks in
+# the browser.
 SAFE: dict[str, Any] = {
     "server.address": ADDRESS,
     "server.allowedHosts": ["localhost", "127.0.0.1"],
@@ -58,10 +60,18 @@ async def lifespan(app: st.App) -> AsyncIterator[dict[str, Any]]:
             await anyio.to_thread.run_sync(services.close_services)
 
 
+def store_name() -> str:
+    """The file of the opened store, or that it lives in memory only."""
+    path = getattr(services.get_services().store, "path", None)
+    return str(path) if path else "in memory, gone when the server stops"
+
+
 async def health(request: Request) -> JSONResponse:
     """Version, store and the ids of running studies."""
     opened = services.get_services()
-    return JSONResponse({"version": version(), "store": services.store_name(), "running": list(opened.jobs.running())})
+    return JSONResponse(
+        {"version": version(), "store": store_name(), "running": list(opened.jobs.running())}
+    )
 
 
 def version() -> str:
@@ -73,23 +83,27 @@ def version() -> str:
 
 
 def on_script_error(error: Exception) -> bool:
-    """The last net, for callbacks: the sentence for the user, the traceback for the log, the page stays up."""
+    """The last net, for callbacks: the sentence for the user, the traceback for the log, the page
+    stays up."""
     from app.views import common
 
-    with common.sentences():
-        raise error
+    common.explain(error)
     return True
 
 
 def make_app() -> st.App:
     """The ASGI application."""
     return st.App(
-        SCRIPT, lifespan=lifespan, routes=[Route("/api/health", health)], on_script_error=on_script_error
+        SCRIPT,
+        lifespan=lifespan,
+        routes=[Route("/api/health", health)],
+        on_script_error=on_script_error,
     )
 
 
 def options(port: int) -> dict[str, Any]:
-    """What Streamlit is told: the safe settings, and the theme of config.toml wherever the server is started."""
+    """What Streamlit is told: the safe settings, and the theme of config.toml wherever the server
+    is started."""
     return {**_theme(), **SAFE, "server.port": port, "browser.serverPort": port}
 
 
@@ -110,17 +124,23 @@ def _theme() -> dict[str, Any]:
     return found
 
 
-def serve(port: int = 8501, store_url: str | None = None) -> None:
-    """Serve until Ctrl-C; prints the URL. BadInput when the port is taken, StoreError when the store is held."""
+def serve(port: int = 8501, store_url: str | None = None) -> int:
+    """Serve until Ctrl-C; prints the URL. BadInput when the port is taken, StoreError when the
+    store is held."""
     check_port(port)
     if store_url is not None:
         os.environ["TRIMTAB_STORE"] = store_url
-    # Opened here too, so that a store held by another process is a sentence and not a failed start of the server.
+    # Opened here too, so that a store held by another process is a sentence and not a failed start
+    # of the server.
     services.get_services()
     try:
         make_app().run(config=options(port))
+    except KeyboardInterrupt:
+        # uvicorn has shut down in order and only then hands the signal on.
+        return 0
     finally:
         services.close_services()
+    return 0
 
 
 def check_port(port: int) -> None:
@@ -133,4 +153,6 @@ def check_port(port: int) -> None:
             probe.bind((ADDRESS, port))
         except OSError as error:
             why = "is already in use" if error.errno == errno.EADDRINUSE else "cannot be used"
-            raise BadInput(f"port {port} {why}: stop what listens there, or choose another with --port") from None
+            raise BadInput(
+                f"port {port} {why}: stop what listens there, or choose another with --port"
+            ) from None

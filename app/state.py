@@ -1,7 +1,8 @@
-"""The only file that names session_state and query_params keys: what the user chose, and how the URL says it.
+"""The only file that names session_state and query_params keys: what the user chose, and how the
+URL says it.
 
-A page calls enter(), gives every widget its key by key(), and hands the widget's value to keep(); a reload of the
-URL then shows the same screen. Nothing here draws anything.
+A page calls enter(), gives every widget its key by key(), and hands the widget's value to keep();
+a reload of the URL then shows the same screen. Nothing here draws anything.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from streamlit.navigation.page import StreamlitPage
 
 Value = TypeVar("Value")
 
+HOME = "home"
 _URL = "trimtab-url"
 _PAGE = "trimtab-page"
 _PAGES = "trimtab-pages"
@@ -27,7 +29,8 @@ _SEEN = "seen-"
 
 @dataclass(frozen=True)
 class Parameter:
-    """One word of the URL. A `default` is left out of the URL; None means that the word is always written."""
+    """One word of the URL. A `default` is left out of the URL; None means that the word is always
+    written."""
 
     name: str
     default: Any = None
@@ -79,7 +82,8 @@ def _memory() -> dict[str, str]:
 
 
 def enter(page: str) -> None:
-    """Start a page: the URL wins; what it leaves out is remembered from the last visit of this browser tab."""
+    """Start a page: the URL wins; what it leaves out is remembered from the last visit of this
+    browser tab."""
     arrived = st.session_state.get(_PAGE) != page
     st.session_state[_PAGE] = page
     memory = _memory()
@@ -91,15 +95,32 @@ def enter(page: str) -> None:
         if said is None and arrived and name in memory:
             said = st.query_params[name] = memory[name]
         if arrived or said != memory.get(name):
-            st.session_state.pop(_WIDGET + name, None)
+            _drop_widgets(name)
         if said is None:
             memory.pop(name, None)
         else:
             memory[name] = said
 
 
+def _drop_widgets(name: str) -> None:
+    """Forget what the widgets of `name` show, so that they are set from the URL again."""
+    own = _WIDGET + name
+    for key_ in [one for one in st.session_state if isinstance(one, str) and one.startswith(own)]:
+        if key_ == own or key_.startswith(own + "-"):
+            del st.session_state[key_]
+
+
+def part_key(name: str, part: str, value: Any) -> str:
+    """The key of one of several widgets that make up `name`; `value` is what it shows until the
+    user changes it."""
+    widget = f"{_WIDGET}{name}-{part}"
+    st.session_state.setdefault(widget, value)
+    return widget
+
+
 def chosen(name: str) -> Any:
-    """What the URL says for `name`, in the type of its default; the default when it says nothing or nonsense."""
+    """What the URL says for `name`, in the type of its default; the default when it says nothing
+    or nonsense."""
     default = BY_NAME[name].default
     said = _memory().get(name)
     if said is None:
@@ -114,9 +135,11 @@ def chosen(name: str) -> Any:
 
 
 def key(name: str, options: Sequence[Any] | None = None, default: Any = None) -> str:
-    """The widget key of `name`, its value set from the URL; values that are not among `options` are dropped.
+    """The widget key of `name`, its value set from the URL; values that are not among `options`
+    are dropped.
 
-    `default` is used when the URL says nothing usable and the parameter's own default is None or not an option.
+    `default` is used when the URL says nothing usable and the parameter's own default is None or
+    not an option.
     """
     widget = _WIDGET + name
     value = st.session_state.get(widget, chosen(name))
@@ -138,7 +161,13 @@ def keep(name: str, value: Value) -> Value:
         if name in st.query_params:
             del st.query_params[name]
         return value
-    said = ",".join(map(str, parts)) if parts is not None else str(int(value)) if isinstance(value, bool) else str(value)
+    said = (
+        ",".join(map(str, parts))
+        if parts is not None
+        else str(int(value))
+        if isinstance(value, bool)
+        else str(value)
+    )
     _memory()[name] = said
     if st.query_params.get(name) != said:
         st.query_params[name] = said
@@ -148,13 +177,13 @@ def keep(name: str, value: Value) -> Value:
 def forget(*names: str) -> None:
     """Set choices back to their defaults (call it from a callback)."""
     for name in names:
-        st.session_state.pop(_WIDGET + name, None)
+        _drop_widgets(name)
         keep(name, BY_NAME[name].default)
 
 
 def choose(name: str, value: Any) -> None:
     """Make a choice for the user (call it from a callback or before the widget is drawn)."""
-    st.session_state.pop(_WIDGET + name, None)
+    _drop_widgets(name)
     keep(name, value)
 
 
@@ -168,9 +197,9 @@ def flashed() -> str:
     return str(st.session_state.pop(_MESSAGE, ""))
 
 
-def remember_pages(pages: dict[str, StreamlitPage]) -> None:
+def remember_pages(pages: Sequence[StreamlitPage]) -> None:
     """Let go() and page() find the pages of this run."""
-    st.session_state[_PAGES] = pages
+    st.session_state[_PAGES] = {page.url_path or HOME: page for page in pages}
 
 
 def page(name: str) -> StreamlitPage:
@@ -193,7 +222,8 @@ def go(name: str, **choices: Any) -> NoReturn:
 
 
 def selection_key(name: str, *context: object) -> str:
-    """A key for a table whose selection starts anew when `context` changes or forget_selections() was called."""
+    """A key for a table whose selection starts anew when `context` changes or forget_selections()
+    was called."""
     generation = st.session_state.get(f"{_GENERATION}{name}", 0)
     digest = hashlib.sha256(repr(context).encode()).hexdigest()[:12]
     return f"table-{name}-{generation}-{digest}"
@@ -206,7 +236,8 @@ def forget_selections(name: str) -> None:
 
 
 def changed(name: str, value: object) -> bool:
-    """Whether `value` differs from the one of the last drawing; the first drawing counts as unchanged."""
+    """Whether `value` differs from the one of the last drawing; the first drawing counts as
+    unchanged."""
     key_ = f"{_SEEN}{name}"
     before = st.session_state.get(key_, value)
     st.session_state[key_] = value

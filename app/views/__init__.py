@@ -1,1 +1,1 @@
-"""One page per file; common.py holds what pages share, charts.py builds figures, forms.py the inputs of Plan."""
+"""One page per file; common.py and pick.py hold what pages share, charts.py builds figures."""

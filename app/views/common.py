@@ -1,4 +1,7 @@
-"""What several pages draw alike: escaped text, states, empty states, numbers, cached reads. No page, no formula."""
+"""What several pages draw alike: escaped text, states, empty states, numbers, cached reads.
+
+No page and no formula lives here.
+"""
 
 from __future__ import annotations
 
@@ -53,8 +56,11 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:&])")
 
 
 def plain(text: object) -> str:
-    """Text from outside as Markdown that shows exactly it: no emphasis, link, image, colour, formula or HTML."""
-    return _MARKDOWN.sub(r"\\\1", " ".join(str(text).split()))
+    """Text from outside as Markdown that shows exactly it: no emphasis, link, image, colour,
+    formula or HTML."""
+    # The word joiner is invisible and keeps a bare address from becoming a link.
+    shown = " ".join(str(text).split()).replace("://", ":\u2060//").replace("www.", "www\u2060.")
+    return _MARKDOWN.sub(r"\\\1", shown)
 
 
 @contextmanager
@@ -62,14 +68,22 @@ def sentences() -> Iterator[None]:
     """Show what went wrong as one sentence; a surprise goes to the log and the page stays up."""
     try:
         yield
-    except TrimtabError as error:
+    except Exception as error:
+        explain(error)
+
+
+def explain(error: Exception) -> None:
+    """The sentence of a TrimtabError; for anything else a general one, and the traceback in the
+    log."""
+    if isinstance(error, TrimtabError):
         st.error(plain(error), icon=":material/error:")
-    except Exception:
-        logger.exception("a page failed")
-        st.error(
-            "This page could not be drawn: the server's log says why. The other pages and everything stored are fine.",
-            icon=":material/error:",
-        )
+        return
+    logger.error("a page failed", exc_info=error)
+    st.error(
+        "This page could not be drawn: the server's log says why. The other pages and everything "
+        "stored are fine.",
+        icon=":material/error:",
+    )
 
 
 def badge(word: str) -> str:
@@ -78,7 +92,9 @@ def badge(word: str) -> str:
     return f":{color}-badge[{icon} {plain(word)}]"
 
 
-def empty(title: str, text: str, label: str, page: str, icon: str = ":material/arrow_forward:") -> None:
+def empty(
+    title: str, text: str, label: str, page: str, icon: str = ":material/arrow_forward:"
+) -> None:
     """An empty state: what is missing, what to do, and one primary action that opens `page`."""
     with st.container(border=True, horizontal_alignment="center", gap="small"):
         st.space("small")
@@ -92,7 +108,9 @@ def empty(title: str, text: str, label: str, page: str, icon: str = ":material/a
 def ago(at: str) -> str:
     """`3 minutes ago` from a naive UTC time; the text itself when it is not one."""
     try:
-        seconds = (datetime.now(UTC).replace(tzinfo=None) - datetime.fromisoformat(at)).total_seconds()
+        seconds = (
+            datetime.now(UTC).replace(tzinfo=None) - datetime.fromisoformat(at)
+        ).total_seconds()
     except (ValueError, TypeError):
         return at
     for size, word in ((86400, "day"), (3600, "hour"), (60, "minute")):
@@ -111,15 +129,15 @@ def reading(measurement: Measurement | None) -> str:
     low, high = measurement.interval() or (None, None)
     text = format.of_metric(measurement.metric, measurement.value)
     spread = format.interval(measurement.value, low, high, measurement.unit, measurement.metric)
-    return f"{text} ({spread})" if spread else text
+    return f"{text} ({spread})" if spread and low != high else text
 
 
 def summary_title(summary: StudySummary) -> str:
     """A study in words for a picker: `pycode on local, chat · 12 of 14 · done · 3 minutes ago`."""
     counted = f"{summary.ended} of {summary.trials} trials"
     return (
-        f"{summary.model_id} on {summary.target_id}, {summary.workload_id} · {counted} · {summary.state} · "
-        f"{ago(summary.created_at)}"
+        f"{summary.model_id} on {summary.target_id}, {summary.workload_id} · {counted} · "
+        f"{summary.state} · {ago(summary.created_at)}"
     )
 
 
@@ -129,7 +147,8 @@ def studies() -> tuple[StudySummary, ...]:
 
 
 def study_of(summary: StudySummary) -> Study | None:
-    """The whole study behind a summary, read again only when the summary changed or two seconds passed."""
+    """The whole study behind a summary, read again only when the summary changed or two seconds
+    passed."""
     store = services.get_services().store
     return _study(summary, id(store), store.study)
 
@@ -144,16 +163,29 @@ def pick_study(need: str = "") -> StudySummary | None:
     found = {summary.id: summary for summary in studies()}
     if not found:
         empty(
-            "No study yet", f"{need}Plan one, or run the first study from Home." if need else
-            "Run the first study from Home, or plan your own.", "Plan a study", "plan", ":material/edit_note:",
+            "No study yet",
+            f"{need}Plan one, or run the first study from Home."
+            if need
+            else "Run the first study from Home, or plan your own.",
+            "Plan a study",
+            "plan",
+            ":material/edit_note:",
         )
         return None
     wanted = state.chosen("study")
     if wanted is not None and wanted not in found:
-        st.warning(f"There is no study {plain(wanted)} in this store: the newest one is shown.", icon=":material/search_off:")
+        st.warning(
+            f"There is no study {plain(wanted)} in this store: the newest one is shown.",
+            icon=":material/search_off:",
+        )
     ids = list(found)
     chosen = st.selectbox(
-        "Study", ids, key=state.key("study", ids, ids[0]), format_func=lambda one: summary_title(found[one]),
+        "Study",
+        ids,
+        key=state.key("study", ids, ids[0]),
+        format_func=lambda one: summary_title(found[one]),
+        on_change=state.forget,
+        args=("trials", "baseline"),
     )
     state.keep("study", chosen)
     return found[chosen]
@@ -177,7 +209,8 @@ def trials_of(ids: tuple[str, ...]) -> tuple[Trial, ...]:
             found.append(trial)
     if unknown:
         st.warning(
-            f"Not in this store, so left out: {plain(', '.join(unknown[:5]))}.", icon=":material/search_off:"
+            f"Not in this store, so left out: {plain(', '.join(unknown[:5]))}.",
+            icon=":material/search_off:",
         )
     return tuple(found)
 
@@ -188,7 +221,15 @@ def number(metric: str, value: float | None) -> str:
 
 
 # Table cells draw no icons: a mark that needs no colour stands before the word.
-MARKS = {"queued": "·", "running": "▶", "paused": "‖", "done": "✓", "failed": "✕", "refused": "⊘", "cancelled": "■"}
+MARKS = {
+    "queued": "·",
+    "running": "▸",
+    "paused": "‖",
+    "done": "✓",
+    "failed": "✕",
+    "refused": "⊘",
+    "cancelled": "■",
+}
 
 
 def word(state_: str) -> str:
@@ -197,7 +238,8 @@ def word(state_: str) -> str:
 
 
 def scaled(metric: str, value: float | None) -> float | None:
-    """A metric's value in the unit of column(), at four significant digits, so that a table can sort it."""
+    """A metric's value in the unit of column(), at four significant digits, so that a table can
+    sort it."""
     if value is None:
         return None
     return float(f"{value / _SCALE.get(metrics.metric(metric).unit, (1.0, ''))[0]:.4g}")
@@ -229,7 +271,9 @@ def environments(trials: tuple[Trial, ...]) -> tuple[tuple[str, str], ...]:
     store = services.get_services().store
     ids = dict.fromkeys(one for trial in trials for one in environment_ids(trial))
     found = ((one, store.environment(one)) for one in ids)
-    return tuple((one, json.dumps(facts, sort_keys=True)) for one, facts in found if facts is not None)
+    return tuple(
+        (one, json.dumps(facts, sort_keys=True)) for one, facts in found if facts is not None
+    )
 
 
 def facts(text: str) -> dict[str, Any]:
@@ -241,6 +285,8 @@ def headings(columns: tuple[Column, ...]) -> list[str]:
     """Column headings that stay distinct: the plan's title, numbered where two are alike."""
     found: list[str] = []
     for one in columns:
-        name = plain(one.title) + (" :small[:gray[baseline]]" if one.is_baseline else "")
+        name = plain(one.title)
+        if one.is_baseline and one.title != "baseline":
+            name += " :gray-badge[baseline]"
         found.append(name if name not in found else f"{name} :small[:gray[{plain(one.trial_id)}]]")
     return found

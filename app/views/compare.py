@@ -1,4 +1,7 @@
-"""Compare: trials side by side, judged against a baseline. The judging is core.compare's; here it is asked for and shown."""
+"""Compare: trials side by side, judged against a baseline.
+
+The judging is core.compare's; here it is asked for and shown.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,10 @@ from core import compare as judged
 from core import format
 from core.compare import Cell, Comparison, Row
 from core.study import Study, Trial
+
+TITLE = "Compare"
+ICON = ":material/compare_arrows:"
+HELP = "Trials side by side against a baseline, with intervals and verdicts."
 
 
 def page() -> None:
@@ -32,22 +39,32 @@ def page() -> None:
 def _warnings(found: Comparison) -> None:
     if not found.warnings:
         return
-    with st.expander(f"{len(found.warnings)} things to know before you judge", icon=":material/warning:",
-                     expanded=len(found.warnings) < 3):
-        for warning in found.warnings:
-            st.markdown(f"- {common.plain(warning)}")
+    with st.expander(
+        "Before you judge", icon=":material/warning:", expanded=len(found.warnings) < 3
+    ):
+        st.markdown("\n".join(f"- {common.plain(warning)}" for warning in found.warnings))
 
 
 def _table(found: Comparison) -> None:
     """The comparison as a real table: readable by screen readers, printable, copyable."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        text = st.text_input("Search rows", key=state.key("search"), type="search", placeholder="size, kernel, batch",
-                             width=260, live="300ms")
+        text = st.text_input(
+            "Search rows",
+            key=state.key("search"),
+            type="search",
+            placeholder="size, kernel, batch",
+            width=260,
+            live="300ms",
+        )
         differing = st.toggle("Only rows that differ", key=state.key("differing"))
     state.keep("search", text)
     state.keep("differing", differing)
     wanted = text.casefold().split()
-    fits = [row for row in found.rows if all(word in f"{row.key} {row.label} {row.group}".casefold() for word in wanted)]
+    fits = [
+        row
+        for row in found.rows
+        if all(word in f"{row.key} {row.label} {row.group}".casefold() for word in wanted)
+    ]
     rows = [row for row in fits if row.differs or not differing]
     if not rows:
         st.caption("No row fits. Clear the search, or show rows that are the same too.")
@@ -56,7 +73,11 @@ def _table(found: Comparison) -> None:
         some = [row for row in rows if row.kind == kind]
         if some:
             st.subheader(title, anchor=False)
-            st.table(_cells(some, found), border="horizontal", alt=f"{title} of the compared trials, one column a trial")
+            st.table(
+                _cells(some, found),
+                border="horizontal",
+                alt=f"{title} of the compared trials, one column a trial",
+            )
     hidden = len(fits) - len(rows)
     if hidden:
         st.caption(f"{hidden} rows where all trials are alike are hidden.")
@@ -81,9 +102,15 @@ def _cell(cell: Cell, row: Row) -> str:
     if row.kind == "setting":
         return common.plain(cell.text)
     if cell.value is None:
-        why = f"  \n:small[:gray[{common.plain(cell.method or cell.why)}]]" if cell.method or cell.why else ""
+        why = (
+            f"  \n:small[:gray[{common.plain(cell.method or cell.why)}]]"
+            if cell.method or cell.why
+            else ""
+        )
         return f"{common.plain(cell.text)}{why}"
-    lines = [f"**{common.plain(cell.text)}**", _verdict(cell)]
+    lines = [f"**{common.plain(cell.text)}**"]
+    if cell.verdict != "baseline":
+        lines.append(_verdict(cell))
     spread = format.interval(cell.value, cell.low, cell.high, row.unit, row.key)
     facts = [spread, f"n {cell.n}" if cell.n else "", cell.origin]
     lines.append(f":small[:gray[{common.plain(' · '.join(fact for fact in facts if fact))}]]")
@@ -100,29 +127,51 @@ def _verdict(cell: Cell) -> str:
 
 def _bars(found: Comparison) -> None:
     """One metric as bars with intervals; the table above is its twin."""
-    rows = {row.key: row for row in found.metrics() if any(cell.value is not None for cell in row.cells)}
+    rows = {
+        row.key: row for row in found.metrics() if any(cell.value is not None for cell in row.cells)
+    }
     if not rows:
         return
     st.subheader("One metric, drawn", anchor=False)
     names = list(rows)
     usual = "latency_p95_s" if "latency_p95_s" in rows else names[0]
-    name = st.selectbox("Metric", names, key=state.key("bars", names, usual), width=300,
-                        format_func=lambda one: rows[one].label)
+    name = st.selectbox(
+        "Metric",
+        names,
+        key=state.key("bars", names, usual),
+        width=300,
+        format_func=lambda one: rows[one].label,
+    )
     state.keep("bars", name)
     row = rows[name]
     st.plotly_chart(
-        charts.bars(row, found.columns, common.dark()), config=charts.CONFIG, theme=None, key="bars-chart",
-        alt=f"{row.label} of each compared trial with its 95 % interval; the table above has the numbers",
+        charts.bars(row, found.columns, common.dark()),
+        config=charts.CONFIG,
+        theme=None,
+        key="bars-chart",
+        alt=f"{row.label} of each compared trial with its interval, as in the table above",
     )
 
 
 def _take_away(study: Study, trials: tuple[Trial, ...], baseline_id: str) -> None:
     with st.container(horizontal=True):
         if st.button("Save as a report", type="primary", icon=":material/save:", key="to-report"):
-            state.go("reports", trials=[trial.id for trial in trials], baseline=baseline_id, study=study.id)
+            state.go(
+                "reports",
+                trials=[trial.id for trial in trials],
+                baseline=baseline_id,
+                study=study.id,
+            )
         st.download_button(
-            "Download CSV", lambda: exports.export(pick.report(study, trials, baseline_id, "Comparison", ""), "csv"),
-            "trimtab-comparison.csv", "text/csv", icon=":material/download:", on_click="ignore", key="csv",
+            "Download CSV",
+            lambda: exports.export(
+                pick.report(study, trials, baseline_id, "Comparison", ""), "csv"
+            ),
+            "trimtab-comparison.csv",
+            "text/csv",
+            icon=":material/download:",
+            on_click="ignore",
+            key="csv",
         )
         if st.button("Trade-offs", icon=":material/scatter_plot:", key="to-tradeoffs"):
             state.go("tradeoffs", trials=[trial.id for trial in trials], study=study.id)

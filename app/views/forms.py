@@ -1,4 +1,7 @@
-"""The inputs of the Plan page: model, target, workload, priorities, limits, techniques. Each returns what was chosen."""
+"""The inputs of the Plan page: model, target, workload, priorities, limits, techniques.
+
+Each function draws one input, keeps it in the URL, and returns what was chosen.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,33 @@ from app import state
 from app.views import common
 from core import format, metrics
 from core.catalogue import models, targets, workloads
+from core.errors import BadInput
 from core.model import Model
 from core.priorities import Priorities, parse_limit
 from core.target import Target
 from core.techniques import TECHNIQUES
 from core.workload import Workload
 
-PLACES = {"local": "This machine", "cloud": "Cloud", "desktop": "Desktop", "laptop": "Laptop", "phone": "Phone",
-          "sensor": "Sensor"}
+PLACES = {
+    "local": "This machine",
+    "cloud": "Cloud",
+    "desktop": "Desktop",
+    "laptop": "Laptop",
+    "phone": "Phone",
+    "sensor": "Sensor",
+}
 PRESETS = {
     "quick": "Quick: about a dozen trials, each just long enough for an interval.",
     "standard": "Standard: more settings of each technique, more repeats.",
     "deep": "Deep: the widest search and the longest repeats; leave it running.",
 }
-KINDS = {"bundled": "bundled", "shape": "random weights, speed and memory only", "folder": "local folder", "hub": "hub"}
+RELATIONS = {"<=": "at most", ">=": "at least"}
+KINDS = {
+    "bundled": "bundled",
+    "shape": "random weights, speed and memory only",
+    "folder": "local folder",
+    "hub": "hub",
+}
 
 
 @st.cache_resource(ttl=60, max_entries=1, show_spinner=False)
@@ -44,34 +60,50 @@ def _typed_model(model_id: str) -> Model:
 def model() -> Model | None:
     """A model of the catalogue, or one typed as a folder or hub id; None until one is given."""
     source = st.segmented_control(
-        "Model from", ["catalogue", "path"], key=state.key("source", ["catalogue", "path"]), required=True,
-        format_func={"catalogue": "Catalogue", "path": "Folder or hub"}.__getitem__, label_visibility="collapsed",
+        "Model from",
+        ["catalogue", "path"],
+        key=state.key("source", ["catalogue", "path"]),
+        required=True,
+        format_func={"catalogue": "Catalogue", "path": "Folder or hub"}.__getitem__,
+        label_visibility="collapsed",
     )
     state.keep("source", source)
     if source == "path":
         path = st.text_input(
-            "Folder in Hugging Face format, or hub id owner/name", key=state.key("path"),
+            "Folder in Hugging Face format, or hub id owner/name",
+            key=state.key("path"),
             placeholder="/models/my-model or owner/name",
-            help="safetensors only; nothing in the folder is executed. A hub id is downloaded once.",
+            help="safetensors only; nothing in a folder is executed. A hub id is downloaded once.",
         )
         state.keep("path", path)
         if not path:
-            st.caption("Press Enter to read the folder. The files are checked before anything is measured.")
+            st.caption(
+                "Press Enter to read the folder. The files are checked before anything is measured."
+            )
             return None
         chosen = _typed_model(path)
     else:
         known = {one.id: one for one in known_models()}
         ids = list(known)
         model_id = st.selectbox(
-            "Model", ids, key=state.key("model", ids, ids[0]), label_visibility="collapsed",
+            "Model",
+            ids,
+            key=state.key("model", ids, ids[0]),
+            label_visibility="collapsed",
             format_func=lambda one: f"{one} · {KINDS[known[one].source]}",
         )
         state.keep("model", model_id)
         chosen = known[model_id]
     params, size = format.plain(chosen.params() / 1e6), format.number(chosen.weight_bytes(), "B")
-    st.caption(common.plain(f"{chosen.title or chosen.id}: {params} million weights, {size} at {chosen.bits} bit."))
+    st.caption(
+        common.plain(
+            f"{chosen.title or chosen.id}: {params} million weights, {size} at {chosen.bits} bit."
+        )
+    )
     if chosen.source == "shape":
-        st.caption(":material/info: Random weights in the published shape: quality will be unavailable.")
+        st.caption(
+            ":material/info: Random weights in the published shape: quality will be unavailable."
+        )
     return chosen
 
 
@@ -80,7 +112,11 @@ def target() -> Target:
     found = known_targets()
     places = [place for place in PLACES if any(one.place == place for one in found)]
     place = st.segmented_control(
-        "Place", places, key=state.key("place", places, places[0]), required=True, format_func=PLACES.__getitem__,
+        "Place",
+        places,
+        key=state.key("place", places, places[0]),
+        required=True,
+        format_func=PLACES.__getitem__,
         label_visibility="collapsed",
     )
     state.keep("place", place)
@@ -113,8 +149,13 @@ def _target_card(one: Target, chosen: bool) -> None:
         st.caption(common.plain(" · ".join(facts)), help=common.plain(one.source) or None)
         st.space("stretch")
         st.button(
-            "Chosen" if chosen else "Choose", key=f"target-{one.id}", disabled=chosen, width="stretch",
-            icon=":material/check:" if chosen else None, on_click=state.choose, args=("target", one.id),
+            "Chosen" if chosen else "Choose",
+            key=f"target-{one.id}",
+            disabled=chosen,
+            width="stretch",
+            icon=":material/check:" if chosen else None,
+            on_click=state.choose,
+            args=("target", one.id),
         )
 
 
@@ -123,15 +164,18 @@ def workload(task: str) -> Workload:
     found = {one.id: one for one in workloads.list_workloads() if one.task == task}
     ids = list(found)
     chosen = st.selectbox(
-        "Workload", ids, key=state.key("workload", ids, ids[0]), format_func=lambda one: found[one].title,
+        "Workload",
+        ids,
+        key=state.key("workload", ids, ids[0]),
+        format_func=lambda one: found[one].title,
         label_visibility="collapsed",
     )
     state.keep("workload", chosen)
     one = found[chosen]
     if task == "text":
         st.caption(
-            f"{one.prompt_tokens} prompt tokens, {one.output_tokens} new tokens, {one.concurrency} at a time. "
-            f"{common.plain(one.note)}"
+            f"{one.prompt_tokens} prompt tokens, {one.output_tokens} new tokens, "
+            f"{one.concurrency} at a time. {common.plain(one.note)}"
         )
     else:
         st.caption(f"{one.concurrency} at a time. {common.plain(one.note)}")
@@ -144,13 +188,18 @@ def weights() -> tuple[tuple[str, float], ...]:
     found: list[tuple[str, float]] = []
     with st.grid(2, min_column_width=150, gap="small"):
         for word, usual in Priorities().weights:
-            key = f"weight-{word}"
-            st.session_state.setdefault(key, _weight(said.get(word), usual))
+            key = state.part_key("weights", word, _weight(said.get(word), usual))
             value = st.slider(word.capitalize(), 0.0, 3.0, step=0.5, key=key, format="%.1f")
             found.append((word, float(value)))
-    changed = [f"{word}:{value:g}" for (word, value), (_, usual) in zip(found, Priorities().weights, strict=True)
-               if value != usual]
+    changed = [
+        f"{word}:{value:g}"
+        for (word, value), (_, usual) in zip(found, Priorities().weights, strict=True)
+        if value != usual
+    ]
     state.keep("weights", changed)
+    st.caption(
+        "0 does not count. At equal weights, twice as fast is worth as much as half as large."
+    )
     return tuple(found)
 
 
@@ -165,19 +214,33 @@ def _weight(said: str | None, usual: float) -> float:
 def limits(task: str) -> list[str]:
     """Hard limits as metric, relation, value; each can be removed again."""
     names = [one.name for one in metrics.METRICS if one.priority]
+    name = st.selectbox(
+        "Metric",
+        names,
+        key="limit-metric",
+        format_func=lambda one: metrics.metric(one).label,
+        index=names.index("kl_nats" if task == "text" else "accuracy"),
+    )
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        name = st.selectbox(
-            "Metric", names, key="limit-metric", format_func=lambda one: metrics.metric(one).label, width=190,
-            index=names.index("kl_nats" if task == "text" else "accuracy"),
-        )
         unit = metrics.metric(name).unit
         usual = "<=" if metrics.metric(name).better == "lower" else ">="
-        relation = st.selectbox("Relation", ["<=", ">="], index=["<=", ">="].index(usual), width=90,
-                                key=f"limit-relation-{usual}", format_func={"<=": "at most", ">=": "at least"}.get)
-        value = st.number_input(f"Value in {unit}" if unit else "Value", value=None, key="limit-value", width=130,
-                                format="%g", placeholder="0.05")
+        relation = st.selectbox(
+            "Relation",
+            list(RELATIONS),
+            index=list(RELATIONS).index(usual),
+            width=110,
+            key=f"limit-relation-{usual}",
+            format_func=RELATIONS.__getitem__,
+        )
+        value = st.number_input(
+            f"Value in {unit}" if unit else "Value",
+            value=None,
+            key="limit-value",
+            format="%g",
+            placeholder="0.05",
+        )
         added = st.button("Add limit", icon=":material/add:", key="limit-add")
-    chosen = [text for text in state.chosen("limits")]
+    chosen = list(state.chosen("limits"))
     if added:
         if value is None:
             st.caption(":material/info: Give the limit a value first.")
@@ -186,10 +249,16 @@ def limits(task: str) -> list[str]:
             state.choose("limits", list(dict.fromkeys(chosen)))
             st.rerun()
     if not chosen:
-        st.caption("No hard limit. A trial that misses a limit, or whose value is unknown, is never recommended.")
+        st.caption(
+            "No hard limit. A trial that misses a limit, or whose value is unknown, is never "
+            "recommended."
+        )
         return []
     kept = st.pills(
-        "Hard limits (click one to remove it)", chosen, selection_mode="multi", key=state.key("limits", chosen),
+        "Hard limits (click one to remove it)",
+        chosen,
+        selection_mode="multi",
+        key=state.key("limits", chosen),
         format_func=in_words,
     )
     if len(kept) < len(chosen):
@@ -202,29 +271,37 @@ def in_words(limit: str) -> str:
     """`KL to baseline at most 0.05 nat`; the text itself when it is no limit."""
     try:
         found = parse_limit(limit)
-    except common.TrimtabError:
+    except BadInput:
         return limit
-    relation = "at most" if found.relation == "<=" else "at least"
-    return f"{metrics.metric(found.metric).label} {relation} {format.of_metric(found.metric, found.value)}"
+    value = format.of_metric(found.metric, found.value)
+    return f"{metrics.metric(found.metric).label} {RELATIONS[found.relation]} {value}"
 
 
 def techniques() -> list[str]:
     """Technique names; none chosen means all that the preset proposes."""
     titles = {one.name: one.title for one in TECHNIQUES}
     chosen = st.pills(
-        "Techniques", list(titles), selection_mode="multi", key=state.key("techniques", list(titles)),
-        format_func=titles.__getitem__, label_visibility="collapsed",
+        "Techniques",
+        list(titles),
+        selection_mode="multi",
+        key=state.key("techniques", list(titles)),
+        format_func=titles.__getitem__,
+        label_visibility="collapsed",
     )
     state.keep("techniques", chosen)
-    st.caption("None chosen: the preset's own list. Chosen ones are tried alone and, where the order makes sense, together.")
+    st.caption(
+        "None chosen: the preset's own list. Chosen ones are tried alone and, where the order "
+        "makes sense, together."
+    )
     return list(chosen)
 
 
 def preset() -> str:
     """How thorough."""
     names = list(PRESETS)
-    chosen = st.segmented_control("Preset", names, key=state.key("preset", names), required=True,
-                                  format_func=str.capitalize)
-    state.keep("preset", chosen)
+    chosen = st.segmented_control(
+        "Preset", names, key=state.key("preset", names), required=True, format_func=str.capitalize
+    )
+    chosen = state.keep("preset", chosen or names[0])
     st.caption(PRESETS[chosen])
-    return str(chosen)
+    return chosen

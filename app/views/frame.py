@@ -1,4 +1,4 @@
-"""What surrounds every page: the foot of the sidebar and the sentence that the last page left behind."""
+"""What surrounds every page: the logo, the foot of the sidebar, the last page's parting sentence."""
 
 from __future__ import annotations
 
@@ -7,12 +7,30 @@ import streamlit as st
 from app import services, state
 from app.views import common
 
+# A blade with its small flap turned: the flap is the trim tab.
+_MARK = (
+    '<rect width="32" height="32" rx="8" fill="#138089"/><path d="M7 11h13v9H7z" fill="#fff"/>'
+    '<path d="M21.5 11.5l5.5 5-2.2 6.2-5.3-4z" fill="#f0c36b"/>'
+)
+_NAME = (
+    '<text x="42" y="23.5" font-family="system-ui, sans-serif" font-size="22" font-weight="650" '
+    'textLength="92" fill="#1f969f">Trimtab</text>'
+)
+_SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {} 32">{}</svg>'
+ICON = _SVG.format(32, _MARK)
+LOGO = _SVG.format(140, _MARK + _NAME)
+
 
 def sidebar() -> None:
     """The running studies and the store, below the navigation."""
     with st.sidebar:
         _running()
-        st.caption(f":material/database: {common.plain(services.store_name())}", help="Where studies are kept.")
+        path = getattr(services.get_services().store, "path", None)
+        name = path.name if path else "in memory only"
+        st.caption(
+            f":material/database: {common.plain(name)}",
+            help=f"Everything is kept in {common.plain(path)}" if path else None,
+        )
 
 
 @st.fragment(run_every=3)
@@ -26,7 +44,9 @@ def _running() -> None:
         number = f"{len(running)} studies are running" if len(running) > 1 else "1 study is running"
         st.badge(number, icon=":material/play_circle:", color="green")
         st.page_link(
-            state.page("live"), label="Watch it", icon=":material/arrow_forward:",
+            state.page("live"),
+            label="Watch it",
+            icon=":material/arrow_forward:",
             query_params=state.words(study=running[0]),
         )
 

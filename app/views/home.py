@@ -9,6 +9,10 @@ from app.views import common
 from core.priorities import Priorities
 from store.interface import StudySummary
 
+TITLE = "Home"
+ICON = ":material/home:"
+HELP = "What Trimtab does, the last studies, and the first study with one button."
+
 SHOWN = 6
 
 
@@ -18,19 +22,26 @@ def page() -> None:
     found = common.studies()
     st.title("Make a model cheap enough for where it must run", anchor=False)
     st.markdown(
-        "Trimtab **really applies** quantization, pruning, distillation, speculative decoding and batching to your "
-        "model, **really runs** each version here, and keeps the numbers. Each number says where it comes from, how "
-        "sure it is, and which kernels ran, so that a team can decide and still know why half a year later."
+        "Trimtab **really applies** quantization, pruning, distillation, speculative decoding and "
+        "batching to your model, **really runs** each version here, and keeps the numbers. Each "
+        "number says where it comes from, how sure it is, and which kernels ran, so that a team can "
+        "decide and still know why half a year later."
     )
     with st.container(horizontal=True):
         if st.button(
             "Run the first study" if not found else "Run the example study",
-            type="primary" if not found else "secondary", icon=":material/rocket_launch:", key="first-study",
-            help="The bundled pycode model on this machine, chat workload, quick preset: about three minutes.",
+            type="primary" if not found else "secondary",
+            icon=":material/rocket_launch:",
+            key="first-study",
+            help="The bundled pycode model on this machine, chat, quick preset: about three minutes.",
         ):
             start_first_study()
-        if st.button("Plan a study", type="primary" if found else "secondary", icon=":material/edit_note:",
-                     key="home-plan"):
+        if st.button(
+            "Plan a study",
+            type="primary" if found else "secondary",
+            icon=":material/edit_note:",
+            key="home-plan",
+        ):
             state.go("plan")
     if not found:
         _steps()
@@ -39,7 +50,9 @@ def page() -> None:
     for summary in found[:SHOWN]:
         _card(summary)
     if len(found) > SHOWN:
-        st.caption(f"{len(found) - SHOWN} older ones can be picked on the pages Live, Compare and Trade-offs.")
+        st.caption(
+            f"{len(found) - SHOWN} older ones can be picked on Live, Compare and Trade-offs."
+        )
 
 
 def start_first_study() -> None:
@@ -53,14 +66,30 @@ def start_first_study() -> None:
 def _steps() -> None:
     """What happens when there is nothing yet."""
     st.caption(
-        "No study yet. The first one needs no download: it takes the bundled 10M-parameter model and this machine, "
-        "and ends after about three minutes."
+        "No study yet. The first one needs no download: it takes the bundled 10M-parameter model "
+        "and this machine, and ends after about three minutes."
     )
     steps = (
-        (":material/edit_note:", "Plan", "Choose a model, a target and what matters to you. See predictions first."),
-        (":material/monitor_heart:", "Run", "Every plan is applied and measured in its own process. Watch it live."),
-        (":material/compare_arrows:", "Compare", "Side by side with intervals: better, worse, or within noise."),
-        (":material/description:", "Keep", "A recommendation with reasons, and a report that others can open."),
+        (
+            ":material/edit_note:",
+            "Plan",
+            "Choose a model, a target and what matters to you. See predictions first.",
+        ),
+        (
+            ":material/monitor_heart:",
+            "Run",
+            "Every plan is applied and measured in its own process. Watch it live.",
+        ),
+        (
+            ":material/compare_arrows:",
+            "Compare",
+            "Side by side with intervals: better, worse, or within noise.",
+        ),
+        (
+            ":material/description:",
+            "Keep",
+            "A recommendation with reasons, and a report that others can open.",
+        ),
     )
     with st.grid(4, min_column_width=200, gap="medium"):
         for icon, title, text in steps:
@@ -70,7 +99,8 @@ def _steps() -> None:
 
 
 def _card(summary: StudySummary) -> None:
-    title = f"**{common.plain(summary.model_id)}** on {common.plain(summary.target_id)}, {common.plain(summary.workload_id)}"
+    where = common.plain(f"{summary.target_id}, {summary.workload_id}")
+    title = f"**{common.plain(summary.model_id)}** on {where}"
     failed = f", {summary.failed} failed" if summary.failed else ""
     with st.container(border=True, horizontal=True, vertical_alignment="center"):
         with st.container(gap=None):
@@ -79,8 +109,12 @@ def _card(summary: StudySummary) -> None:
             counted = f"{summary.ended} of {summary.trials} trials ended{failed}"
             when = common.ago(summary.created_at)
             st.caption(common.plain(f"{counted} · {summary.preset} preset · {when}{reason}"))
-        words = state.words(study=summary.id)
+        words = state.words(study=summary.id, trials=())
         active = summary.state in ("queued", "running", "paused")
         with st.container(horizontal=True, width="content"):
-            for name, label in (("live", "Watch" if active else "Log"), ("tradeoffs", "Trade-offs"), ("compare", "Compare")):
+            for name, label in (
+                ("live", "Watch" if active else "Log"),
+                ("tradeoffs", "Trade-offs"),
+                ("compare", "Compare"),
+            ):
                 st.page_link(state.page(name), label=label, query_params=words)

@@ -1,4 +1,7 @@
-"""Live: watch a study and steer it. Everything shown is read from the store, so a closed tab loses nothing."""
+"""Live: watch a study and steer it.
+
+Everything shown is read from the store, so a closed tab loses nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,23 @@ import streamlit as st
 
 from app import services, state
 from app.views import common
-from core import format
 from core.study import ENDED, Study, Trial
 from store.interface import Progress, StudySummary
 
-COLUMNS = {"kl_nats": "KL to baseline", "ttft_s": "Time to first token", "tpot_s": "Time per token",
-           "tokens_per_s": "Throughput", "accuracy": "Accuracy", "examples_per_s": "Throughput, images",
-           "model_bytes": "Model size", "peak_bytes": "Peak memory"}
+TITLE = "Live"
+ICON = ":material/monitor_heart:"
+HELP = "Watch a study, cancel, pause or resume it. It goes on when this tab is closed."
+
+COLUMNS = {
+    "kl_nats": "KL to baseline",
+    "ttft_s": "Time to first token",
+    "tpot_s": "Time per token",
+    "tokens_per_s": "Throughput",
+    "accuracy": "Accuracy",
+    "examples_per_s": "Throughput, images",
+    "model_bytes": "Model size",
+    "peak_bytes": "Peak memory",
+}
 
 
 def page() -> None:
@@ -34,16 +47,26 @@ def page() -> None:
 def _buttons(summary: StudySummary) -> None:
     """Steering stays outside the fragment: a dialog inside one would close at the next tick."""
     jobs = services.get_services().jobs
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, vertical_alignment="center"):
         if summary.state in ("queued", "running"):
-            if st.button("Pause", icon=":material/pause:", key="pause", help="Stops after the trial that runs now."):
+            if st.button(
+                "Pause",
+                icon=":material/pause:",
+                key="pause",
+                help="Stops after the trial that runs now.",
+            ):
                 jobs.pause(summary.id)
                 state.flash("Pausing: the trial that runs now ends first.")
                 st.rerun()
-            if st.button("Cancel", icon=":material/stop:", key="cancel", help="Stops the running trial too."):
+            if st.button(
+                "Cancel", icon=":material/stop:", key="cancel", help="Stops the running trial too."
+            ):
                 _confirm_cancel(summary.id)
         if summary.state in ("paused", "cancelled") and st.button(
-            "Resume", type="primary", icon=":material/play_arrow:", key="resume",
+            "Resume",
+            type="primary",
+            icon=":material/play_arrow:",
+            key="resume",
             help="Goes on with the trials that have not ended.",
         ):
             jobs.resume(summary.id)
@@ -52,21 +75,34 @@ def _buttons(summary: StudySummary) -> None:
         if summary.state == "paused" and st.button("Cancel", icon=":material/stop:", key="cancel"):
             _confirm_cancel(summary.id)
         if summary.ended:
-            words = state.words(study=summary.id)
+            words = state.words(study=summary.id, trials=())
             st.page_link(state.page("tradeoffs"), label="Trade-offs", query_params=words)
             st.page_link(state.page("compare"), label="Compare", query_params=words)
 
 
 @st.dialog("Cancel this study?")
 def _confirm_cancel(study_id: str) -> None:
-    st.markdown("The running trial is stopped now. What has been measured stays, and the study can be resumed later.")
+    st.markdown(
+        "The running trial is stopped now. What has been measured stays, and the study can be "
+        "resumed later."
+    )
     with st.container(horizontal=True, horizontal_alignment="right"):
         if st.button("Keep it running", key="cancel-no"):
             st.rerun()
-        if st.button("Cancel the study", type="primary", icon=":material/stop:", key="cancel-yes"):
-            services.get_services().jobs.cancel(study_id)
-            state.flash("The study was cancelled.")
+        if st.button(
+            "Cancel the study",
+            type="primary",
+            icon=":material/stop:",
+            key="cancel-yes",
+            on_click=_cancel,
+            args=(study_id,),
+        ):
             st.rerun()
+
+
+def _cancel(study_id: str) -> None:
+    services.get_services().jobs.cancel(study_id)
+    state.flash("The study was cancelled.")
 
 
 def _panel(study_id: str, active: bool) -> None:
@@ -91,16 +127,28 @@ def _panel(study_id: str, active: bool) -> None:
 def _figures(study: Study, progress: dict[str, Progress], eta_s: float | None) -> None:
     ended, total = common.ended(study.trials), len(study.trials)
     failed = sum(trial.state == "failed" for trial in study.trials)
-    running = [progress[trial.id] for trial in study.trials if trial.state == "running" and trial.id in progress]
+    running = [
+        progress[trial.id]
+        for trial in study.trials
+        if trial.state == "running" and trial.id in progress
+    ]
     st.markdown(f"{common.badge(study.state)} {common.plain(study.reason)}")
     with st.grid(4, min_column_width=170):
         st.metric("Trials ended", f"{ended} of {total}", border=True)
         st.metric("Failed", str(failed), border=True)
-        st.metric("Time left", _left(study, eta_s), border=True, help="From how long the trials so far took.")
+        st.metric(
+            "Time left",
+            _left(study, eta_s),
+            border=True,
+            help="From how long the trials so far took.",
+        )
         st.metric("Stage", common.plain(running[0].stage) if running else "—", border=True)
     share = (ended + sum(one.share for one in running)) / total if total else 0.0
     now = [trial.plan.title for trial in study.trials if trial.state == "running"]
-    st.progress(min(share, 1.0), text=common.plain(f"Running {now[0]}") if now else f"{ended} of {total} trials ended")
+    st.progress(
+        min(share, 1.0),
+        text=common.plain(f"Running {now[0]}") if now else f"{ended} of {total} trials ended",
+    )
 
 
 def _left(study: Study, eta_s: float | None) -> str:
@@ -108,28 +156,50 @@ def _left(study: Study, eta_s: float | None) -> str:
         return "ended"
     if study.state == "paused":
         return "paused"
-    return "unknown yet" if eta_s is None else f"about {format.number(eta_s, 's')}"
+    return "unknown yet" if eta_s is None else f"about {roughly(eta_s)}"
+
+
+def roughly(seconds: float) -> str:
+    """`40 s` or `3 min`: an estimate deserves no decimals."""
+    return f"{max(round(seconds), 1)} s" if seconds < 100 else f"{round(seconds / 60)} min"
 
 
 def _table(study: Study, progress: dict[str, Progress]) -> None:
-    metrics = [name for name in COLUMNS if any(trial.value(name) is not None for trial in study.trials)]
-    rows = [_row(number, trial, progress.get(trial.id), metrics) for number, trial in enumerate(study.trials, 1)]
+    metrics = [
+        name for name in COLUMNS if any(trial.value(name) is not None for trial in study.trials)
+    ]
+    rows = [
+        _row(number, trial, progress.get(trial.id), metrics)
+        for number, trial in enumerate(study.trials, 1)
+    ]
     if not rows:
         st.caption("No trial has been queued yet.")
         return
     st.dataframe(
-        pd.DataFrame(rows), hide_index=True, alt="Trials of this study with their state and first numbers",
+        pd.DataFrame(rows),
+        hide_index=True,
+        alt="Trials of this study with their state and first numbers",
         column_config={
             "#": st.column_config.NumberColumn(width=40),
-            "Plan": st.column_config.TextColumn(width="medium", pinned=True),
-            "Progress": st.column_config.ProgressColumn(min_value=0, max_value=1, format="percent", width="small"),
+            "Plan": st.column_config.TextColumn(width=400),
+            "Progress": st.column_config.ProgressColumn(
+                min_value=0, max_value=1, format="percent", width="small"
+            ),
         },
         height="content",
     )
 
 
-def _row(number: int, trial: Trial, progress: Progress | None, metrics: list[str]) -> dict[str, object]:
+def _row(
+    number: int, trial: Trial, progress: Progress | None, metrics: list[str]
+) -> dict[str, object]:
     share = 1.0 if trial.state in ENDED else progress.share if progress else 0.0
     values = {COLUMNS[name]: common.number(name, trial.value(name)) for name in metrics}
-    return {"#": number, "Plan": trial.plan.title, "State": common.word(trial.state), "Progress": share, **values,
-            "Reason": trial.reason}
+    return {
+        "#": number,
+        "Plan": trial.plan.title,
+        "State": common.word(trial.state),
+        "Progress": share,
+        **values,
+        "Reason": trial.reason,
+    }

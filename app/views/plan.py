@@ -1,4 +1,5 @@
-"""Plan: choose, see what would be tried and what is predicted, start. Predictions are marked as such."""
+"""Plan: choose, see what would be tried and what is predicted, start. Predictions are marked as
+such."""
 
 from __future__ import annotations
 
@@ -13,11 +14,23 @@ from core import predict, priorities
 from core.plan import Plan
 from core.study import Study
 
+TITLE = "Plan"
+ICON = ":material/edit_note:"
+HELP = "Choose model, target, workload and priorities; see what would be tried before it runs."
+
 PREDICTED = {
-    "text": {"ttft_s": "Time to first token", "tpot_s": "Time per token", "model_bytes": "Model size",
-             "peak_bytes": "Peak memory"},
-    "image": {"latency_p95_s": "Latency, p95", "examples_per_s": "Throughput", "model_bytes": "Model size",
-              "peak_bytes": "Peak memory"},
+    "text": {
+        "ttft_s": "Time to first token",
+        "tpot_s": "Time per token",
+        "model_bytes": "Model size",
+        "peak_bytes": "Peak memory",
+    },
+    "image": {
+        "latency_p95_s": "Latency, p95",
+        "examples_per_s": "Throughput",
+        "model_bytes": "Model size",
+        "peak_bytes": "Peak memory",
+    },
 }
 
 
@@ -79,12 +92,21 @@ def _wish() -> Wish | None:
 
 
 @st.cache_resource(ttl=60, max_entries=16, show_spinner=False)
-def _proposed(wish: Wish) -> tuple[Study, tuple[Plan, ...], tuple[dict[str, str], ...]]:
-    """The study, its plans, and one row of words a plan: refused with its sentence, or predicted."""
-    study, plans = services.plan_study(
-        wish.model_id, wish.target_id, wish.workload_id, wish.priorities, wish.techniques, wish.preset, 0
+def _proposed(wish: Wish) -> tuple[dict[str, str], ...]:
+    """One row of words a plan: refused with its sentence, or predicted."""
+    return tuple(_row(plan) for plan in _study(wish)[1])
+
+
+def _study(wish: Wish) -> tuple[Study, tuple[Plan, ...]]:
+    """A new study each time: no two studies may have one id."""
+    return services.plan_study(
+        wish.model_id,
+        wish.target_id,
+        wish.workload_id,
+        wish.priorities,
+        wish.techniques,
+        wish.preset,
     )
-    return study, plans, tuple(_row(plan) for plan in plans)
 
 
 def _row(plan: Plan) -> dict[str, str]:
@@ -100,35 +122,49 @@ def _row(plan: Plan) -> dict[str, str]:
 
 
 def _preview(wish: Wish) -> None:
-    _, plans, rows = _proposed(wish)
+    rows = _proposed(wish)
     able = [row for row in rows if "refused" not in row]
     refused = [row for row in rows if "refused" in row]
     counted = f"**{len(able)}** trials would run"
-    counted += f", {len(refused)} refused beforehand." if refused else "."
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(counted)
-        # A new Study each time: the cached one would give two studies the same id.
-        if st.button("Start the study", type="primary", icon=":material/play_arrow:", key="start", disabled=not able):
+    counted += f", {len(refused)} are refused beforehand." if refused else "."
+    words = f"{wish.model_id} on {wish.target_id}, {wish.workload_id}, {wish.preset} preset"
+    with (
+        st.bottom,
+        st.container(
+            horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"
+        ),
+    ):
+        st.markdown(f"{counted} :small[:gray[{common.plain(words)}]]", width="content")
+        if st.button(
+            "Start the study",
+            type="primary",
+            icon=":material/play_arrow:",
+            key="start",
+            disabled=not able,
+        ):
             _start(wish)
     if able:
         st.caption(
-            "Predicted before anything has run, with the range that the model of the machine allows; the study replaces "
-            "these by measurements."
+            "Predicted before anything has run, with the range that the model of the machine "
+            "allows; the study replaces these by measurements."
         )
         st.dataframe(
-            pd.DataFrame(able), hide_index=True, alt="Plans with predicted speed and memory",
-            column_config={"Plan": st.column_config.TextColumn(pinned=True, width="medium")}, height="content",
+            pd.DataFrame(able),
+            hide_index=True,
+            alt="Plans with predicted speed and memory",
+            column_config={"Plan": st.column_config.TextColumn(width=430)},
+            height="content",
         )
     if refused:
         st.subheader("Refused", anchor=False)
         for row in refused:
-            st.markdown(f":material/block: **{common.plain(row['Plan'])}**: {common.plain(row['refused'])}")
+            st.markdown(
+                f":material/block: **{common.plain(row['Plan'])}**: {common.plain(row['refused'])}"
+            )
 
 
 def _start(wish: Wish) -> None:
-    study, plans = services.plan_study(
-        wish.model_id, wish.target_id, wish.workload_id, wish.priorities, wish.techniques, wish.preset, 0
-    )
+    study, plans = _study(wish)
     study_id = services.get_services().jobs.submit(study, plans)
     state.flash("The study has started.")
     state.go("live", study=study_id)

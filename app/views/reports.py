@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import streamlit as st
 
 from app import reports as exports
@@ -9,11 +11,15 @@ from app import services, state
 from app.views import common, pick
 from core.report import Report
 
-FORMATS = {
-    "html": ("HTML", "text/html", ":material/html:"),
-    "md": ("Markdown", "text/markdown", ":material/markdown:"),
-    "csv": ("CSV", "text/csv", ":material/csv:"),
-    "json": ("JSON", "application/json", ":material/data_object:"),
+TITLE = "Reports"
+ICON = ":material/description:"
+HELP = "Save a comparison as it is now; take it away as HTML, Markdown, CSV or JSON."
+
+LABELS = {
+    "html": ("HTML", ":material/html:"),
+    "md": ("Markdown", ":material/markdown:"),
+    "csv": ("CSV", ":material/csv:"),
+    "json": ("JSON", ":material/data_object:"),
 }
 PREVIEW = 720
 
@@ -24,11 +30,21 @@ def page() -> None:
     st.title("Reports", anchor=False)
     saved = services.get_services().store.reports()
     wants_new = bool(state.chosen("trials")) and state.chosen("report") is None
-    with st.expander("Save a comparison", icon=":material/save:", expanded=wants_new or not saved):
-        _new()
+    form = st.expander(
+        "Save a comparison",
+        icon=":material/save:",
+        expanded=wants_new or not saved,
+        on_change="rerun",
+        key="new-report-open",
+    )
+    if form.open:
+        with form:
+            _new()
     if not saved:
-        st.caption("No report yet. A report keeps the numbers, the environment and your note as they are now: later runs "
-                   "never change it.")
+        st.caption(
+            "No report yet. A report keeps the numbers, the environment and your note as they are "
+            "now: later runs never change it."
+        )
         return
     _open(saved)
 
@@ -39,16 +55,21 @@ def _new() -> None:
         return
     study, trials, baseline_id = picked
     with st.form("new-report", border=False, enter_to_submit=False):
-        title = st.text_input("Title", key="report-title", max_chars=120, placeholder="What did you decide on?")
-        note = st.text_area("Note", key="report-note", max_chars=4000, placeholder="Why, for whom, what is left open")
-        asked = st.form_submit_button("Save the report", type="primary", icon=":material/save:", key="save-report")
+        title = st.text_input(
+            "Title", key="report-title", max_chars=120, placeholder="What did you decide on?"
+        )
+        note = st.text_area(
+            "Note",
+            key="report-note",
+            max_chars=4000,
+            placeholder="Why, for whom, what is left open",
+        )
+        asked = st.form_submit_button(
+            "Save the report", type="primary", icon=":material/save:", key="save-report"
+        )
     if not asked:
         return
-    if not title.strip():
-        st.error("Give the report a title, so that others find it.", icon=":material/error:")
-        return
-    report = pick.report(study, trials, baseline_id, title.strip(), note.strip())
-    services.get_services().store.save_report(report)
+    report = pick.save(study, trials, baseline_id, title, note)
     state.choose("report", report.id)
     state.choose("trials", [])
     state.flash("The report was saved.")
@@ -59,26 +80,39 @@ def _open(saved: tuple[Report, ...]) -> None:
     known = {report.id: report for report in saved}
     wanted = state.chosen("report")
     if wanted is not None and wanted not in known:
-        st.warning(f"There is no report {common.plain(wanted)} in this store: the newest one is shown.",
-                   icon=":material/search_off:")
+        st.warning(
+            f"There is no report {common.plain(wanted)} in this store: the newest one is shown.",
+            icon=":material/search_off:",
+        )
     ids = list(known)
     report_id = st.selectbox(
-        "Report", ids, key=state.key("report", ids, ids[0]),
-        format_func=lambda one: f"{known[one].title} · {len(known[one].trial_ids)} trials · {common.ago(known[one].created_at)}",
+        "Report",
+        ids,
+        key=state.key("report", ids, ids[0]),
+        format_func=lambda one: _title(known[one]),
     )
     if wanted is not None or report_id != ids[0]:
         state.keep("report", report_id)
     report = known[report_id]
     with st.container(horizontal=True, vertical_alignment="center"):
-        for name, (label, mime, icon) in FORMATS.items():
+        for name, (label, icon) in LABELS.items():
             st.download_button(
-                label, _exporter(report, name), f"{file_name(report)}.{name}", mime, icon=icon, on_click="ignore",
+                label,
+                _exporter(report, name),
+                exports.file_name(report, name),
+                exports.MEDIA_TYPES[name],
+                icon=icon,
+                on_click="ignore",
                 key=f"download-{name}",
             )
-    st.iframe(_html(report.id, report.version, report), height=PREVIEW, alt=f"Preview of the report {report.title}")
+    st.iframe(
+        _html(report.id, report.version, report),
+        height=PREVIEW,
+        alt=f"Preview of the report {report.title}",
+    )
 
 
-def _exporter(report: Report, name: str):  # type: ignore[no-untyped-def]
+def _exporter(report: Report, name: str) -> Callable[[], bytes]:
     return lambda: exports.export(report, name)
 
 
@@ -88,7 +122,7 @@ def _html(report_id: str, version: int, _report: Report) -> str:
     return exports.export(_report, "html").decode("utf-8")
 
 
-def file_name(report: Report) -> str:
-    """`trimtab-` and the title's letters and digits: safe on any file system."""
-    kept = "-".join("".join(one if one.isascii() and one.isalnum() else " " for one in report.title).lower().split())
-    return f"trimtab-{kept[:60] or report.id}"
+def _title(report: Report) -> str:
+    version = f" · version {report.version}" if report.version > 1 else ""
+    when = common.ago(report.created_at)
+    return f"{report.title}{version} · {len(report.trial_ids)} trials · {when}"

@@ -1,4 +1,5 @@
-"""Trade-offs: what one gives up for what, and the trial that the study's priorities recommend, in sentences."""
+"""Trade-offs: what one gives up for what, and the trial that the study's priorities recommend, in
+sentences."""
 
 from __future__ import annotations
 
@@ -11,6 +12,10 @@ from core import metrics
 from core.frontier import frontier
 from core.recommend import Recommendation, recommend
 from core.study import Study, Trial
+
+TITLE = "Trade-offs"
+ICON = ":material/scatter_plot:"
+HELP = "The frontier of a study, and the trial that its priorities recommend."
 
 AXES = {"text": ("latency_p95_s", "kl_nats"), "image": ("latency_p95_s", "accuracy")}
 
@@ -27,22 +32,41 @@ def page() -> None:
     if only:
         _only(len(only), len(study.done()))
     shown = tuple(only) or study.done()
-    names = [one.name for one in metrics.METRICS if sum(trial.value(one.name) is not None for trial in shown) > 0]
+    names = [
+        one.name
+        for one in metrics.METRICS
+        if sum(trial.value(one.name) is not None for trial in shown) > 0
+    ]
     if not names:
-        common.empty("No measured trial yet", "Numbers appear here while the study runs.", "Watch it", "live",
-                     ":material/monitor_heart:")
+        common.empty(
+            "No measured trial yet",
+            "Numbers appear here while the study runs.",
+            "Watch it",
+            "live",
+            ":material/monitor_heart:",
+        )
         return
     advice = recommend(study)
-    _advice(study, advice)
-    x, y = _axes(names, study.case.model.task)
-    _chart(study, shown, x, y, advice)
+    left, right = st.columns([5, 3], gap="medium")
+    with right:
+        _advice(study, advice)
+    with left:
+        x, y = _axes(names, study.case.model.task)
+        drawn, best = _chart(study, shown, x, y, advice)
+    _table(drawn, x, y, best, advice.trial_id)
 
 
 def _only(count: int, total: int) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(f"Showing the {count} selected of {total} measured trials.", width="content")
-        st.button("Show all", key="all-trials", type="tertiary", icon=":material/close:", on_click=state.forget,
-                  args=("trials",))
+        st.button(
+            "Show all",
+            key="all-trials",
+            type="tertiary",
+            icon=":material/close:",
+            on_click=state.forget,
+            args=("trials",),
+        )
 
 
 def _advice(study: Study, advice: Recommendation) -> None:
@@ -53,39 +77,63 @@ def _advice(study: Study, advice: Recommendation) -> None:
             st.markdown(":material/rule: **No trial can be recommended**")
         else:
             st.markdown(f":material/recommend: Recommended: **{common.plain(trial.plan.title)}**")
-        for reason in advice.because:
-            st.markdown(f"- {common.plain(reason)}")
-        weights = ", ".join(f"{word} {weight:g}" for word, weight in study.priorities.weights if weight)
+        st.markdown("\n".join(f"- {common.plain(reason)}" for reason in advice.because))
+        weights = ", ".join(
+            f"{word} {weight:g}" for word, weight in study.priorities.weights if weight
+        )
         limits = ", ".join(map(str, study.priorities.limits)) or "none"
         st.caption(common.plain(f"Weights: {weights}. Hard limits: {limits}."))
-        others = [(study.trial(trial_id), reason) for trial_id, reason in advice.rejected]
+        titles = {one.id: one.plan.title for one in study.trials}
+        others = [(titles.get(one, one), reason) for one, reason in advice.rejected]
         if others:
-            with st.expander(f"Why not the other {len(others)}" if trial else "Why not", icon=":material/help:"):
-                for other, reason in others:
-                    name = other.plan.title if other else "?"
-                    st.markdown(f"- **{common.plain(name)}**: {common.plain(reason)}")
+            with st.expander(
+                f"Why not the other {len(others)}" if trial else "Why not", icon=":material/help:"
+            ):
+                st.markdown(
+                    "\n".join(
+                        f"- **{common.plain(name)}**: {common.plain(reason)}"
+                        for name, reason in others
+                    )
+                )
         if trial is not None:
             with st.container(horizontal=True):
                 base = study.baseline
-                if base is not None and base.id != trial.id and st.button(
-                    "Compare with the baseline", icon=":material/compare_arrows:", key="compare-best"
+                if (
+                    base is not None
+                    and base.id != trial.id
+                    and st.button(
+                        "Compare with the baseline",
+                        icon=":material/compare_arrows:",
+                        key="compare-best",
+                    )
                 ):
-                    state.go("compare", study=study.id, trials=[base.id, trial.id], baseline=base.id)
+                    state.go(
+                        "compare", study=study.id, trials=[base.id, trial.id], baseline=base.id
+                    )
                 if st.button("Details", icon=":material/science:", key="details-best"):
                     state.go("trial", trial=trial.id)
 
 
 def _axes(names: list[str], task: str) -> tuple[str, str]:
     usual_x, usual_y = (one if one in names else names[0] for one in AXES[task])
-    with st.grid(4, min_column_width=170, gap="small", vertical_alignment="bottom"):
+    with st.grid(2, min_column_width=170, gap="small"):
         x = st.selectbox("Across", names, key=state.key("x", names, usual_x), format_func=_label)
         y = st.selectbox("Up", names, key=state.key("y", names, usual_y), format_func=_label)
-        with st.container(horizontal=True):
-            log_x = st.toggle("Log across", key=state.key("logx"))
-            log_y = st.toggle("Log up", key=state.key("logy"))
-        dominated = st.toggle("Show dominated trials", key=state.key("dominated"),
-                              help="Trials that another trial beats on both axes.")
-    for name, value in (("x", x), ("y", y), ("logx", log_x), ("logy", log_y), ("dominated", dominated)):
+    with st.container(horizontal=True):
+        log_x = st.toggle("Log across", key=state.key("logx"))
+        log_y = st.toggle("Log up", key=state.key("logy"))
+        dominated = st.toggle(
+            "Show dominated trials",
+            key=state.key("dominated"),
+            help="Trials that another trial beats on both axes.",
+        )
+    for name, value in (
+        ("x", x),
+        ("y", y),
+        ("logx", log_x),
+        ("logy", log_y),
+        ("dominated", dominated),
+    ):
         state.keep(name, value)
     return x, y
 
@@ -94,36 +142,60 @@ def _label(name: str) -> str:
     return metrics.metric(name).label
 
 
-def _chart(study: Study, shown: tuple[Trial, ...], x: str, y: str, advice: Recommendation) -> None:
+def _chart(
+    study: Study, shown: tuple[Trial, ...], x: str, y: str, advice: Recommendation
+) -> tuple[tuple[Trial, ...], set[str]]:
+    """Draw; returns the trials drawn and the ids of those on the frontier of the two axes."""
     best = {trial.id for trial in frontier(shown, (x, y))}
     drawn = tuple(trial for trial in shown if state.chosen("dominated") or trial.id in best)
     points = charts.points(drawn, x, y)
     baseline_id = study.baseline.id if study.baseline else ""
     if points:
         figure = charts.pareto(
-            points, x, y, best, baseline_id, advice.trial_id, study.priorities.limits, state.chosen("logx"),
-            state.chosen("logy"), common.dark(),
+            points,
+            x,
+            y,
+            best,
+            baseline_id,
+            advice.trial_id,
+            study.priorities.limits,
+            state.chosen("logx"),
+            state.chosen("logy"),
+            common.dark(),
         )
         st.plotly_chart(
-            figure, config=charts.CONFIG, theme=None, key="pareto",
-            alt=f"{_label(y)} over {_label(x)} of {len(points)} trials, {len(best)} of them on the frontier; the table "
-            "below has the numbers",
+            figure,
+            config=charts.CONFIG,
+            theme=None,
+            key="pareto",
+            alt=f"{_label(y)} over {_label(x)} of {len(points)} trials, {len(best)} of them on the "
+            "frontier; the table below has the numbers",
         )
     else:
         st.caption(f"No trial has both {_label(x)} and {_label(y)}: choose other axes.")
     missing = len(drawn) - len(points)
     if points and missing:
-        st.caption(f"{missing} trials have no value on one of the axes and are not drawn.")
-    _table(drawn, x, y, best, advice.trial_id)
+        st.caption(
+            f"Not drawn, because a value on an axis is unknown: {missing} of {len(drawn)} trials."
+        )
+    return drawn, best
 
 
-def _table(drawn: tuple[Trial, ...], x: str, y: str, best: set[str], recommended: str | None) -> None:
+def _table(
+    drawn: tuple[Trial, ...], x: str, y: str, best: set[str], recommended: str | None
+) -> None:
     """The twin of the chart; ticking rows starts a comparison."""
     rows = [
         {
             "Plan": trial.plan.title,
-            "Role": "recommended" if trial.id == recommended else "baseline" if trial.is_baseline else
-            "frontier" if trial.id in best else "dominated" if trial.value(x) is not None and trial.value(y) is not None
+            "Role": "recommended"
+            if trial.id == recommended
+            else "baseline"
+            if trial.is_baseline
+            else "frontier"
+            if trial.id in best
+            else "dominated"
+            if trial.value(x) is not None and trial.value(y) is not None
             else "not drawn",
             _label(x): common.reading(trial.metric(x)),
             _label(y) if y != x else f"{_label(y)} ": common.reading(trial.metric(y)),
@@ -132,14 +204,23 @@ def _table(drawn: tuple[Trial, ...], x: str, y: str, best: set[str], recommended
         for trial in drawn
     ]
     event = st.dataframe(
-        pd.DataFrame(rows), hide_index=True, on_select="rerun", selection_mode="multi-row", height="content",
+        pd.DataFrame(rows),
+        hide_index=True,
+        on_select="rerun",
+        selection_mode="multi-row",
+        height="content",
         key=state.selection_key("tradeoffs", [trial.id for trial in drawn], x, y),
         alt=f"Trials with {_label(x)} and {_label(y)}",
-        column_config={"Plan": st.column_config.TextColumn(pinned=True, width="medium")},
+        column_config={"Plan": st.column_config.TextColumn(width=400)},
     )
     ticked = [drawn[row].id for row in event["selection"]["rows"] if row < len(drawn)]
     with st.container(horizontal=True, vertical_alignment="center"):
-        if st.button(f"Compare {len(ticked) or ''}".strip(), type="primary", icon=":material/compare_arrows:",
-                     key="to-compare", disabled=len(ticked) < 2):
+        if st.button(
+            f"Compare {len(ticked) or ''}".strip(),
+            type="primary",
+            icon=":material/compare_arrows:",
+            key="to-compare",
+            disabled=len(ticked) < 2,
+        ):
             state.go("compare", study=drawn[0].study_id, trials=ticked)
         st.caption("Tick two or more rows to compare them." if len(ticked) < 2 else "")

@@ -1,4 +1,5 @@
-"""Trial: everything that is known of one trial; reached from the other pages, not from the navigation."""
+"""Trial: everything that is known of one trial; reached from the other pages, not from the
+navigation."""
 
 from __future__ import annotations
 
@@ -12,6 +13,10 @@ from core.compare import configuration
 from core.measurement import Measurement
 from core.study import Trial
 
+TITLE = "Trial"
+ICON = ":material/science:"
+HELP = "Everything that is known of one trial."
+
 
 def page() -> None:
     """Draw the page."""
@@ -20,17 +25,34 @@ def page() -> None:
     trial = services.get_services().store.trial(wanted) if wanted else None
     if trial is None:
         st.title("Trial", anchor=False)
-        said = f"There is no trial {common.plain(wanted)} in this store." if wanted else "No trial was named."
-        common.empty("Nothing to show", f"{said} Pick one from the table.", "All trials", "trials", ":material/table_rows:")
+        said = (
+            f"There is no trial {common.plain(wanted)} in this store."
+            if wanted
+            else "No trial was named."
+        )
+        common.empty(
+            "Nothing to show",
+            f"{said} Pick one from the table.",
+            "All trials",
+            "trials",
+            ":material/table_rows:",
+        )
         return
     st.title(common.plain(trial.plan.title), anchor=False)
     case = trial.plan.case
     st.markdown(f"{common.badge(trial.state)} {common.plain(trial.reason)}")
-    st.caption(common.plain(f"{case.model.id} on {case.target.id}, {case.workload.id} · {trial.id} · {trial.started_at}"))
-    with st.container(horizontal=True):
+    st.caption(
+        common.plain(
+            f"{case.model.id} on {case.target.id}, {case.workload.id} · {trial.id} · "
+            f"{trial.started_at}"
+        )
+    )
+    with st.container(horizontal=True, vertical_alignment="center"):
         if st.button("Compare with others", icon=":material/compare_arrows:", key="to-compare"):
             state.go("compare", study=trial.study_id, trials=_company(trial))
-        st.page_link(state.page("live"), label="Its study", query_params=state.words(study=trial.study_id))
+        st.page_link(
+            state.page("live"), label="Its study", query_params=state.words(study=trial.study_id)
+        )
     _measurements(trial)
     left, right = st.columns(2, gap="medium")
     with left:
@@ -53,9 +75,18 @@ def _measurements(trial: Trial) -> None:
         st.caption("Nothing has been measured.")
         return
     st.dataframe(
-        pd.DataFrame([_row(one) for one in trial.measurements]), hide_index=True, height="content",
-        alt="Measurements of this trial", column_config={"Samples": st.column_config.LineChartColumn(
-            "Raw samples", help="In the order they were taken.", width="small")},
+        pd.DataFrame([_row(one) for one in trial.measurements]),
+        hide_index=True,
+        height="content",
+        alt="Measurements of this trial",
+        column_config={
+            "n": st.column_config.TextColumn(width=50),
+            "Origin": st.column_config.TextColumn(width=90),
+            "Samples": st.column_config.LineChartColumn(
+                "Raw samples", help="In the order they were taken.", width=120
+            ),
+            "How": st.column_config.TextColumn(width=360),
+        },
     )
 
 
@@ -78,10 +109,19 @@ def _kernels(trial: Trial) -> None:
         st.caption("None was counted.")
         return
     rows = [{"Operation": one.op, "Kernel": one.name, "Calls": one.calls} for one in trial.kernels]
-    st.dataframe(pd.DataFrame(rows), hide_index=True, alt="Kernels that ran in this trial", height="content")
+    st.dataframe(
+        pd.DataFrame(rows), hide_index=True, alt="Kernels that ran in this trial", height="content"
+    )
 
 
 def _configuration(trial: Trial) -> None:
     st.subheader("Configuration", anchor=False)
-    st.table({common.plain(key): common.plain(text) for key, text in configuration(trial).items() if key != "kernels"},
-             border="horizontal", alt="Configuration of this trial")
+    st.table(
+        {
+            common.plain(key): common.plain(text)
+            for key, text in configuration(trial).items()
+            if key != "kernels"
+        },
+        border="horizontal",
+        alt="Configuration of this trial",
+    )

@@ -1,4 +1,5 @@
-"""Trials: every stored trial in one table, filtered by the store, a page at a time. The selection goes on to Compare."""
+"""Trials: every stored trial in one table, filtered by the store, a page at a time. The selection
+goes on to Compare."""
 
 from __future__ import annotations
 
@@ -13,10 +14,22 @@ from core.study import TRIAL_STATES
 from core.techniques import TECHNIQUES
 from store.interface import StudySummary, TrialFilter
 
+TITLE = "Trials"
+ICON = ":material/table_rows:"
+HELP = "Every trial ever stored, with filters. Select some to compare them."
+
 PAGE_SIZE = 50
 PRESETS = {
     "overview": ("ttft_s", "tpot_s", "tokens_per_s", "model_bytes", "kl_nats", "accuracy"),
-    "speed": ("ttft_s", "tpot_s", "latency_p95_s", "tokens_per_s", "examples_per_s", "accepted_per_step", "prepare_s"),
+    "speed": (
+        "ttft_s",
+        "tpot_s",
+        "latency_p95_s",
+        "tokens_per_s",
+        "examples_per_s",
+        "accepted_per_step",
+        "prepare_s",
+    ),
     "size": ("model_bytes", "peak_bytes"),
     "quality": ("perplexity", "nats_per_byte", "kl_nats", "top1_agreement", "accuracy"),
     "cost": ("energy_j_per_token", "usd_per_mtok"),
@@ -30,8 +43,14 @@ def page() -> None:
     st.title("Trials", anchor=False)
     found = common.studies()
     if not found:
-        common.empty("No trial yet", "Trials appear here as soon as a study has started. Run the first study from "
-                     "Home, or plan your own.", "Plan a study", "plan", ":material/edit_note:")
+        common.empty(
+            "No trial yet",
+            "Trials appear here as soon as a study has started. Run the first study from "
+            "Home, or plan your own.",
+            "Plan a study",
+            "plan",
+            ":material/edit_note:",
+        )
         return
     wanted = _filters(found)
     store = services.get_services().store
@@ -40,8 +59,14 @@ def page() -> None:
     if total == 0:
         with st.container(border=True, horizontal_alignment="center"):
             st.subheader("No trial fits these filters", anchor=False)
-            st.button("Clear the filters", type="primary", icon=":material/filter_alt_off:", key="clear",
-                      on_click=state.forget, args=FILTERS)
+            st.button(
+                "Clear the filters",
+                type="primary",
+                icon=":material/filter_alt_off:",
+                key="clear",
+                on_click=state.forget,
+                args=FILTERS,
+            )
         _actions(actions, list(state.chosen("trials")), 0)
         return
     pages = -(-total // PAGE_SIZE)
@@ -64,17 +89,37 @@ def _filters(found: tuple[StudySummary, ...]) -> TrialFilter:
     on = everything | {one.target_id: one.target_id for one in found}
     using = everything | {one.name: one.title for one in TECHNIQUES}
     with st.grid(4, min_column_width=160, gap="small"):
-        text = state.keep("text", st.text_input(
-            "Search", key=state.key("text"), type="search", placeholder="Plan, reason or id", live="400ms"))
+        text = state.keep(
+            "text",
+            st.text_input(
+                "Search",
+                key=state.key("text"),
+                type="search",
+                placeholder="Plan, reason or id",
+                live="400ms",
+            ),
+        )
         model_id = _choice("Model", "of", of)
         target_id = _choice("Target", "on", on)
         technique = _choice("Technique", "with", using)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         study_id = _choice("Study", "in", titles)
-        states = st.pills("State", TRIAL_STATES, selection_mode="multi", key=state.key("state", TRIAL_STATES),
-                          format_func=common.word)
+        states = st.pills(
+            "State",
+            TRIAL_STATES,
+            selection_mode="multi",
+            key=state.key("state", TRIAL_STATES),
+            format_func=common.word,
+        )
         state.keep("state", states)
-    wanted = TrialFilter(study_id or None, model_id or None, target_id or None, tuple(states), technique or None, text)
+    wanted = TrialFilter(
+        study_id or None,
+        model_id or None,
+        target_id or None,
+        tuple(states),
+        technique or None,
+        text,
+    )
     if state.changed("trials-filter", wanted):
         state.choose("page", 1)
     return wanted
@@ -82,29 +127,42 @@ def _filters(found: tuple[StudySummary, ...]) -> TrialFilter:
 
 def _choice(label: str, name: str, titles: dict[str, str]) -> str:
     ids = list(titles)
-    chosen = st.selectbox(label, ids, key=state.key(name, ids, ""), format_func=lambda one: titles[one])
+    chosen = st.selectbox(
+        label, ids, key=state.key(name, ids, ""), format_func=lambda one: titles[one]
+    )
     return state.keep(name, chosen)
 
 
 def _table(rows: tuple[dict[str, Any], ...], number: int, wanted: TrialFilter) -> list[str]:
     """The table; returns the ids chosen on all pages."""
     presets = list(PRESETS)
-    preset = st.segmented_control("Columns", presets, key=state.key("columns", presets), required=True,
-                                  format_func=str.capitalize, label_visibility="collapsed")
-    state.keep("columns", preset)
+    preset = st.segmented_control(
+        "Columns",
+        presets,
+        key=state.key("columns", presets),
+        required=True,
+        format_func=str.capitalize,
+        label_visibility="collapsed",
+    )
+    preset = state.keep("columns", preset or presets[0])
     shown = [name for name in PRESETS[preset] if any(row.get(name) is not None for row in rows)]
     frame = pd.DataFrame([_row(row, shown) for row in rows])
     ids = [str(row["id"]) for row in rows]
     before = state.chosen("trials")
     event = st.dataframe(
-        frame, hide_index=True, on_select="rerun", selection_mode="multi-row",
+        frame,
+        hide_index=True,
+        on_select="rerun",
+        selection_mode="multi-row",
         selection_default={"selection": {"rows": [ids.index(one) for one in before if one in ids]}},
-        key=state.selection_key("trials", number, wanted, preset), alt="Stored trials that fit the filters",
+        key=state.selection_key("trials", number, wanted, preset),
+        alt="Stored trials that fit the filters",
         column_config={
-            "Plan": st.column_config.TextColumn(pinned=True, width="medium"),
+            "Plan": st.column_config.TextColumn(width=400),
             "Id": st.column_config.TextColumn(width="small"),
         },
         height=min(38 * (len(rows) + 1) + 2, 640),
+        placeholder="—",
     )
     here = [ids[row] for row in event["selection"]["rows"] if row < len(ids)]
     chosen = [one for one in before if one not in ids] + here
@@ -115,8 +173,14 @@ def _table(rows: tuple[dict[str, Any], ...], number: int, wanted: TrialFilter) -
 def _row(row: dict[str, Any], shown: list[str]) -> dict[str, Any]:
     numbers = {common.column(name): common.scaled(name, row.get(name)) for name in shown}
     return {
-        "Plan": row["title"], "State": common.word(row["state"]), "Model": row["model_id"], "Target": row["target_id"],
-        **numbers, "Workload": row["workload_id"], "When": common.ago(row["created_at"]), "Reason": row["reason"],
+        "Plan": row["title"],
+        "State": common.word(row["state"]),
+        "Model": row["model_id"],
+        "Target": row["target_id"],
+        **numbers,
+        "Workload": row["workload_id"],
+        "When": common.ago(row["created_at"]),
+        "Reason": row["reason"],
         "Id": row["id"],
     }
 
@@ -125,20 +189,41 @@ def _actions(place: st.delta_generator.DeltaGenerator, chosen: list[str], total:
     """What can be done with the selection, above the table."""
     with place.container(horizontal=True, vertical_alignment="center"):
         counted = f"**{total:,}** trial{'s' if total != 1 else ''}"
-        st.markdown(f"{counted}, **{len(chosen)}** selected" if chosen else f"{counted}. Tick rows to compare them.",
-                    width="stretch")
+        st.markdown(
+            f"{counted}, **{len(chosen)}** selected"
+            if chosen
+            else f"{counted}. Tick rows to compare them.",
+            width="stretch",
+        )
         if chosen:
-            st.button("Clear selection", icon=":material/close:", key="unselect", type="tertiary", on_click=_unselect)
+            st.button(
+                "Clear selection",
+                icon=":material/close:",
+                key="unselect",
+                type="tertiary",
+                on_click=_unselect,
+            )
             if len(chosen) == 1 and st.button("Details", icon=":material/science:", key="details"):
                 state.go("trial", trial=chosen[0])
-        if st.button(f"Compare {len(chosen) or ''}".strip(), type="primary", icon=":material/compare_arrows:",
-                     key="to-compare", disabled=len(chosen) < 2):
-            state.go("compare", trials=chosen)
-        if st.button("Trade-offs", icon=":material/scatter_plot:", key="to-tradeoffs", disabled=not chosen):
-            state.go("tradeoffs", trials=chosen)
+        if st.button(
+            f"Compare {len(chosen) or ''}".strip(),
+            type="primary",
+            icon=":material/compare_arrows:",
+            key="to-compare",
+            disabled=len(chosen) < 2,
+        ):
+            state.go("compare", trials=chosen, study=_study_of(chosen[0]))
+        if st.button(
+            "Trade-offs", icon=":material/scatter_plot:", key="to-tradeoffs", disabled=not chosen
+        ):
+            state.go("tradeoffs", trials=chosen, study=_study_of(chosen[0]))
+
+
+def _study_of(trial_id: str) -> str | None:
+    trial = services.get_services().store.trial(trial_id)
+    return trial.study_id if trial else None
 
 
 def _unselect() -> None:
     state.forget("trials")
     state.forget_selections("trials")
-

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from app import services
+from core.catalogue import models
 from core.events import Event, event, kernels_ran, measured, study_created, trial_queued
 from core.plan import Plan
 from core.study import ENDED, Study
@@ -20,10 +21,21 @@ def events_of(study: Study) -> list[Event]:
     """The journal that `study` would have written."""
     found = [study_created(study)]
     for trial in study.trials:
-        found.append(trial_queued(replace(trial, state="queued", measurements=(), kernels=(), notes=())))
-    environments = {one.environment for trial in study.trials for one in trial.measurements if one.environment}
+        found.append(
+            trial_queued(
+                replace(trial, state="queued", attempt=0, measurements=(), kernels=(), notes=())
+            )
+        )
+    environments = {
+        one.environment for trial in study.trials for one in trial.measurements if one.environment
+    }
     found += [
-        event("environment", study.id, environment=one, facts={"cpu": "Test CPU", "cores": 2, "torch": "2.13"})
+        event(
+            "environment",
+            study.id,
+            environment=one,
+            facts={"cpu": "Test CPU", "cores": 2, "torch": "2.13"},
+        )
         for one in sorted(environments)
     ]
     for trial in study.trials:
@@ -31,15 +43,26 @@ def events_of(study: Study) -> list[Event]:
             continue
         if trial.state != "refused":
             found.append(event("trial-started", study.id, trial.id, attempt=1, pid=1))
-            found += [event("note", study.id, trial.id, attempt=1, text=note) for note in trial.notes]
+            found += [
+                event("note", study.id, trial.id, attempt=1, text=note) for note in trial.notes
+            ]
             found += [measured(study.id, trial.id, 1, one) for one in trial.measurements]
             found.append(kernels_ran(study.id, trial.id, 1, trial.kernels))
         if trial.state == "running":
-            found.append(event("progress", study.id, trial.id, attempt=1, stage="timing", share=0.4))
+            found.append(
+                event("progress", study.id, trial.id, attempt=1, stage="timing", share=0.4)
+            )
         if trial.state in ENDED:
             attempt = 0 if trial.state == "refused" else 1
             found.append(
-                event("trial-ended", study.id, trial.id, attempt=attempt, state=trial.state, reason=trial.reason)
+                event(
+                    "trial-ended",
+                    study.id,
+                    trial.id,
+                    attempt=attempt,
+                    state=trial.state,
+                    reason=trial.reason,
+                )
             )
     found.append(event("study-state", study.id, state=study.state, reason=study.reason))
     return found
@@ -55,7 +78,9 @@ class Jobs:
 
     def submit(self, study: Study, plans: tuple[Plan, ...]) -> str:
         self.asked.append(("submit", study.id))
-        self.store.ingest([study_created(study), event("study-state", study.id, state="queued", reason="")])
+        self.store.ingest(
+            [study_created(study), event("study-state", study.id, state="queued", reason="")]
+        )
         return study.id
 
     def cancel(self, study_id: str) -> None:
@@ -86,6 +111,11 @@ def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[services
     store = open_store("memory:")
     found = services.Services(store, Jobs(store), tmp_path)  # type: ignore[arg-type]
     monkeypatch.setattr(services, "get_services", lambda: found)
+    monkeypatch.setattr(
+        models,
+        "list_models",
+        lambda: (models.resolve("pycode-small"), models.resolve("digits-cnn")),
+    )
     yield found
     store.close()
 
@@ -97,7 +127,9 @@ def fill(opened: services.Services) -> Callable[[Study], None]:
 
 
 @pytest.fixture
-def filled(fill: Callable[[Study], None], opened: services.Services, synthetic_study: Study) -> services.Services:
+def filled(
+    fill: Callable[[Study], None], opened: services.Services, synthetic_study: Study
+) -> services.Services:
     """Services over a store that holds the synthetic study."""
     fill(synthetic_study)
     return opened

@@ -31,6 +31,7 @@ class Child:
 
     def __init__(self, folder: Path, study: Study, trial: Trial, attempt: int) -> None:
         self.ended = False
+        self._seen: set[str] = set()
         self._journal = folder / f"{trial.id}-{attempt}.jsonl"
         self._log = folder / f"{trial.id}-{attempt}.log"
         self._lines: queue.Queue[str | None] = queue.Queue()
@@ -67,8 +68,8 @@ class Child:
                 yield batch
 
     def unread(self) -> list[Event]:
-        """Every event of the child's journal, which has also what the pipe lost."""
-        events = read(self._journal)[0]
+        """Events of the child's journal that the pipe lost."""
+        events = [one for one in read(self._journal)[0] if one.id not in self._seen]
         self.ended = self.ended or any(one.kind == "trial-ended" for one in events)
         return events
 
@@ -100,6 +101,7 @@ class Child:
         with contextlib.suppress(BadInput):
             one = from_line(line)
             self.ended = self.ended or one.kind == "trial-ended"
+            self._seen.add(one.id)
             batch.append(one)
 
     def _read(self) -> None:

@@ -32,6 +32,7 @@ def run_trial(plan: Plan, preset_name: str, environment: str, emit: Emit) -> Non
     case = plan.case
     device = "cuda" if case.target.local and case.target.kind == "cuda" else "cpu"
     report = _reporter(emit)
+    touch_libraries()
     before_load = resident_bytes()
     began = time.perf_counter()
     report("load")(0.0)
@@ -69,6 +70,21 @@ def run_trial(plan: Plan, preset_name: str, environment: str, emit: Emit) -> Non
     send(_placed(plan, served, emit))
     report("quality")(0.0)
     send(_quality(deployment, plan, preset_name))
+
+
+def touch_libraries() -> None:
+    """Run a tiny decoder once, so that the code of torch and the kernels is resident before memory is counted."""
+    import torch
+
+    from core.engine.config import DecoderConfig
+    from core.engine.generate import generate
+    from core.loading.load import random_engine
+
+    config = DecoderConfig(
+        family="llama", vocab_size=64, hidden_size=64, num_layers=1, num_heads=2, num_kv_heads=1, head_dim=32,
+        intermediate_sizes=(64,), max_positions=64,
+    )
+    generate(random_engine(config), torch.zeros(1, 32, dtype=torch.int64), 4)
 
 
 def _reporter(emit: Emit) -> Callable[[str], Callable[[float], None]]:

@@ -8,7 +8,8 @@ The shares below are ranges over programs we measured or read about, wide on pur
   FlashAttention-3 reaches 0.75 of an H100.
 - compute on packed 4- or 8-bit weights, 0.02 to 0.8: at 128 rows packed CPU kernels were 3 to 10
   times slower than bf16.
-- overhead of a forward pass, 0 to 0.1 ms a layer: launches and Python, nothing under CUDA graphs.
+- overhead of a forward pass, a layer: 10 to 100 us on a GPU (5 to 8 kernels of at least 2 us each,
+  as in a CUDA graph, to eager launches), 2 to 200 us on a CPU (thread barriers, to Python).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from core.target import Target
 MEMORY = (0.15, 0.9)
 COMPUTE = (0.05, 0.8)
 PACKED_COMPUTE = (0.02, 0.8)
-LAYER_OVERHEAD_S = (0.0, 1e-4)
+LAYER_OVERHEAD_S = {"cuda": (1e-5, 1e-4), "cpu": (2e-6, 2e-4)}
 # A copy reads and writes; reading alone can be faster than the copy that calibrated the bandwidth.
 READ_OVER_COPY = 1.3
 # Weights of this size can stay in a last-level cache, which is faster than memory.
@@ -90,17 +91,18 @@ def limits(
         basis += "; weights this small may stay in a cache"
     compute = next((peaks[name] for name in ("bf16", "fp16", "fp32") if name in peaks), None)
     low, high = compute_share
+    overhead = LAYER_OVERHEAD_S[target.kind]
     return Limits(
         ideal=Rates(bandwidth, compute),
         best=Rates(
             bandwidth * memory_high,
             None if compute is None else compute * high,
-            LAYER_OVERHEAD_S[0],
+            overhead[0],
         ),
         worst=Rates(
             bandwidth * memory_low,
             None if compute is None else compute * low,
-            LAYER_OVERHEAD_S[1],
+            overhead[1],
         ),
         basis=f"{basis}; programs reach {memory_low:.2g} to {memory_high:.2g} of the bandwidth and "
         f"{low:.2g} to {high:.2g} of the peak",

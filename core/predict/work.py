@@ -5,6 +5,7 @@ Only arithmetic over shapes; how long it takes is roofline.py's business.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 
 from core.errors import BadInput
@@ -103,10 +104,22 @@ def draft_work(found: Effects) -> DecoderWork | None:
         return None
     from core.catalogue import models
 
-    if not found.draft.startswith("shape:") and models.folder_of(found.draft) is None:
+    if found.draft.startswith("shape:"):
+        return _draft(found.draft, 0)
+    folder = models.folder_of(found.draft)
+    config = None if folder is None else folder / "config.json"
+    if config is None or not config.is_file():
         return None
+    return _draft(found.draft, config.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=32)
+def _draft(model_id: str, changed_at: int) -> DecoderWork | None:
+    """A model of the zoo, of a folder or a shape; read again when its config changed."""
+    from core.catalogue import models
+
     try:
-        model = models.resolve(found.draft)
+        model = models.resolve(model_id)
     except BadInput:
         return None
     if model.task != "text":

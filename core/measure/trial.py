@@ -136,9 +136,12 @@ def _placed(plan: Plan, served: list[Measurement], emit: Emit) -> list[Measureme
     """What was served here, or its projection onto a target that is not here."""
     if plan.case.target.local:
         return served
+    from core.calibrate import ensure
     from core.predict import project
     from core.study import Trial
 
+    # Without this machine's own limits a projection could not use what was measured on it.
+    ensure()
     here = Trial("", "", plan, measurements=tuple(one for one in served if one.metric != "usd_per_mtok"))
     for one in here.measurements:
         if one.value is not None and one.metric in ("ttft_s", "tpot_s", "tokens_per_s", "latency_p95_s", "peak_bytes"):

@@ -29,9 +29,13 @@ def finite(value: Any) -> float:
 
 
 def clean(text: Any) -> str:
-    """`text` as it is kept: half surrogates, which no UTF-8 file can hold, become U+FFFD."""
+    """`text` as it is kept: U+FFFD instead of NUL, which PostgreSQL cannot hold, and of half
+    surrogates, which no UTF-8 file can hold.
+    """
     if not isinstance(text, str):
         raise TypeError(f"{text!r} is not text")
+    if "\0" in text:
+        text = text.replace("\0", "\ufffd")
     if text.isascii():
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

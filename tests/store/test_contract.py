@@ -17,7 +17,6 @@ from store import Progress, StudySummary, TrialFilter
 HOSTILE = (
     "",
     "'; drop table events; --",
-    "a\0b",
     "\"quotes\" 'and' \\ $1 ? :name {brace} %s",
     "Grüße, 世界, 🧪, \u202eright to left",
     "line\nbreak\ttab\r\x1b[31m",
@@ -259,6 +258,19 @@ def test_any_text_comes_back_unharmed(store, make, text):
     )
     store.save_report(report)
     assert store.report("r-1") == report
+
+
+def test_a_nul_becomes_a_replacement_mark(store, make):
+    study = make.study("s\0", reason="a\0b")
+    trial = make.trial(study, "t\0")
+    store.ingest([events.study_created(study), events.trial_queued(trial)])
+    store.ingest([events.event("note", "s\0", "t\0", attempt=0, text="\0")])
+    store.ingest([events.event("environment", "s", environment="e\0", facts={"\0": "\0"})])
+
+    assert (store.study("s\0").id, store.study("s\ufffd").reason) == ("s\ufffd", "a\ufffdb")
+    assert store.trial("t\0").notes == ("\ufffd",)
+    assert store.environment("e\0") == {"\ufffd": "\ufffd"}
+    assert store.count_trials(TrialFilter(text="\0")) == 1
 
 
 def test_half_a_surrogate_becomes_a_replacement_mark(store, make):

@@ -100,7 +100,7 @@ def test_a_killed_writer_loses_nothing_that_was_acknowledged(file: Path, make):
     store.close()
     chance = random.Random(5)
     acknowledged: list[str] = []
-    for _ in range(6):
+    for _ in range(4):
         child = start(WRITE, file)
         for _ in range(chance.randint(1, 40)):
             acknowledged.append(child.stdout.readline().strip())

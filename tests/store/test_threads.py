@@ -37,7 +37,7 @@ def test_what_threads_wrote_is_all_there_and_readers_see_whole_batches(store: St
         study = studies[number]
         store.ingest([events.study_created(study)])
         kept = 1
-        for place in range(6):
+        for place in range(4):
             trial = make.trial(study, f"{study.id}-t{place}", f"static-batch:size={number + 1}")
             kept += store.ingest([events.trial_queued(trial), *make.story(study, trial)])
             own = store.study(study.id)
@@ -51,9 +51,9 @@ def test_what_threads_wrote_is_all_there_and_readers_see_whole_batches(store: St
                 assert (row["title"], row["ttft_s"]) == (trial.plan.title, 0.25)
         return kept
 
-    assert sum(together(write_and_read)) == THREADS * (1 + 6 * 14)
-    assert store.count_trials(TrialFilter(states=("done",))) == THREADS * 6
-    assert [one.trials for one in store.studies()] == [6] * THREADS
+    assert sum(together(write_and_read)) == THREADS * (1 + 4 * 14)
+    assert store.count_trials(TrialFilter(states=("done",))) == THREADS * 4
+    assert [one.trials for one in store.studies()] == [4] * THREADS
 
 
 def test_threads_that_bring_the_same_events_keep_each_once(store: Store, make):
@@ -67,13 +67,13 @@ def test_threads_that_bring_the_same_events_keep_each_once(store: Store, make):
 
 def test_two_stores_on_one_file_try_again_when_they_collide(file: Path, make):
     stores = [open_store(str(file)) for _ in range(4)]
-    told = [event for number in range(6) for event in make.whole(f"s-{number}")[1]]
+    told = [event for number in range(3) for event in make.whole(f"s-{number}")[1]]
 
     kept = together(lambda number: sum(stores[number].ingest([one]) for one in told), threads=4)
 
     assert sum(kept) == len(told)
     for store in stores:
-        assert [one.trials for one in store.studies()] == [3] * 6
+        assert [one.trials for one in store.studies()] == [3] * 3
         found = [trial for one in store.studies() for trial in store.study(one.id).trials]
         assert all(trial.measurements == make.measurements() for trial in found)
         store.close()

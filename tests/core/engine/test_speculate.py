@@ -1,0 +1,152 @@
+"""Speculation says exactly what the target alone would say, in law or to the letter."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from scipy.stats import chisquare
+from transformers_models import lean, transformers_model
+
+from core.engine.generate import GenerationClock, generate
+from core.engine.sampling import Sampling, probabilities
+from core.engine.speculate import residual, speculate, verify
+from core.errors import BadInput
+
+
+class TableModel:
+    """An engine over a table: the next token depends on the last one only."""
+
+    device = "cpu"
+    max_positions = 1 << 20
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        self.logits = logits
+        self.vocab_size = logits.shape[1]
+
+    def new_cache(self, batch: int, capacity: int) -> TableCache:
+        return TableCache(capacity)
+
+    def forward(
+        self, ids: torch.Tensor, cache: TableCache | None = None, last_only: bool = False
+    ) -> torch.Tensor:
+        assert cache is not None
+        cache.length += ids.shape[1]
+        assert cache.length <= cache.capacity
+        return self.logits[ids[:, -1:] if last_only else ids]
+
+    def weight_bytes(self) -> int:
+        return 0
+
+
+class TableCache:
+    """Only the length: a TableModel needs no past."""
+
+    nbytes = 0
+
+    def __init__(self, capacity: int) -> None:
+        self.length = 0
+        self.capacity = capacity
+
+    def truncate(self, length: int) -> None:
+        assert 0 <= length <= self.length
+        self.length = length
+
+
+def pair(vocabulary: int, distance: float, seed: int = 0) -> tuple[TableModel, TableModel]:
+    """A target and a draft whose logits differ by `distance`."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(vocabulary, vocabulary, generator=generator)
+    noise = torch.randn(vocabulary, vocabulary, generator=generator)
+    return TableModel(logits), TableModel(logits + distance * noise)
+
+
+@pytest.mark.parametrize("gamma", [1, 2, 4, 7])
+@pytest.mark.parametrize("draft_noise", [0.0, 0.02, 1.0])
+def test_greedy_output_is_that_of_the_target_alone(gamma: int, draft_noise: float) -> None:
+    model = transformers_model("llama")
+    target = lean(model, "bf16")
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += draft_noise * torch.randn_like(weight)
+    draft = lean(model, "bf16")
+    for length in (1, 13):
+        prompt = torch.randint(0, 97, (1, length))
+        clock = GenerationClock()
+        result = speculate(target, draft, prompt, 23, gamma, clock=clock)
+        assert torch.equal(result.ids, generate(target, prompt, 23))
+        assert result.accepted <= result.proposed <= gamma * result.steps
+        assert result.steps + result.accepted == 23
+        assert len(clock.stamps) == 23
+        if draft_noise == 0:
+            assert result.acceptance == 1
+            assert result.tokens_per_step > 0.7 * gamma
+
+
+def test_the_emitted_distribution_is_exactly_the_targets() -> None:
+    # One step with one drafted token: sum over the draft's choices of q min(1, p / q), plus the
+    # chance of a refusal times the residual, must be p itself.
+    generator = torch.Generator().manual_seed(1)
+    for distance in (0.1, 1.0, 5.0):
+        p = (distance * torch.randn(9, generator=generator, dtype=torch.float64)).softmax(0)
+        q = (distance * torch.randn(9, generator=generator, dtype=torch.float64)).softmax(0)
+        kept = torch.minimum(p, q)
+        emitted = kept + (1 - kept.sum()) * residual(p, q)
+        torch.testing.assert_close(emitted, p, rtol=1e-12, atol=1e-15)
+    assert torch.equal(residual(p, p), p)
+
+
+def test_verify_accepts_with_the_stated_probability_and_then_draws_the_residual() -> None:
+    p, q = torch.tensor([[0.2, 0.3, 0.5]] * 2), torch.tensor([[0.6, 0.3, 0.1]])
+    generator = torch.Generator().manual_seed(2)
+    accepted = 0
+    for _ in range(6000):
+        kept, following = verify(p, q, [0], generator, greedy=False)
+        accepted += kept
+        if not kept:
+            assert following == 2  # p - q is positive for token 2 alone.
+    assert abs(accepted / 6000 - 1 / 3) < 4 * (2 / 9 / 6000) ** 0.5
+    assert all(verify(p, q, [1], generator, greedy=False)[0] == 1 for _ in range(200))
+
+
+@pytest.mark.parametrize(
+    ("distance", "sampling"),
+    [
+        (0.5, {"temperature": 1.0}),
+        (3.0, {"temperature": 1.0}),
+        (1.0, {"temperature": 0.7, "top_k": 3}),
+        (1.0, {"temperature": 1.3, "top_p": 0.8}),
+    ],
+)
+def test_sampled_texts_are_distributed_like_the_targets(
+    distance: float, sampling: dict[str, Any]
+) -> None:
+    target, draft = pair(4, distance)
+    law = probabilities(target.logits, Sampling(**sampling)).double()
+    texts = list(itertools.product(range(4), repeat=3))
+    expected = torch.tensor(
+        [law[2, a] * law[a, b] * law[b, c] for a, b, c in texts], dtype=torch.float64
+    )
+    runs = 2000
+    counts = torch.zeros(len(texts))
+    prompt = torch.tensor([[2]])
+    for seed in range(runs):
+        result = speculate(target, draft, prompt, 3, 2, Sampling(**sampling, seed=seed))
+        counts[texts.index(tuple(result.ids[0].tolist()))] += 1
+    possible = expected > 0
+    assert float(counts[~possible].sum()) == 0
+    share = expected[possible] / expected.sum()
+    assert chisquare(counts[possible].numpy(), (runs * share).numpy()).pvalue > 1e-3
+
+
+def test_impossible_pairs_are_refused() -> None:
+    target, _ = pair(4, 1.0)
+    prompt = torch.tensor([[1]])
+    with pytest.raises(BadInput, match="draft has 5 tokens and the target 4"):
+        speculate(target, pair(5, 1.0)[1], prompt, 3)
+    with pytest.raises(BadInput, match="one sequence at a time"):
+        speculate(target, target, torch.tensor([[1], [2]]), 3)
+    with pytest.raises(BadInput, match="draft_tokens must be 1 or more"):
+        speculate(target, target, prompt, 3, 0)

@@ -1,4 +1,6 @@
-"""One trial from a plan to its measurements: load, apply, serve, judge. Runs inside a worker process."""
+"""One trial from a plan to its measurements: load, apply, serve, judge. Runs inside a worker
+process.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ from core.measure.presets import preset as find_preset
 from core.measure.quality import image_quality, no_quality, text_quality
 from core.measure.serve import measure_serving
 from core.measurement import Measurement, unavailable
+from core.model import Model
 from core.plan import Plan
 from core.study import KernelCalls
 
@@ -21,11 +24,13 @@ Emit = Callable[..., None]
 
 
 def run_trial(plan: Plan, preset_name: str, environment: str, emit: Emit) -> None:
-    """Apply `plan` to freshly loaded weights and emit `measurement`, `kernels`, `note` and `progress` events.
+    """Apply `plan` to freshly loaded weights and emit `measurement`, `kernels`, `note` and
+    `progress` events.
 
-    `emit(kind, **body)` writes one event. Errors are raised: the worker turns them into the trial's end.
+    `emit(kind, **body)` writes one event. Errors are raised: the worker turns them into the trial's
+    end.
     """
-    from core.loading.load import load_engine, load_tokenizer
+    from core.loading.load import load_engine
     from kernels import calls
 
     preset = find_preset(preset_name)
@@ -40,7 +45,7 @@ def run_trial(plan: Plan, preset_name: str, environment: str, emit: Emit) -> Non
         case=case,
         engine=load_engine(case.model, device=device),
         load_baseline=lambda: load_engine(case.model, device=device),
-        tokenizer=load_tokenizer(case.model),
+        tokenizer=_tokenizer(case.model),
         device=device,
         seed=plan.seed,
         note=lambda text: emit("note", text=text),
@@ -61,10 +66,24 @@ def run_trial(plan: Plan, preset_name: str, environment: str, emit: Emit) -> Non
     served = measure_serving(deployment, workload, preset, requests, before_load)
     kernels = tuple(KernelCalls(one["op"], one["name"], one["calls"]) for one in calls.snapshot())
     emit("kernels", kernels=kernels)
-    size = deployment.engine.weight_bytes() + (deployment.draft.weight_bytes() if deployment.draft is not None else 0)
+    size = deployment.engine.weight_bytes() + (
+        deployment.draft.weight_bytes() if deployment.draft is not None else 0
+    )
     served += [
-        Measurement("model_bytes", (float(size),), "B", "measured", "sum of the resident weight tensors, draft included"),
-        Measurement("prepare_s", (prepared,), "s", "measured", "loading the weights and applying the techniques, once"),
+        Measurement(
+            "model_bytes",
+            (float(size),),
+            "B",
+            "measured",
+            "sum of the resident weight tensors, draft included",
+        ),
+        Measurement(
+            "prepare_s",
+            (prepared,),
+            "s",
+            "measured",
+            "loading the weights and applying the techniques, once",
+        ),
         _cost(plan, served),
     ]
     send(_placed(plan, served, emit))
@@ -73,7 +92,9 @@ def run_trial(plan: Plan, preset_name: str, environment: str, emit: Emit) -> Non
 
 
 def touch_libraries() -> None:
-    """Run a tiny decoder once, so that the code of torch and the kernels is resident before memory is counted."""
+    """Run a tiny decoder once, so that the code of torch and the kernels is resident before memory
+    is counted.
+    """
     import torch
 
     from core.engine.config import DecoderConfig
@@ -81,10 +102,26 @@ def touch_libraries() -> None:
     from core.loading.load import random_engine
 
     config = DecoderConfig(
-        family="llama", vocab_size=64, hidden_size=64, num_layers=1, num_heads=2, num_kv_heads=1, head_dim=32,
-        intermediate_sizes=(64,), max_positions=64,
+        family="llama",
+        vocab_size=64,
+        hidden_size=64,
+        num_layers=1,
+        num_heads=2,
+        num_kv_heads=1,
+        head_dim=32,
+        intermediate_sizes=(64,),
+        max_positions=64,
     )
     generate(random_engine(config), torch.zeros(1, 32, dtype=torch.int64), 4)
+
+
+def _tokenizer(model: Model) -> Any:
+    """The model's tokenizer; None for images, for random weights and for a folder that has none."""
+    from core.loading.load import find_folder, load_tokenizer
+
+    if model.task == "image" or model.source == "shape":
+        return None
+    return load_tokenizer(model) if (find_folder(model.id) / "tokenizer.json").exists() else None
 
 
 def _reporter(emit: Emit) -> Callable[[str], Callable[[float], None]]:
@@ -109,7 +146,9 @@ def _requests(deployment: Deployment, count: int, length: int, seed: int) -> Any
         images, _ = digits("held_out")
         return images[:count].to(deployment.device)
     shape = deployment.case.model.decoder()
-    found = prompts(deployment.tokenizer, start_id(deployment), count, length, shape.vocabulary, seed)
+    found = prompts(
+        deployment.tokenizer, start_id(deployment), count, length, shape.vocabulary, seed
+    )
     return found.to(deployment.device)
 
 
@@ -124,7 +163,9 @@ def _cost(plan: Plan, served: list[Measurement]) -> Measurement:
     rent = plan.case.target.usd_per_hour
     rates = [one for one in served if one.metric == "tokens_per_s"]
     if rent is None:
-        return unavailable("usd_per_mtok", "$", f"the target {plan.case.target.id} has no stated price per hour")
+        return unavailable(
+            "usd_per_mtok", "$", f"the target {plan.case.target.id} has no stated price per hour"
+        )
     if not rates:
         return unavailable("usd_per_mtok", "$", "cost per token is not defined for images")
     samples = tuple(rent / 3600 / rate * 1e6 for rate in rates[0].samples)
@@ -142,9 +183,17 @@ def _placed(plan: Plan, served: list[Measurement], emit: Emit) -> list[Measureme
 
     # Without this machine's own limits a projection could not use what was measured on it.
     ensure()
-    here = Trial("", "", plan, measurements=tuple(one for one in served if one.metric != "usd_per_mtok"))
+    here = Trial(
+        "", "", plan, measurements=tuple(one for one in served if one.metric != "usd_per_mtok")
+    )
     for one in here.measurements:
-        if one.value is not None and one.metric in ("ttft_s", "tpot_s", "tokens_per_s", "latency_p95_s", "peak_bytes"):
+        if one.value is not None and one.metric in (
+            "ttft_s",
+            "tpot_s",
+            "tokens_per_s",
+            "latency_p95_s",
+            "peak_bytes",
+        ):
             emit("note", text=f"measured on this machine: {one.metric} {one.value:.6g} {one.unit}")
     return list(project(here, plan.case.target))
 

@@ -34,11 +34,10 @@ def clean(text: Any) -> str:
     """
     if not isinstance(text, str):
         raise TypeError(f"{text!r} is not text")
-    if "\0" in text:
-        text = text.replace("\0", "\ufffd")
-    if text.isascii():
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    found = text.replace("\0", "\ufffd")
+    if found.isascii():
+        return found
+    return found.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def clean_data(data: Any) -> Any:

@@ -29,12 +29,14 @@ def predict_sensor(plan: Plan) -> tuple[Measurement, ...]:
         "energy_j_per_token", "J", "nobody states joules per instruction for this board"
     )
     size = float(shape.parameters)
-    program = size + SENSOR_PROGRAM_BYTES
     ram = sensor_ram(shape)
     return (
         *_times(plan, shape),
         _projected(
-            "model_bytes", Span(size, program), "flash: one byte a weight, up to 32 KiB of program"
+            "model_bytes",
+            Span(size, size),
+            f"flash: one byte a weight; the program around it is not counted (about "
+            f"{SENSOR_PROGRAM_BYTES // 1024} KiB)",
         ),
         _projected(
             "peak_bytes",

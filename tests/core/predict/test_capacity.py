@@ -102,7 +102,7 @@ def test_sensor_latency_is_macs_times_cycles_over_clock(synthetic_study: Study) 
     assert low == pytest.approx(87_808 * 2.15 / 120e6)
     assert high == pytest.approx(87_808 * 5.32 / 120e6)
     assert found["latency_p95_s"].origin == "projected"
-    assert found["model_bytes"].bounds == (6_090, 6_090 + 32 * 1024)
+    assert found["model_bytes"].bounds == (6_090, 6_090)
     assert (found["peak_bytes"].bounds or (0,))[0] == 1_088
     assert found["energy_j_per_token"].origin == "unavailable"
 

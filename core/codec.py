@@ -24,19 +24,35 @@ VERSION = 1
 TYPES: dict[str, type] = {
     kind.__name__: kind
     for kind in (
-        Case, ClassifierShape, DecoderShape, KernelCalls, Limit, Measurement, Model, Plan, Priorities, Report, Study,
-        Target, Trial, Workload,
+        Case,
+        ClassifierShape,
+        DecoderShape,
+        KernelCalls,
+        Limit,
+        Measurement,
+        Model,
+        Plan,
+        Priorities,
+        Report,
+        Study,
+        Target,
+        Trial,
+        Workload,
     )
 }
 
 
 def to_data(value: Any) -> Any:
-    """JSON-ready data; a dataclass becomes an object with `type`, a technique one with `technique`."""
+    """JSON-ready data; a dataclass becomes an object with `type`, a technique one with
+    `technique`.
+    """
     if techniques.is_technique(value):
         given = settings(value)
         return {"technique": given.pop("name"), **given}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: to_data(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        fields = {
+            field.name: to_data(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
         return {"type": type(value).__name__, **fields}
     if isinstance(value, tuple | list):
         return [to_data(item) for item in value]
@@ -55,13 +71,17 @@ def from_data(data: Any) -> Any:
     name = data.get("type")
     kind = TYPES.get(name) if isinstance(name, str) else None
     if kind is None:
-        raise BadInput(f"stored data of unknown type {name!r}: it was written by a newer Trimtab or is damaged")
+        raise BadInput(
+            f"stored data of unknown type {name!r}: it was written by a newer Trimtab or is damaged"
+        )
     known = {field.name for field in dataclasses.fields(kind)}
     unknown = set(data) - known - {"type"}
     if unknown:
         raise BadInput(f"stored {name} has unknown fields: {', '.join(sorted(unknown))}")
     hints = _hints(kind)
-    values = {key: _narrow(from_data(item), hints[key]) for key, item in data.items() if key != "type"}
+    values = {
+        key: _narrow(from_data(item), hints[key]) for key, item in data.items() if key != "type"
+    }
     try:
         return kind(**values)
     except TypeError as error:
@@ -85,7 +105,9 @@ def _narrow(value: Any, hint: Any) -> Any:
 
 def dumps(value: Any) -> str:
     """One line of JSON with the format's version."""
-    return json.dumps({"version": VERSION, "value": to_data(value)}, separators=(",", ":"), allow_nan=False)
+    return json.dumps(
+        {"version": VERSION, "value": to_data(value)}, separators=(",", ":"), allow_nan=False
+    )
 
 
 def loads(text: str) -> Any:

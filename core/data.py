@@ -19,15 +19,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Windows:
-    """`ids` int64 [n, length + 1] (input and next token), the bytes of text they stand for, and a name of the data."""
+    """`ids` int64 [n, length + 1] (input and next token), the bytes of text they stand for, and a
+    name of the data.
+    """
 
     ids: torch.Tensor
     text_bytes: int
     name: str
 
 
-def encode(tokenizer: Any, texts: tuple[str, ...], start_id: int | None, most: int) -> tuple[list[int], int]:
-    """Ids of the texts, each behind `start_id` when there is one, until `most` ids; and the bytes consumed."""
+def encode(
+    tokenizer: Any, texts: tuple[str, ...], start_id: int | None, most: int
+) -> tuple[list[int], int]:
+    """Ids of the texts, each behind `start_id` when there is one, until `most` ids; and the bytes
+    consumed.
+    """
     ids: list[int] = []
     used = 0
     for text in texts:
@@ -48,17 +54,27 @@ def held_out_windows(tokenizer: Any, start_id: int | None, count: int, length: i
     ids, _ = encode(tokenizer, texts.texts, start_id, 10**9)
     if len(ids) < count * (length + 1):
         raise BadInput(
-            f"the held-out text gives only {len(ids)} tokens with this model's tokenizer; {count * (length + 1)} are needed"
+            f"the held-out text gives only {len(ids)} tokens with this model's tokenizer;"
+            f" {count * (length + 1)} are needed"
         )
     starts = np.linspace(0, len(ids) - length - 1, count).astype(int)
     rows = [ids[start : start + length + 1] for start in starts]
-    predicted = sum(len(tokenizer.decode(row[1:], skip_special_tokens=True).encode()) for row in rows)
-    name = f"held-out modules of the Python library, sha256 {texts.digest[:12]}, {count} x {length} tokens"
+    predicted = sum(
+        len(tokenizer.decode(row[1:], skip_special_tokens=True).encode()) for row in rows
+    )
+    name = (
+        f"held-out modules of the Python library, sha256 {texts.digest[:12]},"
+        f" {count} x {length} tokens"
+    )
     return Windows(torch.tensor(rows, dtype=torch.int64), predicted, name)
 
 
-def prompts(tokenizer: Any, start_id: int | None, count: int, length: int, vocabulary: int, seed: int) -> torch.Tensor:
-    """int64 [count, length]: the beginnings of held-out passages; random ids where there is no tokenizer."""
+def prompts(
+    tokenizer: Any, start_id: int | None, count: int, length: int, vocabulary: int, seed: int
+) -> torch.Tensor:
+    """int64 [count, length]: the beginnings of held-out passages; random ids where there is no
+    tokenizer.
+    """
     import torch
 
     if tokenizer is None:

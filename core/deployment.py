@@ -1,4 +1,6 @@
-"""The thing that techniques change: a loaded model and the way it is run. Lives only inside a worker process."""
+"""The thing that techniques change: a loaded model and the way it is run. Lives only inside a
+worker process.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,10 @@ from core.plan import Case
 class Deployment:
     """Mutable on purpose: it exists between loading and measuring.
 
-    `engine` is a TextEngine or ImageEngine (core.engine.interface); `baseline` is a fresh, unchanged copy maker for
-    teachers and comparisons; `draft` and `draft_tokens` describe speculative decoding; `batch` is the number of
-    sequences served together. `note` writes one line into the trial's log; `report` tells progress in [0, 1].
+    `engine` is a TextEngine or ImageEngine (core.engine.interface); `baseline` is a fresh,
+    unchanged copy maker for teachers and comparisons; `draft` and `draft_tokens` describe
+    speculative decoding; `batch` is the number of sequences served together. `note` writes one line
+    into the trial's log; `report` tells progress in [0, 1].
     """
 
     case: Case

@@ -1,4 +1,6 @@
-"""What this machine is, which kernels it can run, and what is missing: the content of `trimtab doctor`."""
+"""What this machine is, which kernels it can run, and what is missing: the content of `trimtab
+doctor`.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,13 @@ def diagnose(calibrate: bool = False) -> dict[str, Any]:
     target = targets.resolve("local")
     device = "cuda" if target.kind == "cuda" else "cpu"
     kernels = [
-        {"op": info.op, "name": info.name, "formats": list(info.formats), "runs": reason is None, "reason": reason}
+        {
+            "op": info.op,
+            "name": info.name,
+            "formats": list(info.formats),
+            "runs": reason is None,
+            "reason": reason,
+        }
         for info, reason in kernels_available(device)
     ]
     _, energy = counters()
@@ -37,7 +45,11 @@ def diagnose(calibrate: bool = False) -> dict[str, Any]:
     return {
         "environment": identifier,
         "facts": facts,
-        "target": {"memory_bytes": target.memory_bytes, "bandwidth": target.bandwidth, "peaks": dict(target.peaks)},
+        "target": {
+            "memory_bytes": target.memory_bytes,
+            "bandwidth": target.bandwidth,
+            "peaks": dict(target.peaks),
+        },
         "kernels": kernels,
         "energy": energy or "readable",
         "missing": missing,

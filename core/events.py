@@ -1,7 +1,8 @@
-"""What happens to a study, as events: one JSON object a line in the journal, ingested by the store idempotently.
+"""What happens to a study, as events: one JSON object a line in the journal, ingested by the store
+idempotently.
 
-The journal is the truth; tables are made from it. An event's id is unique for ever, so that reading a journal twice
-changes nothing.
+The journal is the truth; tables are made from it. An event's id is unique for ever, so that reading
+a journal twice changes nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ KINDS = (
     "environment",  # {"environment": id, "facts": {...}}
     "measurement",  # {"attempt", "measurement": Measurement}
     "kernels",  # {"attempt", "kernels": [KernelCalls]}
-    "note", # {"attempt", "text"}  one line of the trial's log
+    "note",  # {"attempt", "text"}  one line of the trial's log
     "trial-ended",  # {"attempt", "state", "reason"}
 )
 
@@ -46,7 +47,14 @@ def event(kind: str, study_id: str, trial_id: str = "", **body: Any) -> Event:
     """A new event of now; dataclasses in `body` are encoded."""
     if kind not in KINDS:
         raise ValueError(f"unknown event kind {kind!r}")
-    return Event(new_id("e"), kind, study_id, trial_id, now(), {key: codec.to_data(item) for key, item in body.items()})
+    return Event(
+        new_id("e"),
+        kind,
+        study_id,
+        trial_id,
+        now(),
+        {key: codec.to_data(item) for key, item in body.items()},
+    )
 
 
 def study_created(study: Study) -> Event:
@@ -64,7 +72,9 @@ def measured(study_id: str, trial_id: str, attempt: int, measurement: Measuremen
     return event("measurement", study_id, trial_id, attempt=attempt, measurement=measurement)
 
 
-def kernels_ran(study_id: str, trial_id: str, attempt: int, kernels: tuple[KernelCalls, ...]) -> Event:
+def kernels_ran(
+    study_id: str, trial_id: str, attempt: int, kernels: tuple[KernelCalls, ...]
+) -> Event:
     """Which kernels ran, counted at the call."""
     return event("kernels", study_id, trial_id, attempt=attempt, kernels=kernels)
 
@@ -72,8 +82,16 @@ def kernels_ran(study_id: str, trial_id: str, attempt: int, kernels: tuple[Kerne
 def to_line(one: Event) -> str:
     """One line of JSON without a line end."""
     return json.dumps(
-        {"id": one.id, "kind": one.kind, "study": one.study_id, "trial": one.trial_id, "at": one.at, "body": one.body},
-        separators=(",", ":"), allow_nan=False,
+        {
+            "id": one.id,
+            "kind": one.kind,
+            "study": one.study_id,
+            "trial": one.trial_id,
+            "at": one.at,
+            "body": one.body,
+        },
+        separators=(",", ":"),
+        allow_nan=False,
     )
 
 
@@ -81,10 +99,14 @@ def from_line(line: str) -> Event:
     """Read a journal line; BadInput when it is cut off or not an event."""
     try:
         data = json.loads(line)
-        found = Event(data["id"], data["kind"], data["study"], data["trial"], data["at"], data["body"])
+        found = Event(
+            data["id"], data["kind"], data["study"], data["trial"], data["at"], data["body"]
+        )
     except (ValueError, KeyError, TypeError, RecursionError):
         raise BadInput("a journal line is not an event: it was cut off or damaged") from None
-    if found.kind not in KINDS or not all(isinstance(part, str) for part in (found.id, found.study_id, found.trial_id, found.at)):
+    if found.kind not in KINDS or not all(
+        isinstance(part, str) for part in (found.id, found.study_id, found.trial_id, found.at)
+    ):
         raise BadInput(f"a journal line has the unknown kind {found.kind!r}")
     if not isinstance(found.body, dict):
         raise BadInput("a journal line has no body: it was damaged")

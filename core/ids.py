@@ -13,7 +13,9 @@ _last = 0
 
 
 def new_id(prefix: str) -> str:
-    """`prefix-` + 9 characters of milliseconds + 4 random ones; ids of one process never sort backwards."""
+    """`prefix-` + 9 characters of milliseconds + 4 random ones; ids of one process never sort
+    backwards.
+    """
     global _last
     with _lock:
         _last = max(_last + 1, time.time_ns() // 1_000_000)

@@ -14,9 +14,9 @@ ORIGINS = ("measured", "projected", "estimated", "published", "unavailable")
 class Measurement:
     """A metric of one trial.
 
-    `samples` are the raw values; their median is the value unless `pooled` gives it (a mean over tokens, say).
-    `bounds` is a stated 95 % interval, for projections and pooled values; without it the interval is bootstrapped.
-    Origin `unavailable` has no samples and says why in `method`.
+    `samples` are the raw values; their median is the value unless `pooled` gives it (a mean over
+    tokens, say). `bounds` is a stated 95 % interval, for projections and pooled values; without it
+    the interval is bootstrapped. Origin `unavailable` has no samples and says why in `method`.
     """
 
     metric: str
@@ -33,7 +33,9 @@ class Measurement:
         if self.origin not in ORIGINS:
             raise ValueError(f"origin {self.origin!r} is not one of {', '.join(ORIGINS)}")
         if (self.origin == "unavailable") != (not self.samples and self.pooled is None):
-            raise ValueError(f"{self.metric}: samples must be empty exactly when the origin is unavailable")
+            raise ValueError(
+                f"{self.metric}: samples must be empty exactly when the origin is unavailable"
+            )
         if any(not math.isfinite(sample) for sample in self.samples):
             raise ValueError(f"{self.metric}: a sample is not finite")
 
@@ -54,7 +56,8 @@ class Measurement:
         return float(np.quantile(self.samples, q)) if self.samples else None
 
     def interval(self) -> tuple[float, float] | None:
-        """95 % interval of the value: the stated bounds, else percentile bootstrap of the median (2,000 draws).
+        """95 % interval of the value: the stated bounds, else percentile bootstrap of the median
+        (2,000 draws).
 
         None with fewer than three samples and no stated bounds: too few to say.
         """
@@ -66,8 +69,9 @@ class Measurement:
 
 
 def bootstrap_median(samples: np.ndarray, draws: int = 2000) -> tuple[float, float]:
-    """Percentile bootstrap 95 % interval of the median of `samples` float [n]; fixed seed, so a number shows the same
-    interval everywhere (Efron & Tibshirani 1993, chapter 13)."""
+    """Percentile bootstrap 95 % interval of the median of `samples` float [n]; fixed seed, so a
+    number shows the same interval everywhere (Efron & Tibshirani 1993, chapter 13).
+    """
     random = np.random.default_rng(0)
     chosen = random.integers(0, len(samples), size=(draws, len(samples)))
     medians = np.median(samples[chosen], axis=1)
@@ -83,6 +87,8 @@ def bootstrap_mean(samples: np.ndarray, draws: int = 2000) -> tuple[float, float
     return float(low), float(high)
 
 
-def unavailable(metric: str, unit: str, why: str, environment: str = "", taken_at: str = "") -> Measurement:
+def unavailable(
+    metric: str, unit: str, why: str, environment: str = "", taken_at: str = ""
+) -> Measurement:
     """A number that cannot be had here, with the reason."""
     return Measurement(metric, (), unit, "unavailable", why, environment, taken_at)

@@ -64,8 +64,9 @@ class ClassifierShape:
 class Model:
     """A model that can be chosen.
 
-    `source` is bundled, folder, hub or shape; `revision` names the exact weights (a digest or a hub commit);
-    `bits` is the width of a stored weight. Models of source `shape` carry random weights: their quality is unavailable.
+    `source` is bundled, folder, hub or shape; `revision` names the exact weights (a digest or a hub
+    commit); `bits` is the width of a stored weight. Models of source `shape` carry random weights:
+    their quality is unavailable.
     """
 
     id: str

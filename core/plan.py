@@ -1,4 +1,6 @@
-"""A Plan: a case and the ordered techniques to try on it, with a key that is the same on any machine."""
+"""A Plan: a case and the ordered techniques to try on it, with a key that is the same on any
+machine.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from core.model import Model
 from core.target import Target
 from core.workload import Workload
 
-# The order in which kinds act: make a smaller model, then cheaper weights, then a cheaper way to run them.
+# The order in which kinds act: a smaller model, then cheaper weights, then a cheaper way to run.
 KINDS = ("prune", "distill", "quantize", "cache", "decode", "batch")
 
 
@@ -28,9 +30,9 @@ class Case:
 class Technique(Protocol):
     """Data that can be stored and printed, plus what it does. A technique is a frozen dataclass.
 
-    `candidates` proposes settings worth trying; `refuse` says in a sentence why a case cannot have it, or None;
-    `reshape` changes the workload (batching does); `apply` changes a loaded Deployment (core.deployment), importing
-    torch only inside.
+    `candidates` proposes settings worth trying; `refuse` says in a sentence why a case cannot have
+    it, or None; `reshape` changes the workload (batching does); `apply` changes a loaded Deployment
+    (core.deployment), importing torch only inside.
     """
 
     name: ClassVar[str]
@@ -77,12 +79,16 @@ class Plan:
 
     @property
     def key(self) -> str:
-        """First 16 hex digits of the SHA-256 of the canonical JSON of what determines the outcome."""
+        """First 16 hex digits of the SHA-256 of the canonical JSON of what determines the
+        outcome.
+        """
         facts = {
             "model": [self.case.model.id, self.case.model.revision],
             "target": self.case.target.id,
             "workload": [
-                self.case.workload.id, self.case.workload.prompt_tokens, self.case.workload.output_tokens,
+                self.case.workload.id,
+                self.case.workload.prompt_tokens,
+                self.case.workload.output_tokens,
                 self.case.workload.concurrency,
             ],
             "techniques": [settings(technique) for technique in self.techniques],
@@ -104,19 +110,32 @@ class Plan:
         return workload
 
     def refuse(self) -> str | None:
-        """Why this plan cannot be run: an order that makes no sense, or a technique's own reason."""
+        """Why this plan cannot be run: an order that makes no sense, or a technique's own
+        reason.
+        """
         ranks = [KINDS.index(technique.kind) for technique in self.techniques]
         for (before, earlier), (after, later) in zip(
-            zip(ranks, self.techniques, strict=True), list(zip(ranks, self.techniques, strict=True))[1:], strict=False
+            zip(ranks, self.techniques, strict=True),
+            list(zip(ranks, self.techniques, strict=True))[1:],
+            strict=False,
         ):
             if after < before:
-                return f"{later.name} must come before {earlier.name}: the order is {', '.join(KINDS)}"
+                return (
+                    f"{later.name} must come before {earlier.name}: the order is {', '.join(KINDS)}"
+                )
         once = [technique.kind for technique in self.techniques]
         for kind in ("quantize", "decode", "batch"):
             if once.count(kind) > 1:
-                return f"a plan can have one technique of kind {kind}, this one has {once.count(kind)}"
-        if "decode" in once and any(getattr(technique, "size", 1) > 1 for technique in self.techniques):
-            return "speculative decoding verifies one sequence at a time: it cannot be stacked with a batch above 1"
+                return (
+                    f"a plan can have one technique of kind {kind}, this one has {once.count(kind)}"
+                )
+        if "decode" in once and any(
+            getattr(technique, "size", 1) > 1 for technique in self.techniques
+        ):
+            return (
+                "speculative decoding verifies one sequence at a time: it cannot be stacked with a"
+                " batch above 1"
+            )
         for technique in self.techniques:
             reason = technique.refuse(self.case)
             if reason is not None:

@@ -32,10 +32,17 @@ class Limit:
 
 @dataclass(frozen=True)
 class Priorities:
-    """Weights by word (latency, throughput, size, energy, quality, cost), each >= 0, and hard limits."""
+    """Weights by word (latency, throughput, size, energy, quality, cost), each >= 0, and hard
+    limits.
+    """
 
     weights: tuple[tuple[str, float], ...] = (
-        ("latency", 1.0), ("throughput", 1.0), ("size", 1.0), ("energy", 0.0), ("quality", 1.0), ("cost", 0.0),
+        ("latency", 1.0),
+        ("throughput", 1.0),
+        ("size", 1.0),
+        ("energy", 0.0),
+        ("quality", 1.0),
+        ("cost", 0.0),
     )
     limits: tuple[Limit, ...] = ()
 
@@ -88,11 +95,17 @@ def parse(weights: list[str], limits: list[str]) -> Priorities:
     read_limits = tuple(parse_limit(text) for text in limits)
     for one in read_limits:
         for other in read_limits:
-            if one.metric == other.metric and (one.relation, other.relation) == ("<=", ">=") and one.value < other.value:
+            if (
+                one.metric == other.metric
+                and (one.relation, other.relation) == ("<=", ">=")
+                and one.value < other.value
+            ):
                 raise BadInput(f"the limits {one} and {other} exclude each other")
     if not weights:
         return Priorities(limits=read_limits)
     given = dict(parse_weight(text) for text in weights)
     if not any(given.values()):
         raise BadInput("--priority: at least one weight must be above 0")
-    return Priorities(tuple((word, given.get(word, 0.0)) for word in metrics.PRIORITIES), read_limits)
+    return Priorities(
+        tuple((word, given.get(word, 0.0)) for word in metrics.PRIORITIES), read_limits
+    )

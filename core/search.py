@@ -1,4 +1,6 @@
-"""Which plans are worth measuring for a case: the baseline, each technique alone, and stacks that make sense."""
+"""Which plans are worth measuring for a case: the baseline, each technique alone, and stacks that
+make sense.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,14 @@ from core.techniques.quantize.weight_int4 import WeightInt4
 from core.techniques.quantize.weight_int8 import WeightInt8
 
 
-def propose(case: Case, preset: str, wanted: tuple[Technique, ...] = (), seed: int = 0) -> tuple[Plan, ...]:
+def propose(
+    case: Case, preset: str, wanted: tuple[Technique, ...] = (), seed: int = 0
+) -> tuple[Plan, ...]:
     """Plans in the order to measure them; the baseline is always first.
 
-    With `wanted` techniques: each alone and, when the order makes sense, all together. Without: the preset's own list.
-    Plans whose technique refuses the case are included, so that the refusal is seen.
+    With `wanted` techniques: each alone and, when the order makes sense, all together. Without: the
+    preset's own list. Plans whose technique refuses the case are included, so that the refusal is
+    seen.
     """
     if wanted:
         stacks = [(technique,) for technique in wanted]
@@ -57,7 +62,11 @@ def _decoder_stacks(case: Case, steps: int, deep: bool) -> list[tuple[Technique,
         (WeightInt8(), StaticBatch(8)),
     ]
     if case.model.source != "shape":
-        stacks += [(quarter, recover), (half, recover), (quarter, recover, WeightInt8(), StaticBatch(8))]
+        stacks += [
+            (quarter, recover),
+            (half, recover),
+            (quarter, recover, WeightInt8(), StaticBatch(8)),
+        ]
     if deep:
         stacks += [
             (WeightInt4(64),),

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Workload:
-    """One shape of traffic; text workloads give tokens, image workloads only batch and concurrency."""
+    """One shape of traffic; text workloads give tokens, image workloads only batch and
+    concurrency.
+    """
 
     id: str
     title: str

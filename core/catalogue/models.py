@@ -9,6 +9,7 @@ import difflib
 import json
 import tomllib
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ def folder_of(model_id: str) -> Path | None:
 def resolve(model_id: str) -> Model:
     """The model called `model_id`; BadInput says what is known, or what is wrong with a folder.
 
-    A hub id is fetched (config and weights) by the loader's own rules, so that its shape is known here.
+    A hub id is fetched (config and weights) by the loader's own rules, so that its shape is known
+    here.
     """
     model_id = model_id.strip()
     if model_id.startswith("shape:"):
@@ -65,8 +67,8 @@ def resolve(model_id: str) -> Model:
         near = difflib.get_close_matches(model_id, known, 1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise BadInput(
-            f"unknown model {model_id!r}{hint}; known: {', '.join(known)}, a folder in Hugging Face format, or a hub id"
-            " owner/name"
+            f"unknown model {model_id!r}{hint}; known: {', '.join(known)}, a folder in"
+            " Hugging Face format, or a hub id owner/name"
         )
     from core.loading.load import hub_folder
 
@@ -82,8 +84,14 @@ def _shape(model_id: str) -> Model:
     entry = shapes()[name]
     config = entry["config"]
     return Model(
-        model_id, str(config["model_type"]), "shape", "random-weights-seed-0", decoder_shape(config), 16,
-        entry.get("title", name), entry.get("source", ""),
+        model_id,
+        str(config["model_type"]),
+        "shape",
+        "random-weights-seed-0",
+        decoder_shape(config),
+        16,
+        entry.get("title", name),
+        entry.get("source", ""),
     )
 
 
@@ -128,13 +136,13 @@ def classifier_shape(config: dict[str, Any]) -> ClassifierShape:
     largest = 64
     if config["model_type"] == "trimtab-mlp":
         sizes = [64, *config["layers"], classes]
-        for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+        for inputs, outputs in pairwise(sizes):
             macs += inputs * outputs
             parameters += inputs * outputs + outputs
             largest = max(largest, inputs + outputs)
     else:
         side, channels = 8, [1, *config["channels"]]
-        for inputs, outputs in zip(channels, channels[1:], strict=False):
+        for inputs, outputs in pairwise(channels):
             macs += 9 * inputs * outputs * side * side
             parameters += 9 * inputs * outputs + outputs
             largest = max(largest, (inputs + outputs) * side * side)

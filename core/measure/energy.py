@@ -1,4 +1,6 @@
-"""Energy from the processor's own counters (RAPL through powercap), wrap-around included; nothing is guessed here."""
+"""Energy from the processor's own counters (RAPL through powercap), wrap-around included; nothing
+is guessed here.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,11 @@ def counters(root: Path = POWERCAP) -> tuple[tuple[Counter, ...], str]:
             counter = Counter(zone, int((zone / "max_energy_range_uj").read_text()))
             counter.read()
         except (OSError, ValueError):
-            return (), f"the energy counter {zone}/energy_uj cannot be read: it needs root or a readable powercap"
+            return (
+                (),
+                f"the energy counter {zone}/energy_uj cannot be read: it needs root"
+                " or a readable powercap",
+            )
         found.append(counter)
     if not found:
         return (), "no energy counter: powercap lists no RAPL package on this machine"
@@ -41,7 +47,9 @@ def counters(root: Path = POWERCAP) -> tuple[tuple[Counter, ...], str]:
 
 
 class EnergyMeter:
-    """Joules between start() and stop(), with idle power measured beforehand subtracted on request."""
+    """Joules between start() and stop(), with idle power measured beforehand subtracted on
+    request.
+    """
 
     def __init__(self, found: tuple[Counter, ...]) -> None:
         self._counters = found

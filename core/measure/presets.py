@@ -9,7 +9,8 @@ from core.errors import BadInput
 
 @dataclass(frozen=True)
 class Preset:
-    """At least `repeats` timed rounds and `seconds` of timed work; `windows` x `window` tokens of held-out text.
+    """At least `repeats` timed rounds and `seconds` of timed work; `windows` x `window` tokens of
+    held-out text.
 
     `wall_s` ends a trial that hangs; `distill_steps` is the recovery budget that proposals use.
     """

@@ -1,4 +1,6 @@
-"""Quality of the very artefact that was timed, on pinned held-out data, paired with the baseline token by token."""
+"""Quality of the very artefact that was timed, on pinned held-out data, paired with the baseline
+token by token.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,9 @@ TEXT_METRICS = ("perplexity", "nats_per_byte", "kl_nats", "top1_agreement")
 def text_quality(engine: Any, baseline: Any | None, windows: Windows) -> list[Measurement]:
     """Perplexity, nats per byte, KL(baseline || candidate) and top-1 agreement over `windows`.
 
-    `baseline` None means that `engine` is the baseline: it agrees with itself by definition. Intervals are bootstrapped
-    over windows, which are the independent units; samples are the windows' own values.
+    `baseline` None means that `engine` is the baseline: it agrees with itself by definition.
+    Intervals are bootstrapped over windows, which are the independent units; samples are the
+    windows' own values.
     """
     import torch
 
@@ -42,15 +45,35 @@ def text_quality(engine: Any, baseline: Any | None, windows: Windows) -> list[Me
     how = windows.name
     per_byte = tokens / windows.text_bytes
     found = [
-        Measurement("perplexity", tuple(np.exp(values).tolist()), "", "measured", how,
-                    pooled=math.exp(mean), bounds=(math.exp(low), math.exp(high))),
-        Measurement("nats_per_byte", tuple((values * per_byte).tolist()), "nat/B", "measured", how,
-                    pooled=mean * per_byte, bounds=(low * per_byte, high * per_byte)),
+        Measurement(
+            "perplexity",
+            tuple(np.exp(values).tolist()),
+            "",
+            "measured",
+            how,
+            pooled=math.exp(mean),
+            bounds=(math.exp(low), math.exp(high)),
+        ),
+        Measurement(
+            "nats_per_byte",
+            tuple((values * per_byte).tolist()),
+            "nat/B",
+            "measured",
+            how,
+            pooled=mean * per_byte,
+            bounds=(low * per_byte, high * per_byte),
+        ),
     ]
     if baseline is None:
         own = how + "; the baseline against itself, by definition"
-        found.append(Measurement("kl_nats", (0.0,), "nat", "measured", own, pooled=0.0, bounds=(0.0, 0.0)))
-        found.append(Measurement("top1_agreement", (1.0,), "", "measured", own, pooled=1.0, bounds=(1.0, 1.0)))
+        found.append(
+            Measurement("kl_nats", (0.0,), "nat", "measured", own, pooled=0.0, bounds=(0.0, 0.0))
+        )
+        found.append(
+            Measurement(
+                "top1_agreement", (1.0,), "", "measured", own, pooled=1.0, bounds=(1.0, 1.0)
+            )
+        )
     else:
         found.append(_mean("kl_nats", np.maximum(divergence, 0.0), how))
         found.append(_mean("top1_agreement", np.array(agreement), how))
@@ -58,7 +81,9 @@ def text_quality(engine: Any, baseline: Any | None, windows: Windows) -> list[Me
 
 
 def log_probabilities(engine: Any, row: torch.Tensor) -> torch.Tensor:
-    """float32 [T, V]: log p of the next token at every position of `row` int64 [T + 1], the last one excluded."""
+    """float32 [T, V]: log p of the next token at every position of `row` int64 [T + 1], the last
+    one excluded.
+    """
     import torch
 
     logits = engine.forward(row[None, :-1])[0]
@@ -67,7 +92,12 @@ def log_probabilities(engine: Any, row: torch.Tensor) -> torch.Tensor:
 
 def _mean(name: str, values: np.ndarray, how: str) -> Measurement:
     return Measurement(
-        name, tuple(values.tolist()), metric(name).unit, "measured", how, pooled=float(values.mean()),
+        name,
+        tuple(values.tolist()),
+        metric(name).unit,
+        "measured",
+        how,
+        pooled=float(values.mean()),
         bounds=bootstrap_mean(values),
     )
 
@@ -90,8 +120,15 @@ def image_quality(
     right = (chosen == labels).float().tolist()
     same = (chosen == reference).float().tolist()
     return [
-        Measurement(name, tuple(samples), "", "measured", how, pooled=sum(samples) / len(samples),
-                    bounds=wilson(int(sum(samples)), len(samples)))
+        Measurement(
+            name,
+            tuple(samples),
+            "",
+            "measured",
+            how,
+            pooled=sum(samples) / len(samples),
+            bounds=wilson(int(sum(samples)), len(samples)),
+        )
         for name, samples in (("accuracy", right), ("top1_agreement", same))
     ]
 

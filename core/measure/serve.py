@@ -1,7 +1,9 @@
-"""Serve the workload on a deployment and time it: TTFT, TPOT, latency, throughput, energy, peak memory.
+"""Serve the workload on a deployment and time it: TTFT, TPOT, latency, throughput, energy, peak
+memory.
 
-A round is `concurrency` requests that arrive together, served in groups of the deployment's batch, one group after
-another; a request's clock starts with the round, so waiting is part of its latency. Quality is measured elsewhere.
+A round is `concurrency` requests that arrive together, served in groups of the deployment's batch,
+one group after another; a request's clock starts with the round, so waiting is part of its latency.
+Quality is measured elsewhere.
 """
 
 from __future__ import annotations
@@ -84,13 +86,23 @@ def image_round(deployment: Deployment, images: torch.Tensor) -> Round:
 
 
 def measure_serving(
-    deployment: Deployment, workload: Workload, preset: Preset, prompts: torch.Tensor, before_load: int | None
+    deployment: Deployment,
+    workload: Workload,
+    preset: Preset,
+    prompts: torch.Tensor,
+    before_load: int | None,
 ) -> list[Measurement]:
-    """Every serving metric of `deployment`; `before_load` is the resident size before the model was loaded."""
+    """Every serving metric of `deployment`; `before_load` is the resident size before the model was
+    loaded.
+    """
     text = deployment.case.model.task == "text"
 
     def run() -> Round:
-        return text_round(deployment, prompts, workload.output_tokens) if text else image_round(deployment, prompts)
+        return (
+            text_round(deployment, prompts, workload.output_tokens)
+            if text
+            else image_round(deployment, prompts)
+        )
 
     resettable = reset_peak()
     found, why_not = counters()
@@ -112,7 +124,8 @@ def measure_serving(
 
     rounds = repeat(metered, preset.repeats, preset.seconds, deployment.report)
     how = (
-        f"{len(rounds)} rounds after {calls} warm-up rounds; {len(prompts)} requests a round in groups of {deployment.batch}"
+        f"{len(rounds)} rounds after {calls} warm-up rounds; {len(prompts)} requests a round"
+        f" in groups of {deployment.batch}"
     )
     measurements = _times(rounds, per_round, how, text)
     if deployment.draft is not None:
@@ -120,7 +133,11 @@ def measure_serving(
         measurements.append(_measured("accepted_per_step", samples, how))
     measurements.append(_peak(resettable, before_load))
     if found:
-        measurements.append(_measured("energy_j_per_token", tuple(joules), how + "; RAPL packages, idle power subtracted"))
+        measurements.append(
+            _measured(
+                "energy_j_per_token", tuple(joules), how + "; RAPL packages, idle power subtracted"
+            )
+        )
     else:
         measurements.append(unavailable("energy_j_per_token", "J", why_not))
     return measurements
@@ -144,7 +161,9 @@ def _times(rounds: list[Round], per_round: int, how: str, text: bool) -> list[Me
 
 
 def _p95(latency: tuple[float, ...], how: str) -> Measurement:
-    """The 95th percentile with its bootstrap interval; with under 20 samples it is the largest one, and says so."""
+    """The 95th percentile with its bootstrap interval; with under 20 samples it is the largest one,
+    and says so.
+    """
     import numpy as np
 
     samples = np.array(latency)
@@ -162,8 +181,13 @@ def _p95(latency: tuple[float, ...], how: str) -> Measurement:
 def _peak(resettable: bool, before_load: int | None) -> Measurement:
     peak = peak_resident_bytes()
     if peak is None or before_load is None:
-        return unavailable("peak_bytes", "B", "this system does not tell a process's resident memory")
-    how = "peak resident set while serving, less the process before loading (libraries already imported)"
+        return unavailable(
+            "peak_bytes", "B", "this system does not tell a process's resident memory"
+        )
+    how = (
+        "peak resident set while serving, less the process before loading"
+        " (libraries already imported)"
+    )
     if not resettable:
         how += "; the high-water mark could not be reset, so loading and preparing are included"
     return _measured("peak_bytes", (float(max(peak - before_load, 0)),), how)

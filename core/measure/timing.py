@@ -10,7 +10,9 @@ Round = TypeVar("Round")
 
 
 def warm_up(run: Callable[[], object], most: int = 8, tolerance: float = 0.1) -> int:
-    """Call `run` until two calls in a row differ by less than `tolerance`, at most `most` times; returns the calls."""
+    """Call `run` until two calls in a row differ by less than `tolerance`, at most `most` times;
+    returns the calls.
+    """
     last = float("inf")
     for call in range(1, most + 1):
         began = time.perf_counter()
@@ -23,9 +25,15 @@ def warm_up(run: Callable[[], object], most: int = 8, tolerance: float = 0.1) ->
 
 
 def repeat(
-    run: Callable[[], Round], repeats: int, seconds: float, report: Callable[[float], None], most: int = 10_000
+    run: Callable[[], Round],
+    repeats: int,
+    seconds: float,
+    report: Callable[[float], None],
+    most: int = 10_000,
 ) -> list[Round]:
-    """Results of at least `repeats` calls that together took at least `seconds`, at most `most` calls."""
+    """Results of at least `repeats` calls that together took at least `seconds`, at most `most`
+    calls.
+    """
     results: list[Round] = []
     began = time.perf_counter()
     while len(results) < most:

@@ -1,4 +1,5 @@
-"""The child process that runs one trial: a job in JSON on stdin, events as JSON lines on stdout and in a journal.
+"""The child process that runs one trial: a job in JSON on stdin, events as JSON lines on stdout and
+in a journal.
 
     python -m core.measure.worker
 
@@ -72,23 +73,36 @@ def run(job: dict[str, Any], emit: Any) -> tuple[str, str]:
     except TrimtabError as error:
         return "failed", str(error)
     except MemoryError:
-        return "failed", "out of memory: the model and its work do not fit into the memory limit of this trial"
+        return (
+            "failed",
+            "out of memory: the model and its work do not fit into the memory limit of this trial",
+        )
     except Exception as error:
         traceback.print_exc()
         if "memory" in str(error).lower() and "alloc" in str(error).lower():
-            return "failed", "out of memory: the model and its work do not fit into the memory of this machine"
+            return (
+                "failed",
+                "out of memory: the model and its work do not fit into the memory of this machine",
+            )
         first_line = (str(error).strip().splitlines() or [""])[0]
-        return "failed", f"unexpected {type(error).__name__}: {first_line} (the trial's log has the details)"
+        return (
+            "failed",
+            f"unexpected {type(error).__name__}: {first_line} (the trial's log has the details)",
+        )
 
 
 def die_with_parent() -> None:
-    """Ask the kernel (Linux) to kill this process when its parent dies, so that no orphan keeps the cores."""
+    """Ask the kernel (Linux) to kill this process when its parent dies, so that no orphan keeps the
+    cores.
+    """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
 
 
 def limit_memory(limit: int | None) -> None:
-    """Cap the address space; an allocation beyond it fails cleanly instead of waking the kernel's killer."""
+    """Cap the address space; an allocation beyond it fails cleanly instead of waking the kernel's
+    killer.
+    """
     if limit is not None:
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
         with contextlib.suppress(ValueError, OSError):

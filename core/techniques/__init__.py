@@ -42,13 +42,17 @@ def technique(name: str) -> type[Base]:
 
 
 def build(name: str, given: dict[str, Any]) -> Technique:
-    """A technique with the given fields; BadInput names an unknown field or a value of the wrong type."""
+    """A technique with the given fields; BadInput names an unknown field or a value of the wrong
+    type.
+    """
     kind = technique(name)
     hints = typing.get_type_hints(kind)
     known = {field.name: hints[field.name] for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key, value in given.items():
         if key not in known:
-            raise BadInput(f"technique {name} has no setting {key!r}; it has: {', '.join(known) or 'none'}")
+            raise BadInput(
+                f"technique {name} has no setting {key!r}; it has: {', '.join(known) or 'none'}"
+            )
         hint = known[key]
         options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         if float in options and isinstance(value, int) and not isinstance(value, bool):

@@ -9,7 +9,9 @@ from core.workload import Workload
 
 
 class Base:
-    """Defaults of the Technique protocol (core.plan); a technique is a frozen dataclass that derives from this."""
+    """Defaults of the Technique protocol (core.plan); a technique is a frozen dataclass that
+    derives from this.
+    """
 
     name: ClassVar[str] = ""
     kind: ClassVar[str] = ""

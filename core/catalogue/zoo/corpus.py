@@ -1,8 +1,8 @@
 """The text that the bundled language models learn from and are judged on.
 
-Owns the list of held-out modules and the split. The source is the standard library of the running Python, so a text
-set is named by the SHA-256 of its bytes: two Python versions carry slightly different text, and a measurement says which.
-This file knows nothing about tokens or models.
+Owns the list of held-out modules and the split. The source is the standard library of the running
+Python, so a text set is named by the SHA-256 of its bytes: two Python versions carry slightly
+different text, and a measurement says which. This file knows nothing about tokens or models.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-# Whole modules that are never trained on, from many corners of the library; all exist in Python 3.11 to 3.14.
+# Whole modules that are never trained on, from many corners of the library. One name of zipfile
+# exists in any one Python, the others in all of 3.11 to 3.14.
 HELD_OUT = (
     "argparse.py",
     "ast.py",
@@ -46,7 +47,9 @@ HELD_OUT = (
 )
 
 # Not library code: test suites, generated tables, vendored wheels, installed packages.
-_SKIPPED_FOLDERS = frozenset({"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "_bundled"})
+_SKIPPED_FOLDERS = frozenset(
+    {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "_bundled"}
+)
 _LARGEST_FILE = 400_000
 
 
@@ -77,7 +80,9 @@ def stdlib_root() -> Path:
 
 
 def python_files(root: Path, skipped: frozenset[str] = _SKIPPED_FOLDERS) -> list[str]:
-    """Relative POSIX paths of the .py files below `root`, sorted, without tests and generated bulk."""
+    """Relative POSIX paths of the .py files below `root`, sorted, without tests and generated
+    bulk.
+    """
     found = []
     for path in root.rglob("*.py"):
         relative = path.relative_to(root)
@@ -131,7 +136,9 @@ def training_set(limit_bytes: int | None = None) -> TextSet:
 
 
 def shares_lines(text: str, lines: frozenset[str], most: float = 0.1) -> bool:
-    """Whether more than `most` of the long lines of `text` stand in `lines`: a copy of held-out code."""
+    """Whether more than `most` of the long lines of `text` stand in `lines`: a copy of held-out
+    code.
+    """
     own = long_lines(text)
     return bool(own) and sum(line in lines for line in own) > most * len(own)
 

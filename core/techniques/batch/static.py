@@ -1,4 +1,6 @@
-"""Static batching: several sequences are decoded together, each step reads the weights once for all of them."""
+"""Static batching: several sequences are decoded together, each step reads the weights once for all
+of them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from core.workload import Workload
 
 @dataclass(frozen=True)
 class StaticBatch(Base):
-    """Serve `size` requests of equal length together (coverage B1): throughput is bought with latency."""
+    """Serve `size` requests of equal length together (coverage B1): throughput is bought with
+    latency.
+    """
 
     size: int = 4
 

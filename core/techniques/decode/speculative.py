@@ -15,7 +15,9 @@ DRAFTS = {"pycode": "pycode-small"}
 
 @dataclass(frozen=True)
 class Speculative(Base):
-    """A draft proposes `tokens` tokens, the model verifies them in one pass (Leviathan et al. 2023; coverage S1)."""
+    """A draft proposes `tokens` tokens, the model verifies them in one pass (Leviathan et al. 2023;
+    coverage S1).
+    """
 
     tokens: int = 3
     draft: str = "auto"
@@ -37,7 +39,10 @@ class Speculative(Base):
         if case.model.task != "text":
             return "needs a decoder; this model is an image classifier"
         if self.draft_of(case) is None:
-            return f"no draft model is known for {case.model.id}: name one with speculative:draft=MODEL"
+            return (
+                f"no draft model is known for {case.model.id}:"
+                " name one with speculative:draft=MODEL"
+            )
         if self.draft_of(case) == case.model.id:
             return "the draft must be another, smaller model"
         return None
@@ -55,8 +60,8 @@ class Speculative(Base):
             raise Refused(f"speculative: {error}") from None
         if draft.vocab_size != deployment.engine.vocab_size:
             raise Refused(
-                f"speculative: the draft {name} has {draft.vocab_size} tokens, the model {deployment.engine.vocab_size}:"
-                " they need the same tokenizer"
+                f"speculative: the draft {name} has {draft.vocab_size} tokens, the model"
+                f" {deployment.engine.vocab_size}: they need the same tokenizer"
             )
         deployment.draft, deployment.draft_tokens = draft, self.tokens
         deployment.note(f"draft {name} proposes {self.tokens} tokens a step")

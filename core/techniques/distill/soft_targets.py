@@ -1,4 +1,6 @@
-"""Distillation with soft targets: the changed model learns from the original on the training part of its data."""
+"""Distillation with soft targets: the changed model learns from the original on the training part
+of its data.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,11 @@ from core.techniques.base import Base
 
 @dataclass(frozen=True)
 class SoftTargets(Base):
-    """Loss (1 - alpha) CE(y, p_s) + alpha T^2 KL(p_t^T || p_s^T) (Hinton et al. 2015; coverage D1), for `steps` steps.
+    """Loss (1 - alpha) CE(y, p_s) + alpha T^2 KL(p_t^T || p_s^T) (Hinton et al. 2015; coverage D1),
+    for `steps` steps.
 
-    `steps` is the stated budget; each step reads 4 windows of 256 tokens of the model's training text.
+    `steps` is the stated budget; each step reads 4 windows of 256 tokens of the model's training
+    text.
     """
 
     steps: int = 40

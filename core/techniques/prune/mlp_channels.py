@@ -11,7 +11,8 @@ from core.techniques.base import Base
 
 @dataclass(frozen=True)
 class PruneMlpChannels(Base):
-    """Remove the share `sparsity` of every layer's MLP channels with the smallest ||gate|| ||up|| ||down|| (coverage P6).
+    """Remove the share `sparsity` of every layer's MLP channels with the smallest ||gate|| ||up||
+    ||down|| (coverage P6).
 
     Widths stay multiples of 32, so that group-wise quantization still fits.
     """

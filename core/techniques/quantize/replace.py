@@ -9,10 +9,11 @@ from core.errors import Refused
 
 
 def replace_linears(deployment: Deployment, format_: str) -> None:
-    """Round every matrix of the layers and the head into `format_`, one at a time, so that memory stays near the model.
+    """Round every matrix of the layers and the head into `format_`, one at a time, so that memory
+    stays near the model.
 
-    A tied head becomes a packed matrix of its own; the 16-bit embedding stays for the lookup of input tokens.
-    Raises Refused for engines that are not the lean decoder.
+    A tied head becomes a packed matrix of its own; the 16-bit embedding stays for the lookup of
+    input tokens. Raises Refused for engines that are not the lean decoder.
     """
     engine = lean(deployment, f"weight format {format_}")
     before = engine.weight_bytes()

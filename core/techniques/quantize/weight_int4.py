@@ -11,7 +11,9 @@ from core.techniques.base import Base
 
 @dataclass(frozen=True)
 class WeightInt4(Base):
-    """Affine 4-bit codes in groups of `group_size` along the input; activations stay 16 bit (coverage Q4)."""
+    """Affine 4-bit codes in groups of `group_size` along the input; activations stay 16 bit
+    (coverage Q4).
+    """
 
     group_size: int = 32
 
@@ -25,7 +27,11 @@ class WeightInt4(Base):
 
     def refuse(self, case: Case) -> str | None:
         """Needs a decoder."""
-        return None if case.model.task == "text" else "needs a decoder; image classifiers have no packed INT4 path yet"
+        return (
+            None
+            if case.model.task == "text"
+            else "needs a decoder; image classifiers have no packed INT4 path yet"
+        )
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix of the layers, the head included, by packed INT4."""

@@ -19,7 +19,11 @@ class WeightInt8(Base):
 
     def refuse(self, case: Case) -> str | None:
         """Classifiers of the zoo are not made of the linear layers that this kernel serves."""
-        return None if case.model.task == "text" else "needs a decoder; image classifiers have no packed INT8 path yet"
+        return (
+            None
+            if case.model.task == "text"
+            else "needs a decoder; image classifiers have no packed INT8 path yet"
+        )
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix of the layers, the head included, by packed INT8."""

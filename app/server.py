@@ -20,22 +20,28 @@ from typing import Any
 
 import anyio.to_thread
 import streamlit as st
+from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import services
+from app.views import common
 from core.errors import BadInput
 
 logger = logging.getLogger(__name__)
 ADDRESS = "127.0.0.1"
+HOSTS = ["localhost", "127.0.0.1"]
 SCRIPT = Path(__file__).parent / "main.py"
 CONFIG = Path(__file__).parent.parent / ".streamlit" / "config.toml"
 # Kept even where no config.toml is found: loopback, known hosts, no phoning home, no tracebacks in
 # the browser.
 SAFE: dict[str, Any] = {
     "server.address": ADDRESS,
-    "server.allowedHosts": ["localhost", "127.0.0.1"],
+    "server.allowedHosts": HOSTS,
     "server.headless": True,
     "server.fileWatcherType": "none",
     "server.enableStaticServing": False,
@@ -60,18 +66,31 @@ async def lifespan(app: st.App) -> AsyncIterator[dict[str, Any]]:
             await anyio.to_thread.run_sync(services.close_services)
 
 
-def store_name() -> str:
-    """The file of the opened store, or that it lives in memory only."""
-    path = getattr(services.get_services().store, "path", None)
-    return str(path) if path else "in memory, gone when the server stops"
+class SafeHeaders:
+    """Adds to every answer: not to be framed elsewhere, sniffed, or named to other sites."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; only the start of an HTTP answer is changed."""
+
+        async def safe_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["X-Frame-Options"] = "SAMEORIGIN"
+                headers["Referrer-Policy"] = "no-referrer"
+            await send(message)
+
+        await self.app(scope, receive, safe_send)
 
 
 async def health(request: Request) -> JSONResponse:
     """Version, store and the ids of running studies."""
-    opened = services.get_services()
-    return JSONResponse(
-        {"version": version(), "store": store_name(), "running": list(opened.jobs.running())}
-    )
+    running = list(services.get_services().jobs.running())
+    store = common.store_place() or "memory:"
+    return JSONResponse({"version": version(), "store": store, "running": running})
 
 
 def version() -> str:
@@ -85,8 +104,6 @@ def version() -> str:
 def on_script_error(error: Exception) -> bool:
     """The last net, for callbacks: the sentence for the user, the traceback for the log, the page
     stays up."""
-    from app.views import common
-
     common.explain(error)
     return True
 
@@ -96,6 +113,10 @@ def make_app() -> st.App:
     return st.App(
         SCRIPT,
         lifespan=lifespan,
+        middleware=[
+            Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS),
+            Middleware(SafeHeaders),
+        ],
         routes=[Route("/api/health", health)],
         on_script_error=on_script_error,
     )

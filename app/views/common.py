@@ -35,13 +35,7 @@ STATES = {
     "refused": (":material/block:", "orange"),
     "cancelled": (":material/cancel:", "gray"),
 }
-ORIGINS = {
-    "measured": "measured here",
-    "projected": "projected from here to the target",
-    "estimated": "estimated, nothing was run",
-    "published": "published by others",
-    "unavailable": "unavailable",
-}
+ACTIVE = ("queued", "running")
 # shape of the mark and the word: told apart without colour
 VERDICTS = {
     "better": "▲ better",
@@ -134,10 +128,14 @@ def reading(measurement: Measurement | None) -> str:
 
 def summary_title(summary: StudySummary) -> str:
     """A study in words for a picker: `pycode on local, chat · 12 of 14 · done · 3 minutes ago`."""
-    counted = f"{summary.ended} of {summary.trials} trials"
+    if summary.state in ACTIVE:
+        # Counts would be stale a moment later: the picker is not redrawn while a study runs.
+        counted = f"{summary.trials} trials, in progress"
+    else:
+        counted = f"{summary.ended} of {summary.trials} trials · {summary.state}"
     return (
         f"{summary.model_id} on {summary.target_id}, {summary.workload_id} · {counted} · "
-        f"{summary.state} · {ago(summary.created_at)}"
+        f"{ago(summary.created_at)}"
     )
 
 
@@ -290,3 +288,9 @@ def headings(columns: tuple[Column, ...]) -> list[str]:
             name += " :gray-badge[baseline]"
         found.append(name if name not in found else f"{name} :small[:gray[{plain(one.trial_id)}]]")
     return found
+
+
+def store_place() -> str:
+    """The store's file or server, empty when it lives in memory only."""
+    folder = str(services.get_services().folder)
+    return folder.removesuffix(".studies") if folder.endswith(".studies") else ""

@@ -1,4 +1,4 @@
-"""What surrounds every page: the logo, the foot of the sidebar, the last page's parting sentence."""
+"""What surrounds every page: the logo, the foot of the sidebar, the last page's last words."""
 
 from __future__ import annotations
 
@@ -25,11 +25,13 @@ def sidebar() -> None:
     """The running studies and the store, below the navigation."""
     with st.sidebar:
         _running()
-        path = getattr(services.get_services().store, "path", None)
-        name = path.name if path else "in memory only"
+        place = common.store_place()
+        name = place.rpartition("/")[2] or "in memory only"
         st.caption(
             f":material/database: {common.plain(name)}",
-            help=f"Everything is kept in {common.plain(path)}" if path else None,
+            help=f"Everything is kept in {common.plain(place)}"
+            if place
+            else "Gone when the server ends",
         )
 
 

@@ -24,8 +24,8 @@ def page() -> None:
     st.markdown(
         "Trimtab **really applies** quantization, pruning, distillation, speculative decoding and "
         "batching to your model, **really runs** each version here, and keeps the numbers. Each "
-        "number says where it comes from, how sure it is, and which kernels ran, so that a team can "
-        "decide and still know why half a year later."
+        "number says where it comes from, how sure it is, and which kernels ran, so that a team "
+        "can decide and still know why half a year later."
     )
     with st.container(horizontal=True):
         if st.button(
@@ -33,7 +33,7 @@ def page() -> None:
             type="primary" if not found else "secondary",
             icon=":material/rocket_launch:",
             key="first-study",
-            help="The bundled pycode model on this machine, chat, quick preset: about three minutes.",
+            help="The bundled pycode model on this machine, chat, quick preset.",
         ):
             start_first_study()
         if st.button(
@@ -66,8 +66,8 @@ def start_first_study() -> None:
 def _steps() -> None:
     """What happens when there is nothing yet."""
     st.caption(
-        "No study yet. The first one needs no download: it takes the bundled 10M-parameter model "
-        "and this machine, and ends after about three minutes."
+        "No study yet. The first one needs no download: it takes the bundled model pycode and "
+        "this machine, and ends after a few minutes."
     )
     steps = (
         (
@@ -110,7 +110,7 @@ def _card(summary: StudySummary) -> None:
             when = common.ago(summary.created_at)
             st.caption(common.plain(f"{counted} · {summary.preset} preset · {when}{reason}"))
         words = state.words(study=summary.id, trials=())
-        active = summary.state in ("queued", "running", "paused")
+        active = summary.state in (*common.ACTIVE, "paused")
         with st.container(horizontal=True, width="content"):
             for name, label in (
                 ("live", "Watch" if active else "Log"),

@@ -18,14 +18,13 @@ ICON = ":material/monitor_heart:"
 HELP = "Watch a study, cancel, pause or resume it. It goes on when this tab is closed."
 
 COLUMNS = {
-    "kl_nats": "KL to baseline",
-    "ttft_s": "Time to first token",
-    "tpot_s": "Time per token",
-    "tokens_per_s": "Throughput",
+    "kl_nats": "KL",
     "accuracy": "Accuracy",
-    "examples_per_s": "Throughput, images",
-    "model_bytes": "Model size",
-    "peak_bytes": "Peak memory",
+    "ttft_s": "First token",
+    "tpot_s": "Per token",
+    "tokens_per_s": "Throughput",
+    "examples_per_s": "Throughput",
+    "model_bytes": "Size",
 }
 
 
@@ -37,7 +36,7 @@ def page() -> None:
     if summary is None:
         return
     _buttons(summary)
-    active = summary.state in ("queued", "running")
+    active = summary.state in common.ACTIVE
     if active:
         st.fragment(_panel, run_every=2)(summary.id, True)
     else:
@@ -48,7 +47,7 @@ def _buttons(summary: StudySummary) -> None:
     """Steering stays outside the fragment: a dialog inside one would close at the next tick."""
     jobs = services.get_services().jobs
     with st.container(horizontal=True, vertical_alignment="center"):
-        if summary.state in ("queued", "running"):
+        if summary.state in common.ACTIVE:
             if st.button(
                 "Pause",
                 icon=":material/pause:",
@@ -113,7 +112,7 @@ def _panel(study_id: str, active: bool) -> None:
         if study is None:
             st.warning("This study is no longer in the store.", icon=":material/search_off:")
             return
-        if active and study.state not in ("queued", "running"):
+        if active and study.state not in common.ACTIVE:
             st.rerun()
         progress = {one.trial_id: one for one in store.progress(study_id)}
         _figures(study, progress, jobs.eta_s(study_id) if active else None)
@@ -181,12 +180,13 @@ def _table(study: Study, progress: dict[str, Progress]) -> None:
         alt="Trials of this study with their state and first numbers",
         column_config={
             "#": st.column_config.NumberColumn(width=40),
-            "Plan": st.column_config.TextColumn(width=400),
+            "Plan": st.column_config.TextColumn(width=370),
             "Progress": st.column_config.ProgressColumn(
                 min_value=0, max_value=1, format="percent", width="small"
             ),
         },
         height="content",
+        placeholder="",
     )
 
 
@@ -195,11 +195,11 @@ def _row(
 ) -> dict[str, object]:
     share = 1.0 if trial.state in ENDED else progress.share if progress else 0.0
     values = {COLUMNS[name]: common.number(name, trial.value(name)) for name in metrics}
-    return {
+    row = {
         "#": number,
         "Plan": trial.plan.title,
         "State": common.word(trial.state),
         "Progress": share,
         **values,
-        "Reason": trial.reason,
     }
+    return {**row, "Reason": trial.reason} if trial.reason else row

@@ -1,0 +1,239 @@
+"""A real browser walks the whole way over a real study: start, watch, compare, weigh, save.
+
+Screenshots of every page in both themes go to the folder that TRIMTAB_SHOTS names, for people to
+look at; the test itself fails on any error text, console error, or request that leaves the machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+WAIT_S = 900
+# On a deep link Streamlit's page finds its base path by trial: these answers are 404 by design.
+PROBES = re.compile(r"/_stcore/(health|host-config)$")
+PAGES = {
+    "home": "",
+    "plan": "plan",
+    "live": "live",
+    "trials": "trials",
+    "compare": "compare",
+    "tradeoffs": "tradeoffs",
+    "reports": "reports",
+    "trial": "trial",
+}
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="no Chromium at /usr/bin/chromium"),
+]
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def server(store: Path, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`trimtab serve` as a user starts it; killed with everything it started."""
+    command = [sys.executable, "-m", "app.cli", "serve", "--port", str(port), "--store", str(store)]
+    with log.open("wb") as output:
+        running = subprocess.Popen(
+            command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            wait_until(lambda: health(port) is not None, 60, "the server did not answer", running)
+            yield running
+        finally:
+            if running.poll() is None:
+                running.send_signal(signal.SIGINT)
+                try:
+                    running.wait(20)
+                except subprocess.TimeoutExpired:
+                    os.killpg(running.pid, signal.SIGKILL)
+                    running.wait()
+
+
+def health(port: int) -> dict[str, Any] | None:
+    """What /api/health says, None while nobody answers."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=5) as answer:
+            return dict(json.load(answer))
+    except OSError:
+        return None
+
+
+def wait_until(
+    holds: Any, seconds: float, otherwise: str, running: subprocess.Popen[bytes] | None = None
+) -> None:
+    """Ask `holds()` twice a second; fail after `seconds` or when the process has ended."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert running is None or running.poll() is None, f"{otherwise}: the server ended"
+        assert time.monotonic() < end, otherwise
+        time.sleep(0.5)
+
+
+class Watch:
+    """Collects what a user should never meet: console errors, failed or foreign requests."""
+
+    def __init__(self, page: Any, port: int) -> None:
+        self.found: list[str] = []
+        self.home = (f"http://localhost:{port}/", f"ws://localhost:{port}/", "data:", "blob:")
+        page.on("pageerror", lambda error: self.found.append(f"script error: {error}"))
+        page.on("console", self._console)
+        page.on("request", self._request)
+        page.on("response", self._response)
+
+    def _console(self, message: Any) -> None:
+        if message.type == "error" and "status of 404" not in message.text:
+            self.found.append(f"console: {message.text}")
+
+    def _request(self, request: Any) -> None:
+        if not request.url.startswith(self.home):
+            self.found.append(f"a request left the machine: {request.url}")
+
+    def _response(self, response: Any) -> None:
+        if response.status >= 400 and not PROBES.search(response.url):
+            self.found.append(f"{response.status}: {response.url}")
+
+
+@pytest.fixture
+def shots(tmp_path: Path) -> Path:
+    """Where screenshots go."""
+    folder = Path(os.environ.get("TRIMTAB_SHOTS") or tmp_path / "shots")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def settle(page: Any) -> None:
+    """Wait until Streamlit has drawn: no run in progress, no skeleton, nothing stale."""
+    page.wait_for_selector("[data-testid=stMain] h1, [data-testid=stMain] h3", timeout=30_000)
+    page.wait_for_function(
+        "() => document.querySelector('[data-testid=stApp]')?.dataset.testScriptState !== 'running'"
+        " && !document.querySelector('[data-testid=stSkeleton]')",
+        timeout=30_000,
+    )
+    page.wait_for_timeout(600)
+    text = page.locator("[data-testid=stApp]").inner_text()
+    for word in ("Traceback", "could not be drawn", "Error:", "Page not found"):
+        assert word not in text, text
+
+
+def shoot(page: Any, path: Path) -> None:
+    """The whole page, not just the window."""
+    height = page.evaluate("() => document.querySelector('[data-testid=stMain]').scrollHeight + 40")
+    page.set_viewport_size({"width": 1440, "height": min(max(height, 900), 3600)})
+    page.wait_for_timeout(500)
+    page.screenshot(path=path)
+    page.set_viewport_size({"width": 1440, "height": 900})
+
+
+def go(page: Any, name: str, heading: str = "") -> None:
+    """Click a page in the sidebar and wait for its heading, which is its name unless given."""
+    page.locator("[data-testid=stSidebarNav]").get_by_text(name, exact=True).click()
+    page.wait_for_selector(f"h1:has-text('{heading or name}')", timeout=20_000)
+    settle(page)
+
+
+def tick(page: Any, *rows: int) -> None:
+    """Tick rows of the first table: it is drawn on a canvas, so by position."""
+    box = page.locator("[data-testid=stDataFrame]").first.bounding_box()
+    for row in rows:
+        page.mouse.click(box["x"] + 18, box["y"] + 35 * (row + 1) + 17)
+        page.wait_for_timeout(700)
+    settle(page)
+
+
+def test_the_whole_way_over_a_real_study(tmp_path: Path, shots: Path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api")
+    port = free_port()
+    log = tmp_path / "server.log"
+    with (
+        server(tmp_path / "store.duckdb", port, log),
+        playwright.sync_playwright() as driver,
+    ):
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(color_scheme="light", viewport={"width": 1440, "height": 900})
+        watch = Watch(page, port)
+        walk(page, port, shots)
+        assert not watch.found, "\n".join(watch.found)
+        look(browser, port, shots, page.url)
+        browser.close()
+    written = log.read_text(encoding="utf-8")
+    assert "Traceback" not in written, written
+
+
+def walk(page: Any, port: int, shots: Path) -> None:
+    """Home, Plan, Live, Trials, Compare, Trade-offs, Reports, as a newcomer goes."""
+    page.goto(f"http://localhost:{port}/")
+    settle(page)
+    shoot(page, shots / "empty-light.png")
+    go(page, "Plan")
+    go(page, "Home", "Make a model")
+    page.get_by_role("button", name="Run the first study").click()
+    page.wait_for_selector("h1:has-text('Live')", timeout=30_000)
+    page.wait_for_selector("text=/[1-9][0-9]* of [0-9]+ trials ended/", timeout=WAIT_S * 1000)
+    shoot(page, shots / "running-light.png")
+    wait_until(lambda: not (health(port) or {"running": ["?"]})["running"], WAIT_S, "no end")
+    page.wait_for_selector("[data-testid=stMain] >> text=done", timeout=20_000)
+    page.reload()
+    settle(page)
+    go(page, "Trials")
+    page.wait_for_selector("[data-testid=stDataFrame] canvas", timeout=20_000)
+    tick(page, 0, 1, 2)
+    page.get_by_role("button", name="Compare 3").click()
+    page.wait_for_selector("h1:has-text('Compare')", timeout=20_000)
+    settle(page)
+    assert page.get_by_text("lower is better").count() > 3
+    go(page, "Trade-offs")
+    page.wait_for_selector("[data-testid=stPlotlyChart] .main-svg", timeout=20_000)
+    go(page, "Compare")
+    page.get_by_role("button", name="Save as a report").click()
+    page.wait_for_selector("h1:has-text('Reports')", timeout=20_000)
+    settle(page)
+    page.get_by_label("Title").fill("The first comparison")
+    page.get_by_label("Note").fill("Saved by the browser test.")
+    page.get_by_role("button", name="Save the report").click()
+    page.wait_for_selector("iframe", timeout=30_000)
+    settle(page)
+    for label in ("HTML", "Markdown", "CSV", "JSON"):
+        with page.expect_download(timeout=20_000) as caught:
+            page.get_by_role("button", name=label, exact=True).click()
+        assert Path(caught.value.path()).stat().st_size > 200, label
+
+
+def look(browser: Any, port: int, shots: Path, report_url: str) -> None:
+    """Every page by its URL in both themes; a reload must show the same screen."""
+    for scheme in ("light", "dark"):
+        page = browser.new_page(color_scheme=scheme, viewport={"width": 1440, "height": 900})
+        watch = Watch(page, port)
+        for name, path in PAGES.items():
+            url = report_url if name == "reports" else f"http://localhost:{port}/{path}"
+            page.goto(url)
+            settle(page)
+            if name == "compare":
+                page.wait_for_selector("[data-testid=stPlotlyChart] .main-svg", timeout=20_000)
+            shoot(page, shots / f"{name}-{scheme}.png")
+        assert not watch.found, "\n".join(watch.found)
+        page.close()

@@ -1,8 +1,8 @@
 // y[m, n] = residual[m, n] + bias[n] + sum_k x[m, k] * w[n, k], bf16 in and out, fp32 inside.
 //
 // For few rows of x (decoding), where the time is that of reading w once. A block of eight rows of
-// w meets every tile of x before the next block is read, and that next block is fetched meanwhile.
-// The instruction set is chosen at run time; OpenMP splits the rows of w over threads.
+// w meets every tile of x before the next block is read. The instruction set is chosen at run
+// time (tiles.h is compiled for each); OpenMP splits the rows of w over threads.
 
 #include <cstdint>
 #include <cstring>
@@ -15,6 +15,8 @@ namespace {
 constexpr int kTile = 8;   // rows of x in one tile, at most
 constexpr int kBlock = 8;  // rows of w in one block
 constexpr int kRows = 16;  // rows of x that meet a block while it is in the cache
+// How far ahead of a stream memory is fetched, in bf16 numbers: 8 KB was best of 1 to 128 KB.
+[[maybe_unused]] constexpr int kAhead = 4096;
 
 struct Dense {
   const uint16_t* w;     // [n, k], rows k apart
@@ -23,10 +25,8 @@ struct Dense {
   int64_t isa;  // 0 scalar, 1 avx2, 2 avx512, 3 avx512_bf16
 };
 
-// out[m * kBlock + r] = sum_k x[m, k] * w[r, k] for r < count. `ahead` is how many elements past
-// w the next block begins, to have it fetched meanwhile; 0 when there is nothing to fetch.
-using Tile = void (*)(const uint16_t* w, const uint16_t* x, int64_t k, int count, int64_t ahead,
-                      float* out);
+// out[m * kBlock + r] = sum_k x[m, k] * w[r, k] for r < count.
+using Tile = void (*)(const uint16_t* w, const uint16_t* x, int64_t k, int count, float* out);
 
 // y[n..] = narrow(sums + bias + residual) for `count` outputs of one row of x.
 using Finish = void (*)(const float* sums, const uint16_t* bias, const uint16_t* residual,
@@ -74,8 +74,8 @@ void finish_scalar(const float* sums, const uint16_t* bias, const uint16_t* resi
   finish_block(sums, bias, residual, y, count);
 }
 
-template <int M, int R>
-void tile_scalar(const uint16_t* w, const uint16_t* x, int64_t k, int count, int64_t, float* out) {
+template <int M>
+void tile_scalar(const uint16_t* w, const uint16_t* x, int64_t k, int count, float* out) {
   for (int r = 0; r < count; ++r) {
     float sum[M] = {};
     for (int64_t i = 0; i < k; ++i)
@@ -86,172 +86,86 @@ void tile_scalar(const uint16_t* w, const uint16_t* x, int64_t k, int count, int
 
 #if defined(__x86_64__)
 
-#define AVX2 __attribute__((target("avx2,fma")))
-#define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx2,fma")))
-#define AVX512BF16 __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")))
-
-AVX2 void finish_avx2(const float* sums, const uint16_t* bias, const uint16_t* residual,
-                      uint16_t* y, int count) {
-  finish_block(sums, bias, residual, y, count);
-}
-
-AVX2 inline float sum8(__m256 v) {
-  __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
-  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
-}
-
-// The sums of four vectors, as four lanes.
-AVX2 inline __m128 sum8x4(__m256 a, __m256 b, __m256 c, __m256 d) {
-  __m256 s = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
-  return _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
-}
-
-template <int M, int R>
-AVX2 inline void store(const __m256 (&acc)[M][R], float* out) {
-  for (int m = 0; m < M; ++m) {
-    int r = 0;
-    for (; r + 4 <= R; r += 4)
-      _mm_storeu_ps(out + m * kBlock + r,
-                    sum8x4(acc[m][r], acc[m][r + 1], acc[m][r + 2], acc[m][r + 3]));
-    if (R % 4 == 2) {
-      // Two rows of x share one reduction; an odd last one is its own partner.
-      const int other = m + 1 < M ? m + 1 : m;
-      __m128 s = sum8x4(acc[m][r], acc[m][r + 1], acc[other][r], acc[other][r + 1]);
-      _mm_storel_pi(reinterpret_cast<__m64*>(out + m * kBlock + r), s);
-      _mm_storeh_pi(reinterpret_cast<__m64*>(out + other * kBlock + r), s);
-      if (R == 2) ++m;
-    } else {
-      for (; r < R; ++r) out[m * kBlock + r] = sum8(acc[m][r]);
-    }
-  }
-}
-
-template <int M, int R>
-AVX2 inline void rows_avx2(const uint16_t* w, const uint16_t* x, int64_t k, int64_t ahead,
-                           float* out) {
-  __m256 acc[M][R];
-  for (int m = 0; m < M; ++m)
-    for (int r = 0; r < R; ++r) acc[m][r] = _mm256_setzero_ps();
+namespace avx2 {
+#define TARGET __attribute__((target("avx2,fma")))
+#define LANES 16
+using Sum = __m256;
+struct Wide {
+  __m256 even, odd;
+};
+TARGET inline Wide load(const uint16_t* p) {
+  const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   const __m256i high = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
-  int64_t i = 0;
-  for (; i + 16 <= k; i += 16) {
-    __m256 even[M], odd[M];
-    for (int m = 0; m < M; ++m) {
-      __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + m * k + i));
-      even[m] = _mm256_castsi256_ps(_mm256_slli_epi32(v, 16));
-      odd[m] = _mm256_castsi256_ps(_mm256_and_si256(v, high));
-    }
-    for (int r = 0; r < R; ++r) {
-      const uint16_t* at = w + r * k + i;
-      if (ahead) __builtin_prefetch(at + ahead);
-      __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
-      __m256 low = _mm256_castsi256_ps(_mm256_slli_epi32(v, 16));
-      __m256 top = _mm256_castsi256_ps(_mm256_and_si256(v, high));
-      for (int m = 0; m < M; ++m) {
-        acc[m][r] = _mm256_fmadd_ps(low, even[m], acc[m][r]);
-        acc[m][r] = _mm256_fmadd_ps(top, odd[m], acc[m][r]);
-      }
-    }
-  }
-  store<M, R>(acc, out);
-  for (; i < k; ++i)
-    for (int m = 0; m < M; ++m)
-      for (int r = 0; r < R; ++r) out[m * kBlock + r] += widen(x[m * k + i]) * widen(w[r * k + i]);
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(v, 16)),
+          _mm256_castsi256_ps(_mm256_and_si256(v, high))};
 }
-
-AVX512 inline __m256 halve(__m512 v) {
-  __m256 top = _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(v), 1));
-  return _mm256_add_ps(_mm512_castps512_ps256(v), top);
+TARGET inline Wide load_some(const uint16_t* p, int64_t count) {
+  uint16_t copy[LANES] = {};
+  std::memcpy(copy, p, 2 * (count < LANES ? count : LANES));
+  return load(copy);
 }
-
-template <int M, int R>
-AVX512 inline void store(const __m512 (&acc)[M][R], float* out) {
-  __m256 half[M][R];
-  for (int m = 0; m < M; ++m)
-    for (int r = 0; r < R; ++r) half[m][r] = halve(acc[m][r]);
-  store<M, R>(half, out);
+TARGET inline Sum zero() { return _mm256_setzero_ps(); }
+TARGET inline Sum add(Sum a, Sum b) { return _mm256_add_ps(a, b); }
+TARGET inline Sum dot(Sum sum, Wide a, Wide b) {
+  return _mm256_fmadd_ps(a.odd, b.odd, _mm256_fmadd_ps(a.even, b.even, sum));
 }
+TARGET inline __m256 eight(Sum sum) { return sum; }
+#include "tiles.h"
+#undef TARGET
+#undef LANES
+}  // namespace avx2
 
-template <int M, int R>
-AVX512 inline void rows_avx512(const uint16_t* w, const uint16_t* x, int64_t k, int64_t ahead,
-                               float* out) {
-  __m512 acc[M][R];
-  for (int m = 0; m < M; ++m)
-    for (int r = 0; r < R; ++r) acc[m][r] = _mm512_setzero_ps();
+namespace avx512 {
+#define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx2,fma")))
+#define LANES 32
+using Sum = __m512;
+struct Wide {
+  __m512 even, odd;
+};
+TARGET inline __mmask32 first(int64_t count) {
+  return count >= 32 ? 0xffffffffu : (1u << count) - 1u;
+}
+TARGET inline Wide widen(__m512i v) {
   const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
-  for (int64_t i = 0; i < k; i += 32) {
-    const __mmask32 mask = k - i >= 32 ? 0xffffffffu : (1u << (k - i)) - 1u;
-    __m512 even[M], odd[M];
-    for (int m = 0; m < M; ++m) {
-      __m512i v = _mm512_maskz_loadu_epi16(mask, x + m * k + i);
-      even[m] = _mm512_castsi512_ps(_mm512_slli_epi32(v, 16));
-      odd[m] = _mm512_castsi512_ps(_mm512_and_si512(v, high));
-    }
-    for (int r = 0; r < R; ++r) {
-      const uint16_t* at = w + r * k + i;
-      if (ahead) __builtin_prefetch(at + ahead);
-      __m512i v = _mm512_maskz_loadu_epi16(mask, at);
-      __m512 low = _mm512_castsi512_ps(_mm512_slli_epi32(v, 16));
-      __m512 top = _mm512_castsi512_ps(_mm512_and_si512(v, high));
-      for (int m = 0; m < M; ++m) {
-        acc[m][r] = _mm512_fmadd_ps(low, even[m], acc[m][r]);
-        acc[m][r] = _mm512_fmadd_ps(top, odd[m], acc[m][r]);
-      }
-    }
-  }
-  store<M, R>(acc, out);
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(v, 16)),
+          _mm512_castsi512_ps(_mm512_and_si512(v, high))};
 }
-
-template <int M, int R>
-AVX512BF16 inline void rows_avx512bf16(const uint16_t* w, const uint16_t* x, int64_t k,
-                                       int64_t ahead, float* out) {
-  __m512 acc[M][R];
-  for (int m = 0; m < M; ++m)
-    for (int r = 0; r < R; ++r) acc[m][r] = _mm512_setzero_ps();
-  int64_t i = 0;
-  for (; i + 32 <= k; i += 32) {
-    __m512i v[M];
-    for (int m = 0; m < M; ++m) v[m] = _mm512_loadu_si512(x + m * k + i);
-    for (int r = 0; r < R; ++r) {
-      const uint16_t* at = w + r * k + i;
-      if (ahead) __builtin_prefetch(at + ahead);
-      const __m512i u = _mm512_loadu_si512(at);
-      for (int m = 0; m < M; ++m)
-        acc[m][r] = _mm512_dpbf16_ps(acc[m][r], (__m512bh)u, (__m512bh)v[m]);
-    }
-  }
-  if (i < k) {
-    const __mmask32 mask = (1u << (k - i)) - 1u;
-    __m512i v[M];
-    for (int m = 0; m < M; ++m) v[m] = _mm512_maskz_loadu_epi16(mask, x + m * k + i);
-    for (int r = 0; r < R; ++r) {
-      const __m512i u = _mm512_maskz_loadu_epi16(mask, w + r * k + i);
-      for (int m = 0; m < M; ++m)
-        acc[m][r] = _mm512_dpbf16_ps(acc[m][r], (__m512bh)u, (__m512bh)v[m]);
-    }
-  }
-  store<M, R>(acc, out);
+TARGET inline Wide load(const uint16_t* p) { return widen(_mm512_loadu_si512(p)); }
+TARGET inline Wide load_some(const uint16_t* p, int64_t count) {
+  return widen(_mm512_maskz_loadu_epi16(first(count), p));
 }
+TARGET inline Sum zero() { return _mm512_setzero_ps(); }
+TARGET inline Sum add(Sum a, Sum b) { return _mm512_add_ps(a, b); }
+TARGET inline Sum dot(Sum sum, Wide a, Wide b) {
+  return _mm512_fmadd_ps(a.odd, b.odd, _mm512_fmadd_ps(a.even, b.even, sum));
+}
+TARGET inline __m256 eight(Sum sum) {
+  const __m256d top = _mm512_extractf64x4_pd(_mm512_castps_pd(sum), 1);
+  return _mm256_add_ps(_mm512_castps512_ps256(sum), _mm256_castpd_ps(top));
+}
+#include "tiles.h"
+#undef TARGET
+}  // namespace avx512
 
-// A block: R rows of w at a time, then the rest one by one. `rows<M, 0>` would not compile, so
-// the three instruction sets repeat this loop.
-#define TILE_LOOP(tag, name, rows)                                                            \
-  template <int M, int R>                                                                     \
-  tag void name(const uint16_t* w, const uint16_t* x, int64_t k, int count, int64_t ahead,    \
-                float* out) {                                                                 \
-    int r = 0;                                                                                \
-    for (; r + R <= count; r += R) {                                                          \
-      if (ahead)                                                                              \
-        rows<M, R>(w + r * k, x, k, ahead, out + r);                                          \
-      else                                                                                    \
-        rows<M, R>(w + r * k, x, k, 0, out + r);                                              \
-    }                                                                                         \
-    for (; r < count; ++r) rows<M, 1>(w + r * k, x, k, 0, out + r);                           \
-  }
-TILE_LOOP(AVX2, tile_avx2, rows_avx2)
-TILE_LOOP(AVX512, tile_avx512, rows_avx512)
-TILE_LOOP(AVX512BF16, tile_avx512bf16, rows_avx512bf16)
+namespace avx512_bf16 {
+#define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")))
+using avx512::add;
+using avx512::eight;
+using avx512::first;
+using avx512::zero;
+using Sum = __m512;
+using Wide = __m512i;
+TARGET inline Wide load(const uint16_t* p) { return _mm512_loadu_si512(p); }
+TARGET inline Wide load_some(const uint16_t* p, int64_t count) {
+  return _mm512_maskz_loadu_epi16(first(count), p);
+}
+TARGET inline Sum dot(Sum sum, Wide a, Wide b) {
+  return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
+}
+#include "tiles.h"
+#undef TARGET
+#undef LANES
+}  // namespace avx512_bf16
 
 #endif
 
@@ -262,21 +176,24 @@ struct Tiles {
   Finish finish;
 };
 
-// The second number, rows of w at a time, is what the registers of the instruction set hold.
+// What the registers of an instruction set hold decides which loop, and its second number.
 const Tiles kScalar = {
-    4, {nullptr, tile_scalar<1, 1>, tile_scalar<2, 1>, tile_scalar<3, 1>, tile_scalar<4, 1>},
-    finish_scalar};
+    4, {nullptr, tile_scalar<1>, tile_scalar<2>, tile_scalar<3>, tile_scalar<4>}, finish_scalar};
 #if defined(__x86_64__)
 const Tiles kAvx2 = {
-    4, {nullptr, tile_avx2<1, 8>, tile_avx2<2, 4>, tile_avx2<3, 2>, tile_avx2<4, 2>}, finish_avx2};
+    4,
+    {nullptr, avx2::stream<1, 4>, avx2::tile<2, 4>, avx2::tile<3, 2>, avx2::tile<4, 2>},
+    avx2::finish};
 const Tiles kAvx512 = {
-    4, {nullptr, tile_avx512<1, 8>, tile_avx512<2, 8>, tile_avx512<3, 4>, tile_avx512<4, 4>},
-    finish_avx2};
+    4,
+    {nullptr, avx512::stream<1, 4>, avx512::stream<2, 4>, avx512::tile<3, 4>, avx512::tile<4, 4>},
+    avx512::finish};
 const Tiles kAvx512Bf16 = {
-    8, {nullptr, tile_avx512bf16<1, 8>, tile_avx512bf16<2, 8>, tile_avx512bf16<3, 8>,
-        tile_avx512bf16<4, 4>, tile_avx512bf16<5, 4>, tile_avx512bf16<6, 4>,
-        tile_avx512bf16<7, 2>, tile_avx512bf16<8, 2>},
-    finish_avx2};
+    8,
+    {nullptr, avx512_bf16::stream<1, 4>, avx512_bf16::stream<2, 4>, avx512_bf16::stream<3, 2>,
+     avx512_bf16::stream<4, 2>, avx512_bf16::tile<5, 4>, avx512_bf16::tile<6, 4>,
+     avx512_bf16::tile<7, 2>, avx512_bf16::tile<8, 2>},
+    avx512_bf16::finish};
 #endif
 
 const Tiles& tiles_of(int64_t isa) {
@@ -294,10 +211,9 @@ void span(const Dense& d, const Tiles& tiles, const uint16_t* x, const uint16_t*
   float sums[kRows * kBlock];
   for (int64_t n = begin; n < end; n += kBlock) {
     const int count = static_cast<int>(end - n < kBlock ? end - n : kBlock);
-    const int64_t ahead = end - n >= 2 * kBlock ? kBlock * d.k : 0;
     for (int m = 0; m < rows;) {
       const int tile = rows - m < tiles.widest ? rows - m : tiles.widest;
-      tiles.of[tile](d.w + n * d.k, x + m * d.k, d.k, count, m ? 0 : ahead, sums + m * kBlock);
+      tiles.of[tile](d.w + n * d.k, x + m * d.k, d.k, count, sums + m * kBlock);
       m += tile;
     }
     for (int m = 0; m < rows; ++m) {

@@ -1,4 +1,6 @@
-"""One child process of the supervisor: start it, read its events, kill it with its whole group, name its death."""
+"""One child process of the supervisor: start it, read its events, kill it with its whole group,
+name its death.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ from core.measure.environment import available_bytes
 from core.study import Study, Trial
 
 ROOT = Path(core.__file__).parent.parent
-# Address space that libraries map beyond what they use; an RLIMIT_AS below it would refuse to import torch.
+# Address space that libraries map beyond what they use; an RLIMIT_AS below it would refuse to
+# import torch.
 HEADROOM = 6 << 30
 
 
@@ -36,15 +39,26 @@ class Child:
         self._log = folder / f"{trial.id}-{attempt}.log"
         self._lines: queue.Queue[str | None] = queue.Queue()
         job = {
-            "study": study.id, "trial": trial.id, "attempt": attempt, "plan": codec.dumps(trial.plan),
-            "preset": study.preset, "journal": str(self._journal),
-            "memory_bytes": None if trial.plan.case.target.kind == "cuda" else available_bytes() + HEADROOM,
+            "study": study.id,
+            "trial": trial.id,
+            "attempt": attempt,
+            "plan": codec.dumps(trial.plan),
+            "preset": study.preset,
+            "journal": str(self._journal),
+            "memory_bytes": None
+            if trial.plan.case.target.kind == "cuda"
+            else available_bytes() + HEADROOM,
         }
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "core.measure.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-                cwd=folder, start_new_session=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                [sys.executable, "-m", "core.measure.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=folder,
+                start_new_session=True,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             )
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
@@ -53,7 +67,9 @@ class Child:
         threading.Thread(target=self._read, name=f"trimtab-read-{trial.id}", daemon=True).start()
 
     def batches(self) -> Iterator[list[Event]]:
-        """Events as they arrive, at least one (perhaps empty) batch every 0.2 s, until the child closes its output."""
+        """Events as they arrive, at least one (perhaps empty) batch every 0.2 s, until the child
+        closes its output.
+        """
         while True:
             batch: list[Event] = []
             try:
@@ -86,7 +102,10 @@ class Child:
         """A sentence for a child that ended without saying how."""
         code = self._process.returncode
         if code >= 0:
-            return f"the trial's process ended with code {code} before it finished; its log is {self._log.name}"
+            return (
+                f"the trial's process ended with code {code} before it finished;"
+                f" its log is {self._log.name}"
+            )
         name = signal.Signals(-code).name
         hints = {
             "SIGKILL": "killed from outside, perhaps because memory ran out",

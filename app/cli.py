@@ -1,6 +1,8 @@
-"""`trimtab ...`: the same flow as the dashboard, without a browser. Progress to stderr, results to stdout.
+"""`trimtab ...`: the same flow as the dashboard, without a browser. Progress to stderr, results to
+stdout.
 
-Exit codes: 0 done, 1 a trial failed, 2 bad input (one sentence on stderr). This file owns the words of the command line;
+Exit codes: 0 done, 1 a trial failed, 2 bad input (one sentence on stderr). This file owns the
+words of the command line;
 cli_run.py and cli_show.py own what they do.
 """
 
@@ -54,21 +56,38 @@ def dispatch(parsed: argparse.Namespace) -> int:
 
         return run_kernels(parsed.op, parsed.json)
     functions = {
-        "doctor": cli_show.doctor, "run": cli_run.run, "studies": cli_show.studies, "show": cli_show.show,
-        "resume": cli_run.resume, "cancel": cli_run.cancel, "compare": cli_show.compare_trials, "report": cli_show.report,
+        "doctor": cli_show.doctor,
+        "run": cli_run.run,
+        "studies": cli_show.studies,
+        "show": cli_show.show,
+        "resume": cli_run.resume,
+        "cancel": cli_run.cancel,
+        "compare": cli_show.compare_trials,
+        "report": cli_show.report,
     }
     return functions[command](parsed)
 
 
 def parser() -> argparse.ArgumentParser:
     """The whole grammar of the command line."""
-    top = argparse.ArgumentParser(prog="trimtab", description="Apply, run, measure and compare inference optimizations.")
-    top.add_argument("--version", action="version", version=f"trimtab {metadata.version('trimtab')}")
+    top = argparse.ArgumentParser(
+        prog="trimtab", description="Apply, run, measure and compare inference optimizations."
+    )
+    top.add_argument(
+        "--version", action="version", version=f"trimtab {metadata.version('trimtab')}"
+    )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
+    store = argparse.ArgumentParser(add_help=False)
+    store.add_argument(
+        "--store",
+        default=argparse.SUPPRESS,
+        help="store file or URL (default: TRIMTAB_STORE, else the user's data folder)",
+    )
+    top.set_defaults(store=None)
+
     def command(name: str, help_: str, json: bool = False) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=help_, description=help_)
-        made.add_argument("--store", help="store file or URL (default: TRIMTAB_STORE, else the user's data folder)")
+        made = commands.add_parser(name, help=help_, description=help_, parents=[store])
         if json:
             made.add_argument("--json", action="store_true", help="print one JSON document")
         return made
@@ -77,8 +96,14 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, default=8501)
     for name in LISTS:
         command(name, f"list the {name} that can be chosen", json=True)
-    doctor = command("doctor", "say what this machine is, which kernels run, what is missing", json=True)
-    doctor.add_argument("--calibrate", action="store_true", help="measure bandwidth and matrix peaks first (under a minute)")
+    doctor = command(
+        "doctor", "say what this machine is, which kernels run, what is missing", json=True
+    )
+    doctor.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="measure bandwidth and matrix peaks first (under a minute)",
+    )
 
     run = command("run", "run a study and print its result", json=True)
     run.add_argument("--model", required=True, help="bundled id, folder, hub id or shape:NAME")
@@ -88,13 +113,19 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--limit", action="append", default=[], metavar="METRIC<=VALUE")
     run.add_argument("--technique", action="append", default=[], metavar="NAME[:key=value,...]")
     run.add_argument("--preset", default="quick")
-    run.add_argument("--budget", default=None, metavar="5m", help="start no trial after this time (s, m or h)")
+    run.add_argument(
+        "--budget", default=None, metavar="5m", help="start no trial after this time (s, m or h)"
+    )
     run.add_argument("--seed", type=int, default=0)
 
     command("studies", "list stored studies", json=True)
     command("show", "print a stored study", json=True).add_argument("study")
-    command("resume", "go on with an interrupted, paused or cancelled study", json=True).add_argument("study")
-    command("cancel", "cancel a study, also one that a running server works on").add_argument("study")
+    command(
+        "resume", "go on with an interrupted, paused or cancelled study", json=True
+    ).add_argument("study")
+    command("cancel", "cancel a study, also one that a running server works on").add_argument(
+        "study"
+    )
 
     compare = command("compare", "compare trials side by side")
     compare.add_argument("trials", nargs="+", metavar="TRIAL")
@@ -103,13 +134,17 @@ def parser() -> argparse.ArgumentParser:
 
     report = command("report", "save, list and export comparison reports")
     actions = report.add_subparsers(dest="action", required=True, metavar="ACTION")
-    new = actions.add_parser("new", help="save a comparison of a study")
+    new = actions.add_parser("new", help="save a comparison of a study", parents=[store])
     new.add_argument("study")
     new.add_argument("--title", required=True)
     new.add_argument("--note", default="")
-    new.add_argument("--trial", action="append", default=[], help="compare only these trials (repeat)")
-    actions.add_parser("list", help="list saved reports").add_argument("--json", action="store_true")
-    export = actions.add_parser("export", help="write a report to a file")
+    new.add_argument(
+        "--trial", action="append", default=[], help="compare only these trials (repeat)"
+    )
+    actions.add_parser("list", help="list saved reports", parents=[store]).add_argument(
+        "--json", action="store_true"
+    )
+    export = actions.add_parser("export", help="write a report to a file", parents=[store])
     export.add_argument("report")
     export.add_argument("--format", default="html", help="html, md, csv or json")
     export.add_argument("-o", "--output", required=True, metavar="FILE")

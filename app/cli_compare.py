@@ -12,15 +12,25 @@ from core.compare import Cell, Comparison, Row
 
 
 def comparison_text(comparison: Comparison, format_: str) -> str:
-    """`table`, `md`, `csv` or `json`; rows that do not differ are left out of the table and Markdown."""
+    """`table`, `md`, `csv` or `json`; rows that do not differ are left out of the table and
+    Markdown.
+    """
     if format_ == "json":
         return json.dumps(dataclasses.asdict(comparison), indent=2, default=str) + "\n"
     if format_ == "csv":
         return _csv(comparison)
     head = ["", *(column.trial_id for column in comparison.columns)]
-    titles = ["techniques", *(column.title + (" (baseline)" if column.is_baseline else "") for column in comparison.columns)]
+    titles = [
+        "techniques",
+        *(
+            column.title + (" (baseline)" if column.is_baseline else "")
+            for column in comparison.columns
+        ),
+    ]
     rows = [head, titles] + [
-        [row.label, *(_cell(cell, row) for cell in row.cells)] for row in comparison.rows if row.differs
+        [row.label, *(_cell(cell, row) for cell in row.cells)]
+        for row in comparison.rows
+        if row.differs
     ]
     warnings = [f"warning: {warning}" for warning in comparison.warnings]
     if format_ == "md":
@@ -28,12 +38,21 @@ def comparison_text(comparison: Comparison, format_: str) -> str:
         lines.insert(1, "|" + " --- |" * len(head))
         return "\n".join([*lines, "", *map(_markdown, warnings)]).rstrip() + "\n"
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
     return "\n".join([*lines, *warnings]) + "\n"
 
 
 def _cell(cell: Cell, row: Row) -> str:
-    parts = [cell.text, f"[{spread(cell, row)}]" if spread(cell, row) else "", change(cell, row), verdict(cell), source(cell)]
+    parts = [
+        cell.text,
+        f"[{spread(cell, row)}]" if spread(cell, row) else "",
+        change(cell, row),
+        verdict(cell),
+        source(cell),
+    ]
     return "  ".join(filter(None, parts))
 
 
@@ -45,14 +64,41 @@ def _markdown(text: str) -> str:
 
 
 def _csv(comparison: Comparison) -> str:
-    """One line a trial and row; a cell that a spreadsheet would run as a formula gets a leading apostrophe."""
+    """One line a trial and row; a cell that a spreadsheet would run as a formula gets a leading
+    apostrophe.
+    """
     out = io.StringIO()
     writer = csv.writer(out)
-    writer.writerow(["trial", "techniques", "key", "value", "low", "high", "n", "unit", "origin", "change", "verdict"])
+    writer.writerow(
+        [
+            "trial",
+            "techniques",
+            "key",
+            "value",
+            "low",
+            "high",
+            "n",
+            "unit",
+            "origin",
+            "change",
+            "verdict",
+        ]
+    )
     for row in comparison.rows:
         for column, cell in zip(comparison.columns, row.cells, strict=True):
-            values = [column.trial_id, column.title, row.key, cell.value, cell.low, cell.high, cell.n, cell.unit,
-                      cell.origin, cell.change, cell.verdict]
+            values = [
+                column.trial_id,
+                column.title,
+                row.key,
+                cell.value,
+                cell.low,
+                cell.high,
+                cell.n,
+                cell.unit,
+                cell.origin,
+                cell.change,
+                cell.verdict,
+            ]
             writer.writerow(["" if value is None else _inert(value) for value in values])
     return out.getvalue()
 

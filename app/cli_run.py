@@ -28,9 +28,17 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 def run(parsed: argparse.Namespace) -> int:
     """Plan a study, run it to its end, print it."""
     priorities = parse_priorities(parsed.priority, parsed.limit)
-    workload = parsed.workload or ("chat" if models.resolve(parsed.model).task == "text" else "sensor-frame")
+    workload = parsed.workload or (
+        "chat" if models.resolve(parsed.model).task == "text" else "sensor-frame"
+    )
     study, plans = plan_study(
-        parsed.model, parsed.target, workload, priorities, tuple(parsed.technique), parsed.preset, parsed.seed,
+        parsed.model,
+        parsed.target,
+        workload,
+        priorities,
+        tuple(parsed.technique),
+        parsed.preset,
+        parsed.seed,
         seconds(parsed.budget) if parsed.budget else None,
     )
     services = open_services(parsed.store, Progress(len(plans)))
@@ -51,7 +59,11 @@ def resume(parsed: argparse.Namespace) -> int:
         services.jobs.resume(parsed.study)
         study = services.store.study(parsed.study)
         progress.total = len(study.trials) if study else 0
-        progress.ended = sum(trial.state in ("done", "failed", "refused") for trial in study.trials) if study else 0
+        progress.ended = (
+            sum(trial.state in ("done", "failed", "refused") for trial in study.trials)
+            if study
+            else 0
+        )
         return _finish(services, parsed.study, parsed.json)
     finally:
         services.jobs.close()
@@ -107,7 +119,10 @@ class Progress:
             reason = f": {event.body['reason']}" if event.body["reason"] else ""
             self._line(f"[{self.ended}/{self.total}] {event.body['state']:9} {title}{reason}\n")
         elif event.kind == "progress" and self._terminal:
-            self._line(f"[{self.ended}/{self.total}] {title}: {event.body['stage']} {event.body['share']:.0%}")
+            self._line(
+                f"[{self.ended}/{self.total}] {title}:"
+                f" {event.body['stage']} {event.body['share']:.0%}"
+            )
 
     def _line(self, text: str) -> None:
         clear = "\r\x1b[K" if self._terminal else ""
@@ -141,14 +156,28 @@ def _finish(services: Services, study_id: str, as_json: bool) -> int:
 
 def print_study(study: Study) -> None:
     """A table of the trials and the recommendation with its reasons."""
-    names = ("ttft_s", "tpot_s", "tokens_per_s", "examples_per_s", "latency_p95_s", "model_bytes", "peak_bytes", "perplexity",
-             "kl_nats", "accuracy", "top1_agreement")
+    names = (
+        "ttft_s",
+        "tpot_s",
+        "tokens_per_s",
+        "examples_per_s",
+        "latency_p95_s",
+        "model_bytes",
+        "peak_bytes",
+        "perplexity",
+        "kl_nats",
+        "accuracy",
+        "top1_agreement",
+    )
     shown = [name for name in names if any(trial.value(name) is not None for trial in study.trials)]
     rows = [["trial", "state", *shown, "techniques"]]
     for trial in study.trials:
         cells = [formats.of_metric(name, trial.value(name)) for name in shown]
         rows.append([trial.id, trial.state, *cells, trial.plan.title])
-    print(f"study {study.id}  {study.case.model.id} on {study.case.target.id}, {study.case.workload.id}: {study.state}")
+    print(
+        f"study {study.id}  {study.case.model.id} on {study.case.target.id},"
+        f" {study.case.workload.id}: {study.state}"
+    )
     print_table(rows)
     for trial in study.trials:
         if trial.reason:

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from app.cli_compare import comparison_text
 from app.cli_run import print_study, print_table
 from app.reports import export, new_report
-from app.cli_compare import comparison_text
 from core import codec, techniques
 from core import format as formats
 from core.catalogue import models, targets, workloads
@@ -32,21 +32,51 @@ def listing(what: str, as_json: bool) -> int:
         data: list[Any] = []
         for kind in techniques.TECHNIQUES:
             default = techniques.build(kind.name, {})
-            given = {key: value for key, value in codec.to_data(default).items() if key != "technique"}
-            data.append({"name": kind.name, "kind": kind.kind, "title": kind.title, "settings": given})
-            rows.append([kind.name, kind.kind, kind.title, ", ".join(f"{key}={value}" for key, value in given.items()) or "-"])
+            given = {
+                key: value for key, value in codec.to_data(default).items() if key != "technique"
+            }
+            data.append(
+                {"name": kind.name, "kind": kind.kind, "title": kind.title, "settings": given}
+            )
+            rows.append(
+                [
+                    kind.name,
+                    kind.kind,
+                    kind.title,
+                    ", ".join(f"{key}={value}" for key, value in given.items()) or "-",
+                ]
+            )
     elif what == "models":
         found = models.list_models()
-        data = [{**codec.to_data(one), "params": one.params(), "weight_bytes": one.weight_bytes()} for one in found]
+        data = [
+            {**codec.to_data(one), "params": one.params(), "weight_bytes": one.weight_bytes()}
+            for one in found
+        ]
         rows = [["id", "family", "parameters", "weights", "what"]]
-        rows += [[one.id, one.family, f"{one.params():,}", formats.number(one.weight_bytes(), "B"), one.title] for one in found]
+        rows += [
+            [
+                one.id,
+                one.family,
+                f"{one.params():,}",
+                formats.number(one.weight_bytes(), "B"),
+                one.title,
+            ]
+            for one in found
+        ]
     elif what == "targets":
         places = targets.list_targets()
         data = [codec.to_data(one) for one in places]
         rows = [["id", "place", "memory", "bandwidth", "power", "$/hour", "what"]]
         rows += [
-            [one.id, one.place, formats.number(one.memory_bytes, "B"), _or_unknown(one.bandwidth, "B/s"),
-             _or_unknown(one.power_w, "W"), _or_unknown(one.usd_per_hour, "$"), one.title]
+            [
+                one.id,
+                one.place,
+                formats.number(one.memory_bytes, "B"),
+                _or_unknown(one.bandwidth, "B/s"),
+                _or_unknown(one.power_w, "W"),
+                _or_unknown(one.usd_per_hour, "$"),
+                one.title,
+            ]
             for one in places
         ]
     else:
@@ -54,7 +84,14 @@ def listing(what: str, as_json: bool) -> int:
         data = [codec.to_data(one) for one in loads]
         rows = [["id", "task", "prompt", "output", "concurrency", "what"]]
         rows += [
-            [one.id, one.task, str(one.prompt_tokens or "-"), str(one.output_tokens or "-"), str(one.concurrency), one.note]
+            [
+                one.id,
+                one.task,
+                str(one.prompt_tokens or "-"),
+                str(one.output_tokens or "-"),
+                str(one.concurrency),
+                one.note,
+            ]
             for one in loads
         ]
     if as_json:
@@ -89,7 +126,16 @@ def studies(parsed: argparse.Namespace) -> int:
         return 0
     rows = [["study", "state", "trials", "failed", "model", "target", "workload", "created (UTC)"]]
     rows += [
-        [one.id, one.state, f"{one.ended}/{one.trials}", str(one.failed), one.model_id, one.target_id, one.workload_id, str(one.created_at)[:19]]
+        [
+            one.id,
+            one.state,
+            f"{one.ended}/{one.trials}",
+            str(one.failed),
+            one.model_id,
+            one.target_id,
+            one.workload_id,
+            str(one.created_at)[:19],
+        ]
         for one in found
     ]
     print_table(rows)
@@ -111,12 +157,19 @@ def compare_trials(parsed: argparse.Namespace) -> int:
     """Compare trials side by side against a baseline."""
     with reading(parsed.store) as store:
         trials = []
-        for trial_id in dict.fromkeys((*([parsed.baseline] if parsed.baseline else []), *parsed.trials)):
+        for trial_id in dict.fromkeys(
+            (*([parsed.baseline] if parsed.baseline else []), *parsed.trials)
+        ):
             trial = store.trial(trial_id)
             if trial is None:
-                raise BadInput(f"there is no trial {trial_id!r} in this store; `trimtab show STUDY` lists a study's trials")
+                raise BadInput(
+                    f"there is no trial {trial_id!r} in this store;"
+                    " `trimtab show STUDY` lists a study's trials"
+                )
             trials.append(trial)
-        names = {one.environment for trial in trials for one in trial.measurements if one.environment}
+        names = {
+            one.environment for trial in trials for one in trial.measurements if one.environment
+        }
         environments = {name: store.environment(name) or {} for name in names}
     if len(trials) < 2:
         raise BadInput("compare needs at least two different trials")
@@ -129,30 +182,50 @@ def report(parsed: argparse.Namespace) -> int:
     """Save, list or export reports."""
     with reading(parsed.store) as store:
         if parsed.action == "new":
-            made = new_report(store, parsed.study, parsed.title, tuple(parsed.trial) or None, note=parsed.note)
+            made = new_report(
+                store, parsed.study, parsed.title, tuple(parsed.trial) or None, note=parsed.note
+            )
             print(made.id)
             print(f"saved version {made.version} of {made.title!r}", file=sys.stderr)
         elif parsed.action == "list":
             found = store.reports()
             if parsed.json:
-                _print_json([
-                    {"id": one.id, "version": one.version, "title": one.title, "study": one.study.id, "created_at": one.created_at}
-                    for one in found
-                ])
+                _print_json(
+                    [
+                        {
+                            "id": one.id,
+                            "version": one.version,
+                            "title": one.title,
+                            "study": one.study.id,
+                            "created_at": one.created_at,
+                        }
+                        for one in found
+                    ]
+                )
             else:
-                print_table([
-                    ["report", "version", "study", "created (UTC)", "title"],
-                    *([one.id, str(one.version), one.study.id, one.created_at[:19], one.title] for one in found),
-                ])
+                print_table(
+                    [
+                        ["report", "version", "study", "created (UTC)", "title"],
+                        *(
+                            [one.id, str(one.version), one.study.id, one.created_at[:19], one.title]
+                            for one in found
+                        ),
+                    ]
+                )
         else:
             saved = store.report(parsed.report)
             if saved is None:
-                raise BadInput(f"there is no report {parsed.report!r} in this store; `trimtab report list` lists them")
+                raise BadInput(
+                    f"there is no report {parsed.report!r} in this store;"
+                    " `trimtab report list` lists them"
+                )
             content = export(saved, parsed.format)
             try:
                 Path(parsed.output).write_bytes(content)
             except OSError as error:
-                raise BadInput(f"-o {parsed.output}: cannot be written ({error.strerror})") from None
+                raise BadInput(
+                    f"-o {parsed.output}: cannot be written ({error.strerror})"
+                ) from None
             print(f"wrote {parsed.output} ({len(content):,} bytes)", file=sys.stderr)
     return 0
 
@@ -170,7 +243,9 @@ def reading(url: str | None) -> Iterator[Store]:
 def _study(store: Store, study_id: str) -> Study:
     study = store.study(study_id)
     if study is None:
-        raise BadInput(f"there is no study {study_id!r} in this store; `trimtab studies` lists them")
+        raise BadInput(
+            f"there is no study {study_id!r} in this store; `trimtab studies` lists them"
+        )
     return study
 
 

@@ -1,7 +1,10 @@
-"""The supervisor: runs a study's trials one at a time in child processes and keeps what they say in the store.
+"""The supervisor: runs a study's trials one at a time in child processes and keeps what they say
+in the store.
 
-No st.* here. The way of an event: child -> its journal (on disk) and its stdout -> Supervisor -> store. A study's folder
-holds the supervisor's own journal, one journal and one log per attempt of a trial, and a marker that asks to cancel.
+No st.* here. The way of an event: child -> its journal (on disk) and its stdout -> Supervisor ->
+store. A study's folder
+holds the supervisor's own journal, one journal and one log per attempt of a trial, and a marker
+that asks to cancel.
 """
 
 from __future__ import annotations
@@ -27,7 +30,9 @@ Listener = Callable[[Event], None]
 
 
 class Supervisor:
-    """One thread, one running trial; every method may be called from any thread and returns at once."""
+    """One thread, one running trial; every method may be called from any thread and returns at
+    once.
+    """
 
     def __init__(self, store: Store, folder: Path, listener: Listener | None = None) -> None:
         self._store = store
@@ -42,7 +47,9 @@ class Supervisor:
         self._thread.start()
 
     def submit(self, study: Study, plans: tuple[Plan, ...]) -> str:
-        """Queue a study with one trial per plan; plans that cannot run are refused with their reason at once."""
+        """Queue a study with one trial per plan; plans that cannot run are refused with their
+        reason at once.
+        """
         events = [study_created(study)]
         for plan in plans:
             trial = Trial(new_id("t"), study.id, plan)
@@ -50,7 +57,9 @@ class Supervisor:
             reason = plan.refuse() or fit(plan)
             if reason is not None:
                 events.append(
-                    event("trial-ended", study.id, trial.id, attempt=0, state="refused", reason=reason)
+                    event(
+                        "trial-ended", study.id, trial.id, attempt=0, state="refused", reason=reason
+                    )
                 )
         events.append(event("study-state", study.id, state="queued", reason=""))
         self._keep(study.id, events)
@@ -66,29 +75,39 @@ class Supervisor:
         self._ask(study_id, "paused")
 
     def resume(self, study_id: str) -> None:
-        """Go on with every trial that has not ended or was cancelled; finished ones are never run again."""
+        """Go on with every trial that has not ended or was cancelled; finished ones are never run
+        again.
+        """
         self.ingest_journals(study_id)
         study = self._study(study_id)
         if study.state == "done" and not _left(study):
-            raise BadInput(f"study {study_id} is done: every trial has ended, there is nothing to resume")
+            raise BadInput(
+                f"study {study_id} is done: every trial has ended, there is nothing to resume"
+            )
         (self._folder / study_id / CANCEL).unlink(missing_ok=True)
         with self._changed:
             self._stop.pop(study_id, None)
         self._enqueue(study_id)
 
     def recover(self) -> tuple[str, ...]:
-        """Read the journals of studies that a killed owner left, and mark them paused; returns their ids."""
+        """Read the journals of studies that a killed owner left, and mark them paused; returns
+        their ids.
+        """
         found = []
         for summary in self._store.studies(limit=1000):
             if summary.state in ("running", "queued"):
                 self.ingest_journals(summary.id)
                 reason = f"interrupted; go on with: trimtab resume {summary.id}"
-                self._keep(summary.id, [event("study-state", summary.id, state="paused", reason=reason)])
+                self._keep(
+                    summary.id, [event("study-state", summary.id, state="paused", reason=reason)]
+                )
                 found.append(summary.id)
         return tuple(found)
 
     def ingest_journals(self, study_id: str) -> int:
-        """Keep every event of the study's journals that the store does not have; returns how many were new."""
+        """Keep every event of the study's journals that the store does not have; returns how many
+        were new.
+        """
         events: list[Event] = []
         for path in sorted((self._folder / study_id).glob("*.jsonl")):
             events += read(path)[0]
@@ -100,7 +119,9 @@ class Supervisor:
             return tuple(filter(None, (self._current, *self._queue)))
 
     def eta_s(self, study_id: str) -> float | None:
-        """Seconds until the study ends if the rest takes as long as the ended trials; None before the first ended."""
+        """Seconds until the study ends if the rest takes as long as the ended trials; None before
+        the first ended.
+        """
         study = self._store.study(study_id)
         if study is None:
             return None
@@ -118,10 +139,15 @@ class Supervisor:
         for trial in study.trials:
             if trial.state == "queued":
                 continue
-            text.append(f"{trial.started_at[11:19]} {trial.plan.title}: started" if trial.started_at else trial.plan.title)
+            text.append(
+                f"{trial.started_at[11:19]} {trial.plan.title}: started"
+                if trial.started_at
+                else trial.plan.title
+            )
             text += [f"    {note}" for note in trial.notes]
             if trial.state in ENDED:
-                text.append(f"{trial.ended_at[11:19]} {trial.plan.title}: {trial.state} {trial.reason}".rstrip())
+                ended = f"{trial.ended_at[11:19]} {trial.plan.title}: {trial.state}"
+                text.append(f"{ended} {trial.reason}".rstrip())
         return text[-lines:]
 
     def wait(self, study_id: str) -> Study:
@@ -156,12 +182,16 @@ class Supervisor:
             self._give_up(study_id, state)
 
     def _give_up(self, study_id: str, state: str) -> None:
-        """End a study that is not running: its open trials when cancelled, then the study's own state."""
+        """End a study that is not running: its open trials when cancelled, then the study's own
+        state.
+        """
         events = []
         if state == "cancelled":
             for trial in self._study(study_id).trials:
                 if trial.state not in ENDED:
-                    events.append(_ended(trial, trial.attempt, "cancelled", "cancelled by the user"))
+                    events.append(
+                        _ended(trial, trial.attempt, "cancelled", "cancelled by the user")
+                    )
         events.append(event("study-state", study_id, state=state, reason="by the user"))
         self._keep(study_id, events)
         with self._changed:
@@ -176,7 +206,9 @@ class Supervisor:
     def _study(self, study_id: str) -> Study:
         study = self._store.study(study_id)
         if study is None:
-            raise BadInput(f"there is no study {study_id!r} in this store; `trimtab studies` lists them")
+            raise BadInput(
+                f"there is no study {study_id!r} in this store; `trimtab studies` lists them"
+            )
         return study
 
     def _keep(self, study_id: str, events: list[Event]) -> None:
@@ -210,12 +242,16 @@ class Supervisor:
                     self._changed.notify_all()
 
     def _fail(self, study_id: str, reason: str) -> None:
-        """Say in the study why it stopped; when even that cannot be kept, the journal and the next start tell."""
+        """Say in the study why it stopped; when even that cannot be kept, the journal and the
+        next start tell.
+        """
         try:
             self._keep(study_id, [event("study-state", study_id, state="paused", reason=reason)])
         except (TrimtabError, OSError) as error:
             if self._listener is not None:
-                self._listener(event("study-state", study_id, state="paused", reason=f"{reason}; {error}"))
+                self._listener(
+                    event("study-state", study_id, state="paused", reason=f"{reason}; {error}")
+                )
 
     def _run_study(self, study_id: str) -> None:
         study = self._study(study_id)
@@ -237,7 +273,9 @@ class Supervisor:
             self._keep(study_id, [event("study-state", study_id, state="done", reason="")])
 
     def _wanted(self, study_id: str) -> str:
-        """What the user asked this study to become, or an empty string; a marker file asks from another process."""
+        """What the user asked this study to become, or an empty string; a marker file asks from
+        another process.
+        """
         marker = self._folder / study_id / CANCEL
         if marker.exists():
             marker.unlink(missing_ok=True)
@@ -260,7 +298,8 @@ class Supervisor:
                     end = _ended(trial, attempt, "cancelled", "cancelled by the user")
                     break
                 if time.monotonic() > deadline:
-                    reason = f"it ran longer than the {preset(study.preset).wall_s:g} s that the preset allows"
+                    allowed = preset(study.preset).wall_s
+                    reason = f"it ran longer than the {allowed:g} s that the preset allows"
                     end = _ended(trial, attempt, "failed", reason)
                     break
         finally:
@@ -273,12 +312,16 @@ class Supervisor:
 
 
 def _ended(trial: Trial, attempt: int, state: str, reason: str) -> Event:
-    return event("trial-ended", trial.study_id, trial.id, attempt=attempt, state=state, reason=reason)
+    return event(
+        "trial-ended", trial.study_id, trial.id, attempt=attempt, state=state, reason=reason
+    )
 
 
 def _left(study: Study) -> list[Trial]:
     """Trials that resume runs: not ended, or cancelled."""
-    return [trial for trial in study.trials if trial.state not in ENDED or trial.state == "cancelled"]
+    return [
+        trial for trial in study.trials if trial.state not in ENDED or trial.state == "cancelled"
+    ]
 
 
 def _seconds(trial: Trial) -> float | None:
@@ -286,4 +329,6 @@ def _seconds(trial: Trial) -> float | None:
 
     if not trial.started_at or not trial.ended_at:
         return None
-    return (datetime.fromisoformat(trial.ended_at) - datetime.fromisoformat(trial.started_at)).total_seconds()
+    return (
+        datetime.fromisoformat(trial.ended_at) - datetime.fromisoformat(trial.started_at)
+    ).total_seconds()

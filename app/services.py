@@ -1,4 +1,6 @@
-"""Composition root: opens the store once and hands out a small Services record to pages and the command line."""
+"""Composition root: opens the store once and hands out a small Services record to pages and the
+command line.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,7 @@ class Services:
 
 
 def open_services(url: str | None = None, listener: Listener | None = None) -> Services:
-    """Open the store (StoreError when another process holds it) and start a supervisor beside it."""
+    """Open the store, start a supervisor beside it; StoreError when another process holds it."""
     store = open_store(url)
     folder = studies_folder(url)
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,7 +46,8 @@ def open_services(url: str | None = None, listener: Listener | None = None) -> S
 
 
 def studies_folder(url: str | None) -> Path:
-    """Where the studies of a store keep their journals: beside its file, in the user's data folder for a server, or in
+    """Where the studies of a store keep their journals: beside its file, in the user's data folder
+    for a server, or in
     a temporary folder for `memory:`."""
     from store.engine import default_path, locate
 
@@ -87,7 +90,9 @@ def plan_study(
 ) -> tuple[Study, tuple[Plan, ...]]:
     """A study and its plans from the user's words; BadInput names the word that cannot be used."""
     find_preset(preset)
-    case = Case(models.resolve(model_id), targets.resolve(target_id), workloads.resolve(workload_id))
+    case = Case(
+        models.resolve(model_id), targets.resolve(target_id), workloads.resolve(workload_id)
+    )
     _check(case)
     wanted = tuple(techniques.parse(text) for text in technique_texts)
     plans = propose(case, preset, wanted, seed)
@@ -104,13 +109,14 @@ def _check(case: Case) -> None:
     if model.task != workload.task:
         fitting = [one.id for one in workloads.list_workloads() if one.task == model.task]
         raise BadInput(
-            f"workload {workload.id} is for {workload.task} models, {model.id} is an {model.task} model;"
-            f" use one of: {', '.join(fitting)}"
+            f"workload {workload.id} is for {workload.task} models,"
+            f" {model.id} is for {model.task}; use one of: {', '.join(fitting)}"
         )
     if model.task == "text":
         needed, context = workload.prompt_tokens + workload.output_tokens, model.decoder().context
         if needed > context:
             raise BadInput(
-                f"workload {workload.id} needs {needed} tokens of context ({workload.prompt_tokens} prompt +"
-                f" {workload.output_tokens} output), {model.id} has {context}"
+                f"workload {workload.id} needs {needed} tokens of context"
+                f" ({workload.prompt_tokens} prompt + {workload.output_tokens} output),"
+                f" {model.id} has {context}"
             )

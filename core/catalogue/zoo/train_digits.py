@@ -1,9 +1,12 @@
-"""Train `digits-mlp` and `digits-cnn` on scikit-learn's bundled digits (UCI optical recognition, 1,797 images of 8 x 8).
+"""Train `digits-mlp` and `digits-cnn` on scikit-learn's bundled digits (UCI optical recognition,
+1,797 images of 8 x 8).
 
     python -m core.catalogue.zoo.train_digits
 
-Also writes digits.safetensors: the images and the fixed split, so that measuring needs no scikit-learn. The split is by
-seed; the held-out part is never trained on and never used to choose anything. Run by hand; nothing at run time imports it.
+Also writes digits.safetensors: the images and the fixed split, so that measuring needs no scikit-
+learn. The split is by
+seed; the held-out part is never trained on and never used to choose anything. Run by hand; nothing
+at run time imports it.
 """
 
 from __future__ import annotations
@@ -27,7 +30,9 @@ EPOCHS = 150
 
 
 def augmented(images: torch.Tensor, random: torch.Generator) -> torch.Tensor:
-    """Images float [B, 1, 8, 8] with a little noise, every third batch shifted by up to one pixel."""
+    """Images float [B, 1, 8, 8] with a little noise, every third batch shifted by up to one
+    pixel.
+    """
     if torch.randint(0, 3, (), generator=random) == 0:
         y, x = torch.randint(0, 3, (2,), generator=random).tolist()
         images = torch.nn.functional.pad(images, (1, 1, 1, 1))[:, :, y : y + 8, x : x + 8]
@@ -40,7 +45,7 @@ def accuracy(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor)
         return float((model(images).argmax(-1) == labels).float().mean())
 
 
-def train(name: str, model: torch.nn.Module, data: dict[str, torch.Tensor]) -> None:
+def train(name: str, model: DigitsCNN | DigitsMLP, data: dict[str, torch.Tensor]) -> None:
     """Fit with AdamW and a cosine schedule, then write weights in 16 bit, config and card."""
     images, labels = data["images"].float()[:, None] / 16, data["labels"].long()
     train_part, held = data["train"].long(), data["held_out"].long()
@@ -57,20 +62,28 @@ def train(name: str, model: torch.nn.Module, data: dict[str, torch.Tensor]) -> N
             loss.backward()
             optimizer.step()
         schedule.step()
-    model = model.to(torch.bfloat16).to(torch.float32)
+    model.to(torch.bfloat16).to(torch.float32)
     folder = ZOO / name
     folder.mkdir(exist_ok=True)
-    tensors = {key: value.to(torch.bfloat16).contiguous() for key, value in model.state_dict().items()}
+    tensors = {
+        key: value.to(torch.bfloat16).contiguous() for key, value in model.state_dict().items()
+    }
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(model.config(), indent=2) + "\n")
     card = {
         "model": name,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "trained_on": "scikit-learn's digits: UCI optical recognition of handwritten digits, CC BY 4.0",
-        "training_images": len(train_part), "held_out_images": len(held), "epochs": EPOCHS, "seed": SEED,
+        "trained_on": "scikit-learn's digits: UCI optical recognition of handwritten digits,"
+        " CC BY 4.0",
+        "training_images": len(train_part),
+        "held_out_images": len(held),
+        "epochs": EPOCHS,
+        "seed": SEED,
         "held_out_accuracy": round(accuracy(model, images[held], labels[held]), 4),
         "training_accuracy": round(accuracy(model, images[train_part], labels[train_part]), 4),
-        "python": platform.python_version(), "torch": torch.__version__.split("+")[0], "date": time.strftime("%Y-%m-%d"),
+        "python": platform.python_version(),
+        "torch": torch.__version__.split("+")[0],
+        "date": time.strftime("%Y-%m-%d"),
         "script": "python -m core.catalogue.zoo.train_digits",
     }
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")

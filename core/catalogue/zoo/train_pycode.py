@@ -1,12 +1,15 @@
 """Train `pycode` and `pycode-small`: byte-level BPE and a Llama-style decoder on Python source.
 
     python -m core.catalogue.zoo.train_pycode tokenizer
-    python -m core.catalogue.zoo.train_pycode train --model pycode --steps 2200
+    python -m core.catalogue.zoo.train_pycode train --model pycode --steps 2400
     python -m core.catalogue.zoo.train_pycode export --model pycode
 
-Data: the running Python's standard library without the held-out modules (corpus.HELD_OUT), mixed with the Python sources
-of the installed dependencies, without files that copy held-out lines. Matrices are trained by Muon (Jordan et al. 2024),
-the rest by AdamW, on a warm-up / constant / linear-decay schedule, from one seed. `train` writes a checkpoint every 100
+Data: the running Python's standard library without the held-out modules (corpus.HELD_OUT), mixed
+with the Python sources
+of the installed dependencies, without files that copy held-out lines. Matrices are trained by Muon
+(Jordan et al. 2024),
+the rest by AdamW, on a warm-up / constant / linear-decay schedule, from one seed. `train` writes a
+checkpoint every 100
 steps and goes on from the last one. This script is run by hand; nothing at run time imports it.
 """
 
@@ -20,6 +23,7 @@ import sys
 import time
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,19 +37,35 @@ VOCABULARY = 4096
 END_OF_TEXT = "<|endoftext|>"
 SEED = 20261121
 CONTEXT = 1024
-SEQUENCES = 8
+SEQUENCES = {"pycode": 4, "pycode-small": 8}  # windows of CONTEXT tokens a step
 SHAPES = {
-    "pycode": {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 6, "num_key_value_heads": 2, "intermediate_size": 896},
-    "pycode-small": {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 352},
+    "pycode": {
+        "hidden_size": 384,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+        "intermediate_size": 896,
+    },
+    "pycode-small": {
+        "hidden_size": 128,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 352,
+    },
 }
 
 
 def dependency_set(limit_bytes: int) -> corpus.TextSet:
-    """Python sources of the installed packages, shuffled by seed, without copies of held-out modules."""
+    """Python sources of the installed packages, shuffled by seed, without copies of held-out
+    modules.
+    """
     root = corpus.stdlib_root() / "site-packages"
     if sys.prefix != sys.base_prefix:
         root = Path(metadata.distribution("torch").locate_file(""))  # type: ignore[arg-type]
-    names = corpus.python_files(root, frozenset({"test", "tests", "testing", "__pycache__", "generated"}))
+    names = corpus.python_files(
+        root, frozenset({"test", "tests", "testing", "__pycache__", "generated"})
+    )
     held = corpus.held_out_set()
     lines = frozenset(line for text in held.texts for line in corpus.long_lines(text))
     kept, texts, total = [], [], 0
@@ -62,18 +82,28 @@ def dependency_set(limit_bytes: int) -> corpus.TextSet:
 
 
 def train_tokenizer() -> None:
-    """Write pycode/tokenizer.json (and the sibling's copy), trained on the library's training part."""
+    """Write pycode/tokenizer.json (and the sibling's copy), trained on the library's training
+    part.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=[END_OF_TEXT], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=VOCABULARY,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(corpus.training_set().texts, trainer)
     for name in SHAPES:
         (ZOO / name).mkdir(exist_ok=True)
         tokenizer.save(str(ZOO / name / "tokenizer.json"))
-        settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "model_max_length": CONTEXT}
+        settings = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": END_OF_TEXT,
+            "eos_token": END_OF_TEXT,
+            "model_max_length": CONTEXT,
+        }
         (ZOO / name / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
@@ -89,9 +119,16 @@ def encode(texts: corpus.TextSet) -> np.ndarray:
 
 def build(name: str) -> LlamaForCausalLM:
     """The untrained model; tied embeddings, rotary base 10,000."""
+    settings: dict[str, Any] = {**SHAPES[name]}
     config = LlamaConfig(
-        vocab_size=VOCABULARY, max_position_embeddings=CONTEXT, tie_word_embeddings=True, rms_norm_eps=1e-5,
-        bos_token_id=0, eos_token_id=0, use_cache=False, **SHAPES[name],
+        vocab_size=VOCABULARY,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        rms_norm_eps=1e-5,
+        bos_token_id=0,
+        eos_token_id=0,
+        use_cache=False,
+        **settings,
     )
     config._attn_implementation = "sdpa"
     torch.manual_seed(SEED)
@@ -116,26 +153,45 @@ def held_out_loss(model: torch.nn.Module, windows: torch.Tensor) -> float:
 
 
 def train(name: str, steps: int, work: Path, library_share: float, peak: float) -> None:
-    """Train `name` for `steps` steps of SEQUENCES x CONTEXT tokens; checkpoints in `work`."""
+    """Train `name` for `steps` steps of SEQUENCES[name] x CONTEXT tokens; checkpoints in `work`."""
     work.mkdir(parents=True, exist_ok=True)
     cached = work / "tokens.npz"
     if not cached.exists():
         library, dependencies = corpus.training_set(), dependency_set(60_000_000)
-        np.savez(cached, library=encode(library), dependencies=encode(dependencies), held=encode(corpus.held_out_set()),
-                 facts=json.dumps({"library_bytes": library.bytes, "library_digest": library.digest,
-                                   "dependency_bytes": dependencies.bytes, "dependency_digest": dependencies.digest,
-                                   "dependency_files": len(dependencies.names)}))
+        np.savez(
+            cached,
+            library=encode(library),
+            dependencies=encode(dependencies),
+            held=encode(corpus.held_out_set()),
+            facts=json.dumps(
+                {
+                    "library_bytes": library.bytes,
+                    "library_digest": library.digest,
+                    "dependency_bytes": dependencies.bytes,
+                    "dependency_digest": dependencies.digest,
+                    "dependency_files": len(dependencies.names),
+                }
+            ),
+        )
     tokens = np.load(cached)
     library, dependencies, held = tokens["library"], tokens["dependencies"], tokens["held"]
-    print(f"tokens: library {len(library):,}, dependencies {len(dependencies):,}, held out {len(held):,}", flush=True)
+    print(
+        f"tokens: library {len(library):,}, dependencies {len(dependencies):,},"
+        f" held out {len(held):,}",
+        flush=True,
+    )
     starts = np.linspace(0, len(held) - CONTEXT - 1, 24).astype(int)
-    windows = torch.stack([torch.from_numpy(held[s : s + CONTEXT + 1].astype(np.int64)) for s in starts])
+    windows = torch.stack(
+        [torch.from_numpy(held[s : s + CONTEXT + 1].astype(np.int64)) for s in starts]
+    )
 
     model = build(name)
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     optimizers = [
-        torch.optim.Muon(matrices, lr=peak, weight_decay=0.01, momentum=0.95, adjust_lr_fn="original"),
+        torch.optim.Muon(
+            matrices, lr=peak, weight_decay=0.01, momentum=0.95, adjust_lr_fn="original"
+        ),
         torch.optim.AdamW(others, lr=3e-3, betas=(0.9, 0.95), weight_decay=0.0),
     ]
     peaks = [peak, 3e-3]
@@ -147,7 +203,11 @@ def train(name: str, steps: int, work: Path, library_share: float, peak: float) 
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         first = state["step"]
-    print(f"{name}: {sum(p.numel() for p in model.parameters()):,} parameters, from step {first} to {steps}", flush=True)
+    print(
+        f"{name}: {sum(p.numel() for p in model.parameters()):,} parameters,"
+        f" from step {first} to {steps}",
+        flush=True,
+    )
     forward = torch.compile(model)
     began = time.time()
     for step in range(first, steps):
@@ -157,25 +217,31 @@ def train(name: str, steps: int, work: Path, library_share: float, peak: float) 
                 group["lr"] = rate * share
         draw = np.random.default_rng((SEED, step))
         rows = []
-        for _ in range(SEQUENCES):
+        for _ in range(SEQUENCES[name]):
             source = library if draw.random() < library_share else dependencies
             start = int(draw.integers(0, len(source) - CONTEXT - 1))
             rows.append(source[start : start + CONTEXT + 1].astype(np.int64))
         batch = torch.from_numpy(np.stack(rows))
         with torch.autocast("cpu", torch.bfloat16):
             logits = forward(input_ids=batch[:, :-1]).logits
-        loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten())
+        loss = torch.nn.functional.cross_entropy(
+            logits.float().flatten(0, 1), batch[:, 1:].flatten()
+        )
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         if step % 10 == 0:
-            speed = (step - first + 1) * SEQUENCES * CONTEXT / (time.time() - began)
+            speed = (step - first + 1) * SEQUENCES[name] * CONTEXT / (time.time() - began)
             print(f"step {step} loss {loss.item():.4f} tokens/s {speed:.0f}", flush=True)
         if (step + 1) % 100 == 0 or step + 1 == steps:
             print(f"step {step + 1} held-out {held_out_loss(model, windows):.4f}", flush=True)
-            state = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "step": step + 1}
+            state = {
+                "model": model.state_dict(),
+                "optimizers": [o.state_dict() for o in optimizers],
+                "step": step + 1,
+            }
             torch.save(state, checkpoint.with_suffix(".tmp"))
             checkpoint.with_suffix(".tmp").replace(checkpoint)
 
@@ -185,7 +251,7 @@ def export(name: str, work: Path, settings: dict[str, object]) -> None:
     state = torch.load(work / f"{name}.pt", weights_only=True)
     model = build(name)
     model.load_state_dict(state["model"])
-    model = model.to(torch.bfloat16)
+    model.to(torch.bfloat16)  # type: ignore[arg-type]
     folder = ZOO / name
     model.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
@@ -203,14 +269,25 @@ def export(name: str, work: Path, settings: dict[str, object]) -> None:
     card = {
         "model": name,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "trained_on": "the Python standard library without the held-out modules, and the Python sources of the installed dependencies",
+        "trained_on": "the Python standard library without the held-out modules, and the Python"
+        " sources of the installed dependencies",
         "data": json.loads(str(tokens["facts"])),
-        "data_licence": "trained on PSF-2.0 and permissively licensed sources; the text itself is not distributed here",
-        "seed": SEED, "steps": state["step"], "tokens_seen": state["step"] * SEQUENCES * CONTEXT, **settings,
-        "python": platform.python_version(), "torch": torch.__version__.split("+")[0], "date": time.strftime("%Y-%m-%d"),
-        "held_out_digest": texts.digest, "held_out_bytes": texts.bytes, "held_out_tokens": count,
-        "held_out_nats_per_token": round(nats / count, 4), "held_out_perplexity": round(math.exp(nats / count), 3),
-        "held_out_nats_per_byte": round(nats / texts.bytes, 4), "evaluation_context": CONTEXT,
+        "data_licence": "trained on PSF-2.0 and permissively licensed sources; the text itself"
+        " is not distributed here",
+        "seed": SEED,
+        "steps": state["step"],
+        "tokens_seen": state["step"] * SEQUENCES[name] * CONTEXT,
+        **settings,
+        "python": platform.python_version(),
+        "torch": torch.__version__.split("+")[0],
+        "date": time.strftime("%Y-%m-%d"),
+        "held_out_digest": texts.digest,
+        "held_out_bytes": texts.bytes,
+        "held_out_tokens": count,
+        "held_out_nats_per_token": round(nats / count, 4),
+        "held_out_perplexity": round(math.exp(nats / count), 3),
+        "held_out_nats_per_byte": round(nats / texts.bytes, 4),
+        "evaluation_context": CONTEXT,
         "script": "python -m core.catalogue.zoo.train_pycode",
     }
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
@@ -222,7 +299,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("stage", choices=("tokenizer", "train", "export"))
     parser.add_argument("--model", choices=sorted(SHAPES), default="pycode")
-    parser.add_argument("--steps", type=int, default=2200)
+    parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--work", type=Path, default=Path("zoo-work"))
     parser.add_argument("--library-share", type=float, default=0.45)
     parser.add_argument("--peak", type=float, default=0.02)
@@ -230,9 +307,19 @@ def main() -> None:
     if arguments.stage == "tokenizer":
         train_tokenizer()
     elif arguments.stage == "train":
-        train(arguments.model, arguments.steps, arguments.work, arguments.library_share, arguments.peak)
+        train(
+            arguments.model,
+            arguments.steps,
+            arguments.work,
+            arguments.library_share,
+            arguments.peak,
+        )
     else:
-        export(arguments.model, arguments.work, {"library_share": arguments.library_share, "peak_rate_muon": arguments.peak})
+        export(
+            arguments.model,
+            arguments.work,
+            {"library_share": arguments.library_share, "peak_rate_muon": arguments.peak},
+        )
 
 
 if __name__ == "__main__":

@@ -1,60 +1,26 @@
-"""What several pages draw alike: escaped text, states, empty states, numbers, cached reads.
+"""What several pages do alike: sentences for errors, empty states, the study picker, cached reads.
 
-No page and no formula lives here.
+No page and no formula lives here; how things are said is in words.py.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 import streamlit as st
 
 from app import services, state
-from core import format, metrics
-from core.compare import Column, environment_ids
+from app.views import words
+from core.compare import environment_ids
 from core.errors import TrimtabError
-from core.measurement import Measurement
-from core.study import ENDED, Study, Trial
+from core.study import Study, Trial
 from store.interface import StudySummary
 
 logger = logging.getLogger(__name__)
-
-# icon, colour of the badge; the word itself always stands beside them
-STATES = {
-    "queued": (":material/schedule:", "gray"),
-    "running": (":material/play_circle:", "blue"),
-    "paused": (":material/pause_circle:", "yellow"),
-    "done": (":material/check_circle:", "green"),
-    "failed": (":material/error:", "red"),
-    "refused": (":material/block:", "orange"),
-    "cancelled": (":material/cancel:", "gray"),
-}
-ACTIVE = ("queued", "running")
-# shape of the mark and the word: told apart without colour
-VERDICTS = {
-    "better": "▲ better",
-    "worse": "▼ worse",
-    "same": "= same",
-    "within noise": "≈ within noise",
-    "too few runs": "? too few runs",
-    "not comparable": "– not comparable",
-    "baseline": "● baseline",
-}
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:&])")
-
-
-def plain(text: object) -> str:
-    """Text from outside as Markdown that shows exactly it: no emphasis, link, image, colour,
-    formula or HTML."""
-    # The word joiner is invisible and keeps a bare address from becoming a link.
-    shown = " ".join(str(text).split()).replace("://", ":\u2060//").replace("www.", "www\u2060.")
-    return _MARKDOWN.sub(r"\\\1", shown)
 
 
 @contextmanager
@@ -70,7 +36,7 @@ def explain(error: Exception) -> None:
     """The sentence of a TrimtabError; for anything else a general one, and the traceback in the
     log."""
     if isinstance(error, TrimtabError):
-        st.error(plain(error), icon=":material/error:")
+        st.error(words.plain(error), icon=":material/error:")
         return
     logger.error("a page failed", exc_info=error)
     st.error(
@@ -78,12 +44,6 @@ def explain(error: Exception) -> None:
         "stored are fine.",
         icon=":material/error:",
     )
-
-
-def badge(word: str) -> str:
-    """A state as a Markdown badge with icon and word."""
-    icon, color = STATES.get(word, (":material/help:", "gray"))
-    return f":{color}-badge[{icon} {plain(word)}]"
 
 
 def empty(
@@ -97,46 +57,6 @@ def empty(
         if st.button(label, type="primary", icon=icon, key=f"empty-{page}"):
             state.go(page)
         st.space("small")
-
-
-def ago(at: str) -> str:
-    """`3 minutes ago` from a naive UTC time; the text itself when it is not one."""
-    try:
-        seconds = (
-            datetime.now(UTC).replace(tzinfo=None) - datetime.fromisoformat(at)
-        ).total_seconds()
-    except (ValueError, TypeError):
-        return at
-    for size, word in ((86400, "day"), (3600, "hour"), (60, "minute")):
-        if seconds >= size:
-            count = int(seconds // size)
-            return f"{count} {word}{'s' if count > 1 else ''} ago"
-    return "just now"
-
-
-def reading(measurement: Measurement | None) -> str:
-    """`12.3 ms (11.9 to 12.8)`, or why there is no number."""
-    if measurement is None:
-        return "—"
-    if measurement.value is None:
-        return "unavailable"
-    low, high = measurement.interval() or (None, None)
-    text = format.of_metric(measurement.metric, measurement.value)
-    spread = format.interval(measurement.value, low, high, measurement.unit, measurement.metric)
-    return f"{text} ({spread})" if spread and low != high else text
-
-
-def summary_title(summary: StudySummary) -> str:
-    """A study in words for a picker: `pycode on local, chat · 12 of 14 · done · 3 minutes ago`."""
-    if summary.state in ACTIVE:
-        # Counts would be stale a moment later: the picker is not redrawn while a study runs.
-        counted = f"{summary.trials} trials, in progress"
-    else:
-        counted = f"{summary.ended} of {summary.trials} trials · {summary.state}"
-    return (
-        f"{summary.model_id} on {summary.target_id}, {summary.workload_id} · {counted} · "
-        f"{ago(summary.created_at)}"
-    )
 
 
 def studies() -> tuple[StudySummary, ...]:
@@ -173,7 +93,7 @@ def pick_study(need: str = "") -> StudySummary | None:
     wanted = state.chosen("study")
     if wanted is not None and wanted not in found:
         st.warning(
-            f"There is no study {plain(wanted)} in this store: the newest one is shown.",
+            f"There is no study {words.plain(wanted)} in this store: the newest one is shown.",
             icon=":material/search_off:",
         )
     ids = list(found)
@@ -181,17 +101,12 @@ def pick_study(need: str = "") -> StudySummary | None:
         "Study",
         ids,
         key=state.key("study", ids, ids[0]),
-        format_func=lambda one: summary_title(found[one]),
+        format_func=lambda one: words.summary_title(found[one]),
         on_change=state.forget,
         args=("trials", "baseline"),
     )
     state.keep("study", chosen)
     return found[chosen]
-
-
-def ended(trials: tuple[Trial, ...]) -> int:
-    """How many of `trials` have ended."""
-    return sum(trial.state in ENDED for trial in trials)
 
 
 def trials_of(ids: tuple[str, ...]) -> tuple[Trial, ...]:
@@ -207,56 +122,10 @@ def trials_of(ids: tuple[str, ...]) -> tuple[Trial, ...]:
             found.append(trial)
     if unknown:
         st.warning(
-            f"Not in this store, so left out: {plain(', '.join(unknown[:5]))}.",
+            f"Not in this store, so left out: {words.plain(', '.join(unknown[:5]))}.",
             icon=":material/search_off:",
         )
     return tuple(found)
-
-
-def number(metric: str, value: float | None) -> str:
-    """A metric's value for a table cell; an em dash where there is none."""
-    return "—" if value is None else format.of_metric(metric, value)
-
-
-# Table cells draw no icons: a mark that needs no colour stands before the word.
-MARKS = {
-    "queued": "·",
-    "running": "▸",
-    "paused": "‖",
-    "done": "✓",
-    "failed": "✕",
-    "refused": "⊘",
-    "cancelled": "■",
-}
-
-
-def word(state_: str) -> str:
-    """A trial's state for a table cell."""
-    return f"{MARKS.get(state_, '?')} {state_}"
-
-
-def scaled(metric: str, value: float | None) -> float | None:
-    """A metric's value in the unit of column(), at four significant digits, so that a table can
-    sort it."""
-    if value is None:
-        return None
-    return float(f"{value / _SCALE.get(metrics.metric(metric).unit, (1.0, ''))[0]:.4g}")
-
-
-def column(metric: str) -> str:
-    """A metric's heading with the unit of scaled()."""
-    found = metrics.metric(metric)
-    unit = _SCALE.get(found.unit, (1.0, found.unit))[1]
-    return f"{found.label}, {unit}" if unit else found.label
-
-
-_SCALE = {"s": (1e-3, "ms"), "B": (1e6, "MB"), "J": (1e-3, "mJ")}
-
-
-def origin(trial: Trial, *names: str) -> str:
-    """The origins of these metrics in one cell; every one is named."""
-    found = dict.fromkeys(one.origin for name in names if (one := trial.metric(name)) is not None)
-    return ", ".join(found) or "—"
 
 
 def dark() -> bool:
@@ -277,17 +146,6 @@ def environments(trials: tuple[Trial, ...]) -> tuple[tuple[str, str], ...]:
 def facts(text: str) -> dict[str, Any]:
     """The facts behind one entry of environments()."""
     return dict(json.loads(text))
-
-
-def headings(columns: tuple[Column, ...]) -> list[str]:
-    """Column headings that stay distinct: the plan's title, numbered where two are alike."""
-    found: list[str] = []
-    for one in columns:
-        name = plain(one.title)
-        if one.is_baseline and one.title != "baseline":
-            name += " :gray-badge[baseline]"
-        found.append(name if name not in found else f"{name} :small[:gray[{plain(one.trial_id)}]]")
-    return found
 
 
 def store_place() -> str:

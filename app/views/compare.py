@@ -9,7 +9,7 @@ import streamlit as st
 
 from app import reports as exports
 from app import state
-from app.views import charts, common, pick
+from app.views import charts, common, pick, words
 from core import compare as judged
 from core import format
 from core.compare import Cell, Comparison, Row
@@ -42,7 +42,7 @@ def _warnings(found: Comparison) -> None:
     with st.expander(
         "Before you judge", icon=":material/warning:", expanded=len(found.warnings) < 3
     ):
-        st.markdown("\n".join(f"- {common.plain(warning)}" for warning in found.warnings))
+        st.markdown("\n".join(f"- {words.plain(warning)}" for warning in found.warnings))
 
 
 def _table(found: Comparison) -> None:
@@ -84,7 +84,7 @@ def _table(found: Comparison) -> None:
 
 
 def _cells(rows: list[Row], found: Comparison) -> dict[str, list[str]]:
-    heads = common.headings(found.columns)
+    heads = words.headings(found.columns)
     columns: dict[str, list[str]] = {"": [_label(row) for row in rows]}
     for index, head in enumerate(heads):
         columns[head] = [_cell(row.cells[index], row) for row in rows]
@@ -93,36 +93,36 @@ def _cells(rows: list[Row], found: Comparison) -> dict[str, list[str]]:
 
 def _label(row: Row) -> str:
     if not row.better:
-        return f"**{common.plain(row.label)}**"
-    return f"**{common.plain(row.label)}**  \n:small[:gray[{row.better} is better]]"
+        return f"**{words.plain(row.label)}**"
+    return f"**{words.plain(row.label)}**  \n:small[:gray[{row.better} is better]]"
 
 
 def _cell(cell: Cell, row: Row) -> str:
     """Value; verdict with the change; interval, samples and origin."""
     if row.kind == "setting":
-        return common.plain(cell.text)
+        return words.plain(cell.text)
     if cell.value is None:
         why = (
-            f"  \n:small[:gray[{common.plain(cell.method or cell.why)}]]"
+            f"  \n:small[:gray[{words.plain(cell.method or cell.why)}]]"
             if cell.method or cell.why
             else ""
         )
-        return f"{common.plain(cell.text)}{why}"
-    lines = [f"**{common.plain(cell.text)}**"]
+        return f"{words.plain(cell.text)}{why}"
+    lines = [f"**{words.plain(cell.text)}**"]
     if cell.verdict != "baseline":
         lines.append(_verdict(cell))
     spread = format.interval(cell.value, cell.low, cell.high, row.unit, row.key)
     facts = [spread, f"n {cell.n}" if cell.n else "", cell.origin]
-    lines.append(f":small[:gray[{common.plain(' · '.join(fact for fact in facts if fact))}]]")
+    lines.append(f":small[:gray[{words.plain(' · '.join(fact for fact in facts if fact))}]]")
     return "  \n".join(lines)
 
 
 def _verdict(cell: Cell) -> str:
     color = {"better": "green", "worse": "orange"}.get(cell.verdict, "gray")
-    text = common.VERDICTS.get(cell.verdict, cell.verdict)
+    text = words.VERDICTS.get(cell.verdict, cell.verdict)
     if cell.change is not None and cell.verdict in ("better", "worse", "within noise"):
         text += f" {format.percent(cell.change)}"
-    return f":{color}[{common.plain(text)}]"
+    return f":{color}[{words.plain(text)}]"
 
 
 def _bars(found: Comparison) -> None:

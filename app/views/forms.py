@@ -8,7 +8,7 @@ from __future__ import annotations
 import streamlit as st
 
 from app import state
-from app.views import common
+from app.views import words
 from core import format, metrics
 from core.catalogue import models, targets, workloads
 from core.errors import BadInput
@@ -31,7 +31,6 @@ PRESETS = {
     "standard": "Standard: more settings of each technique, more repeats.",
     "deep": "Deep: the widest search and the longest repeats; leave it running.",
 }
-RELATIONS = {"<=": "at most", ">=": "at least"}
 KINDS = {
     "bundled": "bundled",
     "shape": "random weights, speed and memory only",
@@ -96,7 +95,7 @@ def model() -> Model | None:
         chosen = known[model_id]
     params, size = format.plain(chosen.params() / 1e6), format.number(chosen.weight_bytes(), "B")
     st.caption(
-        common.plain(
+        words.plain(
             f"{chosen.title or chosen.id}: {params} million weights, {size} at {chosen.bits} bit."
         )
     )
@@ -134,7 +133,7 @@ def target() -> Target:
 
 def _target_card(one: Target, chosen: bool) -> None:
     with st.container(border=True, height="stretch", gap="xsmall"):
-        st.markdown(f"**{common.plain(one.title)}**")
+        st.markdown(f"**{words.plain(one.title)}**")
         if one.local:
             st.badge("detected, really measured", icon=":material/check_circle:", color="green")
         else:
@@ -146,7 +145,7 @@ def _target_card(one: Target, chosen: bool) -> None:
             facts.append(f"{format.plain(one.power_w)} W")
         if one.usd_per_hour is not None:
             facts.append(f"${format.plain(one.usd_per_hour)}/h")
-        st.caption(common.plain(" · ".join(facts)), help=common.plain(one.source) or None)
+        st.caption(words.plain(" · ".join(facts)), help=words.plain(one.source) or None)
         st.space("stretch")
         st.button(
             "Chosen" if chosen else "Choose",
@@ -175,10 +174,10 @@ def workload(task: str) -> Workload:
     if task == "text":
         st.caption(
             f"{one.prompt_tokens} prompt tokens, {one.output_tokens} new tokens, "
-            f"{one.concurrency} at a time. {common.plain(one.note)}"
+            f"{one.concurrency} at a time. {words.plain(one.note)}"
         )
     else:
-        st.caption(f"{one.concurrency} at a time. {common.plain(one.note)}")
+        st.caption(f"{one.concurrency} at a time. {words.plain(one.note)}")
     return one
 
 
@@ -226,11 +225,11 @@ def limits(task: str) -> list[str]:
         usual = "<=" if metrics.metric(name).better == "lower" else ">="
         relation = st.selectbox(
             "Relation",
-            list(RELATIONS),
-            index=list(RELATIONS).index(usual),
+            list(words.RELATIONS),
+            index=list(words.RELATIONS).index(usual),
             width=110,
             key=f"limit-relation-{usual}",
-            format_func=RELATIONS.__getitem__,
+            format_func=words.RELATIONS.__getitem__,
         )
         value = st.number_input(
             f"Value in {unit}" if unit else "Value",
@@ -270,11 +269,9 @@ def limits(task: str) -> list[str]:
 def in_words(limit: str) -> str:
     """`KL to baseline at most 0.05 nat`; the text itself when it is no limit."""
     try:
-        found = parse_limit(limit)
+        return words.limit_words(parse_limit(limit))
     except BadInput:
         return limit
-    value = format.of_metric(found.metric, found.value)
-    return f"{metrics.metric(found.metric).label} {RELATIONS[found.relation]} {value}"
 
 
 def techniques() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from app import services, state
-from app.views import common
+from app.views import common, words
 
 # A blade with its small flap turned: the flap is the trim tab.
 _MARK = (
@@ -28,8 +28,8 @@ def sidebar() -> None:
         place = common.store_place()
         name = place.rpartition("/")[2] or "in memory only"
         st.caption(
-            f":material/database: {common.plain(name)}",
-            help=f"Everything is kept in {common.plain(place)}"
+            f":material/database: {words.plain(name)}",
+            help=f"Everything is kept in {words.plain(place)}"
             if place
             else "Gone when the server ends",
         )
@@ -57,4 +57,4 @@ def message() -> None:
     """Show what the page before wanted to say, once."""
     text = state.flashed()
     if text:
-        st.toast(common.plain(text), icon=":material/check_circle:")
+        st.toast(words.plain(text), icon=":material/check_circle:")

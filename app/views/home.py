@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from app import services, state
-from app.views import common
+from app.views import common, words
 from core.priorities import Priorities
 from store.interface import StudySummary
 
@@ -99,22 +99,22 @@ def _steps() -> None:
 
 
 def _card(summary: StudySummary) -> None:
-    where = common.plain(f"{summary.target_id}, {summary.workload_id}")
-    title = f"**{common.plain(summary.model_id)}** on {where}"
+    where = words.plain(f"{summary.target_id}, {summary.workload_id}")
+    title = f"**{words.plain(summary.model_id)}** on {where}"
     failed = f", {summary.failed} failed" if summary.failed else ""
     with st.container(border=True, horizontal=True, vertical_alignment="center"):
         with st.container(gap=None):
-            st.markdown(f"{title} {common.badge(summary.state)}")
+            st.markdown(f"{title} {words.badge(summary.state)}")
             reason = f" · {summary.reason}" if summary.reason else ""
             counted = f"{summary.ended} of {summary.trials} trials ended{failed}"
-            when = common.ago(summary.created_at)
-            st.caption(common.plain(f"{counted} · {summary.preset} preset · {when}{reason}"))
-        words = state.words(study=summary.id, trials=())
-        active = summary.state in (*common.ACTIVE, "paused")
+            when = words.ago(summary.created_at)
+            st.caption(words.plain(f"{counted} · {summary.preset} preset · {when}{reason}"))
+        here = state.words(study=summary.id, trials=())
+        active = summary.state in (*words.ACTIVE, "paused")
         with st.container(horizontal=True, width="content"):
             for name, label in (
                 ("live", "Watch" if active else "Log"),
                 ("tradeoffs", "Trade-offs"),
                 ("compare", "Compare"),
             ):
-                st.page_link(state.page(name), label=label, query_params=words)
+                st.page_link(state.page(name), label=label, query_params=here)

@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from app import services, state
-from app.views import common
+from app.views import common, words
 from core.study import ENDED, Study, Trial
 from store.interface import Progress, StudySummary
 
@@ -36,7 +36,7 @@ def page() -> None:
     if summary is None:
         return
     _buttons(summary)
-    active = summary.state in common.ACTIVE
+    active = summary.state in words.ACTIVE
     if active:
         st.fragment(_panel, run_every=2)(summary.id, True)
     else:
@@ -47,7 +47,7 @@ def _buttons(summary: StudySummary) -> None:
     """Steering stays outside the fragment: a dialog inside one would close at the next tick."""
     jobs = services.get_services().jobs
     with st.container(horizontal=True, vertical_alignment="center"):
-        if summary.state in common.ACTIVE:
+        if summary.state in words.ACTIVE:
             if st.button(
                 "Pause",
                 icon=":material/pause:",
@@ -74,9 +74,9 @@ def _buttons(summary: StudySummary) -> None:
         if summary.state == "paused" and st.button("Cancel", icon=":material/stop:", key="cancel"):
             _confirm_cancel(summary.id)
         if summary.ended:
-            words = state.words(study=summary.id, trials=())
-            st.page_link(state.page("tradeoffs"), label="Trade-offs", query_params=words)
-            st.page_link(state.page("compare"), label="Compare", query_params=words)
+            here = state.words(study=summary.id, trials=())
+            st.page_link(state.page("tradeoffs"), label="Trade-offs", query_params=here)
+            st.page_link(state.page("compare"), label="Compare", query_params=here)
 
 
 @st.dialog("Cancel this study?")
@@ -112,7 +112,7 @@ def _panel(study_id: str, active: bool) -> None:
         if study is None:
             st.warning("This study is no longer in the store.", icon=":material/search_off:")
             return
-        if active and study.state not in common.ACTIVE:
+        if active and study.state not in words.ACTIVE:
             st.rerun()
         progress = {one.trial_id: one for one in store.progress(study_id)}
         _figures(study, progress, jobs.eta_s(study_id) if active else None)
@@ -124,14 +124,14 @@ def _panel(study_id: str, active: bool) -> None:
 
 
 def _figures(study: Study, progress: dict[str, Progress], eta_s: float | None) -> None:
-    ended, total = common.ended(study.trials), len(study.trials)
+    ended, total = words.ended(study.trials), len(study.trials)
     failed = sum(trial.state == "failed" for trial in study.trials)
     running = [
         progress[trial.id]
         for trial in study.trials
         if trial.state == "running" and trial.id in progress
     ]
-    st.markdown(f"{common.badge(study.state)} {common.plain(study.reason)}")
+    st.markdown(f"{words.badge(study.state)} {words.plain(study.reason)}")
     with st.grid(4, min_column_width=170):
         st.metric("Trials ended", f"{ended} of {total}", border=True)
         st.metric("Failed", str(failed), border=True)
@@ -141,12 +141,12 @@ def _figures(study: Study, progress: dict[str, Progress], eta_s: float | None) -
             border=True,
             help="From how long the trials so far took.",
         )
-        st.metric("Stage", common.plain(running[0].stage) if running else "—", border=True)
+        st.metric("Stage", words.plain(running[0].stage) if running else "—", border=True)
     share = (ended + sum(one.share for one in running)) / total if total else 0.0
     now = [trial.plan.title for trial in study.trials if trial.state == "running"]
     st.progress(
         min(share, 1.0),
-        text=common.plain(f"Running {now[0]}") if now else f"{ended} of {total} trials ended",
+        text=words.plain(f"Running {now[0]}") if now else f"{ended} of {total} trials ended",
     )
 
 
@@ -194,11 +194,11 @@ def _row(
     number: int, trial: Trial, progress: Progress | None, metrics: list[str]
 ) -> dict[str, object]:
     share = 1.0 if trial.state in ENDED else progress.share if progress else 0.0
-    values = {COLUMNS[name]: common.number(name, trial.value(name)) for name in metrics}
+    values = {COLUMNS[name]: words.number(name, trial.value(name)) for name in metrics}
     row = {
         "#": number,
         "Plan": trial.plan.title,
-        "State": common.word(trial.state),
+        "State": words.word(trial.state),
         "Progress": share,
         **values,
     }

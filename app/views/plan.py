@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from app import services, state
-from app.views import common, forms
+from app.views import common, forms, words
 from core import predict, priorities
 from core.plan import Plan
 from core.study import Study
@@ -116,7 +116,7 @@ def _row(plan: Plan) -> dict[str, str]:
         return {**row, "refused": refusal}
     found = {one.metric: one for one in predict.predict(plan)}
     for name, label in PREDICTED[plan.case.model.task].items():
-        row[label] = common.reading(found.get(name))
+        row[label] = words.reading(found.get(name))
     origins = sorted({one.origin for one in found.values() if one.origin != "unavailable"})
     return {**row, "Origin": ", ".join(origins) or "unavailable"}
 
@@ -127,14 +127,14 @@ def _preview(wish: Wish) -> None:
     refused = [row for row in rows if "refused" in row]
     counted = f"**{len(able)}** trials would run"
     counted += f", {len(refused)} are refused beforehand." if refused else "."
-    words = f"{wish.model_id} on {wish.target_id}, {wish.workload_id}, {wish.preset} preset"
+    asked = f"{wish.model_id} on {wish.target_id}, {wish.workload_id}, {wish.preset} preset"
     with (
         st.bottom,
         st.container(
             horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"
         ),
     ):
-        st.markdown(f"{counted} :small[:gray[{common.plain(words)}]]", width="content")
+        st.markdown(f"{counted} :small[:gray[{words.plain(asked)}]]", width="content")
         if st.button(
             "Start the study",
             type="primary",
@@ -159,7 +159,7 @@ def _preview(wish: Wish) -> None:
         st.subheader("Refused", anchor=False)
         for row in refused:
             st.markdown(
-                f":material/block: **{common.plain(row['Plan'])}**: {common.plain(row['refused'])}"
+                f":material/block: **{words.plain(row['Plan'])}**: {words.plain(row['refused'])}"
             )
 
 

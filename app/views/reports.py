@@ -8,7 +8,7 @@ import streamlit as st
 
 from app import reports as exports
 from app import services, state
-from app.views import common, pick
+from app.views import pick, words
 from core.report import Report
 
 TITLE = "Reports"
@@ -81,7 +81,7 @@ def _open(saved: tuple[Report, ...]) -> None:
     wanted = state.chosen("report")
     if wanted is not None and wanted not in known:
         st.warning(
-            f"There is no report {common.plain(wanted)} in this store: the newest one is shown.",
+            f"There is no report {words.plain(wanted)} in this store: the newest one is shown.",
             icon=":material/search_off:",
         )
     ids = list(known)
@@ -124,5 +124,5 @@ def _html(report_id: str, version: int, _report: Report) -> str:
 
 def _title(report: Report) -> str:
     version = f" · version {report.version}" if report.version > 1 else ""
-    when = common.ago(report.created_at)
+    when = words.ago(report.created_at)
     return f"{report.title}{version} · {len(report.trial_ids)} trials · {when}"

@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from app import state
-from app.views import charts, common
+from app.views import charts, common, words
 from core import metrics
 from core.frontier import frontier
 from core.recommend import Recommendation, recommend
@@ -76,13 +76,13 @@ def _advice(study: Study, advice: Recommendation) -> None:
         if trial is None:
             st.markdown(":material/rule: **No trial can be recommended**")
         else:
-            st.markdown(f":material/recommend: Recommended: **{common.plain(trial.plan.title)}**")
-        st.markdown("\n".join(f"- {common.plain(reason)}" for reason in advice.because))
+            st.markdown(f":material/recommend: Recommended: **{words.plain(trial.plan.title)}**")
+        st.markdown("\n".join(f"- {words.plain(reason)}" for reason in advice.because))
         weights = ", ".join(
             f"{word} {weight:g}" for word, weight in study.priorities.weights if weight
         )
-        limits = ", ".join(map(str, study.priorities.limits)) or "none"
-        st.caption(common.plain(f"Weights: {weights}. Hard limits: {limits}."))
+        limits = ", ".join(map(words.limit_words, study.priorities.limits)) or "none"
+        st.caption(words.plain(f"Weights: {weights}. Hard limits: {limits}."))
         titles = {one.id: one.plan.title for one in study.trials}
         others = [(titles.get(one, one), reason) for one, reason in advice.rejected]
         if others:
@@ -91,7 +91,7 @@ def _advice(study: Study, advice: Recommendation) -> None:
             ):
                 st.markdown(
                     "\n".join(
-                        f"- **{common.plain(name)}**: {common.plain(reason)}"
+                        f"- **{words.plain(name)}**: {words.plain(reason)}"
                         for name, reason in others
                     )
                 )
@@ -197,9 +197,9 @@ def _table(
             else "dominated"
             if trial.value(x) is not None and trial.value(y) is not None
             else "not drawn",
-            _label(x): common.reading(trial.metric(x)),
-            _label(y) if y != x else f"{_label(y)} ": common.reading(trial.metric(y)),
-            "Origin": common.origin(trial, x, y),
+            _label(x): words.reading(trial.metric(x)),
+            _label(y) if y != x else f"{_label(y)} ": words.reading(trial.metric(y)),
+            "Origin": words.origin(trial, x, y),
         }
         for trial in drawn
     ]

@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from app import services, state
-from app.views import common
+from app.views import common, words
 from core import format, metrics
 from core.compare import configuration
 from core.measurement import Measurement
@@ -26,7 +26,7 @@ def page() -> None:
     if trial is None:
         st.title("Trial", anchor=False)
         said = (
-            f"There is no trial {common.plain(wanted)} in this store."
+            f"There is no trial {words.plain(wanted)} in this store."
             if wanted
             else "No trial was named."
         )
@@ -38,11 +38,11 @@ def page() -> None:
             ":material/table_rows:",
         )
         return
-    st.title(common.plain(trial.plan.title), anchor=False)
+    st.title(words.plain(trial.plan.title), anchor=False)
     case = trial.plan.case
-    st.markdown(f"{common.badge(trial.state)} {common.plain(trial.reason)}")
+    st.markdown(f"{words.badge(trial.state)} {words.plain(trial.reason)}")
     st.caption(
-        common.plain(
+        words.plain(
             f"{case.model.id} on {case.target.id}, {case.workload.id} · {trial.id} · "
             f"{trial.started_at}"
         )
@@ -94,7 +94,7 @@ def _row(one: Measurement) -> dict[str, object]:
     low, high = one.interval() or (None, None)
     return {
         "Metric": metrics.metric(one.metric).label,
-        "Value": common.number(one.metric, one.value) if one.value is not None else "unavailable",
+        "Value": words.number(one.metric, one.value) if one.value is not None else "unavailable",
         "95 % interval": format.interval(one.value, low, high, one.unit, one.metric) or "—",
         "n": str(one.n or "—"),
         "Origin": one.origin,
@@ -118,7 +118,7 @@ def _configuration(trial: Trial) -> None:
     st.subheader("Configuration", anchor=False)
     st.table(
         {
-            common.plain(key): common.plain(text)
+            words.plain(key): words.plain(text)
             for key, text in configuration(trial).items()
             if key != "kernels"
         },

@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from app import services, state
-from app.views import common
+from app.views import common, words
 from core.study import TRIAL_STATES
 from core.techniques import TECHNIQUES
 from store.interface import StudySummary, TrialFilter
@@ -75,7 +75,9 @@ def page() -> None:
     chosen = _table(rows, number, wanted)
     if pages > 1:
         with st.container(horizontal_alignment="center"):
-            turned = st.pagination(pages, key=state.key("page", range(1, pages + 1), number))
+            turned = st.pagination(
+                pages, default=number, key=state.selection_key("page", wanted, number)
+            )
             if state.keep("page", turned) != number:
                 st.rerun()
     _actions(actions, chosen, total)
@@ -83,7 +85,7 @@ def page() -> None:
 
 def _filters(found: tuple[StudySummary, ...]) -> TrialFilter:
     """The filter row; every choice is in the URL."""
-    titles = {"": "All studies", **{one.id: common.summary_title(one) for one in found}}
+    titles = {"": "All studies", **{one.id: words.summary_title(one) for one in found}}
     everything = {"": "All"}
     of = everything | {one.model_id: one.model_id for one in found}
     on = everything | {one.target_id: one.target_id for one in found}
@@ -109,7 +111,7 @@ def _filters(found: tuple[StudySummary, ...]) -> TrialFilter:
             TRIAL_STATES,
             selection_mode="multi",
             key=state.key("state", TRIAL_STATES),
-            format_func=common.word,
+            format_func=words.word,
         )
         state.keep("state", states)
     wanted = TrialFilter(
@@ -158,7 +160,7 @@ def _table(rows: tuple[dict[str, Any], ...], number: int, wanted: TrialFilter) -
         key=state.selection_key("trials", number, wanted, preset),
         alt="Stored trials that fit the filters",
         column_config={
-            "Plan": st.column_config.TextColumn(width=400),
+            "Plan": st.column_config.TextColumn(width=370),
             "Id": st.column_config.TextColumn(width="small"),
         },
         height=min(38 * (len(rows) + 1) + 2, 640),
@@ -171,15 +173,15 @@ def _table(rows: tuple[dict[str, Any], ...], number: int, wanted: TrialFilter) -
 
 
 def _row(row: dict[str, Any], shown: list[str]) -> dict[str, Any]:
-    numbers = {common.column(name): common.scaled(name, row.get(name)) for name in shown}
+    numbers = {words.column(name): words.scaled(name, row.get(name)) for name in shown}
     return {
         "Plan": row["title"],
-        "State": common.word(row["state"]),
+        "State": words.word(row["state"]),
+        **numbers,
         "Model": row["model_id"],
         "Target": row["target_id"],
-        **numbers,
         "Workload": row["workload_id"],
-        "When": common.ago(row["created_at"]),
+        "When": words.ago(row["created_at"]),
         "Reason": row["reason"],
         "Id": row["id"],
     }

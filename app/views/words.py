@@ -1,0 +1,155 @@
+"""How pages say things: escaped text, states, verdicts, numbers, times. Nothing is drawn here."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+from core import format, metrics
+from core.compare import Column
+from core.measurement import Measurement
+from core.priorities import Limit
+from core.study import ENDED, Trial
+from store.interface import StudySummary
+
+# icon, colour of the badge; the word itself always stands beside them
+STATES = {
+    "queued": (":material/schedule:", "gray"),
+    "running": (":material/play_circle:", "blue"),
+    "paused": (":material/pause_circle:", "yellow"),
+    "done": (":material/check_circle:", "green"),
+    "failed": (":material/error:", "red"),
+    "refused": (":material/block:", "orange"),
+    "cancelled": (":material/cancel:", "gray"),
+}
+ACTIVE = ("queued", "running")
+# Table cells draw no icons: a mark that needs no colour stands before the word.
+MARKS = {
+    "queued": "·",
+    "running": "▸",
+    "paused": "‖",
+    "done": "✓",
+    "failed": "✕",
+    "refused": "⊘",
+    "cancelled": "■",
+}
+# shape of the mark and the word: told apart without colour
+VERDICTS = {
+    "better": "▲ better",
+    "worse": "▼ worse",
+    "same": "= same",
+    "within noise": "≈ within noise",
+    "too few runs": "? too few runs",
+    "not comparable": "– not comparable",
+    "baseline": "● baseline",
+}
+RELATIONS = {"<=": "at most", ">=": "at least"}
+_SCALE = {"s": (1e-3, "ms"), "B": (1e6, "MB"), "J": (1e-3, "mJ")}
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:&])")
+
+
+def plain(text: object) -> str:
+    """Text from outside as Markdown that shows exactly it: no emphasis, link, image, colour,
+    formula or HTML."""
+    # The word joiner is invisible and keeps a bare address from becoming a link.
+    shown = " ".join(str(text).split()).replace("://", ":\u2060//").replace("www.", "www\u2060.")
+    return _MARKDOWN.sub(r"\\\1", shown)
+
+
+def badge(word: str) -> str:
+    """A state as a Markdown badge with icon and word."""
+    icon, color = STATES.get(word, (":material/help:", "gray"))
+    return f":{color}-badge[{icon} {plain(word)}]"
+
+
+def word(state_: str) -> str:
+    """A trial's state for a table cell."""
+    return f"{MARKS.get(state_, '?')} {state_}"
+
+
+def ago(at: str) -> str:
+    """`3 minutes ago` from a naive UTC time; the text itself when it is not one."""
+    try:
+        seconds = (
+            datetime.now(UTC).replace(tzinfo=None) - datetime.fromisoformat(at)
+        ).total_seconds()
+    except (ValueError, TypeError):
+        return at
+    for size, word in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"{count} {word}{'s' if count > 1 else ''} ago"
+    return "just now"
+
+
+def summary_title(summary: StudySummary) -> str:
+    """A study in words for a picker: `pycode on local, chat · 12 of 14 · done · 3 minutes ago`."""
+    if summary.state in ACTIVE:
+        # Counts would be stale a moment later: the picker is not redrawn while a study runs.
+        counted = f"{summary.trials} trials, in progress"
+    else:
+        counted = f"{summary.ended} of {summary.trials} trials · {summary.state}"
+    return (
+        f"{summary.model_id} on {summary.target_id}, {summary.workload_id} · {counted} · "
+        f"{ago(summary.created_at)}"
+    )
+
+
+def ended(trials: tuple[Trial, ...]) -> int:
+    """How many of `trials` have ended."""
+    return sum(trial.state in ENDED for trial in trials)
+
+
+def number(metric: str, value: float | None) -> str:
+    """A metric's value for a table cell; an em dash where there is none."""
+    return "—" if value is None else format.of_metric(metric, value)
+
+
+def scaled(metric: str, value: float | None) -> float | None:
+    """A metric's value in the unit of column(), at four significant digits, so that a table can
+    sort it."""
+    if value is None:
+        return None
+    return float(f"{value / _SCALE.get(metrics.metric(metric).unit, (1.0, ''))[0]:.4g}")
+
+
+def column(metric: str) -> str:
+    """A metric's heading with the unit of scaled()."""
+    found = metrics.metric(metric)
+    unit = _SCALE.get(found.unit, (1.0, found.unit))[1]
+    return f"{found.label}, {unit}" if unit else found.label
+
+
+def reading(measurement: Measurement | None) -> str:
+    """`12.3 ms (11.9 to 12.8)`, or why there is no number."""
+    if measurement is None:
+        return "—"
+    if measurement.value is None:
+        return "unavailable"
+    low, high = measurement.interval() or (None, None)
+    text = format.of_metric(measurement.metric, measurement.value)
+    spread = format.interval(measurement.value, low, high, measurement.unit, measurement.metric)
+    return f"{text} ({spread})" if spread and low != high else text
+
+
+def origin(trial: Trial, *names: str) -> str:
+    """The origins of these metrics in one cell; every one is named."""
+    found = dict.fromkeys(one.origin for name in names if (one := trial.metric(name)) is not None)
+    return ", ".join(found) or "—"
+
+
+def headings(columns: tuple[Column, ...]) -> list[str]:
+    """Column headings that stay distinct: the plan's title, numbered where two are alike."""
+    found: list[str] = []
+    for one in columns:
+        name = plain(one.title)
+        if one.is_baseline and one.title != "baseline":
+            name += " :gray-badge[baseline]"
+        found.append(name if name not in found else f"{name} :small[:gray[{plain(one.trial_id)}]]")
+    return found
+
+
+def limit_words(limit: Limit) -> str:
+    """`KL to baseline at most 0.05 nat`."""
+    value = format.of_metric(limit.metric, limit.value)
+    return f"{metrics.metric(limit.metric).label} {RELATIONS[limit.relation]} {value}"

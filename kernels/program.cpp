@@ -28,7 +28,7 @@ struct Barrier {
   void wait(int64_t target) {
     arrived.fetch_add(1, std::memory_order_acq_rel);
     for (int spins = 0; arrived.load(std::memory_order_acquire) < target; spins++) {
-      if (spins > 20000) {
+      if (spins > 2000) {
         sched_yield();
       } else {
 #if defined(__x86_64__)

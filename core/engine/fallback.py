@@ -64,7 +64,7 @@ class TransformersEngine:
         from transformers.utils import logging
 
         name = Path(folder).name
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        logging.disable_progress_bar()
         model: Any
         report: Any
         try:

@@ -60,13 +60,19 @@ def load_folder(
         from core.engine.classifier import classifier_from_tensors
 
         tensors = _read(found, dtype or "fp32")
-        return classifier_from_tensors(found.config, tensors, _torch_dtype(dtype or "fp32")), None
+        model = classifier_from_tensors(found.config, tensors, _torch_dtype(dtype or "fp32"))
+        return model.to(device), None
     if found.family in FAMILIES:
         from core.engine.decoder import Decoder
 
         config = from_hf(found.config)
         tensors = _read(found, dtype or "bf16")
         _check_tied(config, tensors)
+        # The matrices are stacked into new memory. What stays as it lies in the file would keep the
+        # whole file mapped, and counted as memory of the model.
+        for name, tensor in tensors.items():
+            if tensor.ndim == 1 or name == "model.embed_tokens.weight":
+                tensors[name] = tensor.clone()
         return Decoder.from_tensors(config, tensors, dtype or "bf16", device), text
     from core.engine.fallback import TransformersEngine
 

@@ -131,7 +131,7 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
     if (folder / INDEX).exists() or (folder / INDEX).is_symlink():
         names = sorted(set(_weight_map(folder).values()))
         return tuple(_file(folder, name) for name in names)
-    names = dict.fromkeys(sorted(p.name for p in folder.iterdir()))
+    names = sorted(p.name for p in folder.iterdir())
     for name in names:
         if name.endswith(".safetensors"):
             raise BadInput(f"{folder.name}: {SINGLE} is missing (there is {name}; rename it).")

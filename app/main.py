@@ -50,7 +50,7 @@ pages = {section: [page_of(view) for view in views] for section, views in SECTIO
 state.remember_pages([page for section in pages.values() for page in section])
 chosen = st.navigation(pages)
 with common.sentences():
-    frame.sidebar()
+    frame.sidebar(chosen.url_path)
     frame.message()
 with common.sentences():
     chosen.run()

@@ -21,10 +21,11 @@ ICON = _SVG.format(32, _MARK)
 LOGO = _SVG.format(140, _MARK + _NAME)
 
 
-def sidebar() -> None:
-    """The running studies and the store, below the navigation."""
+def sidebar(page: str) -> None:
+    """The running studies and the store, below the navigation of `page`."""
     with st.sidebar:
-        _running()
+        # Live has its own timer: two would only take time from what is being measured.
+        st.fragment(_running, run_every=None if page == "live" else 3)()
         place = common.store_place()
         name = place.rpartition("/")[2] or "in memory only"
         st.caption(
@@ -35,7 +36,6 @@ def sidebar() -> None:
         )
 
 
-@st.fragment(run_every=3)
 def _running() -> None:
     """A leaf that only reads: how many studies run now."""
     with common.sentences():

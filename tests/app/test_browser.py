@@ -25,7 +25,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-WAIT_S = 900
+WAIT_S = 1800
 # On a deep link Streamlit's page finds its base path by trial: these answers are 404 by design.
 PROBES = re.compile(r"/_stcore/(health|host-config)$")
 PAGES = {

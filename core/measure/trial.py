@@ -11,7 +11,7 @@ from typing import Any
 
 from core.data import digits, held_out_windows, prompts
 from core.deployment import Deployment
-from core.measure.memory import resident_bytes
+from core.measure.memory import reset_peak, resident_bytes
 from core.measure.presets import preset as find_preset
 from core.measure.quality import image_quality, no_quality, text_quality
 from core.measure.serve import measure_serving
@@ -37,7 +37,9 @@ def run_trial(plan: Plan, preset_name: str, environment: str, emit: Emit) -> Non
     case = plan.case
     device = "cuda" if case.target.local and case.target.kind == "cuda" else "cpu"
     report = _reporter(emit)
-    touch_libraries()
+    tokenizer = _tokenizer(case.model)
+    rehearse(plan, tokenizer)
+    reset_peak()
     before_load = resident_bytes()
     began = time.perf_counter()
     report("load")(0.0)
@@ -45,7 +47,7 @@ def run_trial(plan: Plan, preset_name: str, environment: str, emit: Emit) -> Non
         case=case,
         engine=load_engine(case.model, device=device),
         load_baseline=lambda: load_engine(case.model, device=device),
-        tokenizer=_tokenizer(case.model),
+        tokenizer=tokenizer,
         device=device,
         seed=plan.seed,
         note=lambda text: emit("note", text=text),
@@ -64,7 +66,9 @@ def run_trial(plan: Plan, preset_name: str, environment: str, emit: Emit) -> Non
     requests = _requests(deployment, workload.concurrency, workload.prompt_tokens, plan.seed)
     calls.reset()
     served = measure_serving(deployment, workload, preset, requests, before_load)
-    kernels = tuple(KernelCalls(one["op"], one["name"], one["calls"]) for one in calls.snapshot())
+    kernels = tuple(
+        KernelCalls(str(one["op"]), str(one["name"]), int(one["calls"])) for one in calls.snapshot()
+    )
     emit("kernels", kernels=kernels)
     size = deployment.engine.weight_bytes() + (
         deployment.draft.weight_bytes() if deployment.draft is not None else 0
@@ -91,16 +95,19 @@ def run_trial(plan: Plan, preset_name: str, environment: str, emit: Emit) -> Non
     send(_quality(deployment, plan, preset_name))
 
 
-def touch_libraries() -> None:
-    """Run a tiny decoder once, so that the code of torch and the kernels is resident before memory
-    is counted.
+def rehearse(plan: Plan, tokenizer: Any) -> None:
+    """Do once, with a tiny decoder, what the trial will do, so that libraries and what they keep
+    are resident before memory is counted: a trial that trains imports 150 MB that are no model.
     """
     import torch
 
     from core.engine.config import DecoderConfig
     from core.engine.generate import generate
-    from core.loading.load import random_engine
+    from core.loading.load import load_engine, random_engine
 
+    if plan.case.model.task == "image":
+        load_engine(plan.case.model)(digits("held_out")[0][:1])
+        return
     config = DecoderConfig(
         family="llama",
         vocab_size=64,
@@ -112,7 +119,15 @@ def touch_libraries() -> None:
         intermediate_sizes=(64,),
         max_positions=64,
     )
-    generate(random_engine(config), torch.zeros(1, 32, dtype=torch.int64), 4)
+    engine = random_engine(config)
+    generate(engine, torch.zeros(1, 32, dtype=torch.int64), 4)
+    if tokenizer is not None:
+        workload = plan.workload()
+        prompts(tokenizer, None, workload.concurrency, workload.prompt_tokens, 0, plan.seed)
+    if any(technique.kind == "distill" for technique in plan.techniques):
+        from core.techniques.distill.training import rehearse_training
+
+        rehearse_training(engine)
 
 
 def _tokenizer(model: Model) -> Any:
@@ -205,7 +220,8 @@ def _quality(deployment: Deployment, plan: Plan, preset_name: str) -> list[Measu
     baseline = deployment.load_baseline() if plan.techniques else None
     if model.task == "image":
         images, labels = digits("held_out")
-        return image_quality(deployment.engine, baseline, images, labels)
+        device = deployment.device
+        return image_quality(deployment.engine, baseline, images.to(device), labels.to(device))
     if deployment.tokenizer is None:
         return no_quality("the model folder has no tokenizer.json: held-out text cannot be read")
     preset = find_preset(preset_name)

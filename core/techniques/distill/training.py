@@ -10,6 +10,7 @@ from torch import Tensor
 
 from core.data import training_stream
 from core.deployment import Deployment
+from core.engine.decoder import Decoder
 from core.engine.reference import TrainableDecoder
 from core.errors import Refused
 from core.measure.trial import start_id
@@ -37,6 +38,17 @@ def soft_target_loss(
         log_target=True,
     )
     return (1 - alpha) * hard + alpha * temperature**2 * soft
+
+
+def rehearse_training(engine: Decoder) -> None:
+    """One step on `engine`'s weights: imports what training needs and keeps nothing."""
+    student = TrainableDecoder.from_decoder(engine)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=1e-3)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = student(torch.zeros(1, 4, dtype=torch.int64))
+    loss: Tensor = logits.float().square().mean()
+    loss.backward()
+    optimizer.step()
 
 
 def distill(deployment: Deployment, settings: SoftTargets) -> None:
@@ -96,7 +108,7 @@ def distill(deployment: Deployment, settings: SoftTargets) -> None:
             f"distill-soft: the loss diverged at learning_rate {settings.learning_rate:g};"
             " use a smaller one"
         )
-    deployment.engine = student.to_decoder("bf16")
+    deployment.engine = student.to_decoder("bf16", deployment.device)
     deployment.note(
         f"{settings.steps} steps of {SEQUENCES} x {length} tokens:"
         f" loss {losses[0]:.3f} -> {losses[-1]:.3f}"

@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Round:
-    """What one round took: seconds per request, and speculation's counts."""
+    """What one round took: seconds of each group of requests, and speculation's counts.
+
+    The requests of a group share every time stamp: a group is one sample, however large it is.
+    `steps` are the verification steps, `emitted` the tokens that they gave.
+    """
 
     seconds: float
     ttft: tuple[float, ...]
@@ -46,7 +50,7 @@ def text_round(deployment: Deployment, prompts: torch.Tensor, new_tokens: int) -
     ttft: list[float] = []
     tpot: list[float] = []
     latency: list[float] = []
-    steps = 0
+    steps = emitted = 0
     clock = GenerationClock()
     for group in prompts.split(deployment.batch):
         if deployment.draft is not None:
@@ -58,15 +62,16 @@ def text_round(deployment: Deployment, prompts: torch.Tensor, new_tokens: int) -
                 deployment.draft_tokens,
                 clock=clock,
             )
-            steps += result.steps
+            # The first step only reads the prompt: it verifies nothing and gives one token.
+            steps += result.steps - 1
+            emitted += new_tokens - 1
         else:
             generate(deployment.engine, group, new_tokens, clock=clock)
         waited = clock.started - began
-        ttft += [waited + clock.ttft_s] * len(group)
-        latency += [waited + clock.total_s] * len(group)
+        ttft.append(waited + clock.ttft_s)
+        latency.append(waited + clock.total_s)
         if new_tokens > 1:
-            tpot += [clock.tpot_s] * len(group)
-    emitted = prompts.shape[0] * new_tokens if steps else 0
+            tpot.append(clock.tpot_s)
     return Round(
         time.perf_counter() - began, tuple(ttft), tuple(tpot), tuple(latency), steps, emitted
     )
@@ -80,8 +85,9 @@ def image_round(deployment: Deployment, images: torch.Tensor) -> Round:
     latency: list[float] = []
     with torch.inference_mode():
         for group in images.split(deployment.batch):
-            deployment.engine(group)
-            latency += [time.perf_counter() - began] * len(group)
+            # Fetching the classes waits for a device that computes behind our back.
+            deployment.engine(group).argmax(-1).cpu()
+            latency.append(time.perf_counter() - began)
     return Round(time.perf_counter() - began, (), (), tuple(latency))
 
 
@@ -129,8 +135,7 @@ def measure_serving(
     )
     measurements = _times(rounds, per_round, how, text)
     if deployment.draft is not None:
-        samples = tuple(one.emitted / one.steps for one in rounds)
-        measurements.append(_measured("accepted_per_step", samples, how))
+        measurements.append(_accepted(rounds, how))
     measurements.append(_peak(resettable, before_load))
     if found:
         measurements.append(
@@ -160,9 +165,16 @@ def _times(rounds: list[Round], per_round: int, how: str, text: bool) -> list[Me
     return found
 
 
+def _accepted(rounds: list[Round], how: str) -> Measurement:
+    samples = tuple(one.emitted / one.steps for one in rounds if one.steps)
+    if not samples:
+        return unavailable("accepted_per_step", "", "the requests ended before any verification")
+    return _measured("accepted_per_step", samples, how)
+
+
 def _p95(latency: tuple[float, ...], how: str) -> Measurement:
-    """The 95th percentile with its bootstrap interval; with under 20 samples it is the largest one,
-    and says so.
+    """The 95th percentile with its bootstrap interval; with under 20 samples it lies between the
+    two largest, has no interval and says so.
     """
     import numpy as np
 
@@ -174,7 +186,7 @@ def _p95(latency: tuple[float, ...], how: str) -> Measurement:
         low, high = np.quantile(np.quantile(samples[chosen], 0.95, axis=1), (0.025, 0.975))
         bounds = (float(low), float(high))
     else:
-        how += f"; only {len(samples)} samples, too few for an interval of a p95"
+        how += f"; only {len(samples)} timed groups, too few for an interval of a p95"
     return Measurement("latency_p95_s", latency, "s", "measured", how, pooled=value, bounds=bounds)
 
 

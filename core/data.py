@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Windows:
-    """`ids` int64 [n, length + 1] (input and next token), the bytes of text they stand for, and a
-    name of the data.
+    """`ids` int64 [n, length + 1] (input and next token), `row_bytes` of text that the `length`
+    predicted tokens of each row stand for, and a name of the data.
     """
 
     ids: torch.Tensor
-    text_bytes: int
+    row_bytes: tuple[int, ...]
     name: str
 
 
@@ -39,11 +39,22 @@ def encode(
     for text in texts:
         if start_id is not None:
             ids.append(start_id)
-        ids.extend(tokenizer.encode(text).ids)
+        # Many tokenizers would add a start of their own, which would then stand there twice.
+        ids.extend(tokenizer.encode(text, add_special_tokens=False).ids)
         used += len(text.encode())
         if len(ids) >= most:
             break
     return ids, used
+
+
+def predicted_bytes(tokenizer: Any, row: list[int]) -> int:
+    """UTF-8 bytes that all tokens of `row` but the first add to its text; start tokens add none.
+
+    A character cut by the window's edge counts as the three bytes of its replacement.
+    """
+    whole = tokenizer.decode(row, skip_special_tokens=True)
+    given = tokenizer.decode(row[:1], skip_special_tokens=True)
+    return len(whole.encode()) - len(given.encode())
 
 
 def held_out_windows(tokenizer: Any, start_id: int | None, count: int, length: int) -> Windows:
@@ -59,14 +70,12 @@ def held_out_windows(tokenizer: Any, start_id: int | None, count: int, length: i
         )
     starts = np.linspace(0, len(ids) - length - 1, count).astype(int)
     rows = [ids[start : start + length + 1] for start in starts]
-    predicted = sum(
-        len(tokenizer.decode(row[1:], skip_special_tokens=True).encode()) for row in rows
-    )
     name = (
         f"held-out modules of the Python library, sha256 {texts.digest[:12]},"
         f" {count} x {length} tokens"
     )
-    return Windows(torch.tensor(rows, dtype=torch.int64), predicted, name)
+    row_bytes = tuple(predicted_bytes(tokenizer, row) for row in rows)
+    return Windows(torch.tensor(rows, dtype=torch.int64), row_bytes, name)
 
 
 def prompts(

@@ -38,6 +38,10 @@ class Measurement:
             )
         if any(not math.isfinite(sample) for sample in self.samples):
             raise ValueError(f"{self.metric}: a sample is not finite")
+        if self.pooled is not None and not math.isfinite(self.pooled):
+            raise ValueError(f"{self.metric}: the value is not finite")
+        if self.bounds is not None and not -math.inf < self.bounds[0] <= self.bounds[1] < math.inf:
+            raise ValueError(f"{self.metric}: the bounds are not finite, or in the wrong order")
 
     @property
     def value(self) -> float | None:
@@ -84,6 +88,19 @@ def bootstrap_mean(samples: np.ndarray, draws: int = 2000) -> tuple[float, float
     random = np.random.default_rng(0)
     chosen = random.integers(0, len(samples), size=(draws, len(samples)))
     low, high = np.quantile(samples[chosen].mean(axis=1), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def bootstrap_ratio(
+    numerators: np.ndarray, denominators: np.ndarray, draws: int = 2000
+) -> tuple[float, float]:
+    """Percentile bootstrap 95 % interval of sum(numerators) / sum(denominators), both float [n],
+    drawn in pairs, fixed seed.
+    """
+    random = np.random.default_rng(0)
+    chosen = random.integers(0, len(numerators), size=(draws, len(numerators)))
+    ratios = numerators[chosen].sum(axis=1) / denominators[chosen].sum(axis=1)
+    low, high = np.quantile(ratios, (0.025, 0.975))
     return float(low), float(high)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.data import Windows
-from core.measurement import Measurement, bootstrap_mean, unavailable
+from core.measurement import Measurement, bootstrap_mean, bootstrap_ratio, unavailable
 from core.metrics import metric
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def text_quality(engine: Any, baseline: Any | None, windows: Windows) -> list[Me
 
     `baseline` None means that `engine` is the baseline: it agrees with itself by definition.
     Intervals are bootstrapped over windows, which are the independent units; samples are the
-    windows' own values.
+    windows' own values. Nats per byte are all nats over all bytes, document starts included.
     """
     import torch
 
@@ -32,18 +32,17 @@ def text_quality(engine: Any, baseline: Any | None, windows: Windows) -> list[Me
     with torch.inference_mode():
         for row in windows.ids:
             logits = log_probabilities(engine, row)
-            nats.append(-logits.gather(-1, row[1:, None]).mean().item())
+            nats.append(-logits.gather(-1, row[1:, None].to(logits.device)).mean().item())
             if baseline is None:
                 continue
             reference = log_probabilities(baseline, row)
             divergence.append((reference.exp() * (reference - logits)).sum(-1).mean().item())
             agreement.append((reference.argmax(-1) == logits.argmax(-1)).float().mean().item())
-    tokens = windows.ids[:, 1:].numel()
-    values = np.array(nats)
+    values, row_bytes = np.array(nats), np.array(windows.row_bytes, dtype=float)
+    row_nats = values * (windows.ids.shape[1] - 1)
     low, high = bootstrap_mean(values)
     mean = float(values.mean())
     how = windows.name
-    per_byte = tokens / windows.text_bytes
     found = [
         Measurement(
             "perplexity",
@@ -56,12 +55,12 @@ def text_quality(engine: Any, baseline: Any | None, windows: Windows) -> list[Me
         ),
         Measurement(
             "nats_per_byte",
-            tuple((values * per_byte).tolist()),
+            tuple((row_nats / row_bytes).tolist()),
             "nat/B",
             "measured",
             how,
-            pooled=mean * per_byte,
-            bounds=(low * per_byte, high * per_byte),
+            pooled=float(row_nats.sum() / row_bytes.sum()),
+            bounds=bootstrap_ratio(row_nats, row_bytes),
         ),
     ]
     if baseline is None:
@@ -69,11 +68,7 @@ def text_quality(engine: Any, baseline: Any | None, windows: Windows) -> list[Me
         found.append(
             Measurement("kl_nats", (0.0,), "nat", "measured", own, pooled=0.0, bounds=(0.0, 0.0))
         )
-        found.append(
-            Measurement(
-                "top1_agreement", (1.0,), "", "measured", own, pooled=1.0, bounds=(1.0, 1.0)
-            )
-        )
+        found.append(_agrees_with_itself(how))
     else:
         found.append(_mean("kl_nats", np.maximum(divergence, 0.0), how))
         found.append(_mean("top1_agreement", np.array(agreement), how))
@@ -102,6 +97,11 @@ def _mean(name: str, values: np.ndarray, how: str) -> Measurement:
     )
 
 
+def _agrees_with_itself(how: str) -> Measurement:
+    own = how + "; the baseline against itself, by definition"
+    return Measurement("top1_agreement", (1.0,), "", "measured", own, pooled=1.0, bounds=(1.0, 1.0))
+
+
 def no_quality(why: str) -> list[Measurement]:
     """Every text quality metric as unavailable, with the reason."""
     return [unavailable(name, metric(name).unit, why) for name in TEXT_METRICS]
@@ -117,20 +117,23 @@ def image_quality(
         chosen = engine(images).argmax(-1)
         reference = chosen if baseline is None else baseline(images).argmax(-1)
     how = f"{len(labels)} held-out digits"
-    right = (chosen == labels).float().tolist()
-    same = (chosen == reference).float().tolist()
-    return [
-        Measurement(
-            name,
-            tuple(samples),
-            "",
-            "measured",
-            how,
-            pooled=sum(samples) / len(samples),
-            bounds=wilson(int(sum(samples)), len(samples)),
-        )
-        for name, samples in (("accuracy", right), ("top1_agreement", same))
-    ]
+    found = [_share("accuracy", (chosen == labels).float().tolist(), how)]
+    if baseline is None:
+        return [*found, _agrees_with_itself(how)]
+    return [*found, _share("top1_agreement", (chosen == reference).float().tolist(), how)]
+
+
+def _share(name: str, hits: list[float], how: str) -> Measurement:
+    successes, n = int(sum(hits)), len(hits)
+    return Measurement(
+        name,
+        tuple(hits),
+        "",
+        "measured",
+        how,
+        pooled=successes / n,
+        bounds=wilson(successes, n),
+    )
 
 
 def wilson(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:

@@ -12,7 +12,11 @@ WEIGHT_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5}
 
 @dataclass(frozen=True)
 class DecoderShape:
-    """Shape numbers of a decoder-only transformer with gated MLPs and grouped-query attention."""
+    """Shape numbers of a decoder-only transformer with gated MLPs and grouped-query attention.
+
+    `layer_vectors` counts a layer's weights that are not matrices beyond its two norms: the biases
+    of Qwen2 and of Llamas with attention_bias or mlp_bias, the head norms of Qwen3.
+    """
 
     hidden: int
     layers: int
@@ -23,6 +27,7 @@ class DecoderShape:
     vocabulary: int
     context: int
     tied: bool = True
+    layer_vectors: int = 0
 
     def layer_params(self) -> int:
         """Weights of one layer's matrices: q, k, v, o and gate, up, down."""
@@ -30,10 +35,10 @@ class DecoderShape:
         return attention + 3 * self.hidden * self.intermediate
 
     def params(self) -> int:
-        """All weights; norms included, biases not."""
+        """All weights: matrices, norms, and biases as far as `layer_vectors` counts them."""
         embeddings = self.vocabulary * self.hidden * (1 if self.tied else 2)
-        norms = self.hidden * (2 * self.layers + 1)
-        return self.layers * self.layer_params() + embeddings + norms
+        vectors = self.layers * (2 * self.hidden + self.layer_vectors) + self.hidden
+        return self.layers * self.layer_params() + embeddings + vectors
 
     def read_params(self) -> int:
         """Weights that one decode step reads: every matrix and the head once."""

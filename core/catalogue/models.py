@@ -43,8 +43,12 @@ def folder_of(model_id: str) -> Path | None:
     """The local folder behind a bundled id or a path, None for hub ids and shapes."""
     if model_id in BUNDLED:
         return ZOO / model_id
-    path = Path(model_id).expanduser()
-    return path if path.is_dir() else None
+    try:
+        path = Path(model_id).expanduser()
+        return path if path.is_dir() else None
+    except (OSError, RuntimeError, ValueError):
+        # A name too long for the system, or the home of a user that does not exist.
+        return None
 
 
 def resolve(model_id: str) -> Model:
@@ -98,20 +102,43 @@ def _shape(model_id: str) -> Model:
 def decoder_shape(config: dict[str, Any]) -> DecoderShape:
     """Shape numbers from a Hugging Face config; BadInput names a field that is missing."""
     try:
+        hidden = int(config["hidden_size"])
         heads = int(config["num_attention_heads"])
+        kv_heads = int(config.get("num_key_value_heads") or heads)
+        head_dim = int(config.get("head_dim") or hidden // heads)
+        intermediate = int(config["intermediate_size"])
         return DecoderShape(
-            hidden=int(config["hidden_size"]),
+            hidden=hidden,
             layers=int(config["num_hidden_layers"]),
             heads=heads,
-            kv_heads=int(config.get("num_key_value_heads") or heads),
-            head_dim=int(config.get("head_dim") or int(config["hidden_size"]) // heads),
-            intermediate=int(config["intermediate_size"]),
+            kv_heads=kv_heads,
+            head_dim=head_dim,
+            intermediate=intermediate,
             vocabulary=int(config["vocab_size"]),
             context=int(config.get("max_position_embeddings") or 2048),
             tied=bool(config.get("tie_word_embeddings", False)),
+            layer_vectors=_layer_vectors(config, hidden, heads, kv_heads, head_dim, intermediate),
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise BadInput(f"config.json: a shape field is missing or not a number: {error}") from None
+
+
+def _layer_vectors(
+    config: dict[str, Any], hidden: int, heads: int, kv_heads: int, head_dim: int, intermediate: int
+) -> int:
+    """Biases and head norms of one layer, as the families of the lean decoder have them."""
+    family = config.get("model_type")
+    asked = family in ("llama", "qwen3") and bool(config.get("attention_bias"))
+    count = 0
+    if family == "qwen2" or asked:
+        count += (heads + 2 * kv_heads) * head_dim
+    if asked:
+        count += hidden
+    if family == "llama" and config.get("mlp_bias"):
+        count += 2 * intermediate + hidden
+    if family == "qwen3":
+        count += 2 * head_dim
+    return count
 
 
 def _folder(model_id: str, folder: Path, source: str) -> Model:

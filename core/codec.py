@@ -61,12 +61,19 @@ def to_data(value: Any) -> Any:
 
 def from_data(data: Any) -> Any:
     """The inverse of to_data; lists become tuples. BadInput names an unknown type or field."""
+    try:
+        return _read(data)
+    except RecursionError:
+        raise BadInput("stored data is nested too deeply: it is damaged") from None
+
+
+def _read(data: Any) -> Any:
     if isinstance(data, list):
-        return tuple(from_data(item) for item in data)
+        return tuple(_read(item) for item in data)
     if not isinstance(data, dict):
         return data
     if "technique" in data:
-        given = {key: from_data(item) for key, item in data.items() if key != "technique"}
+        given = {key: _read(item) for key, item in data.items() if key != "technique"}
         return techniques.build(data["technique"], given)
     name = data.get("type")
     kind = TYPES.get(name) if isinstance(name, str) else None
@@ -79,13 +86,13 @@ def from_data(data: Any) -> Any:
     if unknown:
         raise BadInput(f"stored {name} has unknown fields: {', '.join(sorted(unknown))}")
     hints = _hints(kind)
-    values = {
-        key: _narrow(from_data(item), hints[key]) for key, item in data.items() if key != "type"
-    }
+    values = {key: _narrow(_read(item), hints[key]) for key, item in data.items() if key != "type"}
     try:
         return kind(**values)
     except TypeError as error:
         raise BadInput(f"stored {name} is incomplete: {error}") from None
+    except ValueError as error:
+        raise BadInput(f"stored {name} is damaged: {error}") from None
 
 
 # Reading the annotations takes ten times as long as all the rest of from_data.
@@ -119,4 +126,6 @@ def loads(text: str) -> Any:
     if not isinstance(document, dict) or document.get("version") != VERSION:
         found = document.get("version") if isinstance(document, dict) else None
         raise BadInput(f"stored data has version {found!r}, this Trimtab reads version {VERSION}")
+    if "value" not in document:
+        raise BadInput("stored data has no value: it is damaged")
     return from_data(document["value"])

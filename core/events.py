@@ -104,10 +104,12 @@ def from_line(line: str) -> Event:
         )
     except (ValueError, KeyError, TypeError, RecursionError):
         raise BadInput("a journal line is not an event: it was cut off or damaged") from None
-    if found.kind not in KINDS or not all(
+    if found.kind not in KINDS:
+        raise BadInput(f"a journal line has the unknown kind {found.kind!r}")
+    if not all(
         isinstance(part, str) for part in (found.id, found.study_id, found.trial_id, found.at)
     ):
-        raise BadInput(f"a journal line has the unknown kind {found.kind!r}")
+        raise BadInput("a journal line has an id or a time that is not text: it was damaged")
     if not isinstance(found.body, dict):
         raise BadInput("a journal line has no body: it was damaged")
     return found

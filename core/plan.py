@@ -54,8 +54,12 @@ class Technique(Protocol):
 
 
 def settings(technique: Technique) -> dict[str, Any]:
-    """A technique as JSON-ready data: its name and every field."""
-    values = {field.name: getattr(technique, field.name) for field in fields(technique)}  # type: ignore[arg-type]
+    """A technique as JSON-ready data: its name and every field; 1 in a float field becomes 1.0."""
+    values = {
+        field.name: float(value) if field.type in ("float", float) else value
+        for field in fields(technique)  # type: ignore[arg-type]
+        for value in (getattr(technique, field.name),)
+    }
     return {"name": technique.name, **values}
 
 
@@ -151,5 +155,7 @@ def parse_setting(text: str) -> tuple[str, dict[str, str]]:
         key, equals, value = part.partition("=")
         if not equals or not key or not value:
             raise BadInput(f"--technique {text!r}: {part!r} is not key=value")
+        if key in given:
+            raise BadInput(f"--technique {text!r}: {key} is given twice")
         given[key] = value
     return name, given

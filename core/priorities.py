@@ -27,7 +27,7 @@ class Limit:
         return value <= self.value if self.relation == "<=" else value >= self.value
 
     def __str__(self) -> str:
-        return f"{self.metric}{self.relation}{self.value:g}"
+        return f"{self.metric}{self.relation}{self.value:.12g}"
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ def propose(
     seen.
     """
     if wanted:
-        stacks = [(technique,) for technique in wanted]
+        stacks: list[tuple[Technique, ...]] = [(technique,) for technique in wanted]
         together = tuple(sorted(wanted, key=_rank))
         if len(wanted) > 1 and Plan(case, together, seed).refuse() is None:
             stacks.append(together)

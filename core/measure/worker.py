@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from core import codec
-from core.errors import Refused, TrimtabError
+from core.errors import BadInput, Refused, TrimtabError
 from core.events import Event, event, to_line
 from core.journal import Journal
+from core.plan import Plan
 
 
 def main() -> int:
@@ -30,9 +31,14 @@ def main() -> int:
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     die_with_parent()
-    job = json.loads(sys.stdin.readline())
+    try:
+        job = read_job(sys.stdin.readline())
+        journal = Journal(Path(job["journal"]))
+    except (BadInput, OSError) as error:
+        # Without a job there is no journal to say it in: the log and the exit status must do.
+        print(f"the trial cannot start: {error}", file=sys.stderr)
+        return 2
     study_id, trial_id, attempt = job["study"], job["trial"], job["attempt"]
-    journal = Journal(Path(job["journal"]))
 
     def send(one: Event) -> None:
         if one.kind != "progress":
@@ -53,6 +59,20 @@ def main() -> int:
     return 0
 
 
+def read_job(line: str) -> dict[str, Any]:
+    """The job of one line of JSON; BadInput names the field that is missing or of a wrong type."""
+    try:
+        job = json.loads(line)
+    except (ValueError, RecursionError):
+        raise BadInput("the job on standard input is not one line of JSON") from None
+    kinds = {"study": str, "trial": str, "attempt": int, "journal": str, "preset": str, "plan": str}
+    for name, kind in kinds.items():
+        if not isinstance(job, dict) or not isinstance(job.get(name), kind):
+            raise BadInput(f"the job on standard input has no {name} of type {kind.__name__}")
+    found: dict[str, Any] = job
+    return found
+
+
 def run(job: dict[str, Any], emit: Any) -> tuple[str, str]:
     """The trial's end: its state and, unless done, a sentence."""
     try:
@@ -63,6 +83,8 @@ def run(job: dict[str, Any], emit: Any) -> tuple[str, str]:
         from core.measure.trial import run_trial
 
         plan = codec.loads(job["plan"])
+        if not isinstance(plan, Plan):
+            raise BadInput("the job's plan is not a Plan: it is damaged")
         torch.manual_seed(plan.seed)
         identifier, facts = environment()
         emit("environment", environment=identifier, facts=facts)

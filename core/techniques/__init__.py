@@ -36,7 +36,7 @@ def is_technique(value: Any) -> bool:
 
 def technique(name: str) -> type[Base]:
     """The technique called `name`; BadInput names the known ones."""
-    if name not in BY_NAME:
+    if not isinstance(name, str) or name not in BY_NAME:
         raise BadInput(f"unknown technique {name!r}; known techniques: {', '.join(BY_NAME)}")
     return BY_NAME[name]
 
@@ -70,9 +70,10 @@ def parse(text: str) -> Technique:
     name, given = parse_setting(text)
     kind = technique(name)
     hints = typing.get_type_hints(kind)
+    known = {field.name: hints[field.name] for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for key, word in given.items():
-        hint = hints.get(key, str)
+        hint = known.get(key, str)
         try:
             values[key] = word if hint is str else int(word) if hint is int else float(word)
         except ValueError:

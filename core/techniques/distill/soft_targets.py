@@ -4,6 +4,7 @@ of its data.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -34,8 +35,9 @@ class SoftTargets(Base):
             raise ValueError(f"steps must lie between 1 and 100000, not {self.steps}")
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha must lie between 0 and 1, not {self.alpha}")
-        if self.temperature <= 0 or self.learning_rate <= 0:
-            raise ValueError("temperature and learning_rate must be above 0")
+        for value in (self.temperature, self.learning_rate):
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError("temperature and learning_rate must be finite and above 0")
 
     def refuse(self, case: Case) -> str | None:
         """Needs a decoder with training text: the bundled language models have it."""

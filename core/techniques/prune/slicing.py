@@ -23,7 +23,8 @@ def channel_scores(gate_up: Tensor, down: Tensor) -> Tensor:
     x).
     """
     gate, up = gate_up.float().chunk(2)
-    return gate.norm(dim=1) * up.norm(dim=1) * down.float().norm(dim=0)
+    scores: Tensor = gate.norm(dim=1) * up.norm(dim=1) * down.float().norm(dim=0)
+    return scores
 
 
 def kept_width(width: int, sparsity: float) -> int:

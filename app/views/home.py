@@ -110,10 +110,11 @@ def _card(summary: StudySummary) -> None:
             when = words.ago(summary.created_at)
             st.caption(words.plain(f"{counted} · {summary.preset} preset · {when}{reason}"))
         here = state.words(study=summary.id, trials=())
-        active = summary.state in (*words.ACTIVE, "paused")
+        watch = "Watch" if summary.state in words.ACTIVE else "Log"
+        watch = "Resume" if summary.state == "paused" else watch
         with st.container(horizontal=True, width="content"):
             for name, label in (
-                ("live", "Watch" if active else "Log"),
+                ("live", watch),
                 ("tradeoffs", "Trade-offs"),
                 ("compare", "Compare"),
             ):

@@ -5,6 +5,8 @@ Everything shown is read from the store, so a closed tab loses nothing.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import streamlit as st
 
@@ -35,12 +37,21 @@ def page() -> None:
     summary = common.pick_study()
     if summary is None:
         return
+    summary = _as_supervised(summary)
     _buttons(summary)
     active = summary.state in words.ACTIVE
     if active:
         st.fragment(_panel, run_every=2)(summary.id, True)
     else:
         _panel(summary.id, False)
+
+
+def _as_supervised(summary: StudySummary) -> StudySummary:
+    """A resumed study waits for the supervisor a moment before the store says so: it is queued."""
+    waiting = summary.id in services.get_services().jobs.running()
+    if waiting and summary.state not in words.ACTIVE:
+        return replace(summary, state="queued", reason="")
+    return summary
 
 
 def _buttons(summary: StudySummary) -> None:
@@ -112,7 +123,7 @@ def _panel(study_id: str, active: bool) -> None:
         if study is None:
             st.warning("This study is no longer in the store.", icon=":material/search_off:")
             return
-        if active and study.state not in words.ACTIVE:
+        if active and study.state not in words.ACTIVE and study_id not in jobs.running():
             st.rerun()
         progress = {one.trial_id: one for one in store.progress(study_id)}
         _figures(study, progress, jobs.eta_s(study_id) if active else None)

@@ -68,6 +68,12 @@ def events_of(study: Study) -> list[Event]:
     return found
 
 
+@pytest.fixture
+def journal() -> Callable[[Study], list[Event]]:
+    """Turns a study into the events that would have made it."""
+    return events_of
+
+
 @dataclass
 class Jobs:
     """Stands in for the supervisor: remembers what it was asked, starts nothing."""

@@ -16,12 +16,16 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from core.events import Event
+from core.study import Study
+from store import open_store
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
@@ -41,7 +45,6 @@ PAGES = {
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.slow,
     pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="no Chromium at /usr/bin/chromium"),
 ]
 
@@ -165,27 +168,51 @@ def tick(page: Any, *rows: int) -> None:
     settle(page)
 
 
-def test_the_whole_way_over_a_real_study(tmp_path: Path, shots: Path) -> None:
+@contextmanager
+def opened(port: int) -> Iterator[tuple[Any, Any, Watch]]:
+    """A browser, a page of it, and the watch over that page."""
     playwright = pytest.importorskip("playwright.sync_api")
-    port = free_port()
-    log = tmp_path / "server.log"
-    with (
-        server(tmp_path / "store.duckdb", port, log),
-        playwright.sync_playwright() as driver,
-    ):
+    with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(color_scheme="light", viewport={"width": 1440, "height": 900})
-        watch = Watch(page, port)
-        walk(page, port, shots)
-        assert not watch.found, "\n".join(watch.found)
-        look(browser, port, shots, page.url)
+        yield browser, page, Watch(page, port)
         browser.close()
+
+
+def test_a_stored_study_is_compared_weighed_and_saved(
+    tmp_path: Path,
+    shots: Path,
+    synthetic_study: Study,
+    journal: Callable[[Study], list[Event]],
+) -> None:
+    port, log, store = free_port(), tmp_path / "server.log", tmp_path / "store.duckdb"
+    kept = open_store(str(store))
+    kept.ingest(journal(synthetic_study))
+    kept.close()
+    with server(store, port, log), opened(port) as (browser, page, watch):
+        page.goto(f"http://localhost:{port}/")
+        settle(page)
+        understand(page)
+        assert not watch.found, "\n".join(watch.found)
+        look(browser, port, shots / "stored", page.url)
     written = log.read_text(encoding="utf-8")
     assert "Traceback" not in written, written
 
 
-def walk(page: Any, port: int, shots: Path) -> None:
-    """Home, Plan, Live, Trials, Compare, Trade-offs, Reports, as a newcomer goes."""
+@pytest.mark.slow
+def test_the_whole_way_over_a_real_study(tmp_path: Path, shots: Path) -> None:
+    port, log = free_port(), tmp_path / "server.log"
+    with server(tmp_path / "store.duckdb", port, log), opened(port) as (browser, page, watch):
+        start(page, port, shots)
+        understand(page)
+        assert not watch.found, "\n".join(watch.found)
+        look(browser, port, shots / "real", page.url)
+    written = log.read_text(encoding="utf-8")
+    assert "Traceback" not in written, written
+
+
+def start(page: Any, port: int, shots: Path) -> None:
+    """Home with nothing yet, the first study with one button, Live until it has ended."""
     page.goto(f"http://localhost:{port}/")
     settle(page)
     shoot(page, shots / "empty-light.png")
@@ -199,6 +226,11 @@ def walk(page: Any, port: int, shots: Path) -> None:
     page.wait_for_selector("[data-testid=stMain] >> text=done", timeout=20_000)
     page.reload()
     settle(page)
+    assert page.get_by_role("button", name="Cancel").count() == 0
+
+
+def understand(page: Any) -> None:
+    """Trials, Compare, Trade-offs, Reports: what one does with a study that has ended."""
     go(page, "Trials")
     page.wait_for_selector("[data-testid=stDataFrame] canvas", timeout=20_000)
     tick(page, 0, 1, 2)
@@ -219,12 +251,13 @@ def walk(page: Any, port: int, shots: Path) -> None:
     settle(page)
     for label in ("HTML", "Markdown", "CSV", "JSON"):
         with page.expect_download(timeout=20_000) as caught:
-            page.get_by_role("button", name=label, exact=True).click()
+            page.get_by_role("button", name=label).last.click()
         assert Path(caught.value.path()).stat().st_size > 200, label
 
 
 def look(browser: Any, port: int, shots: Path, report_url: str) -> None:
     """Every page by its URL in both themes; a reload must show the same screen."""
+    shots.mkdir(parents=True, exist_ok=True)
     for scheme in ("light", "dark"):
         page = browser.new_page(color_scheme=scheme, viewport={"width": 1440, "height": 900})
         watch = Watch(page, port)

@@ -241,6 +241,17 @@ def test_a_cancelled_study_can_be_resumed(
     assert opened.jobs.asked == [("resume", "s-synthetic")]  # type: ignore[attr-defined]
 
 
+def test_a_resumed_study_is_watched_before_the_store_says_that_it_runs(
+    fill: Callable[[Study], None], opened: services.Services, synthetic_study: Study
+) -> None:
+    fill(replace(synthetic_study, state="paused"))
+    opened.jobs.active = (synthetic_study.id,)  # type: ignore[attr-defined]
+    at = show("live")
+    keys = {one.key for one in at.button}
+    assert "pause" in keys
+    assert "resume" not in keys
+
+
 def test_trials_are_filtered_by_the_url_and_by_the_widgets(filled: services.Services) -> None:
     at = show("trials", state="failed,refused")
     assert len(frames(at)[0]) == 2

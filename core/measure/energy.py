@@ -34,6 +34,8 @@ def counters(root: Path = POWERCAP) -> tuple[tuple[Counter, ...], str]:
                 continue
             counter = Counter(zone, int((zone / "max_energy_range_uj").read_text()))
             counter.read()
+            if counter.range_uj <= 0:
+                raise ValueError("a counter without a range cannot be unwrapped")
         except (OSError, ValueError):
             return (
                 (),

@@ -43,6 +43,8 @@ def folder_of(model_id: str) -> Path | None:
     """The local folder behind a bundled id or a path, None for hub ids and shapes."""
     if model_id in BUNDLED:
         return ZOO / model_id
+    if not model_id:
+        return None
     try:
         path = Path(model_id).expanduser()
         return path if path.is_dir() else None

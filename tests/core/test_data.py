@@ -1,0 +1,145 @@
+"""Tokens for measuring and training: bytes of the predicted tokens, parts that stay apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+from core import data
+from core.catalogue.zoo import corpus
+from core.errors import BadInput
+from core.loading.load import load_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return load_tokenizer("pycode-small")
+
+
+def byte_length(tokenizer: Any, token: int) -> int:
+    """Bytes of a token of a byte-level vocabulary: one character of its name a byte."""
+    name = tokenizer.id_to_token(token)
+    return 0 if name == "<|endoftext|>" else len(name)
+
+
+def test_the_bytes_of_a_window_are_those_of_its_predicted_tokens(tokenizer: Any) -> None:
+    found = data.held_out_windows(tokenizer, 0, 12, 96)
+    assert found.ids.shape == (12, 97)
+    assert found.ids.dtype == torch.int64
+    assert len(found.row_bytes) == 12
+    for row, counted in zip(found.ids.tolist(), found.row_bytes, strict=True):
+        assert counted == sum(byte_length(tokenizer, token) for token in row[1:])
+
+
+def test_characters_cut_by_an_edge_cost_at_most_their_replacement(tokenizer: Any) -> None:
+    text = "naïve Ω≈ç√ 漢字 🙂 code"
+    row = tokenizer.encode(text, add_special_tokens=False).ids
+    assert data.predicted_bytes(tokenizer, [0, *row]) == len(text.encode())
+    for start in range(len(row) - 2):
+        exact = sum(byte_length(tokenizer, token) for token in row[start + 1 :])
+        assert abs(data.predicted_bytes(tokenizer, row[start:]) - exact) <= 9
+
+
+def test_a_space_that_a_decoder_drops_is_still_counted() -> None:
+    words = {"<unk>": 0, "▁a": 1, "▁b": 2, "▁cd": 3}
+    piece = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    piece.pre_tokenizer = pre_tokenizers.Metaspace()
+    piece.decoder = decoders.Metaspace()
+    assert data.predicted_bytes(piece, [1, 2, 3]) == len(" b cd")
+
+
+def test_windows_are_pinned_text_of_held_out_modules_and_do_not_overlap(tokenizer: Any) -> None:
+    found = data.held_out_windows(tokenizer, 0, 8, 512)
+    texts = corpus.held_out_set()
+    whole, used = data.encode(tokenizer, texts.texts, 0, 10**9)
+    assert used == texts.bytes
+    starts = np.linspace(0, len(whole) - 513, 8).astype(int)
+    assert min(np.diff(starts)) >= 513
+    for row, start in zip(found.ids.tolist(), starts, strict=True):
+        assert row == whole[start : start + 513]
+    assert texts.digest[:12] in found.name
+    assert "8 x 512 tokens" in found.name
+    assert torch.equal(found.ids, data.held_out_windows(tokenizer, 0, 8, 512).ids)
+
+
+def test_more_windows_than_there_is_text_are_refused(tokenizer: Any) -> None:
+    with pytest.raises(BadInput, match=r"gives only [0-9]+ tokens .* 2049000 are needed"):
+        data.held_out_windows(tokenizer, 0, 1000, 2048)
+
+
+def test_each_document_begins_with_one_start_token_whatever_the_tokenizer_adds() -> None:
+    doubling = Tokenizer(models.WordLevel({"<s>": 0, "a": 1, "b": 2}, unk_token="a"))
+    doubling.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    doubling.add_special_tokens(["<s>"])
+    doubling.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 0)]
+    )
+    assert doubling.encode("a b").ids == [0, 1, 2]
+    assert data.encode(doubling, ("a b", "b"), 0, 99) == ([0, 1, 2, 0, 2], 4)
+    assert data.encode(doubling, ("a b", "b"), None, 99) == ([1, 2, 2], 4)
+    assert data.encode(doubling, ("a b", "b"), 0, 2) == ([0, 1, 2], 3)
+
+
+def test_prompts_are_held_out_passages_of_the_asked_length(tokenizer: Any) -> None:
+    found = data.prompts(tokenizer, 0, 5, 40, 4096, seed=0)
+    assert found.shape == (5, 40)
+    whole, _ = data.encode(tokenizer, corpus.held_out_set().texts, 0, 10**9)
+    assert found[0].tolist() == whole[:40]
+    assert len({tuple(row) for row in found.tolist()}) == 5
+    assert torch.equal(found, data.prompts(tokenizer, 0, 5, 40, 4096, seed=9))
+    assert data.prompts(tokenizer, 0, 1, 7, 4096, seed=0).shape == (1, 7)
+
+
+def test_prompts_without_a_tokenizer_are_seeded_ids_of_the_vocabulary() -> None:
+    found = data.prompts(None, None, 3, 200, 50, seed=1)
+    assert found.shape == (3, 200)
+    assert int(found.min()) >= 0
+    assert int(found.max()) < 50
+    assert torch.equal(found, data.prompts(None, None, 3, 200, 50, seed=1))
+    assert not torch.equal(found, data.prompts(None, None, 3, 200, 50, seed=2))
+
+
+def test_the_training_stream_never_reads_a_held_out_module(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def watched(root: Any, names: list[str]) -> corpus.TextSet:
+        read.extend(names)
+        return real(root, names)
+
+    real = corpus.read_set
+    monkeypatch.setattr(corpus, "read_set", watched)
+    stream = data.training_stream(tokenizer, 0, 5000)
+    assert len(stream) >= 5000
+    assert stream.dtype == torch.int64
+    assert read
+    assert not set(read) & set(corpus.HELD_OUT)
+
+
+def test_the_digits_are_split_into_two_parts_that_cover_them() -> None:
+    from safetensors.torch import load_file
+
+    from core.catalogue.models import ZOO
+
+    raw = load_file(ZOO / "digits" / "digits.safetensors")
+    train, held = set(raw["train"].tolist()), set(raw["held_out"].tolist())
+    assert not train & held
+    assert train | held == set(range(len(raw["images"])))
+    assert len(raw["train"]) + len(raw["held_out"]) == len(raw["images"]) == 1797
+    for part, size in (("train", 1347), ("held_out", 450)):
+        images, labels = data.digits(part)
+        assert images.shape == (size, 1, 8, 8)
+        assert images.dtype == torch.float32
+        assert (float(images.min()), float(images.max())) == (0.0, 1.0)
+        assert torch.bincount(labels, minlength=10).min() > size / 20
+
+
+def test_no_held_out_digit_is_a_copy_of_a_training_digit() -> None:
+    train, held = data.digits("train")[0], data.digits("held_out")[0]
+    seen = {tuple(image.flatten().tolist()) for image in train}
+    assert sum(tuple(image.flatten().tolist()) in seen for image in held) == 0

@@ -193,7 +193,7 @@ def _table(study: Study, progress: dict[str, Progress]) -> None:
             "#": st.column_config.NumberColumn(width=40),
             "Plan": st.column_config.TextColumn(width=370),
             "Progress": st.column_config.ProgressColumn(
-                min_value=0, max_value=1, format="percent", width="small"
+                min_value=0, max_value=100, format="%d %%", width="small"
             ),
         },
         height="content",
@@ -210,7 +210,7 @@ def _row(
         "#": number,
         "Plan": trial.plan.title,
         "State": words.word(trial.state),
-        "Progress": share,
+        "Progress": round(100 * share),
         **values,
     }
     return {**row, "Reason": trial.reason} if trial.reason else row

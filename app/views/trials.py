@@ -163,7 +163,7 @@ def _table(rows: tuple[dict[str, Any], ...], number: int, wanted: TrialFilter) -
             "Plan": st.column_config.TextColumn(width=370),
             "Id": st.column_config.TextColumn(width="small"),
         },
-        height=min(38 * (len(rows) + 1) + 2, 640),
+        height=min(35 * (len(rows) + 1) + 3, 640),
         placeholder="—",
     )
     here = [ids[row] for row in event["selection"]["rows"] if row < len(ids)]

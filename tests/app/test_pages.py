@@ -225,7 +225,7 @@ def test_live_shows_progress_and_steers_from_outside_the_fragment(
     fill(replace(synthetic_study, state="running", trials=trials))
     at = show("live")
     assert [one.value for one in at.metric] == ["2 of 11", "0", "about 42 s", "timing"]
-    assert frames(at)[0]["Progress"].tolist()[:4] == [1.0, 1.0, 0.4, 0.0]
+    assert frames(at)[0]["Progress"].tolist()[:4] == [100, 100, 40, 0]
     at.button(key="pause").click().run()
     at.button(key="cancel").click().run()
     at.button(key="cancel-yes").click().run()

@@ -55,7 +55,10 @@ class Speculative(Base):
         name = self.draft_of(deployment.case)
         assert name is not None
         try:
-            draft = load_engine(models.resolve(name), device=deployment.device)
+            model = models.resolve(name)
+            if model.task != "text":
+                raise BadInput(f"the draft {name} is an image classifier, not a language model")
+            draft = load_engine(model, device=deployment.device)
         except BadInput as error:
             raise Refused(f"speculative: {error}") from None
         if draft.vocab_size != deployment.engine.vocab_size:

@@ -1,0 +1,71 @@
+"""What several tests of techniques share: tiny decoders, and a deployment around one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from core.deployment import Deployment
+from core.model import DecoderShape, Model
+from core.plan import Case
+from core.target import Target
+from core.workload import Workload
+
+MODEL = Model("tiny", "llama", "folder", "r1", DecoderShape(64, 2, 4, 2, 16, 96, 131, 512))
+TARGET = Target("local", "here", "cpu", "local", 10**9, None, (), local=True)
+CASE = Case(MODEL, TARGET, Workload("chat", "Chat", "text", 32, 8))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Tiny decoders run faster on one thread than on threads that wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def case() -> Case:
+    return CASE
+
+
+@pytest.fixture
+def tiny() -> Callable[..., Any]:
+    """Random decoders of odd sizes: `tiny(dtype="fp32", seed=1, **fields of the config)`."""
+    from core.engine.config import DecoderConfig
+    from core.loading.load import random_engine
+
+    def make(dtype: str = "fp32", seed: int = 1, **fields: Any) -> Any:
+        settings: dict[str, Any] = {
+            "family": "llama",
+            "vocab_size": 131,
+            "hidden_size": 64,
+            "num_layers": 2,
+            "num_heads": 4,
+            "num_kv_heads": 2,
+            "head_dim": 16,
+            "intermediate_sizes": (96, 96),
+            "max_positions": 512,
+            "tied_embeddings": True,
+            **fields,
+        }
+        return random_engine(DecoderConfig(**settings), dtype, seed)
+
+    return make
+
+
+@pytest.fixture
+def deploy() -> Callable[..., tuple[Deployment, list[str]]]:
+    """A deployment around an engine, and the list that its notes go to."""
+
+    def make(engine: Any, case: Case = CASE, **fields: Any) -> tuple[Deployment, list[str]]:
+        notes: list[str] = []
+        found = Deployment(case, engine, lambda: engine, note=notes.append, **fields)
+        return found, notes
+
+    return make

@@ -85,7 +85,9 @@ def test_a_refused_plan_is_a_refused_trial_with_its_sentence(store: Store, tmp_p
     assert "another, smaller model" in refused[0].reason
 
 
-def test_a_killed_child_is_a_failed_trial_and_the_study_goes_on(store: Store, tmp_path: Path) -> None:
+def test_a_killed_child_is_a_failed_trial_and_the_study_goes_on(
+    store: Store, tmp_path: Path
+) -> None:
     events: list[Event] = []
     supervisor = Supervisor(store, tmp_path, events.append)
     study, plans = planned("weight-int8")
@@ -131,7 +133,9 @@ def test_a_paused_study_resumes_where_it_stopped(store: Store, tmp_path: Path) -
     assert ended.trials[0] == paused.trials[0]
 
 
-def test_resuming_a_finished_or_unknown_study_is_said_in_a_sentence(store: Store, tmp_path: Path) -> None:
+def test_resuming_a_finished_or_unknown_study_is_said_in_a_sentence(
+    store: Store, tmp_path: Path
+) -> None:
     supervisor = Supervisor(store, tmp_path)
     with pytest.raises(BadInput, match="no study"):
         supervisor.resume("s-unknown")
@@ -143,9 +147,20 @@ def test_resuming_a_finished_or_unknown_study_is_said_in_a_sentence(store: Store
 def test_a_kill_of_the_owner_loses_nothing_and_resume_doubles_nothing(tmp_path: Path) -> None:
     file = tmp_path / "store.duckdb"
     command = [sys.executable, "-m", "app.cli"]
-    words = ["--model", BASELINE, "--workload", "autocomplete", "--technique", "weight-int8", "--technique", "weight-int4"]
+    words = [
+        "--model",
+        BASELINE,
+        "--workload",
+        "autocomplete",
+        "--technique",
+        "weight-int8",
+        "--technique",
+        "weight-int4",
+    ]
     owner = subprocess.Popen(
-        [*command, "run", *words, "--store", str(file), "--json"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*command, "run", *words, "--store", str(file), "--json"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     folder = tmp_path / "store.duckdb.studies"
 
@@ -158,10 +173,15 @@ def test_a_kill_of_the_owner_loses_nothing_and_resume_doubles_nothing(tmp_path: 
     running = pids_of(read(journals()[-1])[0])[0]
     until(lambda: not alive(running))
     study_id = next(folder.iterdir()).name
-    acknowledged = {one.id for path in journals() for one in read(path)[0] if one.kind == "measurement"}
+    acknowledged = {
+        one.id for path in journals() for one in read(path)[0] if one.kind == "measurement"
+    }
 
     resumed = subprocess.run(
-        [*command, "resume", study_id, "--store", str(file), "--json"], capture_output=True, text=True, check=False
+        [*command, "resume", study_id, "--store", str(file), "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert resumed.returncode == 0, resumed.stderr
     document = json.loads(resumed.stdout)

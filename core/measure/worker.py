@@ -76,15 +76,15 @@ def read_job(line: str) -> dict[str, Any]:
 def run(job: dict[str, Any], emit: Any) -> tuple[str, str]:
     """The trial's end: its state and, unless done, a sentence."""
     try:
+        plan = codec.loads(job["plan"])
+        if not isinstance(plan, Plan):
+            raise BadInput("the job's plan is not a Plan: it is damaged")
         limit_memory(job.get("memory_bytes"))
         import torch
 
         from core.measure.environment import environment
         from core.measure.trial import run_trial
 
-        plan = codec.loads(job["plan"])
-        if not isinstance(plan, Plan):
-            raise BadInput("the job's plan is not a Plan: it is damaged")
         torch.manual_seed(plan.seed)
         identifier, facts = environment()
         emit("environment", environment=identifier, facts=facts)

@@ -1,0 +1,243 @@
+"""Serving: what is counted, on engines that answer at once and a clock that tests move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from core.deployment import Deployment
+from core.engine.config import DecoderConfig
+from core.loading.load import random_engine
+from core.measure import serve
+from core.measure.presets import Preset
+from core.measure.serve import Round, image_round, measure_serving, text_round
+from core.measurement import Measurement
+from core.model import ClassifierShape, DecoderShape, Model
+from core.plan import Case
+from core.target import Target
+from core.workload import Workload
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SHORT = Preset("short", 5, 0.001, 1, 8, 1, 60.0)
+CHAT = Workload("chat", "Chat", "text", 9, 6)
+TARGET = Target("local", "here", "cpu", "local", 10**9, None, (), local=True)
+TEXT = Model("tiny", "llama", "folder", "r1", DecoderShape(32, 1, 2, 1, 16, 32, 61, 64))
+IMAGES = Model("img", "image-classifier", "folder", "r1", ClassifierShape(1, 1, 64, 10, 64))
+CONFIG = DecoderConfig("llama", 61, 32, 1, 2, 1, 16, (32,), max_positions=64, tied_embeddings=True)
+
+
+def deployed(batch: int = 1, **fields: Any) -> Deployment:
+    engine = random_engine(CONFIG, "fp32", 1)
+    return Deployment(Case(TEXT, TARGET, CHAT), engine, lambda: engine, batch=batch, **fields)
+
+
+def prompts(requests: int) -> torch.Tensor:
+    return torch.randint(0, 61, (requests, 9), generator=torch.Generator().manual_seed(1))
+
+
+def by_name(found: list[Measurement]) -> dict[str, Measurement]:
+    assert len({one.metric for one in found}) == len(found)
+    return {one.metric: one for one in found}
+
+
+@dataclass
+class Clock:
+    """A clock that stands still until something takes time."""
+
+    now: float = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr("time.perf_counter", found)
+    return found
+
+
+def slow(deployment: Deployment, clock: Clock, prefill: float, step: float) -> None:
+    """Make the engine take `prefill` seconds to read a prompt and `step` for each step after."""
+    forward = deployment.engine.forward
+
+    def taking(ids: torch.Tensor, *arguments: Any, **named: Any) -> torch.Tensor:
+        clock.now += prefill if ids.shape[1] > 1 else step
+        found: torch.Tensor = forward(ids, *arguments, **named)
+        return found
+
+    deployment.engine.forward = taking
+
+
+def test_times_follow_their_definitions(clock: Clock) -> None:
+    deployment = deployed(batch=4)
+    slow(deployment, clock, 2.0, 0.25)
+    one = text_round(deployment, prompts(4), 6)
+    assert one.ttft == (2.0,)
+    assert one.tpot == (0.25,)
+    assert one.latency == (3.25,)
+    assert one.seconds == 3.25
+    assert (one.steps, one.emitted) == (0, 0)
+
+
+def test_waiting_for_the_groups_before_is_part_of_a_requests_time(clock: Clock) -> None:
+    deployment = deployed(batch=2)
+    slow(deployment, clock, 2.0, 0.25)
+    one = text_round(deployment, prompts(5), 6)
+    assert one.ttft == (2.0, 5.25, 8.5)
+    assert one.latency == (3.25, 6.5, 9.75)
+    assert one.seconds == 9.75
+
+
+def test_one_new_token_has_no_time_per_token(clock: Clock) -> None:
+    deployment = deployed()
+    slow(deployment, clock, 2.0, 0.25)
+    one = text_round(deployment, prompts(1), 1)
+    assert (one.ttft, one.tpot, one.latency) == ((2.0,), (), (2.0,))
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_group_is_one_sample_however_many_requests_share_its_clock(batch: int) -> None:
+    found = by_name(measure_serving(deployed(batch), CHAT, SHORT, prompts(4), 0))
+    rounds = found["tokens_per_s"].n
+    for name in ("ttft_s", "tpot_s", "latency_p95_s"):
+        assert found[name].n == rounds * 4 // batch
+    assert "4 requests a round in groups of" in found["ttft_s"].method
+    assert f"{rounds} rounds after" in found["ttft_s"].method
+
+
+def test_throughput_counts_new_tokens_of_all_requests_over_the_whole_round() -> None:
+    rounds = [Round(2.0, (0.5,), (0.1,), (2.0,)), Round(4.0, (0.5,), (0.1,), (4.0,))]
+    found = by_name(serve._times(rounds, 4 * 6, "how", True))
+    assert found["tokens_per_s"].samples == (12.0, 6.0)
+    assert found["tokens_per_s"].value == 9.0
+    assert set(found) == {"ttft_s", "tpot_s", "tokens_per_s", "latency_p95_s"}
+
+
+def test_every_metric_of_text_is_measured_or_says_why_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "counters", lambda: ((), "no energy counter here"))
+    shares: list[float] = []
+    deployment = deployed(report=shares.append)
+    found = by_name(measure_serving(deployment, CHAT, SHORT, prompts(1), 0))
+    assert set(found) == {
+        "ttft_s",
+        "tpot_s",
+        "tokens_per_s",
+        "latency_p95_s",
+        "peak_bytes",
+        "energy_j_per_token",
+    }
+    assert found["energy_j_per_token"].method == "no energy counter here"
+    assert found["energy_j_per_token"].value is None
+    assert all(found[name].n >= 5 for name in ("ttft_s", "tpot_s", "tokens_per_s"))
+    assert shares[-1] == 1.0
+
+
+def test_the_p95_is_numpys_and_has_an_interval_only_with_enough_samples() -> None:
+    samples = tuple(np.random.default_rng(3).lognormal(size=40).tolist())
+    found = serve._p95(samples, "how")
+    assert found.value == np.quantile(samples, 0.95)
+    assert found.bounds is not None
+    assert found.bounds[0] <= found.value <= found.bounds[1] <= max(samples)
+    few = serve._p95(samples[:19], "how")
+    assert few.bounds is None
+    assert few.interval() is None
+    assert "only 19 timed groups" in few.method
+
+
+def test_accepted_tokens_are_those_of_verification_steps_alone() -> None:
+    deployment = deployed(draft=random_engine(CONFIG, "fp32", 1), draft_tokens=2)
+    one = text_round(deployment, prompts(3), 7)
+    # The draft is the model itself: after the prompt, 6 tokens are 2 steps of 3.
+    assert one.steps == 3 * 2
+    assert one.emitted == 3 * 6
+    found = by_name(
+        measure_serving(deployment, replace(CHAT, output_tokens=7), SHORT, prompts(1), 0)
+    )
+    assert found["accepted_per_step"].value == 3.0
+
+
+def test_a_draft_that_verified_nothing_has_no_accepted_tokens() -> None:
+    deployment = deployed(draft=random_engine(CONFIG, "fp32", 1), draft_tokens=2)
+    found = by_name(
+        measure_serving(deployment, replace(CHAT, output_tokens=1), SHORT, prompts(1), 0)
+    )
+    assert found["accepted_per_step"].value is None
+    assert "tpot_s" not in found
+
+
+class FakeMeter:
+    """Ten joules a round over two seconds, one watt idle."""
+
+    idle_watts = 0.0
+
+    def __init__(self, found: object) -> None:
+        assert found
+
+    def measure_idle(self) -> None:
+        self.idle_watts = 1.0
+
+    def start(self) -> None: ...
+
+    def stop(self) -> tuple[float, float]:
+        return 10.0, 2.0
+
+
+def test_energy_is_joules_less_idle_per_new_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "counters", lambda: (("a counter",), ""))
+    monkeypatch.setattr(serve, "EnergyMeter", FakeMeter)
+    found = by_name(measure_serving(deployed(), CHAT, SHORT, prompts(2), 0))
+    assert found["energy_j_per_token"].value == pytest.approx((10.0 - 2.0) / (2 * 6))
+    assert "idle power subtracted" in found["energy_j_per_token"].method
+    assert found["energy_j_per_token"].n == found["tokens_per_s"].n
+
+
+def test_images_are_served_in_groups(clock: Clock) -> None:
+    sizes: list[int] = []
+
+    def classify(images: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(images))
+        clock.now += 0.5
+        return torch.zeros(len(images), 10)
+
+    deployment = Deployment(Case(IMAGES, TARGET, CHAT), classify, lambda: classify, batch=4)
+    one = image_round(deployment, torch.zeros(10, 1, 8, 8))
+    assert sizes == [4, 4, 2]
+    assert one.latency == (0.5, 1.0, 1.5)
+    assert one.seconds == 1.5
+
+
+def test_images_have_no_token_metrics() -> None:
+    def classify(images: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(images), 10)
+
+    deployment = Deployment(Case(IMAGES, TARGET, CHAT), classify, lambda: classify)
+    found = by_name(measure_serving(deployment, CHAT, SHORT, torch.zeros(2, 1, 8, 8), 0))
+    assert set(found) == {"examples_per_s", "latency_p95_s", "peak_bytes", "energy_j_per_token"}
+
+
+@pytest.mark.parametrize(
+    ("peak", "before", "value"), [(900, 500, 400.0), (400, 500, 0.0), (None, 500, None)]
+)
+def test_peak_memory_is_what_came_on_top(
+    peak: int | None, before: int, value: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "peak_resident_bytes", lambda: peak)
+    assert serve._peak(True, before).value == value
+    assert serve._peak(True, None).value is None
+    if value is not None:
+        assert "could not be reset" in serve._peak(False, before).method
+
+
+def test_the_clock_is_read_from_one_place(clock: Clock) -> None:
+    # Guards the tests above: generate's own stamps must come from the clock that they move.
+    read: Callable[[], float] = serve.time.perf_counter
+    assert read() == clock.now

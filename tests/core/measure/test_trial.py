@@ -1,0 +1,117 @@
+"""One trial in this process: what is counted as the model's memory, money, and quality."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from core.catalogue import models
+from core.deployment import Deployment
+from core.loading.load import load_engine, load_tokenizer
+from core.measure import trial
+from core.measure.presets import PRESETS, Preset
+from core.measurement import Measurement
+from core.plan import Case, Plan
+from core.target import Target
+from core.techniques.batch.static import StaticBatch
+from core.techniques.distill.soft_targets import SoftTargets
+from core.workload import Workload
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+TARGET = Target("local", "here", "cpu", "local", 10**9, None, (), local=True)
+SHORT = Workload("short", "Short", "text", 16, 4)
+
+
+@pytest.fixture(autouse=True)
+def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS, "quick", Preset("quick", 3, 0.001, 3, 32, 1, 60.0))
+
+
+def run(plan: Plan) -> tuple[dict[str, Measurement], list[tuple[str, dict[str, Any]]]]:
+    events: list[tuple[str, dict[str, Any]]] = []
+    trial.run_trial(plan, "quick", "env-1", lambda kind, **body: events.append((kind, body)))
+    sent = [body["measurement"] for kind, body in events if kind == "measurement"]
+    assert len({one.metric for one in sent}) == len(sent)
+    return {one.metric: one for one in sent}, events
+
+
+def case(model: str, workload: Workload = SHORT, target: Target = TARGET) -> Case:
+    return Case(models.resolve(model), target, workload)
+
+
+def test_a_batch_serves_as_many_requests_as_it_takes() -> None:
+    found, events = run(Plan(case("pycode-small"), (StaticBatch(3),)))
+    assert "3 requests a round in groups of 3" in found["tokens_per_s"].method
+    assert all(one.environment == "env-1" for one in found.values())
+    assert found["kl_nats"].value == pytest.approx(0.0, abs=1e-6)
+    assert found["top1_agreement"].value == 1.0
+    assert [kind for kind, _ in events].count("kernels") == 1
+
+
+def test_the_price_is_the_rent_at_the_measured_throughput() -> None:
+    rented = replace(TARGET, usd_per_hour=1.8)
+    found, _ = run(Plan(case("pycode-small", target=rented)))
+    rates, prices = found["tokens_per_s"].samples, found["usd_per_mtok"].samples
+    assert prices == pytest.approx([1.8 / 3600 / rate * 1e6 for rate in rates])
+
+
+def test_images_have_accuracy_and_no_price_per_token() -> None:
+    sensor = Workload("sensor", "Sensor", "image", concurrency=2)
+    found, _ = run(Plan(case("digits-mlp", sensor, replace(TARGET, usd_per_hour=1.0))))
+    assert found["accuracy"].value == pytest.approx(0.98, abs=0.005)
+    assert found["accuracy"].n == 450
+    assert found["top1_agreement"].bounds == (1.0, 1.0)
+    assert found["usd_per_mtok"].value is None
+    assert found["model_bytes"].value == 6570 * 4
+    assert "ttft_s" not in found
+
+
+@pytest.mark.parametrize("kind", ["bos_token_id", "none", "bool"])
+def test_the_start_token_is_an_integer_or_nothing(kind: str) -> None:
+    class Engine:
+        class config:
+            pass
+
+    if kind == "bos_token_id":
+        Engine.config.bos_token_id = 7  # type: ignore[attr-defined]
+    if kind == "none":
+        Engine.config.bos_token_id = None  # type: ignore[attr-defined]
+    deployment = Deployment(case("pycode-small"), Engine(), Engine)
+    assert trial.start_id(deployment) == (7 if kind == "bos_token_id" else None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
+def test_a_loaded_model_does_not_keep_its_file_mapped() -> None:
+    engine = load_engine("pycode-small")
+    mapped = Path("/proc/self/maps").read_text()
+    assert "pycode-small/model.safetensors" not in mapped
+    assert engine.weight_bytes() == 1_262_720 * 2
+
+
+def test_rehearsing_runs_what_the_trial_will_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: steps.append(1))
+    tokenizer = load_tokenizer("pycode-small")
+    trial.rehearse(Plan(case("pycode-small")), tokenizer)
+    assert steps == []
+    trial.rehearse(Plan(case("pycode-small"), (SoftTargets(steps=1),)), tokenizer)
+    assert steps == [1]
+    trial.rehearse(Plan(case("digits-cnn", Workload("sensor", "Sensor", "image"))), None)
+
+
+def test_random_weights_have_no_quality_and_say_so() -> None:
+    plan = Plan(Case(models.resolve("shape:smollm2-135m"), TARGET, SHORT))
+    deployment = Deployment(plan.case, object(), object)
+    found = trial._quality(deployment, plan, "quick")
+    assert all(one.value is None and "random weights" in one.method for one in found)
+
+
+def test_text_without_a_tokenizer_has_no_quality_and_says_so() -> None:
+    plan = Plan(case("pycode-small"))
+    found = trial._quality(Deployment(plan.case, object(), object), plan, "quick")
+    assert all(one.value is None and "no tokenizer.json" in one.method for one in found)

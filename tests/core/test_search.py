@@ -1,0 +1,99 @@
+"""Which plans are proposed: the baseline first, every kind, each plan once."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.errors import BadInput
+from core.model import ClassifierShape, DecoderShape, Model
+from core.plan import KINDS, Case
+from core.search import propose
+from core.target import Target
+from core.techniques.batch.static import StaticBatch
+from core.techniques.distill.soft_targets import SoftTargets
+from core.techniques.prune.mlp_channels import PruneMlpChannels
+from core.techniques.quantize.weight_int4 import WeightInt4
+from core.techniques.quantize.weight_int8 import WeightInt8
+from core.workload import Workload
+
+SHAPE = DecoderShape(64, 2, 4, 2, 16, 96, 512, 256)
+TARGET = Target("local", "here", "cpu", "local", 10**9, None, (), local=True)
+CASE = Case(
+    Model("pycode", "llama", "bundled", "r1", SHAPE), TARGET, Workload("chat", "Chat", "text", 9, 9)
+)
+RANDOM = Case(Model("shape:x", "llama", "shape", "r1", SHAPE), TARGET, CASE.workload)
+IMAGES = Case(
+    Model("digits", "image-classifier", "bundled", "r1", ClassifierShape(1, 1, 64, 10, 64)),
+    TARGET,
+    Workload("sensor", "Sensor", "image"),
+)
+
+
+@pytest.mark.parametrize("preset", ["quick", "standard", "deep"])
+@pytest.mark.parametrize("case", [CASE, RANDOM, IMAGES])
+def test_the_baseline_is_first_and_no_plan_comes_twice(preset: str, case: Case) -> None:
+    plans = propose(case, preset)
+    assert plans[0].techniques == ()
+    assert len({plan.key for plan in plans}) == len(plans)
+    assert all(plan.case is case for plan in plans)
+
+
+def test_the_quick_list_has_ten_runnable_trials_of_all_kinds() -> None:
+    plans = propose(CASE, "quick")
+    runnable = [plan for plan in plans if plan.refuse() is None]
+    assert len(runnable) == len(plans) >= 10
+    kinds = {technique.kind for plan in plans for technique in plan.techniques}
+    assert kinds == set(KINDS) - {"cache"}
+    assert any(len(plan.techniques) == 4 for plan in plans)
+
+
+def test_a_longer_preset_tries_more_and_distills_longer() -> None:
+    quick, standard = propose(CASE, "quick"), propose(CASE, "standard")
+    assert len(standard) > len(quick)
+
+    def steps(plans: tuple[object, ...]) -> set[int]:
+        return {
+            technique.steps
+            for plan in plans
+            for technique in plan.techniques  # type: ignore[attr-defined]
+            if isinstance(technique, SoftTargets)
+        }
+
+    assert max(steps(quick)) < min(steps(standard))
+
+
+def test_random_weights_are_never_distilled() -> None:
+    for plan in propose(RANDOM, "deep"):
+        assert not any(isinstance(technique, SoftTargets) for technique in plan.techniques)
+
+
+def test_images_are_only_batched() -> None:
+    sizes = [plan.techniques for plan in propose(IMAGES, "standard")[1:]]
+    assert sizes == [(StaticBatch(size),) for size in (2, 4, 8, 16)]
+    assert all(plan.refuse() is None for plan in propose(IMAGES, "standard"))
+
+
+def test_wanted_techniques_run_alone_and_together_in_the_order_that_makes_sense() -> None:
+    wanted = (StaticBatch(8), WeightInt8(), PruneMlpChannels(0.5))
+    stacks = [plan.techniques for plan in propose(CASE, "quick", wanted, seed=3)]
+    together = (PruneMlpChannels(0.5), WeightInt8(), StaticBatch(8))
+    assert stacks == [(), *((one,) for one in wanted), together]
+    assert all(plan.seed == 3 for plan in propose(CASE, "quick", wanted, seed=3))
+
+
+def test_wanted_techniques_that_exclude_each_other_run_alone() -> None:
+    stacks = [plan.techniques for plan in propose(CASE, "quick", (WeightInt8(), WeightInt4()))]
+    assert stacks == [(), (WeightInt8(),), (WeightInt4(),)]
+    twice = propose(CASE, "quick", (WeightInt8(), WeightInt8()))
+    assert [plan.techniques for plan in twice] == [(), (WeightInt8(),)]
+
+
+def test_a_refused_technique_is_proposed_so_that_its_reason_is_seen() -> None:
+    plans = propose(IMAGES, "quick", (WeightInt8(),))
+    assert plans[1].techniques == (WeightInt8(),)
+    assert "needs a decoder" in str(plans[1].refuse())
+
+
+def test_an_unknown_preset_is_refused() -> None:
+    with pytest.raises(BadInput, match="unknown preset 'fast'"):
+        propose(CASE, "fast")

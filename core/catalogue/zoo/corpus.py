@@ -3,6 +3,10 @@
 Owns the list of held-out modules and the split. The source is the standard library of the running
 Python, so a text set is named by the SHA-256 of its bytes: two Python versions carry slightly
 different text, and a measurement says which. This file knows nothing about tokens or models.
+
+The split is by module. In Python 3.11 five small training modules still share more than a tenth of
+their long lines with held-out ones (39 lines, 22 of them in wsgiref/headers.py), and 1.5 % of the
+held-out long lines stand somewhere in the training text: imports and idioms.
 """
 
 from __future__ import annotations

@@ -14,19 +14,29 @@ from kernels import build, calls
 Step = Callable[[], object]
 
 
+# Below this many bytes for each entry, a second thread costs more than it saves.
+ALONE_BYTES = 16384
+
+
 class _Entry(ctypes.Structure):
-    _fields_ = (("part", ctypes.c_void_p), ("call", ctypes.c_void_p))
+    _fields_ = (
+        ("part", ctypes.c_void_p),
+        ("call", ctypes.c_void_p),
+        ("most", ctypes.c_int64),
+        ("state", ctypes.c_int64 * 5),
+    )
 
 
 class BoundCall:
     """A kernel of `op` and its arguments. Calling it runs it; `join` makes it part of a Program.
 
-    `parts` are C functions void(const void* record, int64 thread, int64 threads) that run in turn
-    over `record`; `kept` holds the tensors whose addresses the record contains; `threads` limits
-    the team when the work is small (0: as many as torch uses).
+    `parts` are C functions void(const void* record, int64 share, int64 shares) that run in turn
+    over `record`, each as all of its shares; `kept` holds the tensors whose addresses the record
+    contains; `work` is about the bytes that one run touches; `most` limits the useful shares (0:
+    no limit).
     """
 
-    __slots__ = ("_alone", "kept", "name", "op", "parts", "record", "threads")
+    __slots__ = ("_alone", "kept", "most", "name", "op", "parts", "record", "work")
 
     def __init__(
         self,
@@ -35,37 +45,45 @@ class BoundCall:
         parts: Iterable[object],
         record: ctypes.Structure,
         kept: object,
-        threads: int = 0,
+        work: int,
+        most: int = 0,
     ) -> None:
         self.op = op
         self.name = name
         self.parts = tuple(ctypes.cast(part, ctypes.c_void_p).value for part in parts)  # type: ignore[arg-type]
         self.record = record
         self.kept = kept
-        self.threads = threads
+        self.work = work
+        self.most = most
         self._alone: Program | None = None
 
     def __call__(self) -> None:
         if self._alone is None:
-            self._alone = Program((self,), self.threads)
+            self._alone = Program((self,))
         self._alone()
 
 
 class Program:
     """Bound calls that run in order; each is counted at every run."""
 
-    __slots__ = ("_count", "_counts", "_kept", "_run", "_table", "_threads")
+    __slots__ = ("_count", "_counts", "_kept", "_memory", "_run", "_small", "_table")
 
-    def __init__(self, bound: Iterable[BoundCall], threads: int = 0) -> None:
+    def __init__(self, bound: Iterable[BoundCall]) -> None:
         self._kept = tuple(bound)
         entries = [
-            _Entry(part, ctypes.addressof(call.record))
+            _Entry(part, ctypes.addressof(call.record), call.most)
             for call in self._kept
             for part in call.parts
         ]
-        self._table = (_Entry * len(entries))(*entries)
+        size = ctypes.sizeof(_Entry)
+        assert _library().trimtab_entry_bytes() == size
+        # The threads' counters want a cache line of their own.
+        self._memory = (ctypes.c_char * (size * (len(entries) + 1)))()
+        self._table = -(-ctypes.addressof(self._memory) // size) * size
+        for i, entry in enumerate(entries):
+            ctypes.memmove(self._table + i * size, ctypes.addressof(entry), size)
         self._count = len(entries)
-        self._threads = threads
+        self._small = sum(call.work for call in self._kept) < ALONE_BYTES * len(entries)
         self._run = _library().trimtab_run
         counts: dict[tuple[str, str], int] = {}
         for call in self._kept:
@@ -77,7 +95,7 @@ class Program:
 
         for op, name, times in self._counts:
             calls.count(op, name, times)
-        self._run(self._table, self._count, self._threads or torch.get_num_threads())
+        self._run(self._table, self._count, 1 if self._small else torch.get_num_threads())
 
 
 def join(steps: Iterable[Step]) -> list[Step]:
@@ -102,4 +120,5 @@ def _library() -> ctypes.CDLL:
     library = build.load(Path(__file__).with_name("program.cpp"))
     library.trimtab_run.argtypes = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
     library.trimtab_run.restype = None
+    library.trimtab_entry_bytes.restype = ctypes.c_int64
     return library

@@ -152,19 +152,19 @@ static float* scratch(int64_t size) {
   return memory.data();
 }
 
-// First part: every new token's keys and values are in the cache when all threads are done.
-extern "C" void trimtab_attention_append(const Call* call, int64_t thread, int64_t threads) {
+// First part: every new token's keys and values are in the cache when all shares are done.
+extern "C" void trimtab_attention_append(const Call* call, int64_t share, int64_t shares) {
   const Work& work = work_of(*call);
   float* key = scratch(call->dim);
-  for (int64_t i = thread; i < call->batch * call->tokens; i += threads) work.append(*call, i, key);
+  for (int64_t i = share; i < call->batch * call->tokens; i += shares) work.append(*call, i, key);
 }
 
 // Second part: a query head of a new token is the unit of work.
-extern "C" void trimtab_attention_attend(const Call* call, int64_t thread, int64_t threads) {
+extern "C" void trimtab_attention_attend(const Call* call, int64_t share, int64_t shares) {
   const Work& work = work_of(*call);
   const int64_t last = *call->start + call->tokens;
   float* scores = scratch(last + call->dim);
   const int64_t units = call->batch * call->tokens * call->heads;
-  const int64_t from = units * thread / threads, to = units * (thread + 1) / threads;
+  const int64_t from = units * share / shares, to = units * (share + 1) / shares;
   for (int64_t u = from; u < to; u++) work.attend(*call, u, scores, scores + last);
 }

@@ -58,4 +58,6 @@ def prepare(
     )  # fmt: skip
     parts = (_library().trimtab_attention_append, _library().trimtab_attention_attend)
     kept = (qkv, keys, values, start, heads, norms, out, rotated)
-    return BoundCall("attention", "cpp", parts, call, kept)
+    # How much of the cache a run reads is not known yet; an eighth is a fair guess.
+    work = 2 * qkv.nbytes + (keys.nbytes + values.nbytes) // 8
+    return BoundCall("attention", "cpp", parts, call, kept, work)

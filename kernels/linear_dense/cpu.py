@@ -110,4 +110,5 @@ class Gemv:
             rows,
         )
         parts = (_library().gemv_bf16_part,)
-        return BoundCall("linear_dense", "gemv-bf16", parts, record, (self, x, out, residual))
+        kept = (self, x, out, residual)
+        return BoundCall("linear_dense", "gemv-bf16", parts, record, kept, self._weight.nbytes)

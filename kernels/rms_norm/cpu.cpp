@@ -53,9 +53,9 @@ static Row choose(bool is_bf16) {
   return is_bf16 ? row_bf16_any : row_fp32_any;
 }
 
-// Thread `thread` of `threads` does every threads-th row.
-extern "C" void trimtab_rms_norm(const Call* call, int64_t thread, int64_t threads) {
+// Share `share` of `shares` is every shares-th row.
+extern "C" void trimtab_rms_norm(const Call* call, int64_t share, int64_t shares) {
   static const Row rows[2] = {choose(false), choose(true)};
   const Row one = rows[call->is_bf16 != 0];
-  for (int64_t r = thread; r < call->rows; r += threads) one(*call, r);
+  for (int64_t r = share; r < call->rows; r += shares) one(*call, r);
 }

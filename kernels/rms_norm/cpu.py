@@ -10,9 +10,6 @@ from torch import Tensor
 from kernels import build
 from kernels.program import BoundCall
 
-# Below this many numbers other threads are not worth waking.
-SMALL = 32768
-
 
 class _Call(ctypes.Structure):
     _fields_ = (
@@ -46,6 +43,6 @@ def prepare(x: Tensor, weight: Tensor, eps: float, out: Tensor, delta: Tensor | 
         x.data_ptr(), delta.data_ptr() if delta is not None else None, weight.data_ptr(),
         out.data_ptr(), rows, size, x.dtype == torch.bfloat16, eps,
     )  # fmt: skip
-    threads = 0 if rows * size >= SMALL else 1
     parts = (_library().trimtab_rms_norm,)
-    return BoundCall("rms_norm", "cpp", parts, call, (x, delta, weight, out), threads)
+    work = 3 * x.nbytes
+    return BoundCall("rms_norm", "cpp", parts, call, (x, delta, weight, out), work, most=rows)

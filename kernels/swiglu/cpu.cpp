@@ -36,14 +36,14 @@ static Span choose(bool is_bf16) {
   return is_bf16 ? bf16_any : fp32_any;
 }
 
-// Thread `thread` of `threads` does its share of the columns of every row.
-extern "C" void trimtab_swiglu(const Call* call, int64_t thread, int64_t threads) {
+// Share `share` of `shares` is some columns of every row.
+extern "C" void trimtab_swiglu(const Call* call, int64_t share, int64_t shares) {
   static const Span spans[2] = {choose(false), choose(true)};
   const Span one = spans[call->is_bf16 != 0];
   // Whole cache lines of 64 bytes, so that no two threads write the same one.
   const int64_t lines = (call->size + 31) / 32;
-  const int64_t from = lines * thread / threads * 32;
-  int64_t to = lines * (thread + 1) / threads * 32;
+  const int64_t from = lines * share / shares * 32;
+  int64_t to = lines * (share + 1) / shares * 32;
   to = to < call->size ? to : call->size;
   for (int64_t r = 0; r < call->rows && from < to; r++) one(*call, r, from, to);
 }

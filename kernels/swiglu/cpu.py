@@ -10,9 +10,6 @@ from torch import Tensor
 from kernels import build
 from kernels.program import BoundCall
 
-# Below this many numbers other threads are not worth waking.
-SMALL = 16384
-
 
 class _Call(ctypes.Structure):
     _fields_ = (
@@ -39,6 +36,5 @@ def prepare(gate_up: Tensor, out: Tensor) -> BoundCall:
     """See kernels.swiglu.prepare; float32 or bfloat16, contiguous."""
     rows, size = out.shape
     call = _Call(gate_up.data_ptr(), out.data_ptr(), rows, size, out.dtype == torch.bfloat16)
-    threads = 0 if rows * size >= SMALL else 1
     parts = (_library().trimtab_swiglu,)
-    return BoundCall("swiglu", "cpp", parts, call, (gate_up, out), threads)
+    return BoundCall("swiglu", "cpp", parts, call, (gate_up, out), 3 * out.nbytes)

@@ -15,16 +15,20 @@ def test_a_chain_of_dependent_calls_gives_what_the_calls_give_alone(threads: int
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        weights = [torch.randn(96, 48).bfloat16() * 0.1 for _ in range(40)]
-        backs = [torch.randn(48, 48).bfloat16() * 0.1 for _ in range(40)]
-        start = torch.randn(3, 48).bfloat16()
+        weights = [torch.randn(384, 192).bfloat16() * 0.1 for _ in range(12)]
+        backs = [torch.randn(192, 192).bfloat16() * 0.1 for _ in range(12)]
+        start = torch.randn(3, 192).bfloat16()
 
         def chain(x: torch.Tensor) -> list[object]:
-            h, wide, gated = torch.empty_like(x), torch.empty(3, 96).bfloat16(), torch.empty_like(x)
+            h, wide, gated = (
+                torch.empty_like(x),
+                torch.empty(3, 384).bfloat16(),
+                torch.empty_like(x),
+            )
             steps: list[object] = []
             for up, back in zip(weights, backs, strict=True):
                 steps += [
-                    rms_norm.prepare(x, torch.ones(48).bfloat16(), 1e-5, h),
+                    rms_norm.prepare(x, torch.ones(192).bfloat16(), 1e-5, h),
                     linear_dense.prepare(up).bind(h, wide),
                     swiglu.prepare(wide, gated),
                     linear_dense.prepare(back).bind(gated, x, x),

@@ -1,8 +1,9 @@
-"""One seed for every test, and the folder of helpers on the path."""
+"""One seed and one thread for every test, and the folder of helpers on the path."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,5 +13,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(autouse=True)
-def _seed() -> None:
+def _steady() -> Iterator[None]:
+    # Models this small gain nothing from threads, and waiting for them is slow on a busy machine.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
     torch.manual_seed(1234)
+    yield
+    torch.set_num_threads(before)

@@ -66,12 +66,14 @@ def pair(vocabulary: int, distance: float, seed: int = 0) -> tuple[TableModel, T
 @pytest.mark.parametrize("gamma", [1, 2, 4, 7])
 @pytest.mark.parametrize("draft_noise", [0.0, 0.02, 1.0])
 def test_greedy_output_is_that_of_the_target_alone(gamma: int, draft_noise: float) -> None:
+    # In bf16, up to four rows are summed in one order: the logits are equal to the last bit.
+    dtype = "bf16" if gamma < 4 else "fp32"
     model = transformers_model("llama")
-    target = lean(model, "bf16")
+    target = lean(model, dtype)
     with torch.no_grad():
         for weight in model.parameters():
             weight += draft_noise * torch.randn_like(weight)
-    draft = lean(model, "bf16")
+    draft = lean(model, dtype)
     for length in (1, 13):
         prompt = torch.randint(0, 97, (1, length))
         clock = GenerationClock()

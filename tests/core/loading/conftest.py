@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,14 @@ class Folder:
     def put(self, header: object, data: bytes) -> None:
         text = header if isinstance(header, bytes) else json.dumps(header).encode()
         self.weights.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

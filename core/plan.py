@@ -64,11 +64,14 @@ def settings(technique: Technique) -> dict[str, Any]:
 
 
 def label(technique: Technique) -> str:
-    """Short human name, as `weight-int4(group_size=32)`; fields at their default are left out."""
+    """Short human name, as `weight-int4(group_size=32)`.
+
+    The first field is always shown, others when they are not at their default.
+    """
     shown = [
         f"{field.name}={getattr(technique, field.name)}"
-        for field in fields(technique)  # type: ignore[arg-type]
-        if getattr(technique, field.name) != field.default
+        for position, field in enumerate(fields(technique))  # type: ignore[arg-type]
+        if position == 0 or getattr(technique, field.name) != field.default
     ]
     return technique.name + (f"({', '.join(shown)})" if shown else "")
 

@@ -105,9 +105,9 @@ def test_a_key_does_not_depend_on_the_process() -> None:
         assert done.stdout.strip() == plan.key
 
 
-def test_a_title_names_the_techniques_and_only_what_differs_from_the_defaults() -> None:
+def test_a_title_names_each_technique_with_its_first_setting_and_what_differs() -> None:
     assert Plan(CASE).title == "baseline"
-    assert label(WeightInt4()) == "weight-int4"
+    assert label(WeightInt4()) == "weight-int4(group_size=32)"
     assert label(Speculative(5, "x/y")) == "speculative(tokens=5, draft=x/y)"
     title = Plan(CASE, (PruneMlpChannels(0.5), WeightInt4(64), StaticBatch(8))).title
     assert title == "prune-mlp(sparsity=0.5) + weight-int4(group_size=64) + static-batch(size=8)"

@@ -249,6 +249,9 @@ def _shade(figure: go.Figure, axis: Axis, name: str, limit: Limit, colors: Palet
 
 
 def _ring(figure: go.Figure, point: Point, across: Axis, up: Axis, colors: Palette) -> None:
+    # The label leans towards the middle, so that the frame never cuts it.
+    middle = math.sqrt(across.low * across.high) if across.log else (across.low + across.high) / 2
+    left = point.x < middle
     figure.add_trace(
         go.Scatter(
             x=[point.x / across.factor],
@@ -256,7 +259,7 @@ def _ring(figure: go.Figure, point: Point, across: Axis, up: Axis, colors: Palet
             customdata=[point.trial_id],
             mode="markers+text",
             text=["recommended"],
-            textposition="top center",
+            textposition="top right" if left else "top left",
             textfont={"color": colors.series[1], "size": 12},
             name="Recommended",
             marker={

@@ -197,8 +197,15 @@ def _table(study: Study, progress: dict[str, Progress]) -> None:
             ),
         },
         height="content",
-        placeholder="",
     )
+    reasons = [
+        f"- {words.plain(words.word(trial.state))}: **{words.plain(trial.plan.title)}**, "
+        f"{words.plain(trial.reason)}"
+        for trial in study.trials
+        if trial.reason
+    ]
+    if reasons:
+        st.markdown("\n".join(reasons))
 
 
 def _row(
@@ -206,11 +213,10 @@ def _row(
 ) -> dict[str, object]:
     share = 1.0 if trial.state in ENDED else progress.share if progress else 0.0
     values = {COLUMNS[name]: words.number(name, trial.value(name)) for name in metrics}
-    row = {
+    return {
         "#": number,
         "Plan": trial.plan.title,
         "State": words.word(trial.state),
         "Progress": round(100 * share),
         **values,
     }
-    return {**row, "Reason": trial.reason} if trial.reason else row

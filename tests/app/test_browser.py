@@ -192,9 +192,10 @@ def test_a_stored_study_is_compared_weighed_and_saved(
     with server(store, port, log), opened(port) as (browser, page, watch):
         page.goto(f"http://localhost:{port}/")
         settle(page)
-        understand(page)
+        trial = understand(page)
         assert not watch.found, "\n".join(watch.found)
-        look(browser, port, shots / "stored", page.url)
+        look(browser, port, shots / "stored", page.url, trial)
+        take_away(page)
     written = log.read_text(encoding="utf-8")
     assert "Traceback" not in written, written
 
@@ -204,9 +205,10 @@ def test_the_whole_way_over_a_real_study(tmp_path: Path, shots: Path) -> None:
     port, log = free_port(), tmp_path / "server.log"
     with server(tmp_path / "store.duckdb", port, log), opened(port) as (browser, page, watch):
         start(page, port, shots)
-        understand(page)
+        trial = understand(page)
         assert not watch.found, "\n".join(watch.found)
-        look(browser, port, shots / "real", page.url)
+        look(browser, port, shots / "real", page.url, trial)
+        take_away(page)
     written = log.read_text(encoding="utf-8")
     assert "Traceback" not in written, written
 
@@ -229,8 +231,11 @@ def start(page: Any, port: int, shots: Path) -> None:
     assert page.get_by_role("button", name="Cancel").count() == 0
 
 
-def understand(page: Any) -> None:
-    """Trials, Compare, Trade-offs, Reports: what one does with a study that has ended."""
+def understand(page: Any) -> str:
+    """Trials, Compare, Trade-offs, Reports: what one does with a study that has ended.
+
+    Returns the id of a trial that was compared.
+    """
     go(page, "Trials")
     page.wait_for_selector("[data-testid=stDataFrame] canvas", timeout=20_000)
     tick(page, 0, 1, 2)
@@ -238,6 +243,8 @@ def understand(page: Any) -> None:
     page.wait_for_selector("h1:has-text('Compare')", timeout=20_000)
     settle(page)
     assert page.get_by_text("lower is better").count() > 3
+    named = re.search(r"[?&]trials=([^%&,]+)", page.url)
+    assert named is not None, page.url
     go(page, "Trade-offs")
     page.wait_for_selector("[data-testid=stPlotlyChart] .main-svg", timeout=20_000)
     go(page, "Compare")
@@ -249,13 +256,18 @@ def understand(page: Any) -> None:
     page.get_by_role("button", name="Save the report").click()
     page.wait_for_selector("iframe", timeout=30_000)
     settle(page)
+    return named.group(1)
+
+
+def take_away(page: Any) -> None:
+    """The saved report in every format."""
     for label in ("HTML", "Markdown", "CSV", "JSON"):
         with page.expect_download(timeout=20_000) as caught:
             page.get_by_role("button", name=label).last.click()
         assert Path(caught.value.path()).stat().st_size > 200, label
 
 
-def look(browser: Any, port: int, shots: Path, report_url: str) -> None:
+def look(browser: Any, port: int, shots: Path, report_url: str, trial: str) -> None:
     """Every page by its URL in both themes; a reload must show the same screen."""
     shots.mkdir(parents=True, exist_ok=True)
     for scheme in ("light", "dark"):
@@ -263,6 +275,7 @@ def look(browser: Any, port: int, shots: Path, report_url: str) -> None:
         watch = Watch(page, port)
         for name, path in PAGES.items():
             url = report_url if name == "reports" else f"http://localhost:{port}/{path}"
+            url += f"?trial={trial}" if name == "trial" else ""
             page.goto(url)
             settle(page)
             if name == "compare":

@@ -1,7 +1,7 @@
 """Train `pycode` and `pycode-small`: byte-level BPE and a Llama-style decoder on Python source.
 
     python -m core.catalogue.zoo.train_pycode tokenizer
-    python -m core.catalogue.zoo.train_pycode train --model pycode --steps 2400
+    python -m core.catalogue.zoo.train_pycode train --model pycode --steps 2050
     python -m core.catalogue.zoo.train_pycode export --model pycode
 
 Data: the running Python's standard library without the held-out modules (corpus.HELD_OUT), mixed
@@ -136,8 +136,8 @@ def build(name: str) -> LlamaForCausalLM:
 
 
 def learning_rate(step: int, steps: int) -> float:
-    """Share of the peak rate: 100 steps up, constant, the last 40 % linearly to zero."""
-    return min(1.0, (step + 1) / 100, (steps - step) / (0.4 * steps))
+    """Share of the peak rate: 100 steps up, constant, the last half linearly to zero."""
+    return min(1.0, (step + 1) / 100, (steps - step) / (0.5 * steps))
 
 
 def held_out_loss(model: torch.nn.Module, windows: torch.Tensor) -> float:
@@ -299,7 +299,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("stage", choices=("tokenizer", "train", "export"))
     parser.add_argument("--model", choices=sorted(SHAPES), default="pycode")
-    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--steps", type=int, default=2050)
     parser.add_argument("--work", type=Path, default=Path("zoo-work"))
     parser.add_argument("--library-share", type=float, default=0.45)
     parser.add_argument("--peak", type=float, default=0.02)

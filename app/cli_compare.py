@@ -7,6 +7,8 @@ import dataclasses
 import io
 import json
 
+from app.reports.csv_rows import inert
+from app.reports.markdown_page import escape, table
 from app.reports.words import change, source, spread, verdict
 from core.compare import Cell, Comparison, Row
 
@@ -34,9 +36,9 @@ def comparison_text(comparison: Comparison, format_: str) -> str:
     ]
     warnings = [f"warning: {warning}" for warning in comparison.warnings]
     if format_ == "md":
-        lines = ["| " + " | ".join(_markdown(cell) for cell in row) + " |" for row in rows]
-        lines.insert(1, "|" + " --- |" * len(head))
-        return "\n".join([*lines, "", *map(_markdown, warnings)]).rstrip() + "\n"
+        cells = [[escape(cell) for cell in row] for row in rows]
+        parts = [table(cells[0], cells[1:]), *map(escape, warnings)]
+        return "\n\n".join(parts) + "\n"
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -54,13 +56,6 @@ def _cell(cell: Cell, row: Row) -> str:
         source(cell),
     ]
     return "  ".join(filter(None, parts))
-
-
-def _markdown(text: str) -> str:
-    """Stored text cannot become markup."""
-    for mark in ("\\", "|", "`", "*", "_", "<", ">", "[", "]"):
-        text = text.replace(mark, "\\" + mark)
-    return text.replace("\n", " ")
 
 
 def _csv(comparison: Comparison) -> str:
@@ -99,11 +94,5 @@ def _csv(comparison: Comparison) -> str:
                 cell.change,
                 cell.verdict,
             ]
-            writer.writerow(["" if value is None else _inert(value) for value in values])
+            writer.writerow([inert(value) for value in values])
     return out.getvalue()
-
-
-def _inert(value: object) -> object:
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        return "'" + value
-    return value

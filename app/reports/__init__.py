@@ -39,7 +39,8 @@ def new_report(
 
     Without `trial_ids` all finished trials are compared, the recommended and the frontier first;
     without `baseline_id` the study's own baseline judges them. The same title on the same study
-    makes the next version of the same report. BadInput names an unknown study or trial, or a bad title.
+    makes the next version of the same report. BadInput names an unknown study or trial, or a bad
+    title.
     """
     study = store.study(study_id)
     if study is None:

@@ -20,7 +20,8 @@ QUALITY = ("perplexity", "accuracy", "kl_nats", "top1_agreement")
 def choose_axes(trials: Sequence[Trial], priorities: Priorities) -> tuple[str, str] | None:
     """What is paid (x) against what is got (y); None when not two metrics are known of two trials.
 
-    x is the weightiest of latency, throughput, size, energy and cost that is known; y is quality, or
+    x is the weightiest of latency, throughput, size, energy and cost that is known; y is quality,
+    or
     the next weightiest when quality is unknown (random weights).
     """
     words = sorted(COST, key=lambda word: -priorities.weight(word))

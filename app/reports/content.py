@@ -152,7 +152,7 @@ def _asked(study: Study) -> tuple[tuple[str, str], ...]:
 
 
 def _tiles(study: Study, advice: Recommendation, baseline_id: str) -> tuple[Tile, ...]:
-    """One headline per priority word, most important first; none when the baseline is the advice."""
+    """One headline a priority word, most important first; none when the baseline is advised."""
     chosen, base = study.trial(advice.trial_id or ""), study.trial(baseline_id)
     if chosen is None or base is None or chosen.id == base.id:
         return ()

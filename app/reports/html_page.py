@@ -52,7 +52,9 @@ def render(report: Report) -> str:
 
 
 def _policy(scripts: list[str]) -> str:
-    """Nothing from anywhere; Plotly writes style attributes and saves images through data and blob."""
+    """Nothing from anywhere; Plotly writes style attributes and saves images through data and
+    blob.
+    """
     allowed = " ".join(f"'{one}'" for one in scripts) or "'none'"
     return (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
@@ -105,7 +107,7 @@ def _alt(content: Content) -> str:
 
 @lru_cache(maxsize=1)
 def _library() -> str:
-    return get_plotlyjs().replace("\r\n", "\n")
+    return str(get_plotlyjs()).replace("\r\n", "\n")
 
 
 def _read(name: str) -> str:

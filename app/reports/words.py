@@ -24,8 +24,8 @@ METHOD_NOTES = (
     "Every number names its origin: measured on the target, estimated before any run, projected "
     "from measurements on another machine, or published by others. Unavailable means that nothing "
     "could be read.",
-    "A number with raw samples is their median, its interval the percentile bootstrap of the median "
-    "(95 %, 2,000 draws). Pooled and projected numbers state their own 95 % interval.",
+    "A number with raw samples is their median, its interval the percentile bootstrap of that "
+    "median (95 %, 2,000 draws). Pooled and projected numbers state their own 95 % interval.",
     "A difference is called better or worse only when the 95 % interval of the ratio to the "
     "baseline excludes 1, else it is within noise. The ratio's interval is a bootstrap of both "
     "sides' samples, or combines both stated intervals (MOVER, Zou & Donner 2008), which is "

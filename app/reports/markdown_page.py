@@ -1,0 +1,151 @@
+"""A report as Markdown: the same Content as the HTML page, in tables. Stored text cannot become
+markup.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from app.reports import words
+from app.reports.content import Block, Content, content_of
+from core import format, metrics
+from core.report import Report
+
+_SPECIAL = re.compile(r"([\\`*_\[\]<>|~&$!]|^[-+#=])")
+
+
+def render(report: Report) -> str:
+    """The whole document, ending in one line end."""
+    content = content_of(report)
+    parts = [
+        *_head(content),
+        *_advice(content),
+        *_asked(content),
+        *_comparison(content),
+        *_tradeoff(content),
+        *_evidence(content),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def escape(text: object) -> str:
+    """One line of text in which no character means markup or HTML."""
+    plain = " ".join(str(text).split())
+    return _SPECIAL.sub(r"\\\1", plain)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A pipe table of cells that are escaped already."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _head(content: Content) -> list[str]:
+    report = content.report
+    facts = (
+        f"Version {report.version}, {content.created}, study {report.study.id}, report {report.id}"
+    )
+    return [f"# {escape(report.title)}", escape(facts), escape(report.note)]
+
+
+def _advice(content: Content) -> list[str]:
+    found = ["## Recommended" if content.advice.trial_id else "## No recommendation"]
+    if content.advice.trial_id:
+        found.append(f"**{escape(content.chosen)}** ({escape(content.advice.trial_id)})")
+    found.append("\n".join(f"- {escape(sentence)}" for sentence in content.advice.because))
+    if content.rejected:
+        rows = [[escape(title), escape(one), escape(why)] for one, title, why in content.rejected]
+        found += ["## Why not the others", table(["Plan", "Trial", "Why not"], rows)]
+    return found
+
+
+def _asked(content: Content) -> list[str]:
+    rows = [[escape(label), escape(text)] for label, text in content.asked]
+    weights = ", ".join(f"{word} {format.plain(weight)}" for word, weight in content.weights)
+    rows.append(["Priorities", escape(weights or "none")])
+    rows.append(["Hard limits", escape(", ".join(content.limits) or "none")])
+    return ["## What was asked", table(["Asked", "Answer"], rows)]
+
+
+def _comparison(content: Content) -> list[str]:
+    found = ["## Side by side"]
+    found.append("\n".join(f"- Warning: {escape(one)}" for one in content.comparison.warnings))
+    found += [_block(block) for block in content.blocks]
+    if content.same:
+        same = [[escape(label), escape(text)] for label, text in content.same]
+        found += ["Alike in every trial:", table(["Setting", "Value"], same)]
+    if content.missing:
+        missing = [
+            [escape(label), escape(why or "no reason was recorded")]
+            for label, why in content.missing
+        ]
+        found += ["Not known of any trial:", table(["Metric", "Why"], missing)]
+    return found
+
+
+def _block(block: Block) -> str:
+    heads = [
+        escape(column.title) + (" (baseline)" if column.is_baseline else "")
+        for column in block.columns
+    ]
+    rows = [["Trial", *(escape(column.trial_id) for column in block.columns)]]
+    for row in block.rows:
+        cells = []
+        for cell in row.cells:
+            spread = words.spread(cell, row)
+            parts = [
+                cell.text,
+                f"[{spread}]" if spread else "",
+                words.change(cell, row),
+                words.verdict(cell),
+                words.source(cell),
+            ]
+            cells.append("<br>".join(escape(part) for part in parts if part))
+        rows.append([escape(row.label), *cells])
+    return table(["", *heads], rows)
+
+
+def _tradeoff(content: Content) -> list[str]:
+    if content.axes is None:
+        return []
+    x, y = (metrics.metric(name) for name in content.axes)
+    rows = [
+        [
+            escape(mark.title),
+            escape(mark.trial_id),
+            escape(mark.x.text),
+            escape(mark.y.text),
+            escape(mark.role),
+        ]
+        for mark in content.marks
+    ]
+    heads = ["Plan", "Trial", escape(x.label), escape(y.label), "Role"]
+    return ["## Trade-off", table(heads, rows)]
+
+
+def _evidence(content: Content) -> list[str]:
+    found = []
+    if content.kernels:
+        rows = [
+            [escape(title), escape(run.op), escape(run.name), f"{run.calls:,}"]
+            for title, runs in content.kernels
+            for run in runs
+        ]
+        found += ["## Kernels that ran", table(["Plan", "Operation", "Kernel", "Calls"], rows)]
+    if content.unfinished:
+        rows = [
+            [escape(trial.plan.title), trial.state, escape(trial.reason or "none was recorded")]
+            for trial in content.unfinished
+        ]
+        found += ["## Trials that did not finish", table(["Plan", "State", "Reason"], rows)]
+    for identifier, facts in content.environments:
+        rows = [[escape(key), escape(text)] for key, text in facts]
+        found += [f"## Environment {escape(identifier)}", table(["Fact", "Value"], rows)]
+    rows = [
+        [escape(metric.label), metric.better, escape(metric.meaning), escape(method)]
+        for metric, method in content.definitions
+    ]
+    found += ["## Definitions", table(["Metric", "Better", "Meaning", "How"], rows)]
+    found += ["## Method", "\n".join(f"- {escape(note)}" for note in words.METHOD_NOTES)]
+    return found

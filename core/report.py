@@ -1,4 +1,6 @@
-"""A Report: a frozen, versioned comparison. It carries a snapshot of the study, so later runs never change it."""
+"""A Report: a frozen, versioned comparison. It carries a snapshot of the study, so later runs
+never change it.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,11 @@ from core.study import Study, Trial
 
 @dataclass(frozen=True)
 class Report:
-    """`study` is the snapshot, `trial_ids` the compared trials in order, `baseline_id` the one others are judged by.
+    """`study` is the snapshot, `trial_ids` the compared trials in order, `baseline_id` the one
+    others are judged by.
 
-    `environments` holds (environment id, JSON of its facts) for every environment the trials ran in.
+    `environments` holds (environment id, JSON of its facts) for every environment the trials ran
+    in.
     """
 
     id: str

@@ -11,6 +11,7 @@ import torch
 
 from kernels import build
 from kernels.program import BoundCall
+from kernels.registry import KernelUnavailable
 
 INSTRUCTION_SETS = ("scalar", "avx2", "avx512", "avx512_bf16")
 
@@ -39,7 +40,7 @@ def available() -> str | None:
     """None, or the sentence why the library cannot be built here."""
     try:
         _library()
-    except build.KernelUnavailable as error:
+    except KernelUnavailable as error:
         return str(error)
     return None
 
@@ -74,13 +75,17 @@ class Gemv:
         best = library.gemv_best_isa()
         wanted = best if instruction_set is None else INSTRUCTION_SETS.index(instruction_set)
         if wanted > best:
-            raise build.KernelUnavailable(f"This processor has no {instruction_set} instructions.")
+            raise KernelUnavailable(f"This processor has no {instruction_set} instructions.")
         # Detached tensors hold the storage, so a later `weight.data = ...` cannot free it.
         self._weight = weight.detach().contiguous()
         self._bias = None if bias is None else bias.detach().contiguous()
         n, k = weight.shape
         self._record = _Dense(
-            self._weight.data_ptr(), None if bias is None else self._bias.data_ptr(), n, k, wanted
+            self._weight.data_ptr(),
+            None if self._bias is None else self._bias.data_ptr(),
+            n,
+            k,
+            wanted,
         )
         self._pointer = ctypes.addressof(self._record)
         self._call = library.gemv_bf16

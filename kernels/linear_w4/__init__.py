@@ -100,7 +100,7 @@ def linear(x: torch.Tensor, packed: PackedW4, bias: torch.Tensor | None = None) 
         padding = packed.packed.shape[1] * 2 - packed.k
         rows = pad(rows, (0, padding)) if padding else rows.contiguous()
     count(OP, packed.kernel)
-    y = module.matmul(rows, packed.packed, packed.scale_zero, packed.group_size)
+    y: torch.Tensor = module.matmul(rows, packed.packed, packed.scale_zero, packed.group_size)
     if y.shape[1] != packed.n:
         y = y[:, : packed.n].contiguous()
     if bias is not None:

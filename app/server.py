@@ -8,6 +8,7 @@ end, so that pages never own anything. `serve()` is what the command line calls.
 from __future__ import annotations
 
 import errno
+import importlib
 import importlib.metadata
 import logging
 import os
@@ -35,6 +36,7 @@ from core.errors import BadInput
 logger = logging.getLogger(__name__)
 ADDRESS = "127.0.0.1"
 HOSTS = ["localhost", "127.0.0.1"]
+VIEWS = ("home", "plan", "live", "trials", "compare", "tradeoffs", "reports", "trial")
 SCRIPT = Path(__file__).parent / "main.py"
 CONFIG = Path(__file__).parent.parent / ".streamlit" / "config.toml"
 # Kept even where no config.toml is found: loopback, known hosts, no phoning home, no tracebacks in
@@ -59,11 +61,18 @@ async def lifespan(app: st.App) -> AsyncIterator[dict[str, Any]]:
     """Open the services, take up what a killed server left behind, and close them at the end."""
     opened = await anyio.to_thread.run_sync(services.get_services)
     await anyio.to_thread.run_sync(opened.jobs.recover)
+    await anyio.to_thread.run_sync(warm)
     try:
         yield {}
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(services.close_services)
+
+
+def warm() -> None:
+    """Import what the pages need before the first visitor waits for it."""
+    for name in VIEWS:
+        importlib.import_module(f"app.views.{name}")
 
 
 class SafeHeaders:

@@ -214,3 +214,22 @@ def test_layers_may_have_different_mlp_widths() -> None:
     steps = [small.forward(ids[:, i : i + 1], cache) for i in range(9)]
     close(torch.cat(steps, 1), small.forward(ids))
     assert small.weight_bytes() < decoder.weight_bytes()
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_without_compiled_kernels_the_step_runs_through_torch(
+    dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = cast(transformers_model("qwen3"), torch.bfloat16)
+    ids = torch.randint(0, 97, (2, 20))
+    want = stepwise(lean(model, dtype), ids)
+    plain = "attention=torch-sdpa,rms_norm=torch,swiglu=torch,linear_dense=torch"
+    monkeypatch.setenv("TRIMTAB_KERNEL", plain)
+    calls.reset()
+    got = stepwise(lean(model, dtype), ids)
+    assert {call["name"] for call in calls.snapshot()} == {"torch", "torch-sdpa"}
+    if dtype == "fp32":
+        close(got, want)
+    else:
+        exact = cast(model, torch.float32)(ids).logits.detach()
+        as_good(want, got, exact)

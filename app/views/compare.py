@@ -19,6 +19,9 @@ TITLE = "Compare"
 ICON = ":material/compare_arrows:"
 HELP = "Trials side by side against a baseline, with intervals and verdicts."
 
+# The first of these that has intervals is drawn until the user chooses.
+DRAWN = ("tokens_per_s", "examples_per_s", "tpot_s")
+
 
 def page() -> None:
     """Draw the page."""
@@ -134,7 +137,8 @@ def _bars(found: Comparison) -> None:
         return
     st.subheader("One metric, drawn", anchor=False)
     names = list(rows)
-    usual = "latency_p95_s" if "latency_p95_s" in rows else names[0]
+    spread = [row.key for row in rows.values() if any(cell.low is not None for cell in row.cells)]
+    usual = next((one for one in DRAWN if one in spread), (spread or names)[0])
     name = st.selectbox(
         "Metric",
         names,

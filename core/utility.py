@@ -23,6 +23,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from core import metrics
+from core.judge import bounds_of
 from core.measurement import Measurement
 from core.study import Study, Trial
 
@@ -124,7 +125,7 @@ def worth(name: str, value: float) -> float:
 
 
 def _spread(measurement: Measurement, name: str) -> float | None:
-    interval = measurement.interval()
+    interval = bounds_of(measurement)
     if interval is None:
         return None
     ends = [worth(name, end) for end in interval]

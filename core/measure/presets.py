@@ -25,9 +25,9 @@ class Preset:
 
 
 PRESETS = {
-    "quick": Preset("quick", 5, 0.8, 8, 512, 24, 300.0),
-    "standard": Preset("standard", 10, 5.0, 24, 1024, 200, 1800.0),
-    "deep": Preset("deep", 30, 20.0, 96, 1024, 1000, 7200.0),
+    "quick": Preset("quick", 20, 0.8, 8, 512, 24, 300.0),
+    "standard": Preset("standard", 30, 5.0, 24, 1024, 200, 1800.0),
+    "deep": Preset("deep", 100, 20.0, 96, 1024, 1000, 7200.0),
 }
 
 

@@ -13,6 +13,7 @@ from core.measurement import Measurement, unavailable
 from core.metrics import BY_NAME
 from core.plan import Case, Plan
 from core.priorities import Priorities
+from core.reasons import sentence
 from core.recommend import recommend
 from core.study import Study, Trial
 
@@ -127,7 +128,7 @@ def test_no_feasible_trial_names_the_limit_and_the_nearest_value(
     found = recommend(study_of(synthetic_study, ["latency_p95_s<=0.1"], *trials))
     assert found.trial_id is None
     assert found.because == (
-        "No trial passes latency_p95_s<=0.1: the nearest is 500 ms (weight-int4).",
+        "No trial passes latency_p95_s<=0.1: the nearest is 500 ms (weight-int4(group_size=32)).",
     )
     assert {name for name, _ in found.rejected} == set(found.frontier)
 
@@ -282,3 +283,16 @@ def test_no_weight_and_no_limit_recommends_the_baseline(
     found = recommend(study)
     assert found.trial_id == "t0"
     assert found.frontier == ()
+
+
+def test_a_counted_metric_needs_no_second_sample(synthetic_study: Study) -> None:
+
+    first, second = synthetic_study.done()[:2]
+    sizes = [
+        replace(trial, measurements=(Measurement("model_bytes", (size,), "B", "measured", "sum"),))
+        for trial, size in ((first, 20e6), (second, 10e6))
+    ]
+    assert (
+        sentence("model_bytes", sizes[1], sizes[0])
+        == "2.00x smaller: model size 20.0 MB -> 10.0 MB."
+    )

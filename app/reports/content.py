@@ -100,7 +100,7 @@ def content_of(report: Report) -> Content:
         advice=advice,
         chosen=titles.get(advice.trial_id or "", ""),
         rejected=tuple((one, titles.get(one, one), why) for one, why in advice.rejected),
-        tiles=_tiles(study, advice, report.baseline_id),
+        tiles=_tiles(study, advice),
         comparison=comparison,
         blocks=_blocks(comparison),
         same=tuple((r.label, r.cells[0].text) for r in comparison.settings() if not r.differs),
@@ -151,9 +151,10 @@ def _asked(study: Study) -> tuple[tuple[str, str], ...]:
     return (*found, ("Trials", ", ".join(counts)))
 
 
-def _tiles(study: Study, advice: Recommendation, baseline_id: str) -> tuple[Tile, ...]:
+def _tiles(study: Study, advice: Recommendation) -> tuple[Tile, ...]:
     """One headline a priority word, most important first; none when the baseline is advised."""
-    chosen, base = study.trial(advice.trial_id or ""), study.trial(baseline_id)
+    # The advice is judged by the unchanged model, whatever the report compares with.
+    chosen, base = study.trial(advice.trial_id or ""), study.baseline
     if chosen is None or base is None or chosen.id == base.id:
         return ()
     comparison = compare((base, chosen), base.id)

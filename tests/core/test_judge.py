@@ -1,0 +1,96 @@
+"""Verdicts: against scipy's bootstrap, by hand for stated bounds, and words for what is unknown."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from core.judge import judge, mover_difference, ratio_of_medians
+from core.measurement import Measurement, unavailable
+from core.metrics import metric
+
+
+def timed(name: str, samples: np.ndarray, origin: str = "measured") -> Measurement:
+    return Measurement(name, tuple(samples.tolist()), metric(name).unit, origin, "timed")
+
+
+def test_the_ratio_interval_agrees_with_scipys_bootstrap() -> None:
+    random = np.random.default_rng(3)
+    above, below = random.lognormal(0.1, 0.2, 40), random.lognormal(0, 0.2, 31)
+    low, high = ratio_of_medians(above, below)
+    wanted = stats.bootstrap(
+        (above, below),
+        lambda a, b, axis: np.median(a, axis=axis) / np.median(b, axis=axis),
+        method="percentile",
+        n_resamples=9999,
+        rng=1,
+    ).confidence_interval
+    assert low == pytest.approx(wanted.low, rel=0.02)
+    assert high == pytest.approx(wanted.high, rel=0.02)
+
+
+def test_two_runs_of_the_same_thing_are_mostly_within_noise() -> None:
+    random = np.random.default_rng(5)
+    verdicts = [
+        judge(
+            metric("tpot_s"),
+            timed("tpot_s", random.lognormal(-5, 0.1, 20)),
+            timed("tpot_s", random.lognormal(-5, 0.1, 20)),
+        ).verdict
+        for _ in range(200)
+    ]
+    assert verdicts.count("within noise") >= 180
+
+
+@pytest.mark.parametrize(
+    ("name", "factor", "verdict"),
+    [
+        ("tpot_s", 0.5, "better"),
+        ("tpot_s", 2.0, "worse"),
+        ("tokens_per_s", 2.0, "better"),
+        ("tokens_per_s", 0.5, "worse"),
+    ],
+)
+def test_a_clear_difference_is_named_in_the_metrics_direction(
+    name: str, factor: float, verdict: str
+) -> None:
+    base = np.random.default_rng(1).lognormal(0, 0.05, 12)
+    found = judge(metric(name), timed(name, base * factor), timed(name, base))
+    assert found.verdict == verdict
+    assert found.ratio == pytest.approx(factor)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low <= factor <= found.high
+
+
+def test_too_few_unlike_or_missing_numbers_get_no_verdict() -> None:
+    one = metric("ttft_s")
+    two, many = timed("ttft_s", np.array([1.0, 1.1])), timed("ttft_s", np.linspace(1, 2, 9))
+    assert judge(one, two, many).verdict == "too few runs"
+    projected = Measurement(
+        "ttft_s", (), "s", "projected", "roofline", pooled=1.0, bounds=(0.5, 2.0)
+    )
+    found = judge(one, projected, many)
+    assert found.verdict == "not comparable"
+    assert "projected" in found.why
+    energy = metric("energy_j_per_token")
+    gone = unavailable("energy_j_per_token", "J", "no counter here")
+    assert "no counter here" in judge(energy, gone, gone).why
+
+
+def test_counted_sizes_are_compared_exactly() -> None:
+    size = metric("model_bytes")
+    small, large = (timed("model_bytes", np.array([value])) for value in (10.0, 20.0))
+    assert judge(size, small, large).verdict == "better"
+    assert judge(size, large, small).verdict == "worse"
+    assert judge(size, small, small).verdict == "same"
+
+
+def test_mover_is_the_square_root_of_the_summed_squares() -> None:
+    low, high = mover_difference(5.0, (4.0, 7.0), 2.0, (1.0, 4.0))
+    assert low == pytest.approx(3 - math.hypot(1, 2))
+    assert high == pytest.approx(3 + math.hypot(2, 1))
+    assert mover_difference(5.0, (5.0, 5.0), 2.0, (2.0, 2.0)) == (3.0, 3.0)

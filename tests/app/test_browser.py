@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 
 from core.events import Event
+from core.journal import read
 from core.study import Study
 from store import open_store
 
@@ -283,3 +284,44 @@ def look(browser: Any, port: int, shots: Path, report_url: str, trial: str) -> N
             shoot(page, shots / f"{name}-{scheme}.png")
         assert not watch.found, "\n".join(watch.found)
         page.close()
+
+
+@pytest.mark.slow
+def test_a_server_killed_in_the_middle_of_a_study_is_finished_by_resume(tmp_path: Path) -> None:
+    store, port = tmp_path / "store.duckdb", free_port()
+    with server(store, port, tmp_path / "log") as running, opened(port) as (_, page, _watch):
+        page.goto(f"http://localhost:{port}/")
+        page.get_by_role("button", name="Run the first study").click()
+        page.wait_for_selector("text=/[2-9] of [0-9]+ trials ended/", timeout=WAIT_S * 1000)
+        os.kill(running.pid, signal.SIGKILL)
+        running.wait()
+    folder = next((tmp_path / "store.duckdb.studies").iterdir())
+
+    def measured() -> dict[str, set[str]]:
+        """Ids of the acknowledged measurements by attempt's journal."""
+        return {
+            path.name: {one.id for one in read(path)[0] if one.kind == "measurement"}
+            for path in folder.glob("t-*.jsonl")
+        }
+
+    before = measured()
+    resumed = subprocess.run(
+        [sys.executable, "-m", "app.cli", "resume", folder.name, "--store", str(store), "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    document = json.loads(resumed.stdout)
+    assert {trial["state"] for trial in document["trials"]} == {"done"}
+    after = measured()
+    assert all(ids <= after[name] for name, ids in before.items())
+    kept = open_store(str(store))
+    study = kept.study(folder.name)
+    kept.close()
+    assert study is not None
+    for trial in study.trials:
+        names = [one.metric for one in trial.measurements]
+        assert len(names) == len(set(names))
+        assert len(after[f"{trial.id}-{trial.attempt}.jsonl"]) == len(names)

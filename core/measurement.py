@@ -17,6 +17,9 @@ class Measurement:
     `samples` are the raw values; their median is the value unless `pooled` gives it (a mean over
     tokens, say). `bounds` is a stated 95 % interval, for projections and pooled values; without it
     the interval is bootstrapped. Origin `unavailable` has no samples and says why in `method`.
+    `condition` is empty for the workload as it is asked, else what was varied, as
+    `prompt_tokens=256` or `rate=4/s`. `reference` are the baseline's values of the same metric,
+    taken in the same process between ours: reference[i] belongs to the pair of samples[i].
     """
 
     metric: str
@@ -28,6 +31,8 @@ class Measurement:
     taken_at: str = ""
     pooled: float | None = None
     bounds: tuple[float, float] | None = None
+    condition: str = ""
+    reference: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.origin not in ORIGINS:
@@ -36,7 +41,7 @@ class Measurement:
             raise ValueError(
                 f"{self.metric}: samples must be empty exactly when the origin is unavailable"
             )
-        if any(not math.isfinite(sample) for sample in self.samples):
+        if any(not math.isfinite(sample) for sample in (*self.samples, *self.reference)):
             raise ValueError(f"{self.metric}: a sample is not finite")
         if self.pooled is not None and not math.isfinite(self.pooled):
             raise ValueError(f"{self.metric}: the value is not finite")

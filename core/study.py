@@ -39,11 +39,15 @@ class Trial:
     notes: tuple[str, ...] = ()
 
     def metric(self, name: str) -> Measurement | None:
-        """The measurement of `name`, or None when this trial has none."""
+        """The measurement of `name` for the workload as it is asked, or None when there is none."""
         for measurement in self.measurements:
-            if measurement.metric == name:
+            if measurement.metric == name and not measurement.condition:
                 return measurement
         return None
+
+    def curve(self, name: str) -> tuple[Measurement, ...]:
+        """The measurements of `name` under varied conditions, as they were taken."""
+        return tuple(one for one in self.measurements if one.metric == name and one.condition)
 
     def value(self, name: str) -> float | None:
         """The value of `name`; None when absent or unavailable."""

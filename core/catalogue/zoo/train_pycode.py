@@ -1,16 +1,15 @@
 """Train `pycode` and `pycode-small`: byte-level BPE and a Llama-style decoder on Python source.
 
     python -m core.catalogue.zoo.train_pycode tokenizer
-    python -m core.catalogue.zoo.train_pycode train --model pycode --steps 2050
+    python -m core.catalogue.zoo.train_pycode train --model pycode --steps 5000
     python -m core.catalogue.zoo.train_pycode export --model pycode
 
 Data: the running Python's standard library without the held-out modules (corpus.HELD_OUT), mixed
-with the Python sources
-of the installed dependencies, without files that copy held-out lines. Matrices are trained by Muon
-(Jordan et al. 2024),
-the rest by AdamW, on a warm-up / constant / linear-decay schedule, from one seed. `train` writes a
-checkpoint every 100
-steps and goes on from the last one. This script is run by hand; nothing at run time imports it.
+with the Python sources of the installed dependencies, without files that copy held-out lines.
+Matrices are trained by Muon (Jordan et al. 2024), the rest by AdamW, on a warm-up / constant /
+linear-decay schedule, from one seed; the first half of the steps sees windows of half the context.
+`train` writes a checkpoint every 100 steps and goes on from the last one. This script is run by
+hand; nothing at run time imports it.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
 
 from core.catalogue.zoo import corpus
 
@@ -37,7 +36,8 @@ VOCABULARY = 4096
 END_OF_TEXT = "<|endoftext|>"
 SEED = 20261121
 CONTEXT = 1024
-SEQUENCES = {"pycode": 4, "pycode-small": 8}  # windows of CONTEXT tokens a step
+TOKENS_A_STEP = {"pycode": 4096, "pycode-small": 8192}
+QUERY_BLOCK = 128  # queries a block of the training attention
 SHAPES = {
     "pycode": {
         "hidden_size": 384,
@@ -132,7 +132,46 @@ def build(name: str) -> LlamaForCausalLM:
     )
     config._attn_implementation = "sdpa"
     torch.manual_seed(SEED)
-    return LlamaForCausalLM(config)
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():  # every block starts as the identity
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+    return model
+
+
+def blocked_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention by blocks of queries, each against the keys up to its own end.
+
+    query [rows, heads, T, d], key and value [rows, groups, T, d]; returns [rows, T, heads, d].
+    Plain bf16 matrix products: on CPU 1.6 times the speed of torch's fused kernel forward and
+    backward at T = 1024, because that kernel's backward does not use the bf16 instructions.
+    """
+    rows, heads, length, width = query.shape
+    groups = key.shape[1]
+    per_group = heads // groups
+    query = (query * scaling).bfloat16().view(rows, groups, per_group, length, width)
+    key, value = key.bfloat16(), value.bfloat16()
+    blocks = []
+    for start in range(0, length, QUERY_BLOCK):
+        end = min(start + QUERY_BLOCK, length)
+        asked = query[:, :, :, start:end].reshape(rows * groups, -1, width)
+        keys = key[:, :, :end].reshape(rows * groups, end, width)
+        values = value[:, :, :end].reshape(rows * groups, end, width)
+        scores = torch.bmm(asked, keys.transpose(1, 2)).view(-1, per_group, end - start, end)
+        future = torch.ones(end - start, end, dtype=torch.bool).tril(start).logical_not()
+        weights = scores.float().masked_fill(future, -1e30).softmax(-1).bfloat16()
+        mixed = torch.bmm(weights.view(rows * groups, -1, end), values)
+        blocks.append(mixed.view(rows, groups, per_group, end - start, width))
+    return torch.cat(blocks, 3).reshape(rows, heads, length, width).transpose(1, 2), None
 
 
 def learning_rate(step: int, steps: int) -> float:
@@ -153,7 +192,7 @@ def held_out_loss(model: torch.nn.Module, windows: torch.Tensor) -> float:
 
 
 def train(name: str, steps: int, work: Path, library_share: float, peak: float) -> None:
-    """Train `name` for `steps` steps of SEQUENCES[name] x CONTEXT tokens; checkpoints in `work`."""
+    """Train `name` for `steps` steps of TOKENS_A_STEP[name] tokens; checkpoints in `work`."""
     work.mkdir(parents=True, exist_ok=True)
     cached = work / "tokens.npz"
     if not cached.exists():
@@ -208,7 +247,9 @@ def train(name: str, steps: int, work: Path, library_share: float, peak: float) 
         f" from step {first} to {steps}",
         flush=True,
     )
-    forward = torch.compile(model)
+    AttentionInterface.register("blocked", blocked_attention)
+    model.set_attn_implementation("blocked")
+    forward = torch.compile(model, dynamic=False)
     began = time.time()
     for step in range(first, steps):
         share = learning_rate(step, steps)
@@ -216,11 +257,12 @@ def train(name: str, steps: int, work: Path, library_share: float, peak: float) 
             for group in optimizer.param_groups:
                 group["lr"] = rate * share
         draw = np.random.default_rng((SEED, step))
+        window = CONTEXT // 2 if step < steps // 2 else CONTEXT
         rows = []
-        for _ in range(SEQUENCES[name]):
+        for _ in range(TOKENS_A_STEP[name] // window):
             source = library if draw.random() < library_share else dependencies
-            start = int(draw.integers(0, len(source) - CONTEXT - 1))
-            rows.append(source[start : start + CONTEXT + 1].astype(np.int64))
+            start = int(draw.integers(0, len(source) - window - 1))
+            rows.append(source[start : start + window + 1].astype(np.int64))
         batch = torch.from_numpy(np.stack(rows))
         with torch.autocast("cpu", torch.bfloat16):
             logits = forward(input_ids=batch[:, :-1]).logits
@@ -233,7 +275,7 @@ def train(name: str, steps: int, work: Path, library_share: float, peak: float) 
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         if step % 10 == 0:
-            speed = (step - first + 1) * SEQUENCES[name] * CONTEXT / (time.time() - began)
+            speed = (step - first + 1) * TOKENS_A_STEP[name] / (time.time() - began)
             print(f"step {step} loss {loss.item():.4f} tokens/s {speed:.0f}", flush=True)
         if (step + 1) % 100 == 0 or step + 1 == steps:
             print(f"step {step + 1} held-out {held_out_loss(model, windows):.4f}", flush=True)
@@ -276,7 +318,7 @@ def export(name: str, work: Path, settings: dict[str, object]) -> None:
         " is not distributed here",
         "seed": SEED,
         "steps": state["step"],
-        "tokens_seen": state["step"] * SEQUENCES[name] * CONTEXT,
+        "tokens_seen": state["step"] * TOKENS_A_STEP[name],
         **settings,
         "python": platform.python_version(),
         "torch": torch.__version__.split("+")[0],
@@ -299,9 +341,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("stage", choices=("tokenizer", "train", "export"))
     parser.add_argument("--model", choices=sorted(SHAPES), default="pycode")
-    parser.add_argument("--steps", type=int, default=2050)
+    parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--work", type=Path, default=Path("zoo-work"))
-    parser.add_argument("--library-share", type=float, default=0.45)
+    parser.add_argument("--library-share", type=float, default=0.55)
     parser.add_argument("--peak", type=float, default=0.02)
     arguments = parser.parse_args()
     if arguments.stage == "tokenizer":

@@ -110,6 +110,8 @@ def measurement_of(row: Row) -> Measurement:
         row["taken_at"],
         row["pooled"],
         bounds,
+        row["condition"],
+        tuple(json.loads(row["reference"])),
     )
 
 
@@ -132,8 +134,8 @@ def summary_of(study: Row, state: Row | None, trial_states: Iterable[str]) -> St
 
 
 def table_row(trial: Row, position: int, state: Row, measurements: Iterable[Row]) -> dict[str, Any]:
-    """A flat row for a table of trials; `measurements` of the latest attempt in the order of their
-    events.
+    """A flat row for a table of trials; `measurements` of the latest attempt and of no condition,
+    in the order of their events.
     """
     row: dict[str, Any] = {
         "id": trial["trial_id"],

@@ -81,7 +81,7 @@ class Store(Protocol):
     ) -> tuple[dict[str, Any], ...]:
         """Flat rows for a table, newest first: id, study_id, position, title, state, reason,
         model_id, target_id, workload_id, created_at, techniques (names) and one key per metric with
-        its value (None when unavailable).
+        its value for the workload as it is asked (None when unavailable).
         """
 
     def count_trials(self, wanted: TrialFilter) -> int:

@@ -154,7 +154,9 @@ class MemoryStore:
             measurements = [
                 row
                 for row in self._table("measurements")
-                if row["trial_id"] == trial["trial_id"] and row["attempt"] == state["attempt"]
+                if row["trial_id"] == trial["trial_id"]
+                and row["attempt"] == state["attempt"]
+                and not row["condition"]
             ]
             measurements.sort(key=lambda row: (row["event_id"], row["position"]))
             found.append(assemble.table_row(trial, position, state, measurements))

@@ -11,7 +11,7 @@ from sqlalchemy.engine import URL
 from core.errors import StoreError
 from store.engine import WAY_OUT, connect, name_of, reason
 
-HEAD = "0001"
+HEAD = "0002"
 SCRIPTS = Path(__file__).parent / "migrations"
 
 

@@ -70,7 +70,7 @@ def trial_table(
     measured: dict[str, list[Row]] = {}
     query = (
         select(values.trial_id, values.attempt, values.metric, values.value)
-        .where(values.trial_id.in_(list(attempts)))
+        .where(values.trial_id.in_(list(attempts)), values.condition == "")
         .order_by(values.event_id, values.position)
     )
     for row in _fetch(connection, query):

@@ -242,6 +242,8 @@ def _measurement_row(keys: Keys, position: int, attempt: Any, measurement: Measu
         "high": None if bounds is None else finite(bounds[1]),
         "n": measurement.n,
         "samples": json.dumps(measurement.samples, allow_nan=False),
+        "condition": clean(measurement.condition),
+        "reference": json.dumps(measurement.reference, allow_nan=False),
     }
 
 

@@ -103,7 +103,8 @@ trial_states = Table(
 )
 
 # `low` and `high` are the stated bounds; a bootstrapped interval is made when it is shown.
-# `samples` are the raw values.
+# `samples` are the raw values, `reference` the baseline's, pair by pair; `condition` is empty for
+# the workload as it is asked.
 measurements = Table(
     "measurements",
     metadata,
@@ -124,6 +125,8 @@ measurements = Table(
     Column("high", Double),
     Column("n", Integer, nullable=False),
     _json("samples"),
+    Column("condition", Text, server_default="", nullable=False),
+    _json("reference"),
 )
 
 kernel_calls = Table(

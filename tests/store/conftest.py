@@ -51,7 +51,10 @@ class Make:
         """One of every origin and shape."""
         taken = {"environment": "env-1", "taken_at": "2026-11-21T10:00:01.234"}
         return (
-            self.measurement("ttft_s", **taken),
+            self.measurement(
+                "ttft_s", 9.0, 8.0, condition="prompt_tokens=256", reference=(7.5, -0.0), **taken
+            ),
+            self.measurement("ttft_s", reference=(0.2, 0.5, 1 / 7), **taken),
             self.measurement("tokens_per_s", 5e-324, 1.7e308, -0.0, 1e17, **taken),
             Measurement("kl_nats", (0.01, 0.02), "nat", "measured", "pooled", pooled=0.0125),
             Measurement("tpot_s", (0.5,), "s", "projected", "roofline", bounds=(0.25, 1.0)),

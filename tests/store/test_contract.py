@@ -227,7 +227,9 @@ def test_any_text_comes_back_unharmed(store, make, text):
     study = make.study(case=make.case(title=text), preset=text)
     trial = make.trial(study, f"t{text[:50]}", "weight-int8")
     ids = study.id, trial.id
-    measurement = make.measurement("ttft_s", environment=f"env{text}", taken_at=text)
+    measurement = make.measurement(
+        "ttft_s", environment=f"env{text}", taken_at=text, condition=text
+    )
     store.ingest(
         [
             events.study_created(study),
@@ -361,6 +363,30 @@ def test_of_two_measurements_of_a_metric_the_first_shows_as_in_the_trial(store, 
     (row,) = store.trial_rows(TrialFilter())
     assert row["tpot_s"] == store.trial("t-1").value("tpot_s") == 3.0
     assert [one.value for one in store.trial("t-1").measurements] == [3.0, 1.0, 2.0]
+
+
+def test_a_measurement_under_a_condition_is_kept_beside_the_table(store, make):
+    study = make.study()
+    trial = make.trial(study, "t-1")
+    varied = make.measurement("ttft_s", 9.0, condition="prompt_tokens=256", reference=(8.0,))
+    only = make.measurement("tpot_s", 5.0, condition="rate=4/s")
+    plain = make.measurement("ttft_s", 1.0)
+    own = make.measurement("my_own_metric", 4.0, condition="rate=4/s")
+    store.ingest([events.study_created(study), events.trial_queued(trial)])
+    store.ingest([events.event("trial-started", "s-1", "t-1", attempt=1)])
+    taken = (varied, only, plain, own)
+    store.ingest([events.measured("s-1", "t-1", 1, one) for one in taken])
+
+    (row,) = store.trial_rows(TrialFilter())
+
+    assert (row["ttft_s"], row["tpot_s"]) == (1.0, None)
+    assert "my_own_metric" not in row
+    for found in (store.trial("t-1"), store.study("s-1").trials[0]):
+        assert found.measurements == taken
+        assert found.metric("ttft_s") == plain
+        assert found.metric("tpot_s") is None
+        assert found.curve("ttft_s") == (varied,)
+        assert found.metric("ttft_s").reference == ()
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,12 @@ from store.engine import connect
 from store.repository import SqlStore
 from store.tables import metadata
 
-SECOND = """
+LATER = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "9000"
+down_revision = "{head}"
 
 
 def upgrade():
@@ -39,7 +39,9 @@ def newer(tmp_path: Path):
     def write(more: str = "pass") -> Path:
         folder = tmp_path / "migrations"
         shutil.copytree(migrate.SCRIPTS, folder)
-        (folder / "versions" / "0002_tags.py").write_text(SECOND.format(more=more))
+        (folder / "versions" / "9000_tags.py").write_text(
+            LATER.format(more=more, head=migrate.HEAD)
+        )
         return folder
 
     return write
@@ -96,17 +98,17 @@ def test_an_older_store_is_copied_then_upgraded_and_loses_nothing(file, make, ne
     store.close()
     before = facts(file)
 
-    engine = migrate.open_current(file, newer(), "0002")
+    engine = migrate.open_current(file, newer(), "9000")
 
-    assert migrate.revision(engine) == "0002"
+    assert migrate.revision(engine) == "9000"
     assert SqlStore(file, engine).study("s-1") == study
     engine.dispose()
-    copy = file.with_name("trimtab.duckdb.bak-0001")
+    copy = file.with_name(f"trimtab.duckdb.bak-{migrate.HEAD}")
     assert facts(copy) == facts(file) == before
     assert sorted(one.name for one in file.parent.iterdir()) == [
         "migrations",
         "trimtab.duckdb",
-        "trimtab.duckdb.bak-0001",
+        f"trimtab.duckdb.bak-{migrate.HEAD}",
     ]
     old = open_store(str(copy))
     assert old.study("s-1") == study
@@ -122,19 +124,19 @@ def test_what_a_killed_process_left_in_the_log_is_in_the_copy_too(file, make, ne
     store.close()
     assert Path(f"{killed}.wal").stat().st_size > 0
 
-    migrate.open_current(killed, newer(), "0002").dispose()
+    migrate.open_current(killed, newer(), "9000").dispose()
 
-    assert facts(killed.with_name("killed.duckdb.bak-0001")) == facts(file)
+    assert facts(killed.with_name(f"killed.duckdb.bak-{migrate.HEAD}")) == facts(file)
 
 
 def test_an_older_copy_is_not_overwritten(file, newer):
-    taken = file.with_name("trimtab.duckdb.bak-0001")
+    taken = file.with_name(f"trimtab.duckdb.bak-{migrate.HEAD}")
     taken.write_text("mine")
 
-    migrate.open_current(file, newer(), "0002").dispose()
+    migrate.open_current(file, newer(), "9000").dispose()
 
     assert taken.read_text() == "mine"
-    assert file.with_name("trimtab.duckdb.bak-0001-2").is_file()
+    assert file.with_name(f"trimtab.duckdb.bak-{migrate.HEAD}-2").is_file()
 
 
 def test_a_store_that_cannot_be_copied_is_not_upgraded(file, newer, monkeypatch):
@@ -145,12 +147,12 @@ def test_a_store_that_cannot_be_copied_is_not_upgraded(file, newer, monkeypatch)
     monkeypatch.setattr(migrate.shutil, "copy2", full)
 
     with pytest.raises(
-        StoreError, match=r"cannot be copied to trimtab.duckdb.bak-0001 first: No space"
+        StoreError, match=rf"cannot be copied to trimtab.duckdb.bak-{migrate.HEAD} first: No space"
     ):
-        migrate.open_current(file, newer(), "0002")
+        migrate.open_current(file, newer(), "9000")
 
     monkeypatch.undo()
-    assert not file.with_name("trimtab.duckdb.bak-0001").exists()
+    assert not file.with_name(f"trimtab.duckdb.bak-{migrate.HEAD}").exists()
     open_store(str(file)).close()
 
 
@@ -161,7 +163,7 @@ def test_a_failed_upgrade_leaves_the_store_as_it_was(file, make, newer):
     before = facts(file)
 
     with pytest.raises(StoreError, match="nowhere"):
-        migrate.open_current(file, newer('op.execute("insert into nowhere values (1)")'), "0002")
+        migrate.open_current(file, newer('op.execute("insert into nowhere values (1)")'), "9000")
 
     assert facts(file) == before
     store = open_store(str(file))
@@ -170,9 +172,9 @@ def test_a_failed_upgrade_leaves_the_store_as_it_was(file, make, newer):
 
 
 def test_an_upgraded_store_is_too_new_for_the_older_program(file, newer):
-    migrate.open_current(file, newer(), "0002").dispose()
+    migrate.open_current(file, newer(), "9000").dispose()
 
-    with pytest.raises(StoreError, match=re.escape("newer Trimtab (its schema is '0002')")):
+    with pytest.raises(StoreError, match=re.escape("newer Trimtab (its schema is '9000')")):
         open_store(str(file))
 
 

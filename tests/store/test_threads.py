@@ -51,7 +51,7 @@ def test_what_threads_wrote_is_all_there_and_readers_see_whole_batches(store: St
                 assert (row["title"], row["ttft_s"]) == (trial.plan.title, 0.25)
         return kept
 
-    assert sum(together(write_and_read)) == THREADS * (1 + 4 * 14)
+    assert sum(together(write_and_read)) == THREADS * (1 + 4 * 15)
     assert store.count_trials(TrialFilter(states=("done",))) == THREADS * 4
     assert [one.trials for one in store.studies()] == [4] * THREADS
 
@@ -62,7 +62,7 @@ def test_threads_that_bring_the_same_events_keep_each_once(store: Store, make):
     kept = together(lambda number: store.ingest(told[number % 3 :]))
 
     assert sum(kept) == len(told)
-    assert [len(trial.measurements) for trial in store.study("s-1").trials] == [6, 6, 6]
+    assert [len(trial.measurements) for trial in store.study("s-1").trials] == [7, 7, 7]
 
 
 def test_two_stores_on_one_file_try_again_when_they_collide(file: Path, make):

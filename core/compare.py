@@ -240,8 +240,13 @@ def _metric_cell(metric: Metric, trial: Trial, baseline: Trial) -> Cell:
     delta = change = None
     comparable = judgement.verdict not in ("baseline", "not comparable")
     if comparable and found.value is not None and reference is not None:
-        delta = found.value - reference
-        change = delta / reference if reference > 0 else None
+        # A ratio from interleaved pairs is nearer to the truth than that of two values taken apart.
+        change = None if judgement.ratio is None else judgement.ratio - 1
+        delta = (
+            found.value - found.value / judgement.ratio
+            if judgement.ratio
+            else found.value - reference
+        )
     return Cell(
         trial.id,
         text,
@@ -272,7 +277,15 @@ def _judged(metric: Metric, trial: Trial, found: Measurement, baseline: Trial) -
         return Judgement("not comparable", why="each model was compared with its own baseline")
     if metric.name == "perplexity" and _vocabulary(trial) != _vocabulary(baseline):
         return Judgement("not comparable", why="the tokenizers differ: compare nats per byte")
-    return judge(metric, found, _reference(metric, baseline, found))
+    return judge(metric, found, _reference(metric, baseline, found), pairing(trial, baseline))
+
+
+def pairing(trial: Trial, baseline: Trial) -> str:
+    """How the trial's numbers belong with the baseline's, one of core.judge.PAIRINGS: the unchanged
+    model of a trial's own case was measured in turns with it."""
+    if trial.plan.case != baseline.plan.case or trial.plan.seed != baseline.plan.seed:
+        return "apart"
+    return "turns" if baseline.is_baseline else "common"
 
 
 def _reference(metric: Metric, baseline: Trial, judged: Measurement) -> Measurement | None:

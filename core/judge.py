@@ -1,7 +1,8 @@
 """Is a difference real? The ratio of two measurements with a 95 % interval, and the verdict.
 
-Knows no trials and no layout (core.compare has those). Independent samples are resampled; numbers
-that state only bounds are combined by MOVER; exact numbers are compared exactly.
+Knows no trials and no layout (core.compare has those, and says which numbers belong together).
+Numbers taken in turns are judged pair by pair (core.interleave); independent samples are resampled;
+numbers that state only bounds are combined by MOVER; exact numbers are compared exactly.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from core.interleave import quotient, ratio_interval
 from core.measurement import Measurement
 from core.metrics import Metric
 
@@ -21,6 +23,14 @@ VERDICTS = ("better", "worse", "same", "within noise", "too few runs", "not comp
 EXACT = frozenset({"model_bytes"})
 DRAWS = 4000
 MIN_SAMPLES = 3
+# Which numbers belong together: `turns` when the baseline was measured between the candidate's
+# rounds, `common` when both were measured between rounds of one third plan, `apart` else.
+PAIRINGS = ("turns", "common", "apart")
+# What two copies of one plan may differ by beyond the noise of their samples, from where memory
+# happens to lie and what the process did before (tests/core/measure/figure_aa.py measures it): a
+# smaller difference is never called one.
+FLOORS = {"turns": 0.01, "common": 0.02, "apart": 0.05}
+TIMED = frozenset({"latency", "throughput", "energy", "cost"})
 
 
 @dataclass(frozen=True)
@@ -38,11 +48,17 @@ class Judgement:
 
 
 @lru_cache(maxsize=4096)
-def judge(metric: Metric, candidate: Measurement | None, baseline: Measurement | None) -> Judgement:
+def judge(
+    metric: Metric,
+    candidate: Measurement | None,
+    baseline: Measurement | None,
+    pairing: str = "apart",
+) -> Judgement:
     """The verdict on `candidate` against `baseline`, both measurements of `metric`.
 
     `better` or `worse` only where the 95 % interval of the ratio excludes 1 (that of the difference
-    excludes 0, where the baseline is 0 or an interval reaches it and no ratio exists).
+    excludes 0, where the baseline is 0 or an interval reaches it and no ratio exists) and, for
+    what was timed, the ratio's distance from 1 exceeds the floor of its `pairing` (FLOORS).
     """
     if candidate is None or candidate.value is None:
         return Judgement("not comparable", why=_missing("this trial", candidate))
@@ -57,21 +73,57 @@ def judge(metric: Metric, candidate: Measurement | None, baseline: Measurement |
         if value == reference:
             return Judgement("same", ratio, ratio, ratio)
         return Judgement(_direction(metric, value - reference), ratio, ratio, ratio)
+    taken = _in_turns(candidate, baseline, pairing)
+    if taken is not None:
+        return _of_ratio(metric, taken, pairing)
     resampled = can_resample(candidate) and can_resample(baseline)
-    if resampled and min(candidate.samples + baseline.samples) > 0:
+    if resampled and ratio is not None and min(candidate.samples + baseline.samples) > 0:
         above, below = np.array(candidate.samples), np.array(baseline.samples)
         low, high = ratio_of_medians(above, below, metric.name)
-        return Judgement(_verdict(metric, low - 1, high - 1), ratio, low, high)
+        return _of_ratio(metric, (ratio, low, high), "apart")
     spread, reference_spread = bounds_of(candidate), bounds_of(baseline)
     if spread is None or reference_spread is None:
         why = f"an interval needs at least {MIN_SAMPLES} runs of both"
         return Judgement("too few runs", ratio, why=why)
     if ratio is not None and min(value, spread[0], reference_spread[0]) > 0:
         low, high = mover_ratio(value, spread, reference, reference_spread)
-        return Judgement(_verdict(metric, low - 1, high - 1), ratio, low, high)
+        timed = candidate.origin == "measured"
+        return _of_ratio(metric, (ratio, low, high), "apart" if timed else "")
     low, high = mover_difference(value, spread, reference, reference_spread)
     why = "judged by the difference: the numbers reach 0, where a ratio says nothing"
     return Judgement(_verdict(metric, low, high), None, why=why)
+
+
+def _in_turns(
+    candidate: Measurement, baseline: Measurement, pairing: str
+) -> tuple[float, float, float] | None:
+    """(ratio, low, high) from interleaved pairs; None where there are none, or too few."""
+    if candidate.origin != "measured" or candidate.pooled is not None:
+        return None
+    if pairing == "turns":
+        return _pairs(candidate)
+    if pairing == "common" and baseline.pooled is None:
+        above, below = _pairs(candidate), _pairs(baseline)
+        return None if above is None or below is None else quotient(above, below)
+    return None
+
+
+def _pairs(measurement: Measurement) -> tuple[float, float, float] | None:
+    ours, theirs = measurement.samples, measurement.reference
+    if len(ours) != len(theirs) or min(*ours, *theirs, 1.0) <= 0:
+        return None
+    return ratio_interval(ours, theirs)
+
+
+def _of_ratio(metric: Metric, found: tuple[float, float, float], pairing: str) -> Judgement:
+    """The verdict on a ratio with its interval; `pairing` is empty where nothing was timed."""
+    ratio, low, high = found
+    verdict = _verdict(metric, low - 1, high - 1)
+    floor = FLOORS[pairing] if pairing and metric.group in TIMED else 0.0
+    if verdict in ("better", "worse") and abs(ratio - 1) <= floor:
+        why = f"two copies of one plan can differ by {floor:.0%} in this way of measuring"
+        return Judgement("within noise", ratio, low, high, why)
+    return Judgement(verdict, ratio, low, high, _HOW.get(pairing, ""))
 
 
 def is_exact(measurement: Measurement) -> bool:
@@ -149,6 +201,12 @@ def mover_ratio(
         (math.log(reference_bounds[0]), math.log(reference_bounds[1])),
     )
     return math.exp(low), math.exp(high)
+
+
+_HOW = {
+    "turns": "the baseline was measured in turns with this trial, in one process",
+    "common": "both were measured in turns with the unchanged model",
+}
 
 
 def _verdict(metric: Metric, low: float, high: float) -> str:

@@ -88,6 +88,34 @@ def bootstrap_median(samples: np.ndarray, draws: int = 2000) -> tuple[float, flo
     return float(low), float(high)
 
 
+def quantile_interval(samples: tuple[float, ...], q: float) -> tuple[float, float] | None:
+    """Distribution-free interval of the `q` quantile at 95 % or more, between two of the sorted
+    samples (Hahn & Meeker 1991, section 5.2).
+
+    None where too few samples lie on either side: a p95 needs 72, a p99 368.
+    """
+    n = len(samples)
+    below = 0.0
+    low = high = None
+    for rank in range(n + 1):
+        # P(exactly `rank` samples lie below the quantile)
+        below += math.exp(
+            math.lgamma(n + 1)
+            - math.lgamma(rank + 1)
+            - math.lgamma(n - rank + 1)
+            + rank * math.log(q)
+            + (n - rank) * math.log1p(-q)
+        )
+        if below <= 0.025:
+            low = rank
+        if high is None and below >= 0.975:
+            high = rank
+    if low is None or high is None or high >= n:
+        return None
+    ordered = sorted(samples)
+    return ordered[low], ordered[high]
+
+
 def bootstrap_mean(samples: np.ndarray, draws: int = 2000) -> tuple[float, float]:
     """Percentile bootstrap 95 % interval of the mean of `samples` float [n], fixed seed."""
     random = np.random.default_rng(0)

@@ -42,6 +42,16 @@ METRICS = (
         "Seconds between two new tokens of one sequence after the first.",
     ),
     Metric(
+        "latency_s",
+        "Latency, end to end",
+        "s",
+        "lower",
+        "latency",
+        "latency",
+        "Median seconds for one whole request (prompt and output) or one image batch, waiting for"
+        " its turn included.",
+    ),
+    Metric(
         "latency_p95_s",
         "Latency, p95",
         "s",
@@ -50,6 +60,15 @@ METRICS = (
         "latency",
         "95th percentile of the seconds for one whole request (prompt and output)"
         " or one image batch.",
+    ),
+    Metric(
+        "latency_p99_s",
+        "Latency, p99",
+        "s",
+        "lower",
+        "latency",
+        "latency",
+        "99th percentile of the seconds for one whole request; only where at least 100 were timed.",
     ),
     Metric(
         "tokens_per_s",
@@ -154,6 +173,36 @@ METRICS = (
         "Share of held-out examples classified correctly.",
     ),
     Metric(
+        "task_accuracy",
+        "Task accuracy",
+        "",
+        "higher",
+        "quality",
+        "quality",
+        "Share of the user's own tasks answered rightly: choices ranked by their summed"
+        " log-likelihood, or exact matches of greedy text.",
+    ),
+    Metric(
+        "task_accuracy_norm",
+        "Task accuracy, by length",
+        "",
+        "higher",
+        "quality",
+        "quality",
+        "Share of multiple-choice tasks answered rightly when each choice's log-likelihood is"
+        " divided by its bytes.",
+    ),
+    Metric(
+        "flips",
+        "Flips",
+        "",
+        "lower",
+        "quality",
+        "quality",
+        "Share of tasks or images that were right in the baseline and are wrong now, or the other"
+        " way round (Dutta et al. 2024).",
+    ),
+    Metric(
         "accepted_per_step",
         "Accepted tokens per step",
         "",
@@ -162,6 +211,16 @@ METRICS = (
         "",
         "Tokens that one verification step of speculative decoding yields, the bonus token"
         " included.",
+    ),
+    Metric(
+        "cpu_wait_share",
+        "Waiting for a core",
+        "",
+        "lower",
+        "environment",
+        "",
+        "Share of a timed round in which our threads stood ready while another process or the"
+        " host had the core; rounds above 5 % are marked, never dropped.",
     ),
     Metric(
         "prepare_s",

@@ -4,7 +4,9 @@ Every public operation calls `count(op, name)` just before the kernel it chose r
 trial can list what ran instead of guessing it from a plan.
 """
 
+import contextlib
 import threading
+from collections.abc import Iterator
 
 _lock = threading.Lock()
 _calls: dict[tuple[str, str], int] = {}
@@ -15,6 +17,19 @@ def count(op: str, name: str, times: int = 1) -> None:
     key = (op, name)
     with _lock:
         _calls[key] = _calls.get(key, 0) + times
+
+
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """What runs inside is not counted: the counts afterwards are those from before."""
+    with _lock:
+        kept = dict(_calls)
+    try:
+        yield
+    finally:
+        with _lock:
+            _calls.clear()
+            _calls.update(kept)
 
 
 def reset() -> None:

@@ -12,7 +12,8 @@ class Preset:
     """At least `repeats` timed rounds and `seconds` of timed work; `windows` x `window` tokens of
     held-out text.
 
-    `wall_s` ends a trial that hangs; `distill_steps` is the recovery budget that proposals use.
+    `settle_s` is the longest wait for a quiet machine before timing; `wall_s` ends a trial that
+    hangs; `distill_steps` is the recovery budget that proposals use.
     """
 
     name: str
@@ -21,13 +22,14 @@ class Preset:
     windows: int
     window: int
     distill_steps: int
+    settle_s: float
     wall_s: float
 
 
 PRESETS = {
-    "quick": Preset("quick", 20, 0.8, 8, 512, 24, 300.0),
-    "standard": Preset("standard", 30, 5.0, 24, 1024, 200, 1800.0),
-    "deep": Preset("deep", 100, 20.0, 96, 1024, 1000, 7200.0),
+    "quick": Preset("quick", 12, 0.8, 8, 512, 24, 1.0, 300.0),
+    "standard": Preset("standard", 30, 5.0, 24, 1024, 200, 10.0, 1800.0),
+    "deep": Preset("deep", 100, 20.0, 96, 1024, 1000, 30.0, 7200.0),
 }
 
 

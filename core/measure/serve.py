@@ -3,26 +3,55 @@ memory.
 
 A round is `concurrency` requests that arrive together, served in groups of the deployment's batch,
 one group after another; a request's clock starts with the round, so waiting is part of its latency.
-Quality is measured elsewhere.
+Rounds of the deployment and of the unchanged model take turns, so that their ratio is that of the
+plans and not of the hour. Quality is measured elsewhere.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from core.deployment import Deployment
 from core.measure.energy import EnergyMeter, counters
 from core.measure.memory import peak_resident_bytes, reset_peak
 from core.measure.presets import Preset
-from core.measure.timing import repeat, warm_up
-from core.measurement import Measurement, unavailable
+from core.measure.timing import alternate, warm_up
+from core.measure.watch import DISTURBED, settle, waited_seconds
+from core.measurement import Measurement, quantile_interval, unavailable
 from core.metrics import metric
 from core.workload import Workload
+from kernels import calls
 
 if TYPE_CHECKING:
     import torch
+
+
+@dataclass(frozen=True)
+class Service:
+    """A deployment with the requests of one round: int64 [requests, length] ids, or images."""
+
+    deployment: Deployment
+    workload: Workload
+    requests: torch.Tensor
+
+    @property
+    def text(self) -> bool:
+        """Whether tokens are asked for, not classes."""
+        return self.deployment.case.model.task == "text"
+
+    @property
+    def asked(self) -> int:
+        """New tokens, or images, of one round."""
+        return len(self.requests) * (self.workload.output_tokens if self.text else 1)
+
+    def round(self) -> Round:
+        """Serve the requests once."""
+        if self.text:
+            return text_round(self.deployment, self.requests, self.workload.output_tokens)
+        return image_round(self.deployment, self.requests)
 
 
 @dataclass(frozen=True)
@@ -30,7 +59,8 @@ class Round:
     """What one round took: seconds of each group of requests, and speculation's counts.
 
     The requests of a group share every time stamp: a group is one sample, however large it is.
-    `steps` are the verification steps, `emitted` the tokens that they gave.
+    `steps` are the verification steps, `emitted` the tokens that they gave; `waited` are the
+    seconds that our threads stood ready without a core, None where nobody tells.
     """
 
     seconds: float
@@ -39,6 +69,7 @@ class Round:
     latency: tuple[float, ...]
     steps: int = 0
     emitted: int = 0
+    waited: float | None = None
 
 
 def text_round(deployment: Deployment, prompts: torch.Tensor, new_tokens: int) -> Round:
@@ -92,51 +123,70 @@ def image_round(deployment: Deployment, images: torch.Tensor) -> Round:
 
 
 def measure_serving(
-    deployment: Deployment,
-    workload: Workload,
+    ours: Service,
     preset: Preset,
-    prompts: torch.Tensor,
     before_load: int | None,
+    baseline: Callable[[], Service | None] = lambda: None,
 ) -> list[Measurement]:
-    """Every serving metric of `deployment`; `before_load` is the resident size before the model was
-    loaded.
+    """Every serving metric of `ours`; `before_load` is the resident size before it was loaded.
+
+    `baseline` loads the unchanged model, after our peak memory was read; its rounds take turns with
+    ours and become the `reference` of our measurements. None: nothing to take turns with. Only our
+    own kernels are counted.
     """
-    text = deployment.case.model.task == "text"
-
-    def run() -> Round:
-        return (
-            text_round(deployment, prompts, workload.output_tokens)
-            if text
-            else image_round(deployment, prompts)
-        )
-
     resettable = reset_peak()
+    quiet = settle(preset.settle_s)
     found, why_not = counters()
     meter = EnergyMeter(found)
     if found:
         meter.measure_idle()
-    calls = warm_up(run)
+    warm = warm_up(ours.round)
+    peak = _peak(resettable, before_load)
+    with calls.apart():
+        other = baseline()
+        if other is not None:
+            warm_up(other.round)
     joules: list[float] = []
-    per_round = len(prompts) * (workload.output_tokens if text else 1)
 
     def metered() -> Round:
+        waited = waited_seconds()
         if not found:
-            return run()
+            return _watched(ours.round(), waited)
         meter.start()
-        result = run()
+        result = ours.round()
         spent, seconds = meter.stop()
-        joules.append(max(spent - meter.idle_watts * seconds, 0.0) / per_round)
-        return result
+        joules.append(max(spent - meter.idle_watts * seconds, 0.0) / ours.asked)
+        return _watched(result, waited)
 
-    rounds = repeat(metered, preset.repeats, preset.seconds, deployment.report)
-    how = (
-        f"{len(rounds)} rounds after {calls} warm-up rounds; {len(prompts)} requests a round"
-        f" in groups of {deployment.batch}"
+    def apart() -> Round:
+        assert other is not None
+        with calls.apart():
+            return other.round()
+
+    pairs = alternate(
+        metered,
+        None if other is None else apart,
+        preset.repeats,
+        preset.seconds,
+        ours.deployment.report,
     )
-    measurements = _times(rounds, per_round, how, text)
-    if deployment.draft is not None:
+    rounds = [first for first, _ in pairs]
+    how = (
+        f"{len(rounds)} rounds after {warm}; {len(ours.requests)} requests a round"
+        f" in groups of {ours.deployment.batch}"
+    )
+    if other is not None:
+        how += "; in turns with the unchanged model"
+    if quiet.busy:
+        how += f"; other processes kept {quiet.cores:.1f} cores busy when it began"
+    measurements = _times(rounds, ours, how)
+    if other is not None:
+        theirs = _times([second for _, second in pairs if second is not None], other, "")
+        measurements = [_with_reference(one, theirs) for one in measurements]
+    measurements.append(_waiting(rounds, how))
+    if ours.deployment.draft is not None:
         measurements.append(_accepted(rounds, how))
-    measurements.append(_peak(resettable, before_load))
+    measurements.append(peak)
     if found:
         measurements.append(
             _measured(
@@ -148,21 +198,50 @@ def measure_serving(
     return measurements
 
 
+def _watched(result: Round, waited: float | None) -> Round:
+    """The round with the seconds that our threads waited since `waited` was read."""
+    now = waited_seconds()
+    return result if waited is None or now is None else replace(result, waited=now - waited)
+
+
+def _with_reference(one: Measurement, theirs: list[Measurement]) -> Measurement:
+    """`one` with the baseline's samples, when both gave as many: one for every round."""
+    other = next((found for found in theirs if found.metric == one.metric), None)
+    if other is None or other.n != one.n:
+        return one
+    return replace(one, reference=other.samples)
+
+
 def _measured(name: str, samples: tuple[float, ...], method: str) -> Measurement:
     return Measurement(name, samples, metric(name).unit, "measured", method)
 
 
-def _times(rounds: list[Round], per_round: int, how: str, text: bool) -> list[Measurement]:
+def _times(rounds: list[Round], served: Service, how: str) -> list[Measurement]:
     latency = tuple(value for one in rounds for value in one.latency)
-    rate = tuple(per_round / one.seconds for one in rounds)
-    found = [_measured("tokens_per_s" if text else "examples_per_s", rate, how), _p95(latency, how)]
-    if text:
-        ttft = tuple(value for one in rounds for value in one.ttft)
-        found.insert(0, _measured("ttft_s", ttft, how))
+    rate = tuple(served.asked / one.seconds for one in rounds)
+    found = []
+    if served.text:
+        found.append(_measured("ttft_s", tuple(value for one in rounds for value in one.ttft), how))
         tpot = tuple(value for one in rounds for value in one.tpot)
         if tpot:
-            found.insert(1, _measured("tpot_s", tpot, how))
+            found.append(_measured("tpot_s", tpot, how))
+    found.append(_measured("tokens_per_s" if served.text else "examples_per_s", rate, how))
+    found.append(_measured("latency_s", latency, how))
+    found.append(_tail("latency_p95_s", latency, 0.95, how))
+    if len(latency) >= 100:
+        found.append(_tail("latency_p99_s", latency, 0.99, how))
     return found
+
+
+def _waiting(rounds: list[Round], how: str) -> Measurement:
+    """Each round's share of time without a core; how many were disturbed stands in the method."""
+    shares = [one.waited / one.seconds for one in rounds if one.waited is not None]
+    if len(shares) < len(rounds):
+        why = "this system does not tell how long a thread waited for a core"
+        return unavailable("cpu_wait_share", "", why)
+    marked = sum(share > DISTURBED for share in shares)
+    how += f"; {marked} of {len(rounds)} rounds disturbed by other processes"
+    return _measured("cpu_wait_share", tuple(max(share, 0.0) for share in shares), how)
 
 
 def _accepted(rounds: list[Round], how: str) -> Measurement:
@@ -172,22 +251,17 @@ def _accepted(rounds: list[Round], how: str) -> Measurement:
     return _measured("accepted_per_step", samples, how)
 
 
-def _p95(latency: tuple[float, ...], how: str) -> Measurement:
-    """The 95th percentile with its bootstrap interval; with under 20 samples it lies between the
-    two largest, has no interval and says so.
-    """
+def _tail(name: str, latency: tuple[float, ...], q: float, how: str) -> Measurement:
+    """A high quantile; its interval only where enough samples lie beyond it."""
     import numpy as np
 
-    samples = np.array(latency)
-    value = float(np.quantile(samples, 0.95))
-    bounds = None
-    if len(samples) >= 20:
-        chosen = np.random.default_rng(0).integers(0, len(samples), size=(1000, len(samples)))
-        low, high = np.quantile(np.quantile(samples[chosen], 0.95, axis=1), (0.025, 0.975))
-        bounds = (float(low), float(high))
-    else:
-        how += f"; only {len(samples)} timed groups, too few for an interval of a p95"
-    return Measurement("latency_p95_s", latency, "s", "measured", how, pooled=value, bounds=bounds)
+    bounds = quantile_interval(latency, q)
+    if bounds is None:
+        how += f"; {len(latency)} timed groups are too few for an interval"
+    value = float(np.quantile(latency, q))
+    if bounds is not None:
+        bounds = (min(bounds[0], value), max(bounds[1], value))
+    return Measurement(name, latency, "s", "measured", how, pooled=value, bounds=bounds)
 
 
 def _peak(resettable: bool, before_load: int | None) -> Measurement:

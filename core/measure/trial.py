@@ -11,14 +11,16 @@ from typing import Any
 
 from core.data import digits, held_out_windows, prompts
 from core.deployment import Deployment
+from core.measure.environment import available_bytes
 from core.measure.memory import reset_peak, resident_bytes
 from core.measure.presets import preset as find_preset
 from core.measure.quality import image_quality, no_quality, text_quality
-from core.measure.serve import measure_serving
+from core.measure.serve import Service, measure_serving
 from core.measurement import Measurement, unavailable
 from core.model import Model
 from core.plan import Plan
 from core.study import KernelCalls
+from core.workload import Workload
 
 Emit = Callable[..., None]
 
@@ -63,9 +65,10 @@ def run_trial(plan: Plan, preset_name: str, environment: str, emit: Emit) -> Non
 
     deployment.report = report("serve")
     workload = plan.workload()
-    requests = _requests(deployment, workload.concurrency, workload.prompt_tokens, plan.seed)
+    ours = Service(deployment, workload, _requests(deployment, workload, plan.seed))
     calls.reset()
-    served = measure_serving(deployment, workload, preset, requests, before_load)
+    unchanged = _unchanged(deployment, plan)
+    served = measure_serving(ours, preset, before_load, unchanged)
     kernels = tuple(
         KernelCalls(str(one["op"]), str(one["name"]), int(one["calls"])) for one in calls.snapshot()
     )
@@ -156,13 +159,40 @@ def _reporter(emit: Emit) -> Callable[[str], Callable[[float], None]]:
     return report
 
 
-def _requests(deployment: Deployment, count: int, length: int, seed: int) -> Any:
+def _unchanged(deployment: Deployment, plan: Plan) -> Callable[[], Service | None]:
+    """Loads the unchanged model, to serve the case's own workload in turns with `deployment`."""
+
+    def load() -> Service | None:
+        if not plan.techniques:
+            return None
+        needed, free = plan.case.model.weight_bytes(), available_bytes()
+        if deployment.device == "cpu" and 1.5 * needed > free:
+            deployment.note(
+                f"the unchanged model ({needed:,} B) does not fit beside this one into the free"
+                f" {free:,} B: it was not measured in turns, the study's own baseline is compared"
+            )
+            return None
+        engine = deployment.load_baseline()
+        other = replace(deployment, engine=engine, draft=None, draft_tokens=0, batch=1)
+        workload = plan.case.workload
+        return Service(other, workload, _requests(other, workload, plan.seed))
+
+    return load
+
+
+def _requests(deployment: Deployment, workload: Workload, seed: int) -> Any:
+    count = workload.concurrency
     if deployment.case.model.task == "image":
         images, _ = digits("held_out")
         return images[:count].to(deployment.device)
     shape = deployment.case.model.decoder()
     found = prompts(
-        deployment.tokenizer, start_id(deployment), count, length, shape.vocabulary, seed
+        deployment.tokenizer,
+        start_id(deployment),
+        count,
+        workload.prompt_tokens,
+        shape.vocabulary,
+        seed,
     )
     return found.to(deployment.device)
 

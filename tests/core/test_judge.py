@@ -94,3 +94,59 @@ def test_mover_is_the_square_root_of_the_summed_squares() -> None:
     assert low == pytest.approx(3 - math.hypot(1, 2))
     assert high == pytest.approx(3 + math.hypot(2, 1))
     assert mover_difference(5.0, (5.0, 5.0), 2.0, (2.0, 2.0)) == (3.0, 3.0)
+
+
+def in_turns(ratio: float, seed: int, n: int = 12, spread: float = 0.02) -> Measurement:
+    random = np.random.default_rng(seed)
+    drift = np.exp(np.linspace(0, 0.5, n))
+    ours, theirs = (drift * random.lognormal(0, spread, n) * factor for factor in (ratio, 1.0))
+    return Measurement(
+        "tpot_s", tuple(ours), "s", "measured", "timed", reference=tuple(theirs.tolist())
+    )
+
+
+def test_numbers_taken_in_turns_are_judged_by_their_own_pairs() -> None:
+    elsewhere = timed("tpot_s", np.full(12, 40.0))
+    found = judge(metric("tpot_s"), in_turns(1.08, 1), elsewhere, "turns")
+    assert found.verdict == "worse"
+    assert found.ratio == pytest.approx(1.08, abs=0.03)
+    assert "in turns" in found.why
+    assert judge(metric("tpot_s"), in_turns(1.08, 1), elsewhere).verdict == "better"
+
+
+def test_two_trials_that_took_turns_with_one_plan_are_judged_by_it() -> None:
+    slow_hour = in_turns(1.0, 2)
+    slowed = Measurement(
+        "tpot_s",
+        tuple(3 * one for one in slow_hour.samples),
+        "s",
+        "measured",
+        "timed",
+        reference=tuple(3 * one for one in slow_hour.reference),
+    )
+    found = judge(metric("tpot_s"), slowed, in_turns(1.0, 3), "common")
+    assert found.verdict == "within noise"
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < 1 < found.high
+
+
+@pytest.mark.parametrize(("pairing", "ratio"), [("turns", 1.008), ("apart", 1.04)])
+def test_a_difference_below_the_floor_is_no_difference(pairing: str, ratio: float) -> None:
+    steady = Measurement("tpot_s", (ratio,) * 20, "s", "measured", "timed", reference=(1.0,) * 20)
+    found = judge(metric("tpot_s"), steady, timed("tpot_s", np.ones(20)), pairing)
+    assert found.verdict == "within noise"
+    assert "can differ by" in found.why
+
+
+def test_few_pairs_fall_back_to_samples_taken_apart() -> None:
+    few = in_turns(2.0, 4, n=5)
+    assert (
+        judge(metric("tpot_s"), few, timed("tpot_s", np.full(5, 0.1)), "turns").verdict == "worse"
+    )
+
+
+def test_quality_has_no_floor() -> None:
+    good = Measurement("perplexity", (), "", "measured", "", pooled=10.0, bounds=(9.99, 10.01))
+    better = Measurement("perplexity", (), "", "measured", "", pooled=9.9, bounds=(9.89, 9.91))
+    assert judge(metric("perplexity"), better, good).verdict == "better"

@@ -15,6 +15,7 @@ from core.measurement import (
     bootstrap_mean,
     bootstrap_median,
     bootstrap_ratio,
+    quantile_interval,
     unavailable,
 )
 
@@ -143,3 +144,18 @@ def test_a_number_that_is_not_honest_cannot_be_made(fields: dict[str, object], w
     given_fields = {"metric": "m", "samples": (), "unit": "", "method": "", **fields}
     with pytest.raises(ValueError, match=words):
         Measurement(**given_fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("n", "q"), [(72, 0.95), (200, 0.95), (400, 0.99), (25, 0.5), (9, 0.3)])
+def test_the_interval_of_a_quantile_is_bounded_by_binomial_ranks(n: int, q: float) -> None:
+    samples = tuple(float(i) for i in range(n))
+    found = quantile_interval(samples[::-1], q)
+    low = int(stats.binom.ppf(0.025, n, q))
+    low -= stats.binom.cdf(low, n, q) > 0.025
+    high = int(stats.binom.ppf(0.975, n, q))
+    assert found == (None if low < 0 or high >= n else (samples[low], samples[high]))
+
+
+def test_too_few_samples_bound_no_high_quantile() -> None:
+    assert quantile_interval(tuple(range(71)), 0.95) is None
+    assert quantile_interval(tuple(range(367)), 0.99) is None

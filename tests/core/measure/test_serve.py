@@ -16,7 +16,8 @@ from core.engine.config import DecoderConfig
 from core.loading.load import random_engine
 from core.measure import serve
 from core.measure.presets import Preset
-from core.measure.serve import Round, image_round, measure_serving, text_round
+from core.measure.serve import Round, Service, image_round, text_round
+from core.measure.watch import Quiet
 from core.measurement import Measurement
 from core.model import ClassifierShape, DecoderShape, Model
 from core.plan import Case
@@ -24,7 +25,7 @@ from core.target import Target
 from core.workload import Workload
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SHORT = Preset("short", 5, 0.001, 1, 8, 1, 60.0)
+SHORT = Preset("short", 6, 0.001, 1, 8, 1, 0.0, 60.0)
 CHAT = Workload("chat", "Chat", "text", 9, 6)
 TARGET = Target("local", "here", "cpu", "local", 10**9, None, (), local=True)
 TEXT = Model("tiny", "llama", "folder", "r1", DecoderShape(32, 1, 2, 1, 16, 32, 61, 64))
@@ -39,6 +40,19 @@ def deployed(batch: int = 1, **fields: Any) -> Deployment:
 
 def prompts(requests: int) -> torch.Tensor:
     return torch.randint(0, 61, (requests, 9), generator=torch.Generator().manual_seed(1))
+
+
+def measure_serving(
+    deployment: Deployment,
+    workload: Workload,
+    preset: Preset,
+    requests: torch.Tensor,
+    before_load: int | None,
+    **named: Any,
+) -> list[Measurement]:
+    return serve.measure_serving(
+        Service(deployment, workload, requests), preset, before_load, **named
+    )
 
 
 def by_name(found: list[Measurement]) -> dict[str, Measurement]:
@@ -60,6 +74,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     found = Clock()
     monkeypatch.setattr("time.perf_counter", found)
+    monkeypatch.setattr(serve, "settle", lambda most: Quiet(0.0, 0.0))
     return found
 
 
@@ -114,10 +129,10 @@ def test_a_group_is_one_sample_however_many_requests_share_its_clock(batch: int)
 
 def test_throughput_counts_new_tokens_of_all_requests_over_the_whole_round() -> None:
     rounds = [Round(2.0, (0.5,), (0.1,), (2.0,)), Round(4.0, (0.5,), (0.1,), (4.0,))]
-    found = by_name(serve._times(rounds, 4 * 6, "how", True))
+    found = by_name(serve._times(rounds, Service(deployed(4), CHAT, prompts(4)), "how"))
     assert found["tokens_per_s"].samples == (12.0, 6.0)
     assert found["tokens_per_s"].value == 9.0
-    assert set(found) == {"ttft_s", "tpot_s", "tokens_per_s", "latency_p95_s"}
+    assert set(found) == {"ttft_s", "tpot_s", "tokens_per_s", "latency_s", "latency_p95_s"}
 
 
 def test_every_metric_of_text_is_measured_or_says_why_not(
@@ -131,7 +146,9 @@ def test_every_metric_of_text_is_measured_or_says_why_not(
         "ttft_s",
         "tpot_s",
         "tokens_per_s",
+        "latency_s",
         "latency_p95_s",
+        "cpu_wait_share",
         "peak_bytes",
         "energy_j_per_token",
     }
@@ -141,16 +158,97 @@ def test_every_metric_of_text_is_measured_or_says_why_not(
     assert shares[-1] == 1.0
 
 
-def test_the_p95_is_numpys_and_has_an_interval_only_with_enough_samples() -> None:
-    samples = tuple(np.random.default_rng(3).lognormal(size=40).tolist())
-    found = serve._p95(samples, "how")
-    assert found.value == np.quantile(samples, 0.95)
+@pytest.mark.parametrize(("q", "enough"), [(0.95, 72), (0.99, 368)])
+def test_a_tail_is_numpys_and_has_an_interval_only_with_enough_samples(
+    q: float, enough: int
+) -> None:
+    samples = tuple(np.random.default_rng(3).lognormal(size=enough).tolist())
+    found = serve._tail("latency_p95_s", samples, q, "how")
+    assert found.value == np.quantile(samples, q)
     assert found.bounds is not None
     assert found.bounds[0] <= found.value <= found.bounds[1] <= max(samples)
-    few = serve._p95(samples[:19], "how")
-    assert few.bounds is None
+    few = serve._tail("latency_p95_s", samples[:-1], q, "how")
     assert few.interval() is None
-    assert "only 19 timed groups" in few.method
+    assert f"{enough - 1} timed groups are too few" in few.method
+
+
+def test_a_p99_is_stated_from_a_hundred_requests_on() -> None:
+    rounds = [Round(1.0, (0.1,), (0.1,), (float(i),)) for i in range(100)]
+    served = Service(deployed(), CHAT, prompts(1))
+    assert "latency_p99_s" in by_name(serve._times(rounds, served, "how"))
+    assert "latency_p99_s" not in by_name(serve._times(rounds[1:], served, "how"))
+
+
+def test_the_baseline_takes_turns_and_its_samples_are_the_reference(clock: Clock) -> None:
+    ours, theirs = deployed(), deployed()
+    slow(ours, clock, 1.0, 0.5)
+    slow(theirs, clock, 2.0, 0.25)
+    order: list[str] = []
+
+    def other() -> Service:
+        order.append("loaded")
+        return Service(theirs, CHAT, prompts(1))
+
+    found = by_name(measure_serving(ours, CHAT, SHORT, prompts(1), 0, baseline=other))
+    assert order == ["loaded"]
+    assert found["ttft_s"].reference == (2.0,) * found["ttft_s"].n
+    assert found["tpot_s"].samples == (0.5,) * 6
+    assert found["tpot_s"].reference == (0.25,) * 6
+    assert found["tokens_per_s"].reference == pytest.approx((6 / 3.25,) * 6)
+    assert "in turns with the unchanged model" in found["tpot_s"].method
+    assert found["peak_bytes"].reference == ()
+
+
+def test_only_our_own_kernels_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kernels import calls
+
+    def counting(name: str) -> Deployment:
+        deployment = deployed()
+        forward = deployment.engine.forward
+
+        def counted(*arguments: Any, **named: Any) -> torch.Tensor:
+            calls.count("test", name)
+            found: torch.Tensor = forward(*arguments, **named)
+            return found
+
+        deployment.engine.forward = counted
+        return deployment
+
+    calls.reset()
+    theirs = Service(counting("theirs"), CHAT, prompts(1))
+    measure_serving(counting("ours"), CHAT, SHORT, prompts(1), 0, baseline=lambda: theirs)
+    names = {one["name"]: one["calls"] for one in calls.snapshot() if one["op"] == "test"}
+    assert set(names) == {"ours"}
+    assert names["ours"] >= (6 + 6) * CHAT.output_tokens
+
+
+def test_a_group_count_that_differs_gives_no_pairs(clock: Clock) -> None:
+    ours, theirs = deployed(batch=4), deployed()
+    slow(ours, clock, 1.0, 0.5)
+    slow(theirs, clock, 1.0, 0.5)
+    other = Service(theirs, CHAT, prompts(4))
+    found = by_name(measure_serving(ours, CHAT, SHORT, prompts(4), 0, baseline=lambda: other))
+    assert found["ttft_s"].reference == ()
+    assert len(found["tokens_per_s"].reference) == found["tokens_per_s"].n
+
+
+def test_rounds_without_a_core_are_marked_and_kept(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = iter(np.cumsum([0.0, 0.0] * 4 + [0.0, 0.5] + [0.0, 0.0] * 9).tolist())
+    monkeypatch.setattr(serve, "waited_seconds", lambda: next(waits))
+    deployment = deployed()
+    slow(deployment, clock, 1.0, 0.25)
+    found = by_name(measure_serving(deployment, CHAT, SHORT, prompts(1), 0))
+    assert found["cpu_wait_share"].samples == pytest.approx((0, 0, 0, 0, 0.5 / 2.25, 0))
+    assert "1 of 6 rounds disturbed" in found["cpu_wait_share"].method
+    assert found["ttft_s"].n == 6
+
+
+def test_waiting_is_unavailable_where_nobody_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "waited_seconds", lambda: None)
+    found = by_name(measure_serving(deployed(), CHAT, SHORT, prompts(1), 0))
+    assert found["cpu_wait_share"].origin == "unavailable"
 
 
 def test_accepted_tokens_are_those_of_verification_steps_alone() -> None:
@@ -221,7 +319,8 @@ def test_images_have_no_token_metrics() -> None:
 
     deployment = Deployment(Case(IMAGES, TARGET, CHAT), classify, lambda: classify)
     found = by_name(measure_serving(deployment, CHAT, SHORT, torch.zeros(2, 1, 8, 8), 0))
-    assert set(found) == {"examples_per_s", "latency_p95_s", "peak_bytes", "energy_j_per_token"}
+    assert {"examples_per_s", "latency_s", "latency_p95_s", "peak_bytes"} < set(found)
+    assert not {"ttft_s", "tpot_s", "tokens_per_s"} & set(found)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from core.measure import timing
@@ -28,27 +29,66 @@ def clock(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Cl
     return found
 
 
-@pytest.mark.parametrize(
-    ("clock", "calls"),
-    [
-        ([1.0], 2),
-        ([9.0, 5.0, 2.0, 1.0, 0.95], 5),
-        ([1.0, 1.2, 1.0, 1.2, 1.25], 5),
-        ([8.0, 4.0, 2.0, 1.0, 0.5, 0.25, 0.125, 0.0625, 0.03], 8),
-        ([1.0, 0.89, 0.89], 3),
-        ([1.0, 0.91], 2),
-    ],
-    indirect=["clock"],
-)
-def test_warming_up_ends_when_two_calls_in_a_row_agree(clock: Clock, calls: int) -> None:
-    assert timing.warm_up(clock.run) == calls
+STEADY = [
+    ([1.0], 6),
+    ([9.0, 5.0, 2.0, 1.0, 0.99, 1.01, 1.0, 0.99], 7),
+    ([1.0, 1.2, 0.9, 1.1, 1.0, 1.2], 6),
+    # Later rounds are all faster, but by less than 2 %.
+    ([1.0, 1.001, 1.002, 0.99, 0.991, 0.992], 6),
+]
+
+
+@pytest.mark.parametrize(("clock", "calls"), STEADY, indirect=["clock"])
+def test_warming_up_ends_when_rounds_no_longer_get_faster(clock: Clock, calls: int) -> None:
+    assert timing.warm_up(clock.run) == timing.WarmUp(calls, True)
     assert clock.calls == calls
 
 
-@pytest.mark.parametrize("clock", [[4.0, 2.0, 1.0, 0.5]], indirect=True)
-def test_warming_up_gives_up_after_the_stated_number_of_calls(clock: Clock) -> None:
-    assert timing.warm_up(clock.run, most=3) == 3
-    assert clock.calls == 3
+@pytest.mark.parametrize("clock", [[2.0**-n for n in range(40)]], indirect=True)
+def test_a_warming_up_that_never_ends_says_so(clock: Clock) -> None:
+    found = timing.warm_up(clock.run, most=9)
+    assert found == timing.WarmUp(9, False)
+    assert str(found) == "9 warm-up rounds in which it did not become steady"
+
+
+@pytest.mark.parametrize("clock", [[15.0, 10.0, 10.0]], indirect=True)
+def test_slow_rounds_end_the_warming_up_by_time_and_say_that_they_were_few(clock: Clock) -> None:
+    found = timing.warm_up(clock.run, seconds=20.0)
+    assert found == timing.WarmUp(2, None)
+    assert "too few to tell" in str(found)
+
+
+def test_chance_alone_seldom_looks_like_a_trend() -> None:
+    random = np.random.default_rng(1)
+    rejected = sum(not timing.is_steady(random.lognormal(0, 0.1, 6).tolist()) for _ in range(2000))
+    assert rejected / 2000 == pytest.approx(1 / 20, abs=0.015)
+
+
+@pytest.mark.parametrize("clock", [[1.0]], indirect=True)
+def test_ours_and_theirs_take_turns_and_swap_who_begins(clock: Clock) -> None:
+    order: list[str] = []
+
+    def ours() -> str:
+        clock.run()
+        order.append("A")
+        return "A"
+
+    def theirs() -> str:
+        order.append("B")
+        return "B"
+
+    pairs = timing.alternate(ours, theirs, 4, 0.0001, lambda share: None)
+    assert "".join(order) == "ABBAABBA"
+    assert pairs == [("A", "B")] * 4
+
+
+@pytest.mark.parametrize("clock", [[0.5]], indirect=True)
+def test_only_our_own_time_counts_towards_the_seconds_wanted(clock: Clock) -> None:
+    def theirs() -> int:
+        clock.now += 100
+        return 0
+
+    assert len(timing.alternate(clock.run, theirs, 2, 2.0, lambda share: None)) == 4
 
 
 @pytest.mark.parametrize(
@@ -75,4 +115,4 @@ def test_rounds_are_repeated_for_a_number_and_a_time(
 @pytest.mark.parametrize("clock", [[0.0]], indirect=True)
 def test_rounds_that_take_no_time_still_end(clock: Clock) -> None:
     assert len(timing.repeat(clock.run, 2, 1.0, lambda share: None, most=50)) == 50
-    assert timing.warm_up(clock.run) <= 8
+    assert timing.warm_up(clock.run).calls <= 8

@@ -29,7 +29,7 @@ SHORT = Workload("short", "Short", "text", 16, 4)
 
 @pytest.fixture(autouse=True)
 def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PRESETS, "quick", Preset("quick", 3, 0.001, 3, 32, 1, 60.0))
+    monkeypatch.setitem(PRESETS, "quick", Preset("quick", 3, 0.001, 3, 32, 1, 0.0, 60.0))
 
 
 def run(plan: Plan) -> tuple[dict[str, Measurement], list[tuple[str, dict[str, Any]]]]:

@@ -1,8 +1,16 @@
 """The sentences that a user gets instead of a traceback."""
 
+LONGEST = 2000
+
 
 class TrimtabError(Exception):
-    """Something the user should read: one sentence that names the thing and the way out."""
+    """Something the user should read: one sentence that names the thing and the way out.
+
+    Names of files, tensors and studies come from elsewhere: what cannot be printed is escaped.
+    """
+
+    def __init__(self, sentence: str = "") -> None:
+        super().__init__(one_line(sentence))
 
 
 class BadInput(TrimtabError):
@@ -15,3 +23,13 @@ class Refused(TrimtabError):
 
 class StoreError(TrimtabError):
     """The store cannot be opened, is held by another process, or is damaged."""
+
+
+def one_line(text: object) -> str:
+    """`text` in one line of printable characters, the others escaped; of more than 2,000 the
+    middle is left out.
+    """
+    plain = str(text)
+    if not plain.isprintable():
+        plain = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in plain)
+    return plain if len(plain) <= LONGEST else f"{plain[:1000]}…{plain[1001 - LONGEST :]}"

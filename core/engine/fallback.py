@@ -57,13 +57,16 @@ class TransformersEngine:
 
     @classmethod
     def from_folder(
-        cls, folder: Path | str, dtype: str = "bf16", device: str = "cpu"
+        cls, folder: Path | str, dtype: str = "bf16", device: str = "cpu", file: str = ""
     ) -> TransformersEngine:
-        """Load a local folder; BadInput when tensors are missing, left over or do not fit."""
+        """Load a local folder; BadInput when tensors are missing, left over or do not fit.
+
+        `file` is what the weights are called in sentences, the folder's name unless given.
+        """
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
-        name = Path(folder).name
+        name = file or Path(folder).name
         logging.disable_progress_bar()
         model: Any
         report: Any
@@ -77,7 +80,7 @@ class TransformersEngine:
                 output_loading_info=True,
             )
         except Exception as error:  # Each architecture fails in its own way on a bad config.
-            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
+            reason = " ".join(str(error).split())[:200]
             raise BadInput(
                 f"{name}: transformers cannot load this folder ({type(error).__name__}: {reason})."
             ) from None

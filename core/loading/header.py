@@ -13,9 +13,15 @@ from typing import Any
 from core.errors import BadInput
 from core.loading.jsonfile import parse_object
 
-MAX_HEADER_BYTES = 100_000_000
-MAX_TENSORS = 1_000_000
-ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+# The largest published checkpoints have about 100,000 tensors and 12 MB of header, all shards
+# together; the format's own end, 100 MB, takes a parser minutes and gigabytes.
+MAX_HEADER_BYTES = 32_000_000
+MAX_TENSORS = 200_000
+ITEM_BYTES = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "BOOL": 1, "I8": 1, "U8": 1, "I16": 2, "U16": 2,
+    "I32": 4, "U32": 4, "I64": 8, "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1,
+}  # fmt: skip
+_FIELDS = frozenset({"dtype", "shape", "data_offsets"})
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,10 @@ def read_header(path: Path) -> tuple[tuple[TensorEntry, ...], bytes]:
             header = file.read(length)
     except OSError as error:
         raise BadInput(f"{name} cannot be read: {error.strerror or error}.") from None
-    table = parse_object(f"{name} (header)", header)
-    table.pop("__metadata__", None)
+    table = parse_object(f"{name} (header)", header, max_values=6 * MAX_TENSORS)
+    metadata = table.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise BadInput(f"{name}: __metadata__ of the header must map names to texts.")
     if len(table) > MAX_TENSORS:
         raise BadInput(f"{name} lists {len(table):,} tensors, more than {MAX_TENSORS:,}.")
     return _entries(name, table, size - 8 - length), header
@@ -61,20 +69,22 @@ def _entries(file: str, table: dict[str, Any], data_bytes: int) -> tuple[TensorE
     entries, spans = [], []
     for name, field in table.items():
         where = f"{file}: the tensor {name[:200]!r}"
-        if not isinstance(field, dict):
+        if not isinstance(field, dict) or not field:
             raise BadInput(f"{where} has no dtype, shape and data_offsets.")
         dtype: Any = field.get("dtype")
         shape: Any = field.get("shape")
         offsets: Any = field.get("data_offsets")
-        if dtype not in ITEM_BYTES:
-            known = ", ".join(ITEM_BYTES)
-            raise BadInput(f"{where} has the dtype {dtype!r:.40}, weights must be one of {known}.")
+        if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
+            raise BadInput(f"{where} has the dtype {dtype!r:.40}, which is not known.")
         if not _counts(shape) or len(shape) > 8:
             raise BadInput(f"{where}: shape must list at most 8 sizes, not {shape!r:.60}.")
         if not _counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
             raise BadInput(
                 f"{where}: data_offsets must be two rising numbers, not {offsets!r:.60}."
             )
+        if not _FIELDS.issuperset(field):
+            unknown = next(key for key in field if key not in _FIELDS)
+            raise BadInput(f"{where} has the unknown field {unknown[:80]!r}.")
         begin, end = offsets
         nbytes = math.prod(shape) * ITEM_BYTES[dtype]
         if end - begin != nbytes:

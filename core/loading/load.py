@@ -74,10 +74,9 @@ def load_folder(
             if tensor.ndim == 1 or name == "model.embed_tokens.weight":
                 tensors[name] = tensor.clone()
         return Decoder.from_tensors(config, tensors, dtype or "bf16", device), text
-    from core.engine.fallback import TransformersEngine
+    from core.loading.staged import load_staged
 
-    _read(found, dtype or "bf16")
-    return TransformersEngine.from_folder(found.path, dtype or "bf16", device), text
+    return load_staged(found, dtype or "bf16", device), text
 
 
 def random_engine(
@@ -152,15 +151,12 @@ def hub_folder(model_id: str, revision: str | None = None) -> Path:
 
 
 def _read(found: CheckedFolder, dtype: str) -> dict[str, Tensor]:
-    """Every tensor, refusing one with a value that is not finite, or not in `dtype`."""
-    import torch
+    """Every tensor, each checked by core.loading.values; the files are read once."""
+    from core.loading.values import check_values
 
     tensors = {}
     for name, file, tensor in _stored(found):
-        if not bool(torch.isfinite(tensor.to(_torch_dtype(dtype))).all()):
-            raise BadInput(
-                f"{file}: the tensor {name} holds values that are not finite in {dtype}."
-            )
+        check_values(file, name, tensor, dtype)
         tensors[name] = tensor
     return tensors
 

@@ -12,19 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import BadInput
-from core.loading import tables, tokenizer
+from core.loading import files, tables, tokenizer
 from core.loading.header import TensorEntry, read_header
 from core.loading.jsonfile import read_object
 
 MAX_CONFIG_BYTES = 1_000_000
-MAX_INDEX_BYTES = 50_000_000
-SINGLE, INDEX, CONFIG, TOKENIZER = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "config.json",
-    "tokenizer.json",
-)
-UNSAFE = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".npz", ".gguf")
+CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 # A file up to this size goes into the digest whole, of a larger one only evenly spread pieces.
 WHOLE_BYTES, PIECES, PIECE_BYTES = 64_000_000, 64, 65_536
 
@@ -56,43 +49,49 @@ class CheckedFolder:
         sizes: dict[str, int] = {}
         for entry in self.tensors:
             sizes[entry.dtype] = sizes.get(entry.dtype, 0) + entry.nbytes
-        return tables.BITS[max(sizes, key=lambda dtype: sizes[dtype])]
+        return tables.BITS[max(tables.BITS, key=lambda dtype: sizes.get(dtype, 0))]
 
 
 def check_folder(path: Path | str, need_tokenizer: bool = False) -> CheckedFolder:
     """Check a folder in Hugging Face format; raises BadInput at the first defect."""
-    folder = Path(path)
-    if not folder.is_dir():
-        raise BadInput(f"{folder} is not a folder.")
-    config = read_object(_file(folder, CONFIG), MAX_CONFIG_BYTES)
+    folder = files.the_folder(path)
+    config_file = files.regular(folder, CONFIG)
+    config = read_object(config_file, MAX_CONFIG_BYTES)
     tables.check_config(config)
-    files = _weight_files(folder)
+    weights = files.weight_files(folder)
     tensors: list[TensorEntry] = []
-    digest = hashlib.sha256(_file(folder, CONFIG).read_bytes())
+    digest = hashlib.sha256()
     homes: dict[str, str] = {}
-    for file in files:
-        entries, header = read_header(file)
-        for entry in entries:
-            if entry.name in homes:
-                raise BadInput(f"{file.name}: {entry.name} is in {homes[entry.name]} already.")
-            homes[entry.name] = file.name
-        tensors += entries
-        _digest_file(digest, file, header)
+    try:
+        digest.update(config_file.read_bytes())
+        for file in weights:
+            entries, header = read_header(file)
+            tables.check_dtypes(config, entries, file.name)
+            for entry in entries:
+                if entry.name in homes:
+                    raise BadInput(
+                        f"{file.name}: the tensor {entry.name[:200]} is in {homes[entry.name]} too."
+                    )
+                homes[entry.name] = file.name
+            tensors += entries
+            _digest_file(digest, file, header)
+    except OSError as error:
+        raise BadInput(f"{folder.name}: the files cannot be read: {error.strerror}.") from None
     if not tensors:
-        raise BadInput(f"{files[0].name} holds no tensors.")
-    _check_index(folder, homes)
-    where = files[0].name if len(files) == 1 else INDEX
+        raise BadInput(f"{weights[0].name} holds no tensors.")
+    files.check_index(folder, homes)
+    where = weights[0].name if len(weights) == 1 else files.INDEX
     tables.check_tensors(config, {entry.name: entry.shape for entry in tensors}, where)
     total = sum(entry.nbytes for entry in tensors)
     tables.check_memory(folder.name, total)
     text = _tokenizer(folder, config, need_tokenizer)
-    return CheckedFolder(folder, config, files, tuple(tensors), total, digest.hexdigest(), text)
+    return CheckedFolder(folder, config, weights, tuple(tensors), total, digest.hexdigest(), text)
 
 
 def _tokenizer(folder: Path, config: dict[str, Any], needed: bool) -> Path | None:
-    path = folder / TOKENIZER
-    if path.exists() or path.is_symlink():
-        tokenizer.check(_file(folder, TOKENIZER), config)
+    if files.present(folder, TOKENIZER):
+        path = files.regular(folder, TOKENIZER)
+        tokenizer.check(path, config)
         return path
     if needed:
         raise BadInput(
@@ -100,74 +99,6 @@ def _tokenizer(folder: Path, config: dict[str, Any], needed: bool) -> Path | Non
             "beside the weights."
         )
     return None
-
-
-def _root(folder: Path) -> Path:
-    """Where links may lead: the folder, or its whole repository in a hub cache (snapshots/<id>)."""
-    if folder.parent.name == "snapshots" and (folder.parent.parent / "blobs").is_dir():
-        return folder.parent.parent.resolve()
-    return folder.resolve()
-
-
-def _file(folder: Path, name: str) -> Path:
-    """folder/name, which must be a regular file that does not lead out of the folder."""
-    path = folder / name
-    if not path.exists() and not path.is_symlink():
-        raise BadInput(f"{folder.name}: {name} is missing.")
-    try:
-        target = path.resolve(strict=True)
-    except (OSError, RuntimeError):
-        raise BadInput(f"{folder.name}: {name} is a link that leads nowhere.") from None
-    if not target.is_relative_to(_root(folder)):
-        raise BadInput(f"{folder.name}: {name} is a link that leads out of the folder.")
-    if not target.is_file():
-        raise BadInput(f"{folder.name}: {name} is not a regular file.")
-    return path
-
-
-def _weight_files(folder: Path) -> tuple[Path, ...]:
-    if (folder / SINGLE).exists() or (folder / SINGLE).is_symlink():
-        return (_file(folder, SINGLE),)
-    if (folder / INDEX).exists() or (folder / INDEX).is_symlink():
-        names = sorted(set(_weight_map(folder).values()))
-        return tuple(_file(folder, name) for name in names)
-    names = sorted(p.name for p in folder.iterdir())
-    for name in names:
-        if name.endswith(".safetensors"):
-            raise BadInput(f"{folder.name}: {SINGLE} is missing (there is {name}; rename it).")
-    for name in names:
-        if name.endswith(UNSAFE):
-            raise BadInput(
-                f"{folder.name}: {name} is not a safe format; only safetensors is loaded, "
-                f"convert it to {SINGLE}."
-            )
-    raise BadInput(f"{folder.name}: {SINGLE} is missing.")
-
-
-def _weight_map(folder: Path) -> dict[str, str]:
-    weight_map = read_object(_file(folder, INDEX), MAX_INDEX_BYTES).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise BadInput(f"{INDEX}: weight_map is missing or empty.")
-    for tensor, name in weight_map.items():
-        plain = isinstance(name, str) and name.endswith(".safetensors") and not name.startswith(".")
-        if not plain or any(c in name for c in "/\\\0"):
-            raise BadInput(
-                f"{INDEX}: weight_map sends {tensor[:200]!r} to {name!r:.100}, "
-                "which is not the name of a safetensors file in the folder."
-            )
-    return weight_map
-
-
-def _check_index(folder: Path, homes: dict[str, str]) -> None:
-    if (folder / SINGLE).exists():
-        return
-    weight_map = _weight_map(folder)
-    for tensor, name in weight_map.items():
-        if homes.get(tensor) != name:
-            raise BadInput(f"{INDEX}: weight_map says {tensor} is in {name}, which it is not.")
-    for tensor, name in homes.items():
-        if tensor not in weight_map:
-            raise BadInput(f"{name}: the tensor {tensor} is not listed in {INDEX}.")
 
 
 def _digest_file(digest: Any, path: Path, header: bytes) -> None:

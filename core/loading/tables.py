@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
 from core.engine import config as lean
 from core.engine import names
 from core.errors import BadInput
+from core.loading import others
+from core.loading.header import TensorEntry
 
 CLASSIFIERS = ("trimtab-mlp", "trimtab-cnn")
-# Causal models that transformers runs for us without code from the folder.
-OTHERS = (
-    "bloom", "cohere", "falcon", "gemma", "gemma2", "gemma3_text", "glm", "gpt2", "gpt_bigcode",
-    "gpt_neo", "gpt_neox", "gptj", "granite", "mixtral", "olmo", "olmo2", "opt", "phi", "phi3",
-    "qwen2_moe", "qwen3_moe", "smollm3", "stablelm", "starcoder2",
-)  # fmt: skip
+OTHERS = others.FAMILIES
 MODEL_TYPES = (*lean.FAMILIES, *OTHERS, *CLASSIFIERS)
 BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16}
-# Upper ends for the size fields of other families, so that a config cannot ask for endless work.
-LIMITS = {
-    "vocab_size": 1 << 24, "hidden_size": 1 << 20, "n_embd": 1 << 20, "d_model": 1 << 20,
-    "num_hidden_layers": 1024, "n_layer": 1024, "num_layers": 1024, "num_attention_heads": 4096,
-    "n_head": 4096, "num_key_value_heads": 4096, "intermediate_size": 1 << 22, "n_inner": 1 << 22,
-    "max_position_embeddings": 1 << 28, "n_positions": 1 << 28, "head_dim": 4096,
-}  # fmt: skip
+# What older exporters wrote beside the weights of other families: masks, which transformers skips.
+MASKS, MASK_DTYPES = (".bias", ".masked_bias"), ("BOOL", "U8")
 
 
 def check_config(config: Mapping[str, Any]) -> None:
@@ -34,23 +26,30 @@ def check_config(config: Mapping[str, Any]) -> None:
     kind = config.get("model_type")
     if kind is None:
         raise BadInput("config.json: model_type is missing.")
-    for field in ("auto_map", "trust_remote_code"):
-        if config.get(field):
-            raise BadInput(
-                f"config.json: {field} asks to run code from the folder, which is never done; "
-                "remove it if the architecture is a standard one."
-            )
+    _refuse_code(config)
     if kind not in MODEL_TYPES:
         raise BadInput(
             f"config.json: model_type {kind!r:.60} is not supported; "
             f"supported are {', '.join(MODEL_TYPES)}."
         )
+    _check_finite(config)
     if kind in lean.FAMILIES:
         lean.from_hf(config)
     elif kind in CLASSIFIERS:
         classifier_shapes(config)
     else:
-        _check_sizes(config)
+        others.check_config(config)
+
+
+def check_dtypes(config: Mapping[str, Any], entries: Iterable[TensorEntry], file: str) -> None:
+    """Raise BadInput naming the first tensor whose numbers are not floating point."""
+    for entry in entries:
+        mask = config["model_type"] in OTHERS and entry.dtype in MASK_DTYPES
+        if entry.dtype not in BITS and not (mask and entry.name.endswith(MASKS)):
+            raise BadInput(
+                f"{file}: the tensor {entry.name[:200]!r} has the dtype {entry.dtype!r}, "
+                f"weights must be one of {', '.join(BITS)}."
+            )
 
 
 def check_tensors(
@@ -58,13 +57,16 @@ def check_tensors(
 ) -> None:
     """Raise BadInput naming the first tensor that is missing, unexpected or wrongly shaped.
 
-    For families that transformers runs the names are checked at loading, by its own report.
+    For families that transformers runs only layers and vocabulary are counted here; the names are
+    checked at loading, by its own report.
     """
     kind = config["model_type"]
     if kind in lean.FAMILIES:
         names.check(lean.from_hf(config), shapes, file)
     elif kind in CLASSIFIERS:
         names.compare(classifier_shapes(config), shapes, file)
+    else:
+        others.check_tensors(config, shapes, file)
 
 
 def classifier_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -118,27 +120,31 @@ def available_bytes() -> int | None:
     return None
 
 
-def vocabulary(config: Mapping[str, Any]) -> int | None:
-    """The config's vocab_size, or None for a model without one."""
-    size = config.get("vocab_size")
-    return size if type(size) is int else None
-
-
-def _check_sizes(config: Mapping[str, Any]) -> None:
-    for field, high in LIMITS.items():
-        value = config.get(field)
-        if value is None:
-            continue
-        if type(value) is not int or not 1 <= value <= high:
-            shown = f"{value!r}"[:60]
+def _refuse_code(config: Mapping[str, Any]) -> None:
+    """Fields by which a config asks to run code, or to load other weights than those checked."""
+    for field in ("auto_map", "trust_remote_code"):
+        if config.get(field):
             raise BadInput(
-                f"config.json: {field} must be an integer from 1 to {high}, not {shown}."
+                f"config.json: {field} asks to run code from the folder, which is never done; "
+                "remove it if the architecture is a standard one."
             )
-    if config.get("quantization_config"):
-        raise BadInput(
-            "config.json: quantization_config says the weights are already quantized; "
-            "use the model's unquantized weights."
-        )
-    for value in config.values():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise BadInput("config.json holds a number that is not finite.")
+    for field in ("attn_implementation", "_attn_implementation", "experts_implementation"):
+        value = config.get(field)
+        if value is not None and not (isinstance(value, str) and value.isidentifier()):
+            raise BadInput(
+                f"config.json: {field} {value!r:.60} is no plain name; kernels are not fetched from"
+                " elsewhere."
+            )
+    if config.get("transformers_weights") is not None:
+        raise BadInput("config.json: transformers_weights names other weights; remove it.")
+
+
+def _check_finite(value: Any, where: str = "") -> None:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _check_finite(item, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list):
+        for item in value:
+            _check_finite(item, where)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise BadInput(f"config.json: {where[:200]} is not a finite number.")

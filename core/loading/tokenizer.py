@@ -9,31 +9,58 @@ from typing import Any
 from core.errors import BadInput
 from core.loading.jsonfile import read_object
 
-MAX_BYTES = 100_000_000
+MAX_BYTES = 64_000_000
+# Letters, digits, spaces, code, other scripts: what held-out text and prompts may hold.
+PROBE = "def f(x):\n\treturn {'Az': 0.19} # é 漢字 🙂 \u0000\u200b\n"
 
 
 def check(path: Path, config: Mapping[str, Any]) -> None:
     """Raise BadInput unless every token id in tokenizer.json lies below the config's vocab_size."""
     content = read_object(path, MAX_BYTES)
     size = config.get("vocab_size")
-    largest, token = max(_ids(path.name, content), default=(-1, ""))
+    homes: dict[int, str] = {}
+    largest, name = -1, ""
+    for number, token in _ids(path.name, content):
+        if homes.setdefault(number, token) != token:
+            raise BadInput(
+                f"{path.name} gives the id {number} to {homes[number][:60]!r} and to "
+                f"{token[:60]!r}."
+            )
+        if number > largest:
+            largest, name = number, token
     if largest < 0:
         raise BadInput(f"{path.name}: model.vocab is missing or empty.")
+    for number in _inserted(content.get("post_processor")):
+        if number > largest:
+            largest, name = number, "post_processor"
     if isinstance(size, int) and largest >= size:
         raise BadInput(
-            f"{path.name} gives the token {token[:60]!r} the id {largest}, but config.json's "
+            f"{path.name} gives the token {name[:60]!r} the id {largest}, but config.json's "
             f"vocab_size is {size}; tokenizer and weights do not belong together."
         )
 
 
 def load(path: Path) -> Any:
-    """The `tokenizers.Tokenizer` in a checked tokenizer.json; BadInput when the library refuses."""
+    """The `tokenizers.Tokenizer` in a checked tokenizer.json; BadInput when the library refuses.
+
+    Text is never cut or filled up, whatever the file asks for: the caller counts tokens.
+    """
     from tokenizers import Tokenizer
 
     try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # The library raises plain Exception.
-        raise BadInput(f"{path.name} cannot be used: {error}.") from None
+        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        ids = tokenizer.encode(PROBE, add_special_tokens=False).ids
+        tokenizer.decode(ids)
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # Plain Exception; a panic of the library derives from its base.
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(f"{path.name} cannot be used: {reason}.") from None
+    if not ids:
+        raise BadInput(f"{path.name} cannot be used: it makes no tokens of ordinary text.")
+    return tokenizer
 
 
 def _ids(name: str, content: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
@@ -51,6 +78,19 @@ def _ids(name: str, content: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
     for entry in added:
         token = str(entry.get("content"))
         yield _checked(name, token, entry.get("id")), token
+
+
+def _inserted(processor: Any) -> Iterator[int]:
+    """Ids that a post-processor puts around a text: template pieces, and pairs of token and id."""
+    if isinstance(processor, Mapping):
+        for key, value in processor.items():
+            if key in ("ids", "sep", "cls") and isinstance(value, list):
+                yield from (number for number in value if isinstance(number, int))
+            else:
+                yield from _inserted(value)
+    elif isinstance(processor, list):
+        for one in processor:
+            yield from _inserted(one)
 
 
 def _checked(name: str, token: str, number: Any) -> int:

@@ -194,7 +194,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "NaN": (lambda f: _poison(f, float("nan")), f"model.safetensors: the tensor {GATE} .* finite"),
     "infinity": (lambda f: _poison(f, float("inf")), f"the tensor {GATE} .* not finite"),
     "untied head beside a tie": (
-        lambda f: _set(f, "lm_head.weight", torch.zeros(40, 16)), "tie_word_embeddings is true",
+        lambda f: _set(f, "lm_head.weight", torch.ones(40, 16)), "tie_word_embeddings is true",
     ),
     "head of another shape beside a tie": (
         lambda f: _set(f, "lm_head.weight", torch.zeros(4, 16)), r"lm_head.weight has the shape",

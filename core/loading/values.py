@@ -1,0 +1,28 @@
+"""Owns the judgement of a loaded tensor's numbers; names and shapes were judged by preflight."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from core.errors import BadInput
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# A new model may start with output projections of zero, so that a block changes nothing at first;
+# these it may not. A download that was cut off leaves zeros where it did not come.
+NEVER_ZERO = ("embed_tokens.weight", "lm_head.weight", "q_proj.weight", "k_proj.weight",
+              "gate_proj.weight", "up_proj.weight", "norm.weight")  # fmt: skip
+
+
+def check_values(file: str, name: str, tensor: Tensor, dtype: str) -> None:
+    """Raise BadInput when a value is not finite in `dtype`, or the tensor is wrongly all zero.
+
+    One pass over the numbers: rounding keeps their order, so that the ends speak for all.
+    """
+    if tensor.numel() == 0:
+        return
+    low, high = tensor.detach().aminmax()
+    if not bool(torch.stack((low, high)).to(DTYPES[dtype]).isfinite().all()):
+        raise BadInput(f"{file}: the tensor {name} holds values that are not finite in {dtype}.")
+    if not bool(low) and not bool(high) and name.endswith(NEVER_ZERO):
+        raise BadInput(f"{file}: the tensor {name} holds nothing but zeros; the file is damaged.")

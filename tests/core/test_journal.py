@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from core import events, journal
-from core.events import Event, to_line
-from core.journal import Journal, damage, read
+from core import disk, events
+from core.errors import TrimtabError
+from core.events import Event, from_line, to_line
+from core.journal import Journal, JournalError, damage, examine, read
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,13 +48,14 @@ def test_what_is_appended_is_read_in_order(path):
 
 def test_an_event_is_on_the_disk_when_append_returns(path, monkeypatch):
     synced = []
-    monkeypatch.setattr(journal.os, "fsync", lambda handle: synced.append(path.read_bytes()))
+    monkeypatch.setattr(disk.system, "sync", lambda handle: synced.append(path.read_bytes()))
     event = note()
 
     with Journal(path) as written:
-        written.append(event)
+        line = written.append(event)
 
-    assert synced[-1] == to_line(event).encode() + b"\n"
+    assert from_line(line) == event
+    assert synced[-1] == line.encode() + b"\n"
 
 
 def test_a_journal_that_is_not_there_is_empty_and_complete(path):
@@ -86,10 +89,23 @@ def test_after_a_cut_the_next_append_begins_a_line_of_its_own(path):
     with Journal(path) as written:
         written.append(told[2])
 
+    assert read(path) == ([told[0], told[2]], True)
+    assert damage(path) == ()
+
+
+def test_a_line_cut_by_others_stays_named_when_more_is_written(path):
+    told = [note("first"), note("cut"), note("after")]
+    with Journal(path) as written:
+        written.extend(told[:2])
+    path.write_bytes(path.read_bytes()[:-9] + b"\n")
+
+    with Journal(path) as written:
+        written.append(told[2])
+
     assert read(path) == ([told[0], told[2]], False)
     assert damage(path) == (
-        f"{path}, line 2: a journal line is not an event: it was cut off or damaged; "
-        "the line is skipped",
+        f"{path}, line 2 (note of trial t-1) was changed or cut: "
+        "a journal line is not an event: it was cut off or damaged",
     )
 
 
@@ -120,7 +136,7 @@ def test_a_damaged_line_is_named_and_skipped(path, line):
 
     assert read(path) == (told, False)
     (sentence,) = damage(path)
-    assert sentence.startswith(f"{path}, line 2: ")
+    assert sentence.startswith(f"{path}, line 2 (")
 
 
 def test_an_event_that_is_no_json_leaves_the_journal_whole(path):
@@ -134,32 +150,80 @@ def test_an_event_that_is_no_json_leaves_the_journal_whole(path):
     assert read(path)[1]
 
 
+class Full(disk.System):
+    """A disk with room for ten bytes more."""
+
+    room = 10
+
+    def write(self, handle: int, data: bytes) -> int:
+        if self.room == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        count = super().write(handle, data[: self.room])
+        self.room -= count
+        return count
+
+
+class Broken(disk.System):
+    """A disk that takes the bytes and then says that it could not keep them."""
+
+    def sync(self, handle: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
 def test_a_write_that_failed_half_way_does_not_spoil_the_next(path, monkeypatch):
     told = [note("before"), note("lost"), note("after")]
     with Journal(path) as written:
         written.append(told[0])
-
-        class Full:
-            """A disk with room for ten bytes more."""
-
-            def __init__(self, file) -> None:
-                self.file, self.room = file, 10
-
-            def write(self, data: bytes) -> int:
-                if self.room == 0:
-                    raise OSError(28, "No space left on device")
-                count = self.file.write(data[: self.room])
-                self.room -= count
-                return count
-
-        real = written._file
-        written._file = Full(real)
-        with pytest.raises(OSError, match="No space left"):
-            written.append(told[1])
-        written._file = real
+        with monkeypatch.context() as patched:
+            patched.setattr(disk, "system", Full())
+            with pytest.raises(JournalError, match=r"\(No space left on device\), so nothing more"):
+                written.append(told[1])
         written.append(told[2])
 
-    assert read(path) == ([told[0], told[2]], False)
+    assert read(path) == ([told[0], told[2]], True)
+
+
+def test_an_event_whose_fate_is_unknown_may_be_kept_and_is_never_doubled(path, monkeypatch):
+    told = [note("before"), note("unsure"), note("after")]
+    with Journal(path) as written:
+        written.append(told[0])
+        with monkeypatch.context() as patched:
+            patched.setattr(disk, "system", Broken())
+            with pytest.raises(TrimtabError, match="Input/output error"):
+                written.append(told[1])
+        written.append(told[2])
+
+    assert read(path) == (told, True)
+
+
+def test_a_journal_that_cannot_be_made_is_a_sentence(tmp_path):
+    (tmp_path / "s-1").write_text("a file where the folder should be")
+    with pytest.raises(JournalError, match="cannot be written") as caught:
+        Journal(tmp_path / "s-1" / "study.jsonl")
+    assert "\n" not in str(caught.value)
+
+
+def test_two_writers_of_one_journal_continue_one_chain(path):
+    with Journal(path) as one, Journal(path) as other:
+        for place in range(6):
+            (one, other)[place % 2].append(note(str(place)))
+        assert one.mark().size == -1
+        assert other.mark() == examine(path).mark
+
+    assert [event.body["text"] for event in read(path)[0]] == list("012345")
+    assert read(path)[1]
+
+
+def test_a_journal_of_the_older_version_is_read_and_continued(path):
+    told = [note("old one"), note("old two"), note("new")]
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(to_line(event) + "\n" for event in told[:2]))
+    assert read(path) == (told[:2], True)
+    with Journal(path) as written:
+        written.append(told[2])
+
+    assert read(path) == (told, True)
+    assert examine(path).mark.number == 1
 
 
 def test_threads_do_not_tear_each_others_lines(path):

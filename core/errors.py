@@ -25,6 +25,10 @@ class StoreError(TrimtabError):
     """The store cannot be opened, is held by another process, or is damaged."""
 
 
+class StoreDamaged(StoreError):
+    """The store's file or its log cannot be read any more; the journals can make it again."""
+
+
 def one_line(text: object) -> str:
     """`text` in one line of printable characters, the others escaped; of more than 2,000 the
     middle is left out.

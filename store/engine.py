@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Engine, create_engine, exc, text
 from sqlalchemy.engine import URL, make_url
 
-from core.errors import StoreError
+from core.errors import StoreDamaged, StoreError
 
 # Nothing is fetched, loaded or read beside the one file; the measuring processes need the cores
 # more than we do.
@@ -26,6 +26,17 @@ DUCKDB_CONFIG: dict[str, Any] = {
     "threads": 2,
 }
 _HELD = re.compile(r"Conflicting lock is held in (?P<program>.*?) \(PID (?P<pid>\d+)\)")
+# What DuckDB says of spoilt files; a full disk or a held lock is neither.
+_DAMAGED = (
+    "Corrupt database file",
+    "INTERNAL Error",
+    "FATAL Error",
+    "Serialization Error",
+    "replaying WAL",
+    "not a valid DuckDB database",
+    "external extensions",
+    "Could not read enough bytes",
+)
 WAY_OUT = "choose another file with --store or TRIMTAB_STORE"
 
 
@@ -109,7 +120,7 @@ def connect(place: Path | URL) -> Engine:
             connection.execute(text("select 1"))
     except exc.DBAPIError as error:
         engine.dispose()
-        raise StoreError(reason(place, error)) from None
+        raise failure(place, error) from None
     return engine
 
 
@@ -134,6 +145,13 @@ def _prepare(path: Path) -> None:
         raise StoreError(
             f"the store {path} cannot be used: {error.strerror or error}; {WAY_OUT}"
         ) from None
+
+
+def failure(place: Path | URL, error: exc.DBAPIError) -> StoreError:
+    """The error to raise for a database's own error: StoreDamaged when its files are spoilt."""
+    said = " ".join(str(error.orig).split())
+    spoilt = any(word in said for word in _DAMAGED) and "No space left" not in said
+    return (StoreDamaged if spoilt else StoreError)(reason(place, error))
 
 
 def reason(place: Path | URL, error: exc.DBAPIError) -> str:

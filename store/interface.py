@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from core.events import Event
+from core.journal import Mark
 from core.report import Report
 from core.study import Study, Trial
 
@@ -63,9 +64,19 @@ class Store(Protocol):
     StoreError says what cannot be read or written, and why.
     """
 
-    def ingest(self, events: Iterable[Event]) -> int:
+    def ingest(self, events: Iterable[Event], marks: Iterable[Mark] = ()) -> int:
         """Keep events whose id is new, in one transaction; returns how many were new, once they are
-        on the disk. One damaged event (StoreError names it) keeps its whole batch out."""
+        on the disk. One damaged event (StoreError names it) keeps its whole batch out. `marks` say,
+        in the same transaction, how far the journals were read that the events come from."""
+
+    def marks(self) -> dict[tuple[str, str], Mark]:
+        """How far every journal was read, by study id and file name."""
+
+    def known(self, event_ids: Iterable[str]) -> set[str]:
+        """Which of these events were ingested."""
+
+    def scan(self) -> None:
+        """Read everything once; StoreDamaged when something cannot be read."""
 
     def studies(self, limit: int = 100) -> tuple[StudySummary, ...]:
         """The newest studies first."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from core.errors import StoreError
 from core.events import Event
+from core.journal import Mark
 from core.report import Report
 from core.study import Study, Trial
 from store import assemble
@@ -25,9 +26,10 @@ class MemoryStore:
         self._lock = threading.RLock()
         self._rows: Rows = {}
         self._ids: set[str] = set()
+        self._marks: dict[tuple[str, str], Mark] = {}
         self._reports: list[Report] = []
 
-    def ingest(self, events: Iterable[Event]) -> int:
+    def ingest(self, events: Iterable[Event], marks: Iterable[Mark] = ()) -> int:
         """See store.interface.Store."""
         with self._lock:
             new = {key: event for key, event in by_id(events).items() if key not in self._ids}
@@ -35,7 +37,21 @@ class MemoryStore:
             self._ids.update(new)
             for table, rows in made.items():
                 self._rows.setdefault(table, []).extend(rows)
+            self._marks |= {mark.key: mark for mark in marks}
             return len(new)
+
+    def marks(self) -> dict[tuple[str, str], Mark]:
+        """See store.interface.Store."""
+        with self._lock:
+            return dict(self._marks)
+
+    def known(self, event_ids: Iterable[str]) -> set[str]:
+        """See store.interface.Store."""
+        with self._lock:
+            return self._ids.intersection(event_ids)
+
+    def scan(self) -> None:
+        """See store.interface.Store."""
 
     def studies(self, limit: int = 100) -> tuple[StudySummary, ...]:
         """See store.interface.Store."""
@@ -159,7 +175,8 @@ class MemoryStore:
                 and not row["condition"]
             ]
             measurements.sort(key=lambda row: (row["event_id"], row["position"]))
-            found.append(assemble.table_row(trial, position, state, measurements))
+            pairs = [(row["metric"], row["value"]) for row in measurements]
+            found.append(assemble.table_row(trial, position, state, pairs))
         return found[::-1]
 
 

@@ -9,9 +9,9 @@ from sqlalchemy import Engine, exc, inspect, text
 from sqlalchemy.engine import URL
 
 from core.errors import StoreError
-from store.engine import WAY_OUT, connect, name_of, reason
+from store.engine import WAY_OUT, connect, failure, name_of
 
-HEAD = "0002"
+HEAD = "0003"
 SCRIPTS = Path(__file__).parent / "migrations"
 
 
@@ -36,7 +36,7 @@ def open_current(place: Path | URL, scripts: Path = SCRIPTS, head: str = HEAD) -
         _checkpoint(engine)
     except exc.DBAPIError as error:
         engine.dispose()
-        raise StoreError(reason(place, error)) from None
+        raise failure(place, error) from None
     except BaseException:
         engine.dispose()
         raise

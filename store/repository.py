@@ -15,9 +15,11 @@ from sqlalchemy.engine import URL
 
 from core.errors import StoreError
 from core.events import Event
+from core.journal import Mark
 from core.report import Report
 from core.study import Study, Trial
 from store import assemble, bulk, engine, queries, tables
+from store import marks as journal_marks
 from store.clean import clean
 from store.interface import Progress, StudySummary, TrialFilter
 from store.rows import by_id, cleaned, report_row, rows_of
@@ -37,10 +39,10 @@ class SqlStore:
         self._writing = threading.Lock()
         self._closed = False
 
-    def ingest(self, events: Iterable[Event]) -> int:
+    def ingest(self, events: Iterable[Event], marks: Iterable[Mark] = ()) -> int:
         """See store.interface.Store."""
-        given = by_id(events)
-        if not given:
+        given, read = by_id(events), tuple(marks)
+        if not given and not read:
             return 0
 
         def write(connection: Connection) -> int:
@@ -48,9 +50,25 @@ class SqlStore:
             new = [event for key, event in given.items() if key not in known]
             for name, rows in rows_of(new).items():
                 bulk.append(connection, tables.metadata.tables[name], rows)
+            journal_marks.keep(connection, journal_marks.owner(self._place), read)
             return len(new)
 
         return self._write(write)
+
+    def marks(self) -> dict[tuple[str, str], Mark]:
+        """See store.interface.Store."""
+        with self._read() as connection:
+            return journal_marks.kept(connection, journal_marks.owner(self._place))
+
+    def known(self, event_ids: Iterable[str]) -> set[str]:
+        """See store.interface.Store."""
+        with self._read() as connection:
+            return bulk.known_ids(connection, event_ids)
+
+    def scan(self) -> None:
+        """See store.interface.Store."""
+        with self._read() as connection:
+            journal_marks.scan(connection)
 
     def studies(self, limit: int = 100) -> tuple[StudySummary, ...]:
         """See store.interface.Store."""
@@ -128,7 +146,7 @@ class SqlStore:
             with self._engine.connect() as connection:
                 yield connection
         except exc.DBAPIError as error:
-            raise StoreError(engine.reason(self._place, error)) from None
+            raise engine.failure(self._place, error) from None
 
     def _write(self, write: Callable[[Connection], Result]) -> Result:
         """Run `write` in a transaction; what it returns is on the disk. Conflicts with other
@@ -143,7 +161,7 @@ class SqlStore:
                         return write(connection)
             except exc.DBAPIError as error:
                 if attempt == _TRIES or not _is_conflict(error):
-                    raise StoreError(engine.reason(self._place, error)) from None
+                    raise engine.failure(self._place, error) from None
             time.sleep(random.uniform(0, 0.002 * 2 ** min(attempt, 7)))
         raise AssertionError("unreachable")
 

@@ -1,11 +1,11 @@
 """The tables, in portable SQLAlchemy Core. Owns names and types; not how rows are made (rows.py) or
 read (queries.py).
 
-Everything is appended, nothing is updated. Ids are strings that sort by time; times are naive UTC;
-there are no foreign keys, because DuckDB refuses to change what is referenced. Rows of one event
-carry its id and a position within it: only `events` needs a key, the rest is written in the same
-transaction. JSON columns hold text that the codec wrote (engine.py switches the drivers' own
-conversion off), in ASCII, so that any character can be kept everywhere.
+Everything but `journals` is appended, nothing is updated. Ids are strings that sort by time; times
+are naive UTC; there are no foreign keys, because DuckDB refuses to change what is referenced. Rows
+of one event carry its id and a position within it: only `events` needs a key, the rest is written
+in the same transaction. JSON columns hold text that the codec wrote (engine.py switches the
+drivers' own conversion off), in ASCII, so that any character can be kept everywhere.
 """
 
 from __future__ import annotations
@@ -184,4 +184,18 @@ reports = Table(
     Column("created_at", String, nullable=False),
     _json("document"),
     PrimaryKeyConstraint("report_id", "version"),
+)
+
+# How far each journal was read; unlike all else these rows are replaced. `folder` tells apart the
+# machines that share a server, and is empty for a file's own journals.
+journals = Table(
+    "journals",
+    metadata,
+    Column("folder", String, nullable=False),
+    Column("study_id", String, nullable=False),
+    Column("file", String, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("hash", String, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("modified_ns", BigInteger, nullable=False),
 )

@@ -10,7 +10,9 @@ import typing
 from typing import Any
 
 from core import techniques
+from core.dataset import Dataset
 from core.errors import BadInput
+from core.margin import Margin
 from core.measurement import Measurement
 from core.model import ClassifierShape, DecoderShape, Model
 from core.plan import Case, Plan, settings
@@ -26,9 +28,11 @@ TYPES: dict[str, type] = {
     for kind in (
         Case,
         ClassifierShape,
+        Dataset,
         DecoderShape,
         KernelCalls,
         Limit,
+        Margin,
         Measurement,
         Model,
         Plan,

@@ -29,6 +29,9 @@ _METRIC_SCALES: dict[str, tuple[tuple[float, str], ...]] = {
     "examples_per_s": ((1.0, " images/s"),),
     "top1_agreement": _SCALES["%"],
     "accuracy": _SCALES["%"],
+    "task_accuracy": _SCALES["%"],
+    "task_accuracy_norm": _SCALES["%"],
+    "flips": _SCALES["%"],
 }
 # Minutes only from two minutes on: people read 75 s as 75 s.
 _FROM = {" h": 7200.0, " min": 120.0}

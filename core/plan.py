@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol
 
+from core.dataset import Dataset
 from core.errors import BadInput
 from core.model import Model
 from core.target import Target
@@ -20,11 +21,12 @@ KINDS = ("prune", "distill", "quantize", "cache", "decode", "batch")
 
 @dataclass(frozen=True)
 class Case:
-    """Model x Target x Workload."""
+    """Model x Target x Workload; `data` is the user's own, none is the bundled held-out data."""
 
     model: Model
     target: Target
     workload: Workload
+    data: tuple[Dataset, ...] = ()
 
 
 class Technique(Protocol):
@@ -101,6 +103,8 @@ class Plan:
             "techniques": [settings(technique) for technique in self.techniques],
             "seed": self.seed,
         }
+        if self.case.data:
+            facts["data"] = sorted(one.identity for one in self.case.data)
         canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 

@@ -1,13 +1,17 @@
-"""What the user cares about: weights and hard limits, as data. Scoring lives in recommend.py."""
+"""What the user cares about: weights, hard limits and margins, as data. Scoring lives in
+recommend.py.
+"""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core import metrics
 from core.errors import BadInput
+from core.margin import SHARES, Margin, parse_margins
 
 _LIMIT = re.compile(r"^\s*([a-z0-9_]+)\s*(<=|>=)\s*([-+0-9.eE]+)\s*$")
 
@@ -32,8 +36,8 @@ class Limit:
 
 @dataclass(frozen=True)
 class Priorities:
-    """Weights by word (latency, throughput, size, energy, quality, cost), each >= 0, and hard
-    limits.
+    """Weights by word (latency, throughput, size, energy, quality, cost), each >= 0, hard limits,
+    and the losses of quality that are accepted.
     """
 
     weights: tuple[tuple[str, float], ...] = (
@@ -45,10 +49,15 @@ class Priorities:
         ("cost", 0.0),
     )
     limits: tuple[Limit, ...] = ()
+    margins: tuple[Margin, ...] = ()
 
     def weight(self, word: str) -> float:
         """The weight of a priority word; 0 when not given."""
         return dict(self.weights).get(word, 0.0)
+
+    def margin(self, metric: str) -> Margin | None:
+        """The margin of `metric`, or None when none was set."""
+        return next((one for one in self.margins if one.metric == metric), None)
 
 
 def parse_limit(text: str) -> Limit:
@@ -66,7 +75,7 @@ def parse_limit(text: str) -> Limit:
         raise BadInput(f"--limit {text!r}: the value must be finite")
     if relation == "<=" and value < 0:
         raise BadInput(f"--limit {text!r} can never hold: {found.name} is never negative")
-    if found.name in ("top1_agreement", "accuracy") and relation == ">=" and value > 1:
+    if found.name in SHARES and relation == ">=" and value > 1:
         raise BadInput(f"--limit {text!r} can never hold: {found.name} is at most 1")
     if found.name == "perplexity" and relation == "<=" and value < 1:
         raise BadInput(f"--limit {text!r} can never hold: perplexity is at least 1")
@@ -90,8 +99,9 @@ def parse_weight(text: str) -> tuple[str, float]:
     return word, weight
 
 
-def parse(weights: list[str], limits: list[str]) -> Priorities:
+def parse(weights: list[str], limits: list[str], margins: Sequence[str] = ()) -> Priorities:
     """Priorities from the command line's words; words not given get 0 once any is given."""
+    read_margins = parse_margins(list(margins))
     read_limits = tuple(parse_limit(text) for text in limits)
     for one in read_limits:
         for other in read_limits:
@@ -102,10 +112,12 @@ def parse(weights: list[str], limits: list[str]) -> Priorities:
             ):
                 raise BadInput(f"the limits {one} and {other} exclude each other")
     if not weights:
-        return Priorities(limits=read_limits)
+        return Priorities(limits=read_limits, margins=read_margins)
     given = dict(parse_weight(text) for text in weights)
     if not any(given.values()):
         raise BadInput("--priority: at least one weight must be above 0")
     return Priorities(
-        tuple((word, given.get(word, 0.0)) for word in metrics.PRIORITIES), read_limits
+        tuple((word, given.get(word, 0.0)) for word in metrics.PRIORITIES),
+        read_limits,
+        read_margins,
     )

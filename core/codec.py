@@ -71,8 +71,14 @@ def from_data(data: Any) -> Any:
         raise BadInput("stored data is nested too deeply: it is damaged") from None
 
 
+# Samples come by the million: what needs no reading is passed on without a look at each item.
+_PLAIN = frozenset({float, int, str, bool, type(None)})
+
+
 def _read(data: Any) -> Any:
     if isinstance(data, list):
+        if _PLAIN.issuperset(map(type, data)):
+            return tuple(data)
         return tuple(_read(item) for item in data)
     if not isinstance(data, dict):
         return data
@@ -85,33 +91,37 @@ def _read(data: Any) -> Any:
         raise BadInput(
             f"stored data of unknown type {name!r}: it was written by a newer Trimtab or is damaged"
         )
-    known = {field.name for field in dataclasses.fields(kind)}
-    unknown = set(data) - known - {"type"}
+    known, floats = _fields(kind)
+    unknown = data.keys() - known - {"type"}
     if unknown:
         raise BadInput(f"stored {name} has unknown fields: {', '.join(sorted(unknown))}")
-    hints = _hints(kind)
-    values = {key: _narrow(_read(item), hints[key]) for key, item in data.items() if key != "type"}
+    values = {
+        key: item if type(item) in _PLAIN else _read(item)
+        for key, item in data.items()
+        if key != "type"
+    }
     try:
+        for key in floats & values.keys():
+            # JSON writes 2.0 and 2 alike in other writers: give floats back.
+            if type(values[key]) is int:
+                values[key] = float(values[key])
         return kind(**values)
     except TypeError as error:
         raise BadInput(f"stored {name} is incomplete: {error}") from None
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise BadInput(f"stored {name} is damaged: {error}") from None
 
 
 # Reading the annotations takes ten times as long as all the rest of from_data.
 @functools.cache
-def _hints(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
-
-
-def _narrow(value: Any, hint: Any) -> Any:
-    """JSON writes 2.0 and 2 alike in other writers: give floats back where the field says float."""
-    if isinstance(value, int) and not isinstance(value, bool):
+def _fields(kind: type) -> tuple[frozenset[str], frozenset[str]]:
+    """The names of a dataclass's fields, and of those that hold floats and no ints."""
+    floats = set()
+    for name, hint in typing.get_type_hints(kind).items():
         options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         if float in options and int not in options:
-            return float(value)
-    return value
+            floats.add(name)
+    return frozenset(field.name for field in dataclasses.fields(kind)), frozenset(floats)
 
 
 def dumps(value: Any) -> str:

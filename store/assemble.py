@@ -102,7 +102,7 @@ def measurement_of(row: Row) -> Measurement:
     bounds = None if row["low"] is None else (row["low"], row["high"])
     return Measurement(
         row["metric"],
-        tuple(json.loads(row["samples"])),
+        _numbers(row["samples"]),
         row["unit"],
         row["origin"],
         row["method"],
@@ -111,8 +111,12 @@ def measurement_of(row: Row) -> Measurement:
         row["pooled"],
         bounds,
         row["condition"],
-        tuple(json.loads(row["reference"])),
+        _numbers(row["reference"]),
     )
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return () if text == "[]" else tuple(json.loads(text))
 
 
 def summary_of(study: Row, state: Row | None, trial_states: Iterable[str]) -> StudySummary:
@@ -133,9 +137,11 @@ def summary_of(study: Row, state: Row | None, trial_states: Iterable[str]) -> St
     )
 
 
-def table_row(trial: Row, position: int, state: Row, measurements: Iterable[Row]) -> dict[str, Any]:
-    """A flat row for a table of trials; `measurements` of the latest attempt and of no condition,
-    in the order of their events.
+def table_row(
+    trial: Row, position: int, state: Row, measured: Iterable[tuple[str, float | None]]
+) -> dict[str, Any]:
+    """A flat row for a table of trials; `measured` are metrics with their values, of the latest
+    attempt and of no condition, in the order of their events.
     """
     row: dict[str, Any] = {
         "id": trial["trial_id"],
@@ -150,16 +156,11 @@ def table_row(trial: Row, position: int, state: Row, measurements: Iterable[Row]
         "created_at": trial["happened_at"].isoformat(timespec="milliseconds"),
         "techniques": tuple(filter(None, trial["techniques"].split(","))),
     }
-    row.update(dict.fromkeys((metric.name for metric in METRICS), None))
-    seen: set[str] = set()
-    for measurement in measurements:
+    values: dict[str, float | None] = {}
+    for metric, value in measured:
         # The first of a name counts, as in Trial.metric.
-        if measurement["metric"] not in seen:
-            seen.add(measurement["metric"])
-            row.setdefault(measurement["metric"], None)
-            if measurement["metric"] not in _FIXED:
-                row[measurement["metric"]] = measurement["value"]
-    return row
+        values.setdefault(metric, value)
+    return row | dict.fromkeys(metric.name for metric in METRICS) | values | row
 
 
 def progress_of(row: Row) -> Progress:
@@ -193,33 +194,22 @@ def facts_of(row: Row) -> dict[str, Any]:
 def report_of(row: Row) -> Report:
     """The Report of a row; StoreError names it when it is damaged."""
     name = f"report {row['report_id']} version {row['version']}"
-    found = _read(name, codec.loads, row["document"])
+    found = _read(name, _load_report, row["document"])
     if not isinstance(found, Report):
         raise StoreError(_damaged(name, "its document is no report"))
     return found
-
-
-_FIXED = frozenset(
-    {
-        "id",
-        "study_id",
-        "position",
-        "title",
-        "state",
-        "reason",
-        "model_id",
-        "target_id",
-        "workload_id",
-        "created_at",
-        "techniques",
-    }
-)
 
 
 # Trials of one study share their case: the same text need not be read twice. What is read is
 # frozen, so it can be shared.
 @lru_cache(maxsize=4096)
 def _load(text: str) -> Any:
+    return codec.loads(text)
+
+
+# A report's version never changes, and a list of reports reads every document again.
+@lru_cache(maxsize=64)
+def _load_report(text: str) -> Any:
     return codec.loads(text)
 
 

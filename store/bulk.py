@@ -1,12 +1,11 @@
-"""Many rows in one statement. DuckDB's executemany takes a millisecond a row; rows as one JSON text
-take some microseconds.
+"""Many rows in one statement. DuckDB's executemany takes a millisecond a row; a column as one JSON
+text takes some microseconds a row.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -23,9 +22,13 @@ def append(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
     if connection.dialect.name != "duckdb":
         connection.execute(insert(table), list(rows))
         return
-    statement, shape = _from_json(table)
+    statement, times = _from_json(table)
     for part in _parts(rows):
-        connection.exec_driver_sql(statement, (json.dumps(part, default=_plain), shape))
+        columns = (
+            [row[name].isoformat() for row in part] if is_time else [row[name] for row in part]
+            for name, is_time in times.items()
+        )
+        connection.exec_driver_sql(statement, tuple(map(json.dumps, columns)))
 
 
 def known_ids(connection: Connection, ids: Iterable[str]) -> set[str]:
@@ -48,27 +51,20 @@ def known_ids(connection: Connection, ids: Iterable[str]) -> set[str]:
 
 
 @cache
-def _from_json(table: Table) -> tuple[str, str]:
-    names = [column.name for column in table.columns]
-    shape = {
+def _from_json(table: Table) -> tuple[str, dict[str, bool]]:
+    """The statement, and for each of its parameters, a column of values as one JSON text, whether
+    the column holds times.
+    """
+    times = {column.name: isinstance(column.type, DateTime) for column in table.columns}
+    kinds = {
         column.name: "VARCHAR"
-        if isinstance(column.type, DateTime) or "JSON" in str(column.type)
+        if times[column.name] or "JSON" in str(column.type)
         else str(column.type)
         for column in table.columns
     }
-    columns = ", ".join(names)
-    values = ", ".join(f"r.{name}" for name in names)
-    statement = (
-        f"insert into {table.name} ({columns}) "
-        f"select {values} from (select unnest(from_json(?, ?)) as r)"
-    )
-    return statement, json.dumps([shape])
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} cannot be stored")
+    values = (f"""unnest(from_json(?, '["{kind}"]'))""" for kind in kinds.values())
+    statement = f"insert into {table.name} ({', '.join(kinds)}) select {', '.join(values)}"
+    return statement, times
 
 
 def _parts(items: Sequence[Any]) -> Iterator[Sequence[Any]]:

@@ -67,15 +67,15 @@ def trial_table(
     page = _fetch(connection, _filtered(wanted).limit(limit).offset(offset))
     attempts = {row["trial_id"]: row["attempt"] for row in page}
     values = tables.measurements.c
-    measured: dict[str, list[Row]] = {}
+    measured: dict[str, list[tuple[str, float | None]]] = {}
     query = (
         select(values.trial_id, values.attempt, values.metric, values.value)
         .where(values.trial_id.in_(list(attempts)), values.condition == "")
         .order_by(values.event_id, values.position)
     )
-    for row in _fetch(connection, query):
-        if row["attempt"] == attempts[row["trial_id"]]:
-            measured.setdefault(row["trial_id"], []).append(row)
+    for trial_id, attempt, metric, value in connection.execute(query).all():
+        if attempt == attempts[trial_id]:
+            measured.setdefault(trial_id, []).append((metric, value))
     return tuple(
         assemble.table_row(row, row["place"] - 1, row, measured.get(row["trial_id"], ()))
         for row in page
@@ -200,4 +200,6 @@ def _where(connection: Connection, table: Table, key: str, value: str) -> list[R
 
 
 def _fetch(connection: Connection, query: Select[Any]) -> list[Row]:
-    return [dict(row) for row in connection.execute(query).mappings()]
+    found = connection.execute(query)
+    names = tuple(found.keys())
+    return [dict(zip(names, row, strict=True)) for row in found.all()]

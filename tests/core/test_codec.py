@@ -175,6 +175,11 @@ def test_a_plan_may_hold_either_shape() -> None:
             '"origin":"measured","method":""}}',
             "stored Measurement is incomplete",
         ),
+        (
+            '{"version":1,"value":{"type":"Measurement","metric":"m","samples":[1],"unit":"",'
+            '"origin":"measured","method":"","pooled":1' + "0" * 400 + "}}",
+            "stored Measurement is damaged",
+        ),
     ],
 )
 def test_damage_is_named_in_one_sentence(text: str, words: str) -> None:

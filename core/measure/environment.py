@@ -1,8 +1,9 @@
 """The environment that numbers were taken in, as facts with a short id. Reads files and versions;
 imports no torch.
 
-Facts that do not change from run to run (CPU, cores, memory, GPU, kernel, versions) make the id;
-load, free memory and the current frequency are recorded but do not.
+Facts that do not change from run to run (CPU, cores, clocks and governor, memory, GPU, kernel,
+container, versions, thread settings, builds of our kernels) make the id; those that do
+(core.environments.VOLATILE: load, free memory, the clock now) are recorded but are not in it.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
-import subprocess
+import sys
 from pathlib import Path
 from typing import Any
+
+from core.environments import VOLATILE
+from core.measure import gpus, readers
 
 FLAGS = (
     "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx_vnni",
@@ -24,17 +27,22 @@ FLAGS = (
     "bf16", "sve", "sve2",
 )  # fmt: skip
 PACKAGES = ("torch", "transformers", "triton", "safetensors", "tokenizers", "numpy")
-VOLATILE = ("load_1m", "available_bytes", "frequency_mhz")
-_PROC = Path("/proc")
-_SYS = Path("/sys")
+# Variables that change how many threads compute, where they run, or which kernel is taken.
+THREADS = (
+    "OMP_NUM_THREADS", "OMP_PROC_BIND", "OMP_PLACES", "OMP_WAIT_POLICY", "GOMP_CPU_AFFINITY",
+    "MKL_NUM_THREADS", "KMP_AFFINITY", "KMP_BLOCKTIME", "OPENBLAS_NUM_THREADS",
+    "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MALLOC_ARENA_MAX",
+    "CUDA_VISIBLE_DEVICES", "TRIMTAB_KERNEL",
+)  # fmt: skip
+_CPU = "devices/system/cpu"
 
 
 def environment() -> tuple[str, dict[str, Any]]:
     """(id, facts) of this machine now: the id is 12 hex digits over the stable facts, the same
     until one changes.
 
-    Facts that cannot be read are left out. Bytes in `memory_bytes` and `available_bytes`, MHz in
-    `frequency_mhz`.
+    Facts that cannot be read are left out. Bytes in `memory_bytes`, `available_bytes` and `caches`,
+    MHz in `frequency_*_mhz`, cores in `cpu_quota`.
     """
     facts = {**_stable(), **_volatile()}
     return identity(facts), facts
@@ -52,142 +60,136 @@ def usable_gpu(facts: dict[str, Any]) -> dict[str, Any] | None:
 
     A torch wheel whose version ends in `+cpu` drives none.
     """
-    gpus: list[dict[str, Any]] = facts.get("gpus", [])
+    found: list[dict[str, Any]] = facts.get("gpus", [])
     version = facts.get("versions", {}).get("torch", "")
-    known = [gpu for gpu in gpus if gpu.get("memory_bytes")]
+    known = [gpu for gpu in found if gpu.get("memory_bytes")]
     return known[0] if known and version and not version.endswith("+cpu") else None
-
-
-@functools.lru_cache(maxsize=1)
-def _stable() -> dict[str, Any]:
-    cpu = _cpu()
-    facts: dict[str, Any] = {
-        "cpu": cpu.get("model name") or cpu.get("Model") or platform.machine(),
-        "architecture": platform.machine(),
-        "flags": _flags(cpu),
-        "cores": len(_affinity()),
-        "affinity": _affinity(),
-        "cores_online": os.cpu_count() or 1,
-        "governor": _text(_SYS / "devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "memory_bytes": _memory_total(),
-        "gpus": _gpus(),
-        "driver": _driver(),
-        "os": platform.system(),
-        "kernel": platform.release(),
-        "container": _container(),
-        "python": platform.python_version(),
-        "versions": _versions(),
-    }
-    return {key: value for key, value in facts.items() if value not in (None, [], {})}
-
-
-def _volatile() -> dict[str, Any]:
-    facts: dict[str, Any] = {"available_bytes": available_bytes()}
-    if hasattr(os, "getloadavg"):
-        facts["load_1m"] = round(os.getloadavg()[0], 2)
-    frequency = _cpu().get("cpu MHz")
-    if frequency is not None:
-        facts["frequency_mhz"] = round(float(frequency))
-    return facts
 
 
 def available_bytes() -> int:
     """Memory that a new process could fill: the kernel's estimate, or less where a container limits
     it.
     """
-    available = _meminfo().get("MemAvailable")
+    available = readers.meminfo().get("MemAvailable")
     if available is None:
         available = _memory_total()
-    limit, used = _cgroup_limit(), _cgroup_used()
+    limit, used = readers.memory_limit(), readers.memory_used()
     if limit is not None and used is not None:
         return max(0, min(available, limit - used))
     return available
 
 
+@functools.lru_cache(maxsize=1)
+def _stable() -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        **_cpu_facts(),
+        "memory_bytes": _memory_total(),
+        "memory_speed": _memory_speed(),
+        "gpus": gpus.gpus(),
+        "driver": gpus.driver(),
+        "os": platform.system(),
+        "distribution": _distribution(),
+        "kernel": platform.release(),
+        "container": _container(),
+        "python": platform.python_version(),
+        "versions": _versions(),
+        "threads": {name: os.environ[name] for name in THREADS if name in os.environ},
+    }
+    facts.update(_builds(triton=bool(facts["gpus"])))
+    return {key: value for key, value in facts.items() if value not in (None, "", [], {})}
+
+
+def _cpu_facts() -> dict[str, Any]:
+    cpu = readers.cpuinfo()
+    first = readers.SYS / _CPU / "cpu0"
+    lowest, highest = (
+        readers.number(first / f"cpufreq/cpuinfo_{name}_freq") for name in ("min", "max")
+    )
+    flags = set((cpu.get("flags") or cpu.get("Features") or "").split())
+    pages = (readers.text(readers.SYS / "kernel/mm/transparent_hugepage/enabled") or "").split("[")
+    return {
+        "cpu": cpu.get("model name") or cpu.get("Model") or platform.machine(),
+        "architecture": platform.machine(),
+        "flags": [flag for flag in FLAGS if flag in flags],
+        "cores": len(readers.affinity()),
+        "affinity": readers.affinity(),
+        "cores_online": os.cpu_count() or 1,
+        "cpu_quota": readers.cpu_quota(),
+        "smt": _smt(),
+        "caches": readers.caches(),
+        "frequency_min_mhz": None if lowest is None else round(lowest / 1000),
+        "frequency_max_mhz": None if highest is None else round(highest / 1000),
+        "governor": readers.text(first / "cpufreq/scaling_governor"),
+        "scaling_driver": readers.text(first / "cpufreq/scaling_driver"),
+        "boost": _boost(),
+        "numa_nodes": len(list((readers.SYS / "devices/system/node").glob("node[0-9]*"))) or None,
+        "huge_pages": pages[-1].partition("]")[0] if len(pages) == 2 else None,
+        "huge_pages_reserved": readers.meminfo().get("HugePages_Total") or None,
+        "virtual": _virtual(flags),
+    }
+
+
+def _volatile() -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "available_bytes": available_bytes(),
+        "load_1m": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "frequency_mhz": readers.frequency_mhz(),
+        "temperature_c": readers.temperature_c(),
+        # Asked only where torch is there already: this module must not import it.
+        "torch_threads": sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None,
+    }
+    return {key: value for key, value in facts.items() if value is not None}
+
+
 def _memory_total() -> int:
-    total = _meminfo().get("MemTotal")
+    total = readers.meminfo().get("MemTotal")
     if total is None:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit = _cgroup_limit()
+    limit = readers.memory_limit()
     return total if limit is None else min(total, limit)
 
 
-def _meminfo() -> dict[str, int]:
-    text = _text(_PROC / "meminfo") or ""
-    found = {}
-    for line in text.splitlines():
-        name, _, rest = line.partition(":")
-        amount = rest.split()
-        if amount and amount[0].isdigit():
-            found[name] = int(amount[0]) * 1024
-    return found
-
-
-def _cgroup_limit() -> int | None:
-    return _number(_SYS / "fs/cgroup/memory.max")
-
-
-def _cgroup_used() -> int | None:
-    """Bytes charged to this container that cannot be given back: the page cache it holds does not
-    count.
-    """
-    used = _number(_SYS / "fs/cgroup/memory.current")
-    if used is None:
+def _memory_speed() -> str | None:
+    """`DDR5 4800 MT/s x 8`, which only root may read."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
         return None
-    text = _text(_SYS / "fs/cgroup/memory.stat") or ""
-    cache = [
-        int(line.split()[1]) for line in text.splitlines() if line.startswith("inactive_file ")
-    ]
-    return used - sum(cache)
+    kinds: dict[str, int] = {}
+    kind = ""
+    for line in (readers.output(["dmidecode", "-t", "17"]) or "").splitlines():
+        name, _, value = line.strip().partition(": ")
+        if name == "Type":
+            kind = value
+        if name == "Configured Memory Speed" and value[:1].isdigit():
+            kinds[f"{kind} {value}".strip()] = kinds.get(f"{kind} {value}".strip(), 0) + 1
+    return ", ".join(f"{name} x {count}" for name, count in kinds.items()) or None
 
 
-def _cpu() -> dict[str, str]:
-    """The first processor's lines of /proc/cpuinfo; on macOS the brand string."""
-    text = _text(_PROC / "cpuinfo")
-    if text is None:
-        brand = _output(["sysctl", "-n", "machdep.cpu.brand_string"])
-        return {"model name": brand} if brand else {}
-    lines = text.split("\n\n")[0].splitlines()
-    pairs = (line.partition(":") for line in lines)
-    return {name.strip(): value.strip() for name, _, value in pairs if value.strip()}
+def _smt() -> str | None:
+    return {"1": "on", "0": "off"}.get(readers.text(readers.SYS / _CPU / "smt/active") or "")
 
 
-def _flags(cpu: dict[str, str]) -> list[str]:
-    present = set((cpu.get("flags") or cpu.get("Features") or "").split())
-    return [flag for flag in FLAGS if flag in present]
+def _boost() -> str | None:
+    """Whether the processor may exceed its nominal clock."""
+    off = readers.text(readers.SYS / _CPU / "intel_pstate/no_turbo")
+    if off in ("0", "1"):
+        return "on" if off == "0" else "off"
+    return {"1": "on", "0": "off"}.get(readers.text(readers.SYS / _CPU / "cpufreq/boost") or "")
 
 
-def _affinity() -> list[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
+def _virtual(flags: set[str]) -> str | None:
+    """The hypervisor's name where the firmware tells it, else `yes`; None on bare metal."""
+    name = readers.text(readers.SYS / "hypervisor/type")
+    vendor = readers.text(readers.SYS / "class/dmi/id/sys_vendor")
+    if "hypervisor" not in flags:
+        return name
+    return name or vendor or "yes"
 
 
-def _gpus() -> list[dict[str, Any]]:
-    """NVIDIA GPUs by the driver's own tool; by name alone where only /proc shows them."""
-    if shutil.which("nvidia-smi"):
-        query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-        rows = [line.rpartition(",") for line in (_output(query) or "").splitlines()]
-        found = [
-            {"name": name.strip(), "memory_bytes": int(size) * 1024 * 1024}
-            for name, _, size in rows
-            if name.strip() and size.strip().isdigit()
-        ]
-        if found:
-            return found
-    folder = _PROC / "driver/nvidia/gpus"
-    if not folder.is_dir():
-        return []
-    texts = [_text(path / "information") or "" for path in sorted(folder.iterdir())]
-    lines = [line for text in texts for line in text.splitlines() if line.startswith("Model:")]
-    return [{"name": line.partition(":")[2].strip()} for line in lines]
-
-
-def _driver() -> str | None:
-    """Version of the NVIDIA kernel driver."""
-    text = _text(_PROC / "driver/nvidia/version") or ""
-    words = text.split("Kernel Module")[-1].split() if "Kernel Module" in text else []
-    return next((word for word in words if word[0].isdigit()), None)
+def _distribution() -> str | None:
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME")
+    except OSError:
+        return platform.mac_ver()[0] or None
 
 
 def _container() -> str | None:
@@ -210,22 +212,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _number(path: Path) -> int | None:
-    text = _text(path)
-    return int(text) if text is not None and text.isdigit() else None
+def _builds(triton: bool) -> dict[str, Any]:
+    from kernels.build_ids import build_ids, compiler_version
 
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return None
-
-
-def _output(command: list[str]) -> str | None:
-    """What a program printed, or None; it gets five seconds."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
+    return {"compiler": compiler_version(), "kernels": build_ids(triton)}

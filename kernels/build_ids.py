@@ -1,0 +1,52 @@
+"""Names each of our compiled kernels by what it is built from: sources, flags and compiler.
+
+Compiles and loads nothing and imports no torch: two processes that print the same ids run the same
+kernels. What is in a kernel's cache key beside this (torch's OpenMP runtime) is a package version.
+"""
+
+import functools
+import hashlib
+from pathlib import Path
+
+from kernels import build
+from kernels.registry import KernelUnavailable
+
+ROOT = Path(__file__).parent
+
+
+@functools.lru_cache(maxsize=1)
+def compiler_version() -> str:
+    """The first line of the compiler's --version; empty when there is none."""
+    try:
+        return build.find_compiler().version
+    except KernelUnavailable:
+        return ""
+
+
+@functools.lru_cache(maxsize=2)
+def build_ids(triton: bool = False) -> dict[str, str]:
+    """`{"attention": 12 hex digits, ...}` for every .cpp here, by its folder (or its own name at
+    the top); with `triton` also the GPU sources, as `linear_w4.gpu`. Empty without a compiler.
+    """
+    found = {}
+    compiler = compiler_version()
+    if compiler:
+        shared = sorted(ROOT.glob("*.h"))
+        for source in sorted(ROOT.rglob("*.cpp")):
+            top = source.parent == ROOT
+            headers = shared if top else sorted((*source.parent.glob("*.h"), *shared))
+            name = source.stem if top else source.parent.name
+            found[name] = _digest((compiler, *build.FLAGS), (source, *headers))
+    if triton:
+        for source in sorted(ROOT.rglob("gpu.py")):
+            found[f"{source.parent.name}.gpu"] = _digest((), (source,))
+    return found
+
+
+def _digest(words: tuple[str, ...], files: tuple[Path, ...]) -> str:
+    digest = hashlib.sha256()
+    for word in words:
+        digest.update(word.encode() + b"\0")
+    for file in files:
+        digest.update(file.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]

@@ -1,0 +1,107 @@
+"""Unlike environments are named with what differs; disturbed trials are named with why."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from core import environments
+from core.study import Study, Trial
+
+FACTS: dict[str, Any] = {
+    "cpu": "EPYC",
+    "flags": ["avx2", "avx512f"],
+    "versions": {"torch": "2.12.0", "numpy": "2.4"},
+    "gpus": [{"name": "L4", "power_limit_w": 72}],
+    "load_1m": 0.1,
+    "available_bytes": 1,
+}
+
+
+def moved(trial: Trial, environment: str) -> Trial:
+    """The trial as if all of it had been measured elsewhere."""
+    found = tuple(replace(one, environment=environment) for one in trial.measurements)
+    return replace(trial, id=f"{trial.id}-{environment}", measurements=found)
+
+
+@pytest.fixture
+def trials(synthetic_study: Study) -> tuple[Trial, Trial]:
+    base, other = synthetic_study.done()[:2]
+    return moved(base, "a"), moved(other, "b")
+
+
+def test_one_environment_needs_no_words(synthetic_study: Study) -> None:
+    assert environments.warnings(synthetic_study.trials, {}) == ()
+
+
+def test_what_differs_is_named_with_both_values(trials: tuple[Trial, Trial]) -> None:
+    newer = {**FACTS, "versions": {"torch": "2.13.0", "numpy": "2.4"}, "load_1m": 7.0}
+    (said,) = environments.warnings(trials, {"a": FACTS, "b": newer})
+    assert "torch (2.12.0 / 2.13.0)" in said
+    assert "load" not in said
+    assert "numpy" not in said
+    assert "t-0000-a" in said
+    assert "t-0001-b" in said
+
+
+def test_lists_name_only_what_one_side_lacks() -> None:
+    fewer = {**FACTS, "flags": ["avx2"], "gpus": [{"name": "L4", "power_limit_w": 60}]}
+    found = environments.differences([FACTS, fewer])
+    assert found == ("CPU flags (avx512f)", "GPU 0 power limit w (72 / 60)")
+
+
+def test_a_fact_that_one_side_does_not_know_differs() -> None:
+    found = environments.differences([{"governor": "performance"}, {}])
+    assert found == ("governor (performance / not known)",)
+
+
+def test_ids_that_differ_in_volatile_facts_alone_are_alike(trials: tuple[Trial, Trial]) -> None:
+    busy = {**FACTS, "load_1m": 9.0, "available_bytes": 5, "frequency_mhz": 1}
+    assert environments.warnings(trials, {"a": FACTS, "b": busy}) == ()
+
+
+def test_an_environment_without_facts_is_said_to_be_unknown(trials: tuple[Trial, Trial]) -> None:
+    (said,) = environments.warnings(trials, {"a": FACTS, "b": None})
+    assert "Nothing is recorded of b" in said
+    (said,) = environments.warnings(trials)
+    assert "Nothing is recorded of a, b" in said
+
+
+def test_many_differences_are_counted_and_long_values_left_out() -> None:
+    one = {f"fact_{number}": "x" * 60 for number in range(9)}
+    two = {f"fact_{number}": "y" * 60 for number in range(9)}
+    (said,) = environments.unlike({"t-1": ["a"], "t-2": ["b"]}, {"a": one, "b": two})
+    assert "fact 0, fact 1" in said
+    assert "and 3 more" in said
+    assert "xxx" not in said
+
+
+def test_many_trials_are_counted() -> None:
+    ids = {f"t-{number}": ["a" if number else "b"] for number in range(9)}
+    (said,) = environments.unlike(ids, {"a": {"cpu": 1}, "b": {"cpu": 2}})
+    assert "t-1, t-2, t-3, t-4 and 4 more" in said
+
+
+def test_a_caution_is_found_again_and_other_notes_are_not(synthetic_study: Study) -> None:
+    note = environments.caution("load", "other processes took 1.20 of 2 cores")
+    trial = replace(synthetic_study.trials[0], notes=("caution", "cautionary: tale", "x: y", note))
+    assert environments.cautions(trial) == ("other processes took 1.20 of 2 cores",)
+
+
+def test_disturbed_trials_are_named_once_a_kind(synthetic_study: Study) -> None:
+    def noisy(trial: Trial, *kinds: str) -> Trial:
+        notes = tuple(environments.caution(kind, f"it was {kind}") for kind in kinds)
+        return replace(trial, notes=notes)
+
+    one, two, three = synthetic_study.done()[:3]
+    found = environments.warnings((noisy(one, "load"), two, three))
+    assert found == ("t-0000: it was load",)
+    found = environments.warnings((noisy(one, "load"), noisy(two, "load", "clock"), three))
+    assert found == (
+        "2 of 3 trials ran while other processes used the cores: t-0000, t-0001.",
+        "t-0001: it was clock",
+    )
+    found = environments.warnings((noisy(one, "governor"), noisy(two, "governor")))
+    assert found == ("All trials: it was governor",)

@@ -25,6 +25,14 @@ class StoreError(TrimtabError):
     """The store cannot be opened, is held by another process, or is damaged."""
 
 
+class StoreHeld(StoreError):
+    """Another process has the store open; `pid` is its number."""
+
+    def __init__(self, sentence: str, pid: int) -> None:
+        super().__init__(sentence)
+        self.pid = pid
+
+
 class StoreDamaged(StoreError):
     """The store's file or its log cannot be read any more; the journals can make it again."""
 

@@ -19,6 +19,8 @@ _CHUNK = 2000
 
 def append(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
     """Insert `rows`, which all have the same columns, in the transaction of `connection`."""
+    if not rows:
+        return
     if connection.dialect.name != "duckdb":
         connection.execute(insert(table), list(rows))
         return

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Engine, create_engine, exc, text
 from sqlalchemy.engine import URL, make_url
 
-from core.errors import StoreDamaged, StoreError
+from core.errors import StoreDamaged, StoreError, StoreHeld
 
 # Nothing is fetched, loaded or read beside the one file; the measuring processes need the cores
 # more than we do.
@@ -148,8 +148,13 @@ def _prepare(path: Path) -> None:
 
 
 def failure(place: Path | URL, error: exc.DBAPIError) -> StoreError:
-    """The error to raise for a database's own error: StoreDamaged when its files are spoilt."""
+    """The error to raise for a database's own error: StoreHeld when another process has it open,
+    StoreDamaged when its files are spoilt.
+    """
     said = " ".join(str(error.orig).split())
+    held = _HELD.search(said)
+    if held:
+        return StoreHeld(reason(place, error), int(held["pid"]))
     spoilt = any(word in said for word in _DAMAGED) and "No space left" not in said
     return (StoreDamaged if spoilt else StoreError)(reason(place, error))
 

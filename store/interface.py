@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from core.events import Event
@@ -112,6 +113,10 @@ class Store(Protocol):
 
     def report(self, report_id: str, version: int | None = None) -> Report | None:
         """One report; the newest version when not given."""
+
+    def snapshot(self, target: Path) -> dict[str, int]:
+        """Copy everything as it stands between two writes to a new DuckDB file; returns how many
+        rows each table has there. Writers wait for the copy, readers do not."""
 
     def close(self) -> None:
         """Give the file back."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from core.errors import StoreError
@@ -132,6 +133,10 @@ class MemoryStore:
                 if one.id == clean(report_id) and version in (None, one.version)
             ]
             return max(found, key=lambda one: one.version, default=None)
+
+    def snapshot(self, target: Path) -> dict[str, int]:
+        """See store.interface.Store."""
+        raise StoreError("a store in memory keeps nothing: there is nothing to copy")
 
     def close(self) -> None:
         """See store.interface.Store."""

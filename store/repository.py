@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, exc
+from sqlalchemy import Connection, Engine, exc, text
 from sqlalchemy.engine import URL
 
 from core.errors import StoreError
@@ -18,7 +18,7 @@ from core.events import Event
 from core.journal import Mark
 from core.report import Report
 from core.study import Study, Trial
-from store import assemble, bulk, engine, queries, tables
+from store import assemble, bulk, engine, queries, snapshot, tables
 from store import marks as journal_marks
 from store.clean import clean
 from store.interface import Progress, StudySummary, TrialFilter
@@ -132,6 +132,18 @@ class SqlStore:
         with self._read() as connection:
             rows = queries.reports(connection, clean(report_id), version)
         return assemble.report_of(rows[0]) if rows else None
+
+    def snapshot(self, target: Path) -> dict[str, int]:
+        """See store.interface.Store."""
+        if isinstance(self._place, Path):
+            with self._writing, self._read() as connection:
+                connection.execution_options(isolation_level="AUTOCOMMIT")
+                connection.execute(text("checkpoint"))
+                snapshot.copy_file(self._place, target)
+        else:
+            with self._read() as connection:
+                snapshot.copy_rows(connection, target)
+        return snapshot.settle(target)
 
     def close(self) -> None:
         """See store.interface.Store."""

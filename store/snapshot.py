@@ -1,0 +1,78 @@
+"""A copy of a whole database in a DuckDB file of its own, while others go on reading and writing.
+
+Owns how the copy is made; what is done with it is said in backup.py and parquet.py.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from sqlalchemy import Connection, select, text
+
+from core.errors import StoreError
+from store import bulk, tables
+from store.engine import connect
+from store.migrate import open_current
+from store.rows import Row
+
+_CHUNK = 2000
+# Closing a file that this process has open in DuckDB would give its lock away: another process
+# copies.
+_COPY = """
+import os, shutil, sys
+for source, target in (sys.argv[1:3], sys.argv[3:5]):
+    if os.path.exists(source):
+        with open(source, "rb") as read, open(target, "xb") as write:
+            shutil.copyfileobj(read, write, 1 << 22)
+            os.fsync(write.fileno())
+"""
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a DuckDB file that this process has open and checkpointed, and what its log still holds.
+
+    The caller lets nobody write meanwhile. StoreError when the copy cannot be made.
+    """
+    logs = [str(path.with_name(path.name + ".wal")) for path in (source, target)]
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", _COPY, str(source), str(target), *logs],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        said = (done.stderr.strip().splitlines() or ["the copying process was killed"])[-1]
+        raise StoreError(f"the store {source} cannot be copied to {target}: {said}")
+
+
+def settle(target: Path) -> dict[str, int]:
+    """Open the copy, fold its log into it, and count the rows of its tables."""
+    opened = connect(target)
+    try:
+        with opened.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("checkpoint"))
+            return {
+                table.name: int(
+                    connection.execute(text(f"select count(*) from {table.name}")).scalar_one()
+                )
+                for table in tables.metadata.sorted_tables
+            }
+    finally:
+        opened.dispose()
+
+
+def copy_rows(source: Connection, target: Path) -> None:
+    """Copy every row that `source` sees to a new DuckDB store at `target`."""
+    opened = open_current(target)
+    try:
+        with opened.begin() as connection:
+            for table in tables.metadata.sorted_tables:
+                found = source.execution_options(yield_per=_CHUNK).execute(select(table))
+                names = tuple(found.keys())
+                for part in found.partitions():
+                    rows: list[Row] = [dict(zip(names, row, strict=True)) for row in part]
+                    bulk.append(connection, table, rows)
+    finally:
+        opened.dispose()

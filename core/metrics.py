@@ -108,6 +108,46 @@ METRICS = (
         " model was loaded.",
     ),
     Metric(
+        "memory_bytes",
+        "Memory of model and work",
+        "B",
+        "lower",
+        "size",
+        "",
+        "Bytes of weights, KV cache and workspace at the peak of one round, counted by tensor; its"
+        " parts, and what the libraries hold beside them, stand under conditions and add up to the"
+        " peak.",
+    ),
+    Metric(
+        "kv_bytes",
+        "KV cache",
+        "B",
+        "lower",
+        "size",
+        "",
+        "Bytes of the keys and values of one group of sequences at its full length, a draft's"
+        " included; the method says how many one token takes.",
+    ),
+    Metric(
+        "device_peak_bytes",
+        "Peak of device memory",
+        "B",
+        "lower",
+        "size",
+        "",
+        "Highest memory that tensors held on the GPU while one round was served, as torch's"
+        " allocator counts it.",
+    ),
+    Metric(
+        "disk_bytes",
+        "Size on disk",
+        "B",
+        "lower",
+        "size",
+        "",
+        "Bytes of the files of the artefact: weights, configuration and tokenizer.",
+    ),
+    Metric(
         "energy_j_per_token",
         "Energy per token",
         "J",
@@ -116,6 +156,26 @@ METRICS = (
         "energy",
         "Joules per new token (per image for classifiers), idle power subtracted; unavailable where"
         " nothing can be read.",
+    ),
+    Metric(
+        "energy_prefill_j_per_token",
+        "Energy per prompt token",
+        "J",
+        "lower",
+        "energy",
+        "",
+        "Joules of reading the prompts, the first new token included, per prompt token; idle power"
+        " subtracted.",
+    ),
+    Metric(
+        "energy_decode_j_per_token",
+        "Energy per decoded token",
+        "J",
+        "lower",
+        "energy",
+        "",
+        "Joules of the steps after the first new token, per token that they gave; idle power"
+        " subtracted.",
     ),
     Metric(
         "usd_per_mtok",
@@ -213,6 +273,35 @@ METRICS = (
         " included.",
     ),
     Metric(
+        "ttft_p95_s",
+        "Time to first token, p95",
+        "s",
+        "lower",
+        "traffic",
+        "",
+        "95th percentile of the seconds from a request's arrival to its first token, waiting in the"
+        " queue included.",
+    ),
+    Metric(
+        "within_limits",
+        "Requests within limits",
+        "",
+        "higher",
+        "traffic",
+        "",
+        "Share of the requests that met the workload's limits on TTFT and TPOT: goodput over"
+        " throughput (Zhong et al. 2024).",
+    ),
+    Metric(
+        "batch_size",
+        "Batch reached",
+        "",
+        "higher",
+        "traffic",
+        "",
+        "Requests that a batch really held when it was taken from the queue.",
+    ),
+    Metric(
         "cpu_wait_share",
         "Waiting for a core",
         "",
@@ -230,6 +319,26 @@ METRICS = (
         "preparation",
         "",
         "Seconds that loading and applying the techniques took.",
+    ),
+    Metric(
+        "mbu",
+        "Memory bandwidth used",
+        "",
+        "higher",
+        "limit",
+        "",
+        "Share of this machine's reading bandwidth that decoding reaches: the weights and the KV"
+        " cache that a step must read, over the time per token and the calibrated bandwidth (MBU).",
+    ),
+    Metric(
+        "mfu",
+        "Matrix peak used",
+        "",
+        "higher",
+        "limit",
+        "",
+        "Share of this machine's matrix peak that reading the prompt reaches: its operations over"
+        " the time to the first token and the calibrated peak of the format (MFU).",
     ),
 )
 

@@ -1,0 +1,192 @@
+"""Energy of an NVIDIA GPU through the driver's library (NVML), bound with ctypes: no package is
+needed.
+
+From Volta on the driver counts millijoules; on older GPUs its power reading is sampled and
+integrated, which is an estimate.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import threading
+import time
+from typing import Any
+
+from core.measure.energy.reader import Lap, Unreadable
+
+LIBRARY = "libnvidia-ml.so.1"
+SUCCESS = 0
+NOT_SUPPORTED = 3
+# How often the driver renews the counter and the power reading: 20 to 100 ms by model (Yang et al.
+# 2024, "Accurate and Convenient Energy Measurements for GPUs"); the slowest is assumed.
+RESOLUTION_S = 0.1
+SAMPLE_S = 0.02
+# The driver averages its power reading over a window of its own: samples may miss short peaks.
+SAMPLED_SPREAD = (0.8, 1.25)
+
+
+class Nvml:
+    """The four functions that are used, on one device; Unreadable with NVML's own words."""
+
+    def __init__(self, library: Any, uuid: str | None = None, index: int = 0) -> None:
+        self._library = library
+        self._check(library.nvmlInit_v2(), "start")
+        self._handle = ctypes.c_void_p()
+        if uuid is not None:
+            status = library.nvmlDeviceGetHandleByUUID(uuid.encode(), ctypes.byref(self._handle))
+        else:
+            status = library.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(self._handle))
+        self._check(status, "find the device")
+
+    def millijoules(self) -> int | None:
+        """Counted since the driver was loaded; None where the GPU does not count."""
+        value = ctypes.c_ulonglong()
+        status = self._library.nvmlDeviceGetTotalEnergyConsumption(
+            self._handle, ctypes.byref(value)
+        )
+        if status == NOT_SUPPORTED:
+            return None
+        self._check(status, "read the energy counter")
+        return value.value
+
+    def watts(self) -> float:
+        """The power reading of now."""
+        value = ctypes.c_uint()
+        status = self._library.nvmlDeviceGetPowerUsage(self._handle, ctypes.byref(value))
+        self._check(status, "read the power")
+        return value.value / 1e3
+
+    def _check(self, status: int, what: str) -> None:
+        if status == SUCCESS:
+            return
+        words = f"error {status}"
+        with contextlib.suppress(AttributeError, TypeError):
+            text = self._library.nvmlErrorString
+            text.restype = ctypes.c_char_p
+            words = (text(status) or b"").decode(errors="replace") or words
+        raise Unreadable(f"NVML cannot {what}: {words}")
+
+
+class CountedReader:
+    """Joules from the driver's counter; see core.measure.energy.reader.Reader."""
+
+    name = "NVML energy counter (GPU alone)"
+    resolution_s = RESOLUTION_S
+    origin = "measured"
+    spread = (1.0, 1.0)
+    draws_idle = True
+
+    def __init__(self, nvml: Nvml) -> None:
+        self._nvml = nvml
+        self._began = 0
+        self._at = 0.0
+
+    def start(self) -> None:
+        """Read the counter."""
+        self._began, self._at = self._read(), time.perf_counter()
+
+    def lap(self) -> Lap:
+        """Joules since the last reading; Unreadable when the driver was loaded anew."""
+        now, at = self._read(), time.perf_counter()
+        spent, seconds = now - self._began, at - self._at
+        self._began, self._at = now, at
+        if spent < 0:
+            raise Unreadable("the GPU's energy counter went back: its driver was loaded anew")
+        return Lap(seconds, (("gpu", spent / 1e3),))
+
+    def _read(self) -> int:
+        value = self._nvml.millijoules()
+        if value is None:
+            raise Unreadable("the GPU stopped counting energy")
+        return value
+
+
+class SampledReader:
+    """Joules as the integral of the power reading, sampled by a thread; see reader.Reader."""
+
+    name = f"NVML power, sampled every {SAMPLE_S * 1e3:g} ms and integrated (GPU alone)"
+    resolution_s = RESOLUTION_S
+    origin = "estimated"
+    spread = SAMPLED_SPREAD
+    draws_idle = True
+
+    def __init__(self, nvml: Nvml, thread: bool = True) -> None:
+        self._nvml = nvml
+        self._lock = threading.Lock()
+        self._joules = 0.0
+        self._last: tuple[float, float] | None = None
+        self._began = self._at = 0.0
+        self._why = ""
+        self._thread = thread
+
+    def start(self) -> None:
+        """Begin to sample; the thread ends with the process."""
+        self.sample()
+        if self._thread:
+            self._thread = False
+            threading.Thread(target=self._run, name="nvml-power", daemon=True).start()
+        with self._lock:
+            self._began, self._at = self._joules, time.perf_counter()
+
+    def lap(self) -> Lap:
+        """Joules since the last reading."""
+        self.sample()
+        if self._why:
+            raise Unreadable(self._why)
+        with self._lock:
+            joules, at = self._joules, time.perf_counter()
+            spent, seconds = joules - self._began, at - self._at
+            self._began, self._at = joules, at
+        return Lap(seconds, (("gpu", spent),))
+
+    def sample(self) -> None:
+        """One trapezoid more."""
+        watts, at = self._nvml.watts(), time.perf_counter()
+        with self._lock:
+            if self._last is not None:
+                before, was = self._last
+                self._joules += (watts + was) / 2 * (at - before)
+            self._last = at, watts
+
+    def _run(self) -> None:
+        while not self._why:
+            time.sleep(SAMPLE_S)
+            try:
+                self.sample()
+            except Unreadable as error:
+                self._why = str(error)
+
+
+def find(library: Any = None) -> tuple[CountedReader | SampledReader | None, str]:
+    """The reader of the GPU that torch uses, or None and why."""
+    if library is None:
+        try:
+            library = ctypes.CDLL(LIBRARY)
+        except OSError:
+            return None, f"no GPU energy: {LIBRARY}, a part of NVIDIA's driver, is not installed"
+    try:
+        nvml = Nvml(library, _uuid())
+        return _reader(nvml), ""
+    except (Unreadable, AttributeError) as error:
+        return None, f"no GPU energy: {error}"
+
+
+def _reader(nvml: Nvml) -> CountedReader | SampledReader:
+    if nvml.millijoules() is not None:
+        return CountedReader(nvml)
+    nvml.watts()
+    return SampledReader(nvml)
+
+
+def _uuid() -> str | None:
+    """The UUID of torch's current device, which CUDA_VISIBLE_DEVICES may have renumbered."""
+    try:
+        import torch
+
+        if not torch.cuda.is_available():
+            return None
+        found = getattr(torch.cuda.get_device_properties(torch.cuda.current_device()), "uuid", None)
+    except (ImportError, RuntimeError):
+        return None
+    return None if found is None else f"GPU-{found}"

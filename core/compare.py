@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from core import format, metrics
+from core.environments import environment_ids
+from core.environments import warnings as unlike_things
 from core.errors import BadInput
 from core.judge import Judgement, judge
 from core.measurement import Measurement
@@ -20,8 +22,8 @@ from core.study import Trial
 from core.techniques import BY_NAME
 
 ABSENT = "—"
-# Facts of an environment that change from run to run without making two runs unlike.
-VOLATILE = frozenset({"id", "load", "taken_at", "at", "pid", "free_bytes", "available_bytes"})
+# Metrics that say how well a machine is used, not how good a plan is.
+UNJUDGED = frozenset({"mbu", "mfu"})
 
 
 @dataclass(frozen=True)
@@ -162,11 +164,6 @@ def configuration(trial: Trial) -> dict[str, str]:
     return found
 
 
-def environment_ids(trial: Trial) -> tuple[str, ...]:
-    """The environments that the trial's measurements name, in order of appearance."""
-    return tuple(dict.fromkeys(one.environment for one in trial.measurements if one.environment))
-
-
 _LABELS = {
     "model": "Model",
     "revision": "Weights",
@@ -273,6 +270,9 @@ def _judged(metric: Metric, trial: Trial, found: Measurement, baseline: Trial) -
     if ours.model.task != theirs.model.task:
         why = f"{ours.model.id} and {theirs.model.id} do different tasks"
         return Judgement("not comparable", why=why)
+    if metric.name in UNJUDGED:
+        why = "a plan that reads or computes less is faster at a lower share: judge by its times"
+        return Judgement("not comparable", why=why)
     if metric.name in ("kl_nats", "top1_agreement") and ours.model != theirs.model:
         return Judgement("not comparable", why="each model was compared with its own baseline")
     if metric.name == "perplexity" and _vocabulary(trial) != _vocabulary(baseline):
@@ -323,7 +323,7 @@ def _warnings(
         distinct = list(dict.fromkeys(names))
         if len(distinct) > 1:
             found.append(f"The trials ran with different {word}: {', '.join(distinct)}.")
-    found.extend(_unlike_environments(trials, environments))
+    found.extend(unlike_things(trials, environments))
     if baseline.state != "done":
         found.append(f"The baseline {baseline.id} is {baseline.state}: its numbers may be missing.")
     for trial in trials:
@@ -338,22 +338,3 @@ def _traffic(trial: Trial) -> str:
     if workload.task != "text":
         return workload.id
     return f"{workload.id} ({workload.prompt_tokens} + {workload.output_tokens} tokens)"
-
-
-def _unlike_environments(
-    trials: Sequence[Trial], environments: Mapping[str, Mapping[str, Any] | None]
-) -> Iterable[str]:
-    ids = list(dict.fromkeys(one for trial in trials for one in environment_ids(trial)))
-    if len(ids) < 2:
-        return
-    facts = [environments.get(one) for one in ids]
-    known = [one for one in facts if one is not None]
-    unlike: list[str] = []
-    if len(known) == len(ids):
-        keys = sorted({key for one in known for key in one} - VOLATILE)
-        unlike = [key for key in keys if len({repr(one.get(key)) for one in known}) > 1]
-        if not unlike:
-            return
-    named = f" They differ in {', '.join(unlike)}." if unlike else ""
-    listed = f"{len(ids)} environments ({', '.join(ids)})"
-    yield f"The trials ran in {listed}: a difference may come from there.{named}"

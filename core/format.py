@@ -29,6 +29,8 @@ _METRIC_SCALES: dict[str, tuple[tuple[float, str], ...]] = {
     "examples_per_s": ((1.0, " images/s"),),
     "top1_agreement": _SCALES["%"],
     "accuracy": _SCALES["%"],
+    "mbu": _SCALES["%"],
+    "mfu": _SCALES["%"],
     "task_accuracy": _SCALES["%"],
     "task_accuracy_norm": _SCALES["%"],
     "flips": _SCALES["%"],

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from json import dumps
 
-from core.compare import environment_ids
+from core.environments import environment_ids
 from core.errors import BadInput
 from core.ids import new_id, now
 from core.recommend import recommend

@@ -15,7 +15,7 @@ import streamlit as st
 
 from app import services, state
 from app.views import words
-from core.compare import environment_ids
+from core.environments import environment_ids
 from core.errors import TrimtabError
 from core.study import Study, Trial
 from store.interface import StudySummary

@@ -1,10 +1,14 @@
-"""Token data for measuring and training: held-out windows, prompts, training windows.
+"""Token data for measuring and training: held-out windows, the user's text, prompts, training
+windows.
 
-The text is core.catalogue.zoo.corpus's; this file turns it into ids with the model's own tokenizer.
+The bundled text is core.catalogue.zoo.corpus's; this file turns text into ids with the model's own
+tokenizer, and cuts them. The user's files are read by core.dataset.
 """
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +21,31 @@ if TYPE_CHECKING:
     import torch
 
 
+# Fewer windows say too little about how windows vary.
+LEAST_WINDOWS = 8
+# Characters given to the tokenizer at once: a whole file would need a hundred times its size.
+PIECE = 200_000
+
+
+@dataclass(frozen=True, eq=False)
+class Passage:
+    """`ids` int64 [n], of which the last `scored` are predicted from all before them; `text_bytes`
+    are the UTF-8 bytes of text that those stand for.
+    """
+
+    ids: torch.Tensor
+    scored: int
+    text_bytes: int
+
+
+@dataclass(frozen=True, eq=False)
+class Passages:
+    """Passages of one text, no token scored twice, and a name that says how they were cut."""
+
+    passages: tuple[Passage, ...]
+    name: str
+
+
 @dataclass(frozen=True)
 class Windows:
     """`ids` int64 [n, length + 1] (input and next token), `row_bytes` of text that the `length`
@@ -26,6 +55,14 @@ class Windows:
     ids: torch.Tensor
     row_bytes: tuple[int, ...]
     name: str
+
+    @property
+    def passages(self) -> tuple[Passage, ...]:
+        """The rows as passages; a row's first token is only context."""
+        return tuple(
+            Passage(row, len(row) - 1, size)
+            for row, size in zip(self.ids, self.row_bytes, strict=True)
+        )
 
 
 def encode(
@@ -76,6 +113,96 @@ def held_out_windows(tokenizer: Any, start_id: int | None, count: int, length: i
     )
     row_bytes = tuple(predicted_bytes(tokenizer, row) for row in rows)
     return Windows(torch.tensor(rows, dtype=torch.int64), row_bytes, name)
+
+
+def text_passages(
+    tokenizer: Any,
+    start_id: int | None,
+    texts: Sequence[str],
+    name: str,
+    context: int,
+    budget: int,
+) -> Passages:
+    """Passages of the user's texts by a sliding window of `context` tokens, half of it a stride.
+
+    Each scored token has at least half a window of tokens before it, fewer only at the beginning
+    (the strided evaluation of transformers' perplexity guide). All tokens are scored once when they
+    are at most `budget`; else strides evenly spread over the text are. A text of few tokens is cut
+    into shorter strides, so that there are windows to compare. BadInput for fewer than two tokens.
+    """
+    import torch
+
+    ids, ends = encode_with_ends(tokenizer, texts, start_id)
+    starts = len(texts) if start_id is not None else 0
+    if len(ids) - starts < 2:
+        raise BadInput(
+            f"{name} has {len(ids) - starts} tokens for this model: at least 2 are needed"
+        )
+    total, stride = len(ids) - 1, max(1, context // 2)
+    if total <= budget:
+        count = min(total, max(-(-total // stride), LEAST_WINDOWS))
+        edges = np.linspace(1, len(ids), count + 1).astype(int)
+        cuts = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
+        stride = max(end - begin for begin, end in cuts)
+        scored = f"all {total:,} tokens scored once"
+    else:
+        count = max(1, budget // stride)
+        firsts = np.linspace(1, len(ids) - stride, count).astype(int)
+        cuts = [(first, first + stride) for first in firsts.tolist()]
+        scored = f"{count * stride:,} of {total:,} tokens scored once, evenly spread"
+    found = []
+    for begin, end in cuts:
+        passage = torch.tensor(ids[max(0, end - 1 - context) : end], dtype=torch.int64)
+        found.append(Passage(passage, end - begin, int(ends[end - 1] - ends[begin - 1])))
+    behind = context - stride
+    how = (
+        f"{name}; context {context}, stride {stride}: {scored} in {count} windows, each token"
+        f" behind at least {behind} others or the beginning"
+    )
+    return Passages(tuple(found), how)
+
+
+def encode_with_ends(
+    tokenizer: Any, texts: Sequence[str], start_id: int | None
+) -> tuple[array[int], np.ndarray]:
+    """Ids of all texts, each behind `start_id` when there is one, and where each token's text ends,
+    int64, in UTF-8 bytes from the first text's beginning.
+
+    A long text is tokenized in pieces that end with a line where there is one.
+    """
+    ids = array("q")
+    ends: list[np.ndarray] = []
+    before = 0
+    for text in texts:
+        if start_id is not None:
+            ids.append(start_id)
+            ends.append(np.array([before]))
+        for piece in pieces(text):
+            encoding = tokenizer.encode(piece, add_special_tokens=False)
+            if not encoding.ids:
+                continue
+            ids.extend(encoding.ids)
+            points = np.frombuffer(piece.encode("utf-32-le"), dtype=np.uint32)
+            sizes = 1 + (points > 0x7F) + (points > 0x7FF) + (points > 0xFFFF)
+            until = np.concatenate([[0], np.cumsum(sizes)])
+            # A tokenizer may trim spaces off its offsets; what ends before its neighbour does not.
+            own = until[np.maximum.accumulate([end for _, end in encoding.offsets])]
+            own[-1] = until[-1]
+            ends.append(before + own)
+            before += int(until[-1])
+    return ids, np.concatenate(ends) if ends else np.zeros(0, dtype=np.int64)
+
+
+def pieces(text: str, size: int = PIECE) -> Iterator[str]:
+    """`text` in parts of at most `size` characters that end with a line where they can."""
+    start = 0
+    while start < len(text):
+        end = start + size
+        if end < len(text):
+            line = text.rfind("\n", start, end)
+            end = line + 1 if line > start else end
+        yield text[start:end]
+        start = end
 
 
 def prompts(

@@ -81,6 +81,8 @@ def read_datasets(words: Iterable[str]) -> tuple[Dataset, ...]:
         same = next((other for other in found if other.identity == one.identity), None)
         if same is not None:
             raise BadInput(f"--data {word}: the same content as {same.id}; give it once")
+        if any(other.id == one.id for other in found):
+            raise BadInput(f"--data {word}: two files are called {one.id}; rename one")
         found.append(one)
     return tuple(found)
 

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from core.data import digits, held_out_windows, prompts
+from core.data import digits, prompts
 from core.deployment import Deployment
 from core.measure.environment import available_bytes
 from core.measure.memory import reset_peak, resident_bytes
 from core.measure.presets import preset as find_preset
-from core.measure.quality import image_quality, no_quality, text_quality
+from core.measure.quality.measure import measure_quality
 from core.measure.serve import Service, measure_serving
 from core.measurement import Measurement, unavailable
 from core.model import Model
@@ -244,17 +244,5 @@ def _placed(plan: Plan, served: list[Measurement], emit: Emit) -> list[Measureme
 
 
 def _quality(deployment: Deployment, plan: Plan, preset_name: str) -> list[Measurement]:
-    model = plan.case.model
-    if model.source == "shape":
-        return no_quality("a shape model has random weights: it has no quality to measure")
-    baseline = deployment.load_baseline() if plan.techniques else None
-    if model.task == "image":
-        images, labels = digits("held_out")
-        device = deployment.device
-        return image_quality(deployment.engine, baseline, images.to(device), labels.to(device))
-    if deployment.tokenizer is None:
-        return no_quality("the model folder has no tokenizer.json: held-out text cannot be read")
-    preset = find_preset(preset_name)
-    length = min(preset.window, model.decoder().context)
-    windows = held_out_windows(deployment.tokenizer, start_id(deployment), preset.windows, length)
-    return text_quality(deployment.engine, baseline, windows)
+    unchanged = not plan.techniques
+    return measure_quality(deployment, find_preset(preset_name), start_id(deployment), unchanged)

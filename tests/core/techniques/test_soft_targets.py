@@ -15,7 +15,7 @@ from core.data import Windows, held_out_windows
 from core.deployment import Deployment
 from core.errors import Refused
 from core.loading.load import load_tokenizer
-from core.measure.quality import text_quality
+from core.measure.quality.text import text_quality
 from core.techniques.distill import training
 from core.techniques.distill.soft_targets import SoftTargets
 from core.techniques.distill.training import distill, soft_target_loss

@@ -1,0 +1,186 @@
+"""EleutherAI's lm-eval tasks on our engine, where the extra `eval` is installed.
+
+Owns the translation of its three kinds of request and of its per-document results; the tasks, their
+data and their prompts are lm-eval's. Imported only when such a task is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from core.dataset import Dataset, lm_eval_task
+from core.errors import BadInput
+from core.measure.quality.images import share, shares
+from core.measure.quality.scores import (
+    continuation_score,
+    encode_pair,
+    greedy_text,
+    log_likelihood,
+)
+from core.measurement import Measurement
+
+# lm-eval's per-document result, by what we call it; the first that a task has is taken.
+ACCURACY = ("acc", "exact_match", "em")
+NORMALISED = ("acc_norm", "acc_bytes")
+MAX_NEW_TOKENS = 256
+
+
+class Adapter:
+    """The methods that lm-eval calls on a model (lm_eval.api.model.LM), over a TextEngine."""
+
+    def __init__(self, engine: Any, tokenizer: Any, start_id: int | None) -> None:
+        self.engine = engine
+        self.tokenizer = tokenizer
+        self.start_id = start_id
+
+    def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
+        """(summed log p of the continuation, whether it is the greedy text) per request of
+        (context, continuation).
+        """
+        found = []
+        with torch.inference_mode():
+            for request in requests:
+                context, continuation = request.args
+                pair = encode_pair(self.tokenizer, self.start_id, context, continuation)
+                found.append(continuation_score(self.engine, *pair))
+        return found
+
+    def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
+        """Summed log p of each whole text, in windows of the model's context; the last window is
+        filled with context from before, so that every token is predicted once.
+        """
+        found = []
+        with torch.inference_mode():
+            for request in requests:
+                found.append(
+                    sum(
+                        log_likelihood(self.engine, torch.tensor(ids, dtype=torch.int64), scored)[0]
+                        for ids, scored in self._rolling(request.args[0])
+                    )
+                )
+        return found
+
+    def generate_until(self, requests: Sequence[Any]) -> list[str]:
+        """Greedy text per request of (context, {"until", "max_gen_toks", ...}); sampling is
+        refused.
+        """
+        found = []
+        with torch.inference_mode():
+            for request in requests:
+                context, asked = request.args
+                if asked.get("do_sample") or float(asked.get("temperature") or 0) > 0:
+                    raise BadInput("this lm-eval task draws its answers: only greedy ones are run")
+                until = asked.get("until") or ()
+                stops = (until,) if isinstance(until, str) else tuple(until)
+                ids = list(self.tokenizer.encode(context, add_special_tokens=False).ids)
+                start = [] if self.start_id is None else [self.start_id]
+                most = int(asked.get("max_gen_toks") or MAX_NEW_TOKENS)
+                most = min(most, self.engine.max_positions // 2)
+                found.append(
+                    greedy_text(
+                        self.engine, self.tokenizer, start + ids, tuple(filter(None, stops)), most
+                    )
+                )
+        return found
+
+    def _rolling(self, text: str) -> Iterator[tuple[list[int], int]]:
+        """(ids, how many of the last are scored)"""
+        ids = list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+        if self.start_id is not None:
+            ids.insert(0, self.start_id)
+        window, done = self.engine.max_positions, 1
+        while done < len(ids):
+            end = min(done + window, len(ids))
+            yield ids[max(0, end - window - 1) : end], end - done
+            done = end
+
+
+def task_quality(
+    engine: Any, baseline: Any | None, tokenizer: Any, start_id: int | None, dataset: Dataset
+) -> list[Measurement]:
+    """`task_accuracy` (and `task_accuracy_norm` where the task has it) and flips, one sample a
+    document; BadInput when lm-eval, the task or its data cannot be had.
+    """
+    ours = documents(run_task(Adapter(engine, tokenizer, start_id), dataset), dataset)
+    theirs = (
+        None
+        if baseline is None
+        else documents(run_task(Adapter(baseline, tokenizer, start_id), dataset), dataset)
+    )
+    if theirs is not None and [one for one, _, _ in ours] != [one for one, _, _ in theirs]:
+        raise BadInput(f"{dataset.id}: lm-eval gave both models different documents")
+    how = f"{dataset.id}, {len(ours)} documents, the task's own prompts and data by lm-eval"
+    right = [hit for _, hit, _ in ours]
+    base_right = None if theirs is None else [hit for _, hit, _ in theirs]
+    found = shares("task_accuracy", right, base_right, how)
+    normalised = [bool(norm) for _, _, norm in ours if norm is not None]
+    if len(normalised) == len(ours):
+        base = [bool(norm) for _, _, norm in theirs or ()]
+        found.append(share("task_accuracy_norm", normalised, how + " (acc_norm)", base))
+    return found
+
+
+def run_task(adapter: Adapter, dataset: Dataset) -> Sequence[Mapping[str, Any]]:
+    """lm-eval's logged samples of the task."""
+    try:
+        from lm_eval import simple_evaluate
+        from lm_eval.api.model import LM
+    except ImportError as error:
+        raise BadInput(
+            f"{dataset.id} needs lm-eval: pip install 'trimtab[eval]' ({error})"
+        ) from None
+    name, limit = lm_eval_task(dataset)
+    kind = type("TrimtabLM", (Adapter, LM), {"__init__": _initialise})
+    try:
+        results = simple_evaluate(
+            model=kind(adapter),
+            tasks=[name],
+            limit=limit,
+            bootstrap_iters=0,
+            log_samples=True,
+            verbosity="ERROR",
+        )
+    except BadInput:
+        raise
+    except Exception as error:  # lm-eval, datasets and their HTTP client raise errors of their own.
+        reason = (str(error).strip().splitlines() or [""])[0][:200]
+        raise BadInput(
+            f"{dataset.id} cannot be run: lm-eval knows no such task or its data cannot be reached"
+            f" ({type(error).__name__}: {reason})"
+        ) from None
+    samples = (results or {}).get("samples", {})
+    if set(samples) != {name}:
+        raise BadInput(f"{dataset.id} is a group of tasks: name one of {', '.join(samples)[:200]}")
+    found: Sequence[Mapping[str, Any]] = samples[name]
+    return found
+
+
+def _initialise(self: Any, adapter: Adapter) -> None:
+    """Both bases at once: lm-eval's keeps a rank and a cache hook."""
+    from lm_eval.api.model import LM
+
+    LM.__init__(self)
+    Adapter.__init__(self, adapter.engine, adapter.tokenizer, adapter.start_id)
+
+
+def documents(
+    samples: Sequence[Mapping[str, Any]], dataset: Dataset
+) -> list[tuple[int, bool, bool | None]]:
+    """(document, right, right by length or None) of lm-eval's samples, each document once."""
+    found: dict[int, tuple[int, bool, bool | None]] = {}
+    for sample in samples:
+        right = next((sample[name] for name in ACCURACY if name in sample), None)
+        if right not in (0, 1):
+            raise BadInput(
+                f"{dataset.id} has no result that is right or wrong per document: tasks with"
+                f" {' or '.join(ACCURACY)} can be measured"
+            )
+        norm = next((sample[name] for name in NORMALISED if name in sample), None)
+        document = int(sample["doc_id"])
+        found.setdefault(document, (document, bool(right), None if norm is None else bool(norm)))
+    if not found:
+        raise BadInput(f"{dataset.id} gave no documents")
+    return [found[one] for one in sorted(found)]

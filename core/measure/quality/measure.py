@@ -1,0 +1,119 @@
+"""Which data a trial's quality is measured on: the user's own where they gave some, else the
+bundled held-out data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from core.data import digits, held_out_windows, text_passages
+from core.dataset import Dataset, load_dataset
+from core.deployment import Deployment
+from core.measure.presets import Preset
+from core.measure.quality.images import image_quality
+from core.measure.quality.tasks import answer_quality, choice_quality, spread
+from core.measure.quality.text import no_quality, text_quality
+from core.measurement import Measurement
+
+# Tasks scored for each window of held-out text that the preset asks for: 200, 600, 2,400.
+ITEMS_PER_WINDOW = 25
+
+
+def measure_quality(
+    deployment: Deployment, preset: Preset, start_id: int | None, unchanged: bool
+) -> list[Measurement]:
+    """Every quality metric of `deployment.engine`, in pairs with a fresh baseline unless it is the
+    `unchanged` model itself.
+
+    A metric that several data sets give is unconditioned for the first and has the condition
+    `data=NAME` for the others. BadInput when a file is no longer the one that was planned.
+    """
+    model, data = deployment.case.model, deployment.case.data
+    if model.source == "shape":
+        return no_quality("a shape model has random weights: it has no quality to measure")
+    # Read first: a changed file should not cost a load.
+    contents = {one.identity: load_dataset(one) for one in data if one.path}
+    if model.task == "text" and deployment.tokenizer is None:
+        return no_quality("the model folder has no tokenizer.json: held-out text cannot be read")
+    baseline = None if unchanged else deployment.load_baseline()
+
+    def on_file(one: Dataset) -> list[Measurement]:
+        content, name = contents[one.identity], f"{one.id}, sha256 {one.sha256[:12]}"
+        if content.pictures is not None:
+            import torch
+
+            images = content.pictures
+            pixels = torch.from_numpy(images.pixels.copy()).reshape(len(images), 1, 8, 8)
+            labels = torch.from_numpy(images.labels)
+            return on_images(pixels, labels, f"images of {name}")
+        if content.texts:
+            return text_quality(
+                deployment.engine,
+                baseline,
+                text_passages(
+                    deployment.tokenizer,
+                    start_id,
+                    content.texts,
+                    name,
+                    min(preset.window, model.decoder().context),
+                    preset.windows * preset.window,
+                ),
+            )
+        if content.choices:
+            tasks, counted = spread(content.choices, ITEMS_PER_WINDOW * preset.windows)
+            return choice_quality(
+                deployment.engine,
+                baseline,
+                deployment.tokenizer,
+                start_id,
+                tasks,
+                f"{counted} tasks of {name}",
+                deployment.report,
+            )
+        questions, counted = spread(content.answers, ITEMS_PER_WINDOW * preset.windows)
+        return answer_quality(
+            deployment.engine,
+            baseline,
+            deployment.tokenizer,
+            start_id,
+            questions,
+            f"{counted} tasks of {name}",
+            deployment.report,
+        )
+
+    def on_images(pixels: Any, labels: Any, name: str) -> list[Measurement]:
+        device = deployment.device
+        return image_quality(
+            deployment.engine, baseline, pixels.to(device), labels.to(device), name
+        )
+
+    def on_task(one: Dataset) -> list[Measurement]:
+        from core.measure.quality.lm_eval_adapter import task_quality
+
+        return task_quality(deployment.engine, baseline, deployment.tokenizer, start_id, one)
+
+    found: list[list[Measurement]] = []
+    names: list[str] = []
+    if model.task == "image" and not data:
+        found.append(on_images(*digits("held_out"), "held-out digits"))
+        names.append("held-out digits")
+    elif model.task == "text" and not any(one.kind == "text" for one in data):
+        length = min(preset.window, model.decoder().context)
+        windows = held_out_windows(deployment.tokenizer, start_id, preset.windows, length)
+        found.append(text_quality(deployment.engine, baseline, windows))
+        names.append("held-out text")
+    for one in data:
+        found.append(on_file(one) if one.path else on_task(one))
+        names.append(one.id)
+    return list(_conditioned(zip(names, found, strict=True)))
+
+
+def _conditioned(groups: Iterable[tuple[str, list[Measurement]]]) -> Iterable[Measurement]:
+    """The first of each metric as it is, every later one under the condition of its data."""
+    seen: set[str] = set()
+    for name, measurements in groups:
+        for one in measurements:
+            yield replace(one, condition=f"data={name}") if one.metric in seen else one
+        seen.update(one.metric for one in measurements)

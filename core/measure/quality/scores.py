@@ -1,0 +1,125 @@
+"""How a causal language model is read for quality: log-probabilities of given tokens, and greedy
+text. Nothing is judged here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from core.errors import BadInput
+
+if TYPE_CHECKING:
+    import torch
+
+# Logits held at once: 16 million are 64 MB in float32, whatever the vocabulary.
+MAX_LOGITS = 1 << 24
+
+
+def log_probabilities(
+    engine: Any, ids: torch.Tensor, scored: int, most: int = MAX_LOGITS
+) -> Iterator[torch.Tensor]:
+    """float32 [t, V] parts, in order: log p of each of the last `scored` tokens of `ids` int64 [n],
+    given all tokens before it.
+
+    A long passage is read in parts behind one cache, so that no more than `most` logits exist.
+    """
+    import torch
+
+    inputs, vocabulary = len(ids) - 1, engine.vocab_size
+    if inputs * vocabulary <= most:
+        yield _finite(torch.log_softmax(engine.forward(ids[None, :-1])[0, -scored:], dim=-1))
+        return
+    cache = engine.new_cache(1, inputs)
+    room = max(1, most // vocabulary)
+    given = inputs - scored
+    for start in range(0, given, room):
+        engine.forward(ids[None, start : min(start + room, given)], cache, last_only=True)
+    parts = -(-scored // room)
+    for part in torch.tensor_split(ids[given:-1], parts):
+        yield _finite(torch.log_softmax(engine.forward(part[None], cache)[0], dim=-1))
+
+
+def log_likelihood(engine: Any, ids: torch.Tensor, scored: int) -> tuple[float, bool]:
+    """Summed log p of the last `scored` tokens of `ids`, and whether greedy text would be they."""
+    total, greedy = 0.0, True
+    targets = ids[len(ids) - scored :]
+    for part in log_probabilities(engine, ids, scored):
+        own, targets = targets[: len(part)].to(part.device), targets[len(part) :]
+        total += float(part.gather(-1, own[:, None]).double().sum())
+        greedy = greedy and bool((part.argmax(-1) == own).all())
+    return total, greedy
+
+
+def _finite(logits: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    if not bool(torch.isfinite(logits).all()):
+        raise BadInput("the model's logits are not finite on the quality data: it is broken")
+    return logits
+
+
+def encode_pair(
+    tokenizer: Any, start_id: int | None, context: str, continuation: str
+) -> tuple[list[int], list[int]]:
+    """(ids of the context, ids of the continuation), cut where lm-eval cuts them.
+
+    Both are tokenized together, since a tokenizer may join across the boundary: spaces that end the
+    context belong to the continuation, whose tokens are those beyond the context's own number.
+    """
+    if start_id is None and not context:
+        raise BadInput("an empty prompt needs a model with a start token")
+    trimmed = context.rstrip()
+    continuation, context = context[len(trimmed) :] + continuation, trimmed
+    whole = list(tokenizer.encode(context + continuation, add_special_tokens=False).ids)
+    alone = len(tokenizer.encode(context, add_special_tokens=False).ids)
+    # A tokenizer that joins the whole continuation into the context still leaves one token.
+    cut = min(alone, len(whole) - 1) if whole else 0
+    start = [] if start_id is None else [start_id]
+    return start + whole[:cut], whole[cut:]
+
+
+def continuation_score(
+    engine: Any, context: list[int], continuation: list[int]
+) -> tuple[float, bool]:
+    """Summed log p of the continuation's ids behind the context's, and whether greedy.
+
+    A context too long for the model loses its beginning; a continuation too long is refused.
+    """
+    import torch
+
+    room = engine.max_positions + 1
+    if not continuation or len(continuation) >= room:
+        raise BadInput(
+            f"an answer has {len(continuation)} tokens; 1 to {room - 1} can be scored by this model"
+        )
+    ids = torch.tensor((context + continuation)[-room:], dtype=torch.int64)
+    return log_likelihood(engine, ids, min(len(continuation), len(ids) - 1))
+
+
+def greedy_text(
+    engine: Any, tokenizer: Any, context: list[int], stops: tuple[str, ...], most: int
+) -> str:
+    """Greedy text behind `context`, at most `most` tokens, ending before the first of `stops` or
+    at the model's end token.
+    """
+    import torch
+
+    end = getattr(getattr(engine, "config", None), "eos_token_id", None)
+    ends = set(end) if isinstance(end, list | tuple) else {end}
+    most = min(most, engine.max_positions - 1)
+    prompt = context[-(engine.max_positions - most) :]
+    cache = engine.new_cache(1, len(prompt) + most)
+    step, new = torch.tensor([prompt], dtype=torch.int64), list[int]()
+    text: str = ""
+    for _ in range(most):
+        chosen = int(engine.forward(step, cache, last_only=True)[0, -1].argmax())
+        if chosen in ends:
+            break
+        new.append(chosen)
+        text = str(tokenizer.decode(new, skip_special_tokens=True))
+        found = [position for stop in stops if (position := text.find(stop)) >= 0]
+        if found:
+            return text[: min(found)]
+        step = torch.tensor([[chosen]], dtype=torch.int64)
+    return text

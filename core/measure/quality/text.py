@@ -1,0 +1,151 @@
+"""Perplexity, nats per byte, KL and agreement over passages of text, paired with the baseline token
+by token.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+import numpy as np
+
+from core.data import Passage
+from core.measure.quality.scores import log_probabilities
+from core.measurement import Measurement, bootstrap_mean, bootstrap_ratio, unavailable
+from core.metrics import metric
+
+TEXT_METRICS = ("perplexity", "nats_per_byte", "kl_nats", "top1_agreement")
+BY_DEFINITION = {"kl_nats": 0.0, "top1_agreement": 1.0, "flips": 0.0}
+# exp() of more nats per token is no number any more.
+MAX_NATS = 700.0
+
+
+class Text(Protocol):
+    """Anything that comes in passages: core.data.Windows and core.data.Passages."""
+
+    @property
+    def passages(self) -> tuple[Passage, ...]:
+        """What is scored."""
+
+    @property
+    def name(self) -> str:
+        """Which text it is and how it was cut."""
+
+
+def text_quality(engine: Any, baseline: Any | None, text: Text) -> list[Measurement]:
+    """Perplexity, nats per byte, KL(baseline || candidate) and top-1 agreement over `text`.
+
+    One sample a passage, `reference` holding the baseline's for the same passages; `baseline` None
+    means that `engine` is the baseline, which agrees with itself by definition. A sample is the
+    passage's sum over the mean number of tokens (bytes) of a passage: the mean of the samples, for
+    perplexity the exponential of their mean logarithm, is the value over all tokens, document
+    starts included. Intervals are bootstrapped over passages, which are the independent units.
+    """
+    import torch
+
+    rows = np.zeros((len(text.passages), 4))
+    with torch.inference_mode():
+        for number, passage in enumerate(text.passages):
+            rows[number] = _sums(engine, baseline, passage)
+    tokens = np.array([one.scored for one in text.passages], dtype=float)
+    sizes = np.array([one.text_bytes for one in text.passages], dtype=float)
+    nats, base_nats, divergence, agreed = rows.T
+    paired = baseline is not None
+    found = [
+        _perplexity(nats / tokens.mean(), base_nats / tokens.mean(), paired, text.name),
+        _per_byte(nats, base_nats, sizes, paired, text.name),
+    ]
+    if not paired:
+        return [*found, *(by_definition(name, text.name) for name in ("kl_nats", "top1_agreement"))]
+    divergence = np.maximum(divergence, 0.0) / tokens.mean()
+    agreement = float(agreed.sum() / tokens.sum())
+    return [
+        *found,
+        _mean("kl_nats", divergence, float(divergence.mean()), text.name),
+        _mean("top1_agreement", agreed / tokens, agreement, text.name),
+    ]
+
+
+def _sums(engine: Any, baseline: Any | None, passage: Passage) -> tuple[float, ...]:
+    """Over a passage's scored tokens: nats, the baseline's nats, KL, equal first choices."""
+    nats = base_nats = divergence = agreed = 0.0
+    targets = passage.ids[len(passage.ids) - passage.scored :]
+    others = None if baseline is None else log_probabilities(baseline, passage.ids, passage.scored)
+    for ours in log_probabilities(engine, passage.ids, passage.scored):
+        own, targets = targets[: len(ours), None].to(ours.device), targets[len(ours) :]
+        nats -= float(ours.gather(-1, own).double().sum())
+        if others is not None:
+            theirs = next(others)
+            base_nats -= float(theirs.gather(-1, own).double().sum())
+            divergence += float((theirs.exp() * (theirs - ours)).sum(-1).double().sum())
+            agreed += float((theirs.argmax(-1) == ours.argmax(-1)).sum())
+    return nats, base_nats, divergence, agreed
+
+
+def _perplexity(nats: np.ndarray, base: np.ndarray, paired: bool, how: str) -> Measurement:
+    if max(nats.max(), base.max()) > MAX_NATS:
+        why = f"{nats.max():.4g} nats a token: too large a perplexity to write"
+        return unavailable("perplexity", "", why)
+    bounds = bootstrap_mean(nats) if len(nats) > 1 else None
+    return Measurement(
+        "perplexity",
+        tuple(np.exp(nats).tolist()),
+        "",
+        "measured",
+        how,
+        pooled=math.exp(nats.mean()),
+        bounds=None if bounds is None else (math.exp(bounds[0]), math.exp(bounds[1])),
+        reference=tuple(np.exp(base).tolist()) if paired else (),
+    )
+
+
+def _per_byte(
+    nats: np.ndarray, base: np.ndarray, sizes: np.ndarray, paired: bool, how: str
+) -> Measurement:
+    if sizes.sum() <= 0:
+        return unavailable("nats_per_byte", "nat/B", "the scored tokens stand for no bytes of text")
+    # With a window of no bytes a draw could have none at all.
+    bounds = bootstrap_ratio(nats, sizes) if len(nats) > 1 and sizes.min() > 0 else None
+    return Measurement(
+        "nats_per_byte",
+        tuple((nats / sizes.mean()).tolist()),
+        "nat/B",
+        "measured",
+        how,
+        pooled=float(nats.sum() / sizes.sum()),
+        bounds=bounds,
+        reference=tuple((base / sizes.mean()).tolist()) if paired else (),
+    )
+
+
+def _mean(name: str, values: np.ndarray, pooled: float, how: str) -> Measurement:
+    return Measurement(
+        name,
+        tuple(values.tolist()),
+        metric(name).unit,
+        "measured",
+        how,
+        pooled=pooled,
+        bounds=bootstrap_mean(values) if len(values) > 1 else None,
+        reference=(BY_DEFINITION[name],) * len(values),
+    )
+
+
+def by_definition(name: str, how: str) -> Measurement:
+    """What the unchanged model has to itself."""
+    value = BY_DEFINITION[name]
+    own = how + "; the baseline against itself, by definition"
+    return Measurement(
+        name,
+        (value,),
+        metric(name).unit,
+        "measured",
+        own,
+        pooled=value,
+        bounds=(value, value),
+    )
+
+
+def no_quality(why: str) -> list[Measurement]:
+    """Every text quality metric as unavailable, with the reason."""
+    return [unavailable(name, metric(name).unit, why) for name in TEXT_METRICS]

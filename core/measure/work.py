@@ -57,6 +57,8 @@ def work_of(engine: Any, shape: DecoderShape) -> Work:
     seen = window if isinstance(window, int) and window > 0 else None
     attention = 4.0 * shape.layers * shape.heads * shape.head_dim
     if hasattr(engine, "linears"):
+        config = engine.config
+        attention = 4.0 * config.num_layers * config.num_heads * config.head_dim
         sizes = {name: one.in_features * one.out_features for name, one in engine.linears()}
         head = 2.0 * sizes.pop("head", 0)
         return Work(

@@ -78,6 +78,7 @@ class TransformersEngine:
                 trust_remote_code=False,
                 use_safetensors=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused by name below
             )
         except Exception as error:  # Each architecture fails in its own way on a bad config.
             reason = " ".join(str(error).split())[:200]
@@ -90,7 +91,8 @@ class TransformersEngine:
             ("mismatched_keys", "has another shape than config.json asks for"),
         ):
             if report.get(kind):
-                first = sorted(str(key) for key in report[kind])[0]
+                keys = [key if isinstance(key, str) else key[0] for key in report[kind]]
+                first = min(map(str, keys))
                 raise BadInput(f"{name}: the tensor {first[:200]} {what}.")
         return cls(model.to(device))
 

@@ -103,10 +103,14 @@ def _entries(file: str, table: dict[str, Any], data_bytes: int) -> tuple[TensorE
         if begin < reached:
             raise BadInput(f"{file}: data_offsets of the tensor {name[:200]!r} overlap another's.")
         if begin > reached:
-            raise BadInput(f"{file}: bytes {reached:,} to {begin:,} belong to no tensor.")
+            raise BadInput(
+                f"{file}: bytes {reached:,} to {begin:,}, before the tensor {name[:200]!r}, belong"
+                " to no tensor."
+            )
         reached = end
     if reached != data_bytes:
-        raise BadInput(f"{file}: bytes {reached:,} to {data_bytes:,} belong to no tensor.")
+        last = f", behind the tensor {max(spans)[2][:200]!r}," if spans else ""
+        raise BadInput(f"{file}: bytes {reached:,} to {data_bytes:,}{last} belong to no tensor.")
     return tuple(entries)
 
 

@@ -16,7 +16,7 @@ from core.loading import files, tables, tokenizer
 from core.loading.header import TensorEntry, read_header
 from core.loading.jsonfile import read_object
 
-MAX_CONFIG_BYTES = 1_000_000
+MAX_CONFIG_BYTES, MAX_CONFIG_VALUES = 1_000_000, 100_000
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 # A file up to this size goes into the digest whole, of a larger one only evenly spread pieces.
 WHOLE_BYTES, PIECES, PIECE_BYTES = 64_000_000, 64, 65_536
@@ -56,7 +56,7 @@ def check_folder(path: Path | str, need_tokenizer: bool = False) -> CheckedFolde
     """Check a folder in Hugging Face format; raises BadInput at the first defect."""
     folder = files.the_folder(path)
     config_file = files.regular(folder, CONFIG)
-    config = read_object(config_file, MAX_CONFIG_BYTES)
+    config = read_object(config_file, MAX_CONFIG_BYTES, max_values=MAX_CONFIG_VALUES)
     tables.check_config(config)
     weights = files.weight_files(folder)
     tensors: list[TensorEntry] = []

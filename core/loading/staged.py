@@ -67,7 +67,9 @@ def _check_size(stage: Path, found: CheckedFolder, weights: str) -> None:
     held = sum(math.prod(entry.shape) for entry in found.tensors)
     # A few that are missing are named by transformers' own report.
     if wanted > 2 * held + FEW:
+        name, largest = max(model.named_parameters(), key=lambda one: one[1].numel())
         raise BadInput(
-            f"{weights}: {CONFIG} asks for {wanted:,} weights, the tensors hold {held:,}."
+            f"{weights}: {CONFIG} asks for {wanted:,} weights (the tensor {name} alone is "
+            f"{list(largest.shape)}), the files hold {held:,}."
         )
     check_memory(CONFIG, sum(tensor.nbytes for tensor in model.buffers()))

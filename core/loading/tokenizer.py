@@ -12,6 +12,7 @@ from core.loading.jsonfile import read_object
 MAX_BYTES = 64_000_000
 # Letters, digits, spaces, code, other scripts: what held-out text and prompts may hold.
 PROBE = "def f(x):\n\treturn {'Az': 0.19} # é 漢字 🙂 \u0000\u200b\n"
+SIGNS = " ".join(map(chr, range(33, 127)))
 
 
 def check(path: Path, config: Mapping[str, Any]) -> None:
@@ -51,15 +52,19 @@ def load(path: Path) -> Any:
         tokenizer = Tokenizer.from_file(str(path))
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        ids = tokenizer.encode(PROBE, add_special_tokens=False).ids
-        tokenizer.decode(ids)
+        tokenizer.decode(tokenizer.encode(PROBE, add_special_tokens=False).ids)
+        spans = tokenizer.encode(SIGNS, add_special_tokens=False).offsets
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
     except BaseException as error:  # Plain Exception; a panic of the library derives from its base.
         reason = " ".join(str(error).split())[:200]
         raise BadInput(f"{path.name} cannot be used: {reason}.") from None
-    if not ids:
-        raise BadInput(f"{path.name} cannot be used: it makes no tokens of ordinary text.")
+    covered = {at for begin, end in spans for at in range(begin, end)}
+    for at, sign in enumerate(SIGNS):
+        if sign != " " and at not in covered:
+            raise BadInput(
+                f"{path.name} has no token for {sign!r} and drops it; model.vocab is not whole."
+            )
     return tokenizer
 
 

@@ -1,25 +1,32 @@
-"""The supervisor: runs a study's trials one at a time in child processes and keeps what they say
-in the store.
+"""The supervisor: runs the trials of studies, one at a time on each device, in child processes and
+keeps what they say in the store.
 
 No st.* here. The way of an event: child -> its journal (on disk) and its stdout -> Supervisor ->
-store. A study's folder
-holds the supervisor's own journal, one journal and one log per attempt of a trial, and a marker
-that asks to cancel.
+store. A study's folder holds the supervisor's own journal, one journal and one log per attempt of a
+trial, and a marker that asks to cancel. How one attempt is run and watched is in attempt.py.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from app import history
+from app.accept import believed
+from app.attempt import CANCELLED, CLOSED, Attempt, Outcome
 from app.child import Child
+from app.limits import Limits, limits_for
+from app.orphans import end_orphans
+from app.queues import Queues, device_environment, devices
+from app.spawn import Spawned, Starter
+from app.watchdog import Health, disk_too_full
 from core.errors import BadInput, TrimtabError
 from core.events import Event, event, study_created, trial_queued
 from core.ids import new_id
 from core.journal import Journal, read
-from core.measure.presets import preset
 from core.plan import Plan
 from core.predict import fit
 from core.study import ENDED, Study, Trial
@@ -27,24 +34,32 @@ from store.interface import Store
 
 CANCEL = "cancel-requested"
 Listener = Callable[[Event], None]
+logger = logging.getLogger(__name__)
 
 
 class Supervisor:
-    """One thread, one running trial; every method may be called from any thread and returns at
-    once.
+    """A thread and at most one running trial for each device; every method may be called from any
+    thread and returns at once. `starter` and `limits` are for tests.
     """
 
-    def __init__(self, store: Store, folder: Path, listener: Listener | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        folder: Path,
+        listener: Listener | None = None,
+        starter: Starter = Spawned,
+        limits: Callable[[Plan, str], Limits] = limits_for,
+    ) -> None:
         self._store = store
         self._folder = folder
         self._listener = listener
-        self._changed = threading.Condition()
-        self._queue: list[str] = []
-        self._current = ""
+        self._starter = starter
+        self._limits = limits
+        self._queues = Queues()
+        self._lock = threading.Lock()
+        self._threads: dict[str, threading.Thread] = {}
         self._stop: dict[str, str] = {}
-        self._closed = False
-        self._thread = threading.Thread(target=self._work, name="trimtab-supervisor", daemon=True)
-        self._thread.start()
+        self._attempts: dict[str, Attempt] = {}
 
     def submit(self, study: Study, plans: tuple[Plan, ...]) -> str:
         """Queue a study with one trial per plan; plans that cannot run are refused with their
@@ -56,14 +71,10 @@ class Supervisor:
             events.append(trial_queued(trial))
             reason = plan.refuse() or fit(plan)
             if reason is not None:
-                events.append(
-                    event(
-                        "trial-ended", study.id, trial.id, attempt=0, state="refused", reason=reason
-                    )
-                )
+                events.append(_ended(trial, 0, "refused", reason))
         events.append(event("study-state", study.id, state="queued", reason=""))
         self._keep(study.id, events)
-        self._enqueue(study.id)
+        self._enqueue(study)
         return study.id
 
     def cancel(self, study_id: str) -> None:
@@ -78,107 +89,94 @@ class Supervisor:
         """Go on with every trial that has not ended or was cancelled; finished ones are never run
         again.
         """
-        self.ingest_journals(study_id)
+        if study_id not in self.running():
+            self.ingest_journals(study_id)
         study = self._study(study_id)
         if study.state == "done" and not _left(study):
             raise BadInput(
                 f"study {study_id} is done: every trial has ended, there is nothing to resume"
             )
+        found = end_orphans({trial.id for trial in study.trials})
+        if found.owners:
+            raise BadInput(
+                f"study {study_id} is being run by another process (PID {found.owners[0]}):"
+                " wait for it, or end that process first"
+            )
         (self._folder / study_id / CANCEL).unlink(missing_ok=True)
-        with self._changed:
+        with self._lock:
             self._stop.pop(study_id, None)
-        self._enqueue(study_id)
+        self._enqueue(study)
 
     def recover(self) -> tuple[str, ...]:
-        """Read the journals of studies that a killed owner left, and mark them paused; returns
-        their ids.
+        """Take up what a killed owner left: end the processes that outlived it, read the journals
+        and mark its studies paused; returns their ids.
         """
         found = []
+        ended = end_orphans().orphans
+        if ended:
+            logger.warning("ended %d processes that a killed supervisor had left", ended)
+        active = self.running()
         for summary in self._store.studies(limit=1000):
-            if summary.state in ("running", "queued"):
-                self.ingest_journals(summary.id)
-                reason = f"interrupted; go on with: trimtab resume {summary.id}"
-                self._keep(
-                    summary.id, [event("study-state", summary.id, state="paused", reason=reason)]
-                )
-                found.append(summary.id)
+            if summary.state not in ("running", "queued") or summary.id in active:
+                continue
+            study = self._study(summary.id)
+            if end_orphans({trial.id for trial in study.trials}).owners:
+                continue
+            self.ingest_journals(summary.id)
+            reason = f"interrupted; go on with: trimtab resume {summary.id}"
+            self._keep(
+                summary.id, [event("study-state", summary.id, state="paused", reason=reason)]
+            )
+            found.append(summary.id)
         return tuple(found)
 
     def ingest_journals(self, study_id: str) -> int:
-        """Keep every event of the study's journals that the store does not have; returns how many
-        were new.
+        """Keep every believable event of the study's journals that the store does not have; returns
+        how many were new.
         """
         events: list[Event] = []
         for path in sorted((self._folder / study_id).glob("*.jsonl")):
-            events += read(path)[0]
+            events += believed(path, read(path)[0], study_id)
         return self._store.ingest(sorted(events, key=lambda one: one.id))
 
     def running(self) -> tuple[str, ...]:
-        """Ids of the studies that are running or waiting, the running one first."""
-        with self._changed:
-            return tuple(filter(None, (self._current, *self._queue)))
+        """Ids of the studies that are running or waiting, the running ones first."""
+        return self._queues.active()
+
+    def health(self, study_id: str) -> Health | None:
+        """How the study's running trial is; None when none runs here."""
+        with self._lock:
+            attempt = self._attempts.get(study_id)
+        return None if attempt is None else attempt.health()
 
     def eta_s(self, study_id: str) -> float | None:
-        """Seconds until the study ends if the rest takes as long as the ended trials; None before
-        the first ended.
-        """
+        """See history.eta_s."""
         study = self._store.study(study_id)
-        if study is None:
-            return None
-        took = [_seconds(trial) for trial in study.trials if trial.state in ("done", "failed")]
-        known = [seconds for seconds in took if seconds is not None]
-        left = sum(trial.state not in ENDED for trial in study.trials)
-        return sum(known) / len(known) * left if known else None
+        return None if study is None else history.eta_s(study)
 
     def log_tail(self, study_id: str, lines: int = 40) -> list[str]:
-        """The newest lines of what happened, oldest first."""
+        """See history.log_tail."""
         study = self._store.study(study_id)
-        if study is None:
-            return []
-        text: list[str] = []
-        for trial in study.trials:
-            if trial.state == "queued":
-                continue
-            text.append(
-                f"{trial.started_at[11:19]} {trial.plan.title}: started"
-                if trial.started_at
-                else trial.plan.title
-            )
-            text += [f"    {note}" for note in trial.notes]
-            if trial.state in ENDED:
-                ended = f"{trial.ended_at[11:19]} {trial.plan.title}: {trial.state}"
-                text.append(f"{ended} {trial.reason}".rstrip())
-        return text[-lines:]
+        return [] if study is None else history.log_tail(study, lines)
 
     def wait(self, study_id: str) -> Study:
         """Block until the study is no longer running or queued here; returns it."""
-        with self._changed:
-            while study_id in self.running_unlocked() and not self._closed:
-                self._changed.wait(0.2)
+        self._queues.wait(study_id)
         return self._study(study_id)
 
-    def running_unlocked(self) -> tuple[str, ...]:
-        """As running(), for callers that hold the condition."""
-        return tuple(filter(None, (self._current, *self._queue)))
-
     def close(self) -> None:
-        """Kill the running trial and end the thread; the study stays resumable."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        self._thread.join(timeout=10)
+        """Kill the running trials and end the threads; the studies stay resumable."""
+        self._queues.close()
+        with self._lock:
+            threads = list(self._threads.values())
+        for thread in threads:
+            thread.join(timeout=20)
 
     def _ask(self, study_id: str, state: str) -> None:
         self._study(study_id)
-        with self._changed:
-            active = study_id in self.running_unlocked()
-            if active:
-                self._stop[study_id] = state
-            if study_id in self._queue:
-                self._queue.remove(study_id)
-                active = False
-            self._changed.notify_all()
-        if not active:
+        with self._lock:
+            self._stop[study_id] = state
+        if self._queues.remove(study_id) or study_id not in self.running():
             self._give_up(study_id, state)
 
     def _give_up(self, study_id: str, state: str) -> None:
@@ -194,14 +192,18 @@ class Supervisor:
                     )
         events.append(event("study-state", study_id, state=state, reason="by the user"))
         self._keep(study_id, events)
-        with self._changed:
+        with self._lock:
             self._stop.pop(study_id, None)
 
-    def _enqueue(self, study_id: str) -> None:
-        with self._changed:
-            if study_id not in self.running_unlocked():
-                self._queue.append(study_id)
-                self._changed.notify_all()
+    def _enqueue(self, study: Study) -> None:
+        device = self._queues.add(study.id, devices(study.case.target))
+        with self._lock:
+            if device not in self._threads and not self._queues.closed:
+                # It starts the children, and the kernel ends a child with the thread that did.
+                self._threads[device] = threading.Thread(
+                    target=self._work, args=(device,), name=f"trimtab-{device}", daemon=True
+                )
+                self._threads[device].start()
 
     def _study(self, study_id: str) -> Study:
         study = self._store.study(study_id)
@@ -213,9 +215,10 @@ class Supervisor:
 
     def _keep(self, study_id: str, events: list[Event]) -> None:
         """First the disk, then the store."""
+        if not events:
+            return
         with Journal(self._folder / study_id / "study.jsonl") as journal:
-            for one in events:
-                journal.append(one)
+            journal.extend(events)
         self._ingest(events)
 
     def _ingest(self, events: list[Event]) -> None:
@@ -224,22 +227,18 @@ class Supervisor:
             for one in events:
                 self._listener(one)
 
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                while not self._queue and not self._closed:
-                    self._changed.wait()
-                if self._closed:
-                    return
-                study_id = self._current = self._queue.pop(0)
+    def _work(self, device: str) -> None:
+        while (study_id := self._queues.take(device)) is not None:
             try:
-                self._run_study(study_id)
+                self._run_study(study_id, device)
             except (TrimtabError, OSError) as error:
                 self._fail(study_id, str(error))
+            except Exception as error:
+                # The studies behind this one must not wait for ever.
+                logger.exception("the supervisor met what it does not know")
+                self._fail(study_id, f"unexpected {type(error).__name__}; the log says more")
             finally:
-                with self._changed:
-                    self._current = ""
-                    self._changed.notify_all()
+                self._queues.done(device)
 
     def _fail(self, study_id: str, reason: str) -> None:
         """Say in the study why it stopped; when even that cannot be kept, the journal and the
@@ -253,23 +252,26 @@ class Supervisor:
                     event("study-state", study_id, state="paused", reason=f"{reason}; {error}")
                 )
 
-    def _run_study(self, study_id: str) -> None:
+    def _run_study(self, study_id: str, device: str) -> None:
         study = self._study(study_id)
         self._keep(study_id, [event("study-state", study_id, state="running", reason="")])
         began = time.monotonic()
         for trial in _left(study):
-            wanted = self._wanted(study_id)
-            if wanted or self._closed:
+            if self._wanted(study_id) or self._queues.closed:
                 break
             if study.budget_s is not None and time.monotonic() - began > study.budget_s:
                 reason = f"the budget of {study.budget_s:g} s was used up before this trial"
                 self._keep(study_id, [_ended(trial, trial.attempt, "cancelled", reason)])
                 continue
-            self._run_trial(study, trial)
+            full = disk_too_full(self._folder, self._limits(trial.plan, study.preset))
+            if full is not None:
+                self._fail(study_id, full.reason)
+                return
+            self._run_trial(study, trial, device)
         wanted = self._wanted(study_id)
         if wanted:
             self._give_up(study_id, wanted)
-        elif not self._closed:
+        elif not self._queues.closed:
             self._keep(study_id, [event("study-state", study_id, state="done", reason="")])
 
     def _wanted(self, study_id: str) -> str:
@@ -279,36 +281,68 @@ class Supervisor:
         marker = self._folder / study_id / CANCEL
         if marker.exists():
             marker.unlink(missing_ok=True)
-            with self._changed:
+            with self._lock:
                 self._stop[study_id] = "cancelled"
-        with self._changed:
+        with self._lock:
             return self._stop.get(study_id, "")
 
-    def _run_trial(self, study: Study, trial: Trial) -> None:
-        attempt = trial.attempt + 1
-        child = Child(self._folder / study.id, study, trial, attempt)
-        deadline = time.monotonic() + preset(study.preset).wall_s
-        end: Event | None = None
+    def _run_trial(self, study: Study, trial: Trial, device: str) -> None:
+        """Attempts until one ends in words; what crashed is tried again, twice at most."""
+        told: list[str] = []
+        number = trial.attempt
+        while True:
+            number += 1
+            limits = self._limits(trial.plan, study.preset)
+            if told:
+                again = f"attempt {len(told)} of {limits.attempts} crashed: {told[-1]}"
+                self._keep(
+                    study.id, [event("note", study.id, trial.id, attempt=number, text=again)]
+                )
+            outcome = self._attempt(study, trial, number, device, limits)
+            if outcome.state == CLOSED:
+                return
+            end = outcome.end
+            if end is not None:
+                self._keep(study.id, list(outcome.rescued))
+                self._ingest([end])
+                return
+            told.append(outcome.reason)
+            if not outcome.retry or len(told) == limits.attempts:
+                reason = _told(told) if outcome.state == "failed" else outcome.reason
+                end = _ended(trial, number, outcome.state, reason)
+                self._keep(study.id, [*outcome.rescued, end])
+                return
+            self._keep(study.id, list(outcome.rescued))
+
+    def _attempt(
+        self, study: Study, trial: Trial, number: int, device: str, limits: Limits
+    ) -> Outcome:
+        def asked() -> str:
+            if self._queues.closed:
+                return CLOSED
+            return CANCELLED if self._wanted(study.id) == "cancelled" else ""
+
+        folder = self._folder / study.id
+        environment = device_environment(device)
+        child = Child(folder, study, trial, number, limits, self._starter, environment)
+        attempt = Attempt(child, limits, folder, number, trial.id)
+        with self._lock:
+            self._attempts[study.id] = attempt
         try:
-            for batch in child.batches():
-                self._ingest(batch)
-                if self._closed:
-                    return
-                if self._wanted(study.id) == "cancelled":
-                    end = _ended(trial, attempt, "cancelled", "cancelled by the user")
-                    break
-                if time.monotonic() > deadline:
-                    allowed = preset(study.preset).wall_s
-                    reason = f"it ran longer than the {allowed:g} s that the preset allows"
-                    end = _ended(trial, attempt, "failed", reason)
-                    break
+            return attempt.run(self._ingest, asked)
         finally:
-            child.kill()
-        self._ingest(child.unread())
-        if end is None and not child.ended:
-            end = _ended(trial, attempt, "failed", child.death())
-        if end is not None:
-            self._keep(study.id, [end])
+            with self._lock:
+                self._attempts.pop(study.id, None)
+
+
+def _told(reasons: list[str]) -> str:
+    """The reason of a trial that failed after these attempts; all are named."""
+    if len(reasons) == 1:
+        return reasons[0]
+    if len(set(reasons)) == 1:
+        return f"{reasons[0]} ({len(reasons)} attempts, each ended so)"
+    numbered = "; ".join(f"attempt {n}: {reason}" for n, reason in enumerate(reasons, 1))
+    return f"{len(reasons)} attempts failed; {numbered}"
 
 
 def _ended(trial: Trial, attempt: int, state: str, reason: str) -> Event:
@@ -322,13 +356,3 @@ def _left(study: Study) -> list[Trial]:
     return [
         trial for trial in study.trials if trial.state not in ENDED or trial.state == "cancelled"
     ]
-
-
-def _seconds(trial: Trial) -> float | None:
-    from datetime import datetime
-
-    if not trial.started_at or not trial.ended_at:
-        return None
-    return (
-        datetime.fromisoformat(trial.ended_at) - datetime.fromisoformat(trial.started_at)
-    ).total_seconds()

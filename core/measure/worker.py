@@ -15,6 +15,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import traceback
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,15 @@ from typing import Any
 from core import codec
 from core.errors import BadInput, Refused, TrimtabError
 from core.events import Event, event, to_line
-from core.journal import Journal
+from core.journal import Journal, JournalError
 from core.plan import Plan
+
+# Exit statuses that mean: the last line of the log says why no event could.
+NO_JOB, NO_JOURNAL = 2, 74
+# Characters of a reason; what a library says can be a megabyte.
+REASON = 400
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def main() -> int:
@@ -33,11 +41,12 @@ def main() -> int:
     die_with_parent()
     try:
         job = read_job(sys.stdin.readline())
+        beat(job.get("beats"), job.get("beat_s"))
         journal = Journal(Path(job["journal"]))
     except (BadInput, OSError) as error:
         # Without a job there is no journal to say it in: the log and the exit status must do.
         print(f"the trial cannot start: {error}", file=sys.stderr)
-        return 2
+        return NO_JOB
     study_id, trial_id, attempt = job["study"], job["trial"], job["attempt"]
 
     def send(one: Event) -> None:
@@ -51,9 +60,14 @@ def main() -> int:
     def emit(kind: str, **body: Any) -> None:
         send(event(kind, study_id, trial_id, attempt=attempt, **body))
 
-    emit("trial-started", pid=os.getpid())
-    state, reason = run(job, emit)
-    emit("trial-ended", state=state, reason=reason)
+    try:
+        emit("trial-started", pid=os.getpid())
+        state, reason = run(job, emit)
+        emit("trial-ended", state=state, reason=reason)
+    except JournalError as error:
+        # What is not on the disk was not said.
+        print(error, file=sys.stderr, flush=True)
+        return NO_JOURNAL
     with contextlib.suppress(BrokenPipeError, OSError):
         events.close()
     return 0
@@ -90,6 +104,8 @@ def run(job: dict[str, Any], emit: Any) -> tuple[str, str]:
         emit("environment", environment=identifier, facts=facts)
         run_trial(plan, job["preset"], identifier, emit)
         return "done", ""
+    except JournalError:
+        raise
     except Refused as refusal:
         return "refused", str(refusal)
     except TrimtabError as error:
@@ -106,19 +122,45 @@ def run(job: dict[str, Any], emit: Any) -> tuple[str, str]:
                 "failed",
                 "out of memory: the model and its work do not fit into the memory of this machine",
             )
-        first_line = (str(error).strip().splitlines() or [""])[0]
-        return (
-            "failed",
-            f"unexpected {type(error).__name__}: {first_line} (the trial's log has the details)",
-        )
+        what = f"{type(error).__name__}: {first_line(str(error))}"
+        return "failed", f"unexpected {what} (the trial's log has the details)"
+    except SystemExit as error:
+        traceback.print_exc()
+        return "failed", f"a library ended the trial's process with status {error.code!r:.40}"
+
+
+def first_line(text: str) -> str:
+    """The first line of a message without control characters, cut to what fits a sentence."""
+    line = (text[: 10 * REASON].strip().splitlines() or [""])[0]
+    shown = "".join(c if c.isprintable() else " " for c in line)
+    return shown if len(shown) <= REASON else shown[: REASON - 1] + "…"
+
+
+def beat(pipe: int | None, seconds: float | None) -> None:
+    """Write a byte to `pipe` every so many seconds from a thread, for as long as the interpreter
+    runs: whoever reads it knows that this process is neither stopped nor lost in a call.
+    """
+    if not isinstance(pipe, int) or not isinstance(seconds, int | float):
+        return
+    pause = threading.Event()
+
+    def run() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                os.write(pipe, b".")
+                pause.wait(seconds)
+
+    threading.Thread(target=run, name="trimtab-beat", daemon=True).start()
 
 
 def die_with_parent() -> None:
     """Ask the kernel (Linux) to kill this process when its parent dies, so that no orphan keeps the
-    cores.
+    cores, and to give it every process that its own children leave behind, so that these are found.
     """
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+        libc = ctypes.CDLL(None)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def limit_memory(limit: int | None) -> None:

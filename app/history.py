@@ -1,0 +1,44 @@
+"""What has happened to a study, in words and seconds, from its stored trials alone."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from core.study import ENDED, Study, Trial
+
+
+def eta_s(study: Study) -> float | None:
+    """Seconds until the study ends if the rest takes as long as the ended trials; None before the
+    first ended.
+    """
+    took = [_seconds(trial) for trial in study.trials if trial.state in ("done", "failed")]
+    known = [seconds for seconds in took if seconds is not None]
+    left = sum(trial.state not in ENDED for trial in study.trials)
+    return sum(known) / len(known) * left if known else None
+
+
+def log_tail(study: Study, lines: int) -> list[str]:
+    """The newest lines of what happened, oldest first."""
+    text: list[str] = []
+    for trial in study.trials:
+        if trial.state == "queued":
+            continue
+        again = f", attempt {trial.attempt}" if trial.attempt > 1 else ""
+        text.append(
+            f"{trial.started_at[11:19]} {trial.plan.title}: started{again}"
+            if trial.started_at
+            else trial.plan.title
+        )
+        text += [f"    {note}" for note in trial.notes]
+        if trial.state in ENDED:
+            ended = f"{trial.ended_at[11:19]} {trial.plan.title}: {trial.state}"
+            text.append(f"{ended} {trial.reason}".rstrip())
+    return text[-lines:]
+
+
+def _seconds(trial: Trial) -> float | None:
+    if not trial.started_at or not trial.ended_at:
+        return None
+    return (
+        datetime.fromisoformat(trial.ended_at) - datetime.fromisoformat(trial.started_at)
+    ).total_seconds()

@@ -111,6 +111,21 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--workload", default=None, help="default: chat, or sensor-frame for images")
     run.add_argument("--priority", action="append", default=[], metavar="NAME=WEIGHT")
     run.add_argument("--limit", action="append", default=[], metavar="METRIC<=VALUE")
+    run.add_argument(
+        "--margin",
+        action="append",
+        default=[],
+        metavar="METRIC=LOSS",
+        help="the loss of quality you accept, as accuracy=0.01 or nats_per_byte=1%%: each trial is"
+        " then called non-inferior, inferior or undecided",
+    )
+    run.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="judge quality on your own .txt, .jsonl or .npz, or on lm-eval:TASK[:LIMIT] (repeat)",
+    )
     run.add_argument("--technique", action="append", default=[], metavar="NAME[:key=value,...]")
     run.add_argument("--preset", default="quick")
     run.add_argument(

@@ -15,7 +15,7 @@ from app.jobs import CANCEL
 from app.services import Services, open_services, plan_study, studies_folder
 from core import format as formats
 from core.catalogue import models
-from core.documents import study_document
+from core.documents import margins_kept, study_document
 from core.errors import BadInput, StoreError
 from core.events import Event
 from core.priorities import parse as parse_priorities
@@ -27,7 +27,7 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 def run(parsed: argparse.Namespace) -> int:
     """Plan a study, run it to its end, print it."""
-    priorities = parse_priorities(parsed.priority, parsed.limit)
+    priorities = parse_priorities(parsed.priority, parsed.limit, parsed.margin)
     workload = parsed.workload or (
         "chat" if models.resolve(parsed.model).task == "text" else "sensor-frame"
     )
@@ -40,6 +40,7 @@ def run(parsed: argparse.Namespace) -> int:
         parsed.preset,
         parsed.seed,
         seconds(parsed.budget) if parsed.budget else None,
+        tuple(parsed.data),
     )
     services = open_services(parsed.store, Progress(len(plans)))
     try:
@@ -167,6 +168,9 @@ def print_study(study: Study) -> None:
         "perplexity",
         "kl_nats",
         "accuracy",
+        "task_accuracy",
+        "task_accuracy_norm",
+        "flips",
         "top1_agreement",
     )
     shown = [name for name in names if any(trial.value(name) is not None for trial in study.trials)]
@@ -182,6 +186,9 @@ def print_study(study: Study) -> None:
     for trial in study.trials:
         if trial.reason:
             print(f"{trial.id} {trial.state}: {trial.reason}")
+    for trial in study.trials:
+        for _, _, sentence in margins_kept(trial, study.priorities.margins):
+            print(f"{trial.id} {sentence}")
     found = recommend(study)
     chosen = study.trial(found.trial_id) if found.trial_id else None
     print(f"\nrecommended: {chosen.id} {chosen.plan.title}" if chosen else "\nno recommendation")

@@ -7,12 +7,14 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from app.jobs import Listener, Supervisor
 from core import techniques
 from core.catalogue import models, targets, workloads
+from core.dataset import read_datasets
+from core.dataset import refusal as dataset_refusal
 from core.errors import BadInput
 from core.ids import new_id, now
 from core.measure.presets import preset as find_preset
@@ -87,13 +89,22 @@ def plan_study(
     preset: str = "quick",
     seed: int = 0,
     budget_s: float | None = None,
+    data: tuple[str, ...] = (),
 ) -> tuple[Study, tuple[Plan, ...]]:
-    """A study and its plans from the user's words; BadInput names the word that cannot be used."""
+    """A study and its plans from the user's words; BadInput names the word that cannot be used.
+
+    `data` are files or lm-eval tasks (core.dataset) to judge quality on.
+    """
     find_preset(preset)
     case = Case(
         models.resolve(model_id), targets.resolve(target_id), workloads.resolve(workload_id)
     )
     _check(case)
+    case = replace(case, data=read_datasets(data))
+    for one in case.data:
+        reason = dataset_refusal(one, case.model)
+        if reason is not None:
+            raise BadInput(f"--data: {reason}")
     wanted = tuple(techniques.parse(text) for text in technique_texts)
     plans = propose(case, preset, wanted, seed)
     reasons = [plan.refuse() or fit(plan) for plan in plans]

@@ -52,6 +52,8 @@ PARAMETERS = (
     Parameter("workload", None, ("plan",)),
     Parameter("weights", (), ("plan",)),
     Parameter("limits", (), ("plan",)),
+    Parameter("margins", (), ("plan",)),
+    Parameter("data", (), ("plan",)),
     Parameter("techniques", (), ("plan",)),
     Parameter("preset", "quick", ("plan",)),
     # Trials

@@ -6,9 +6,13 @@ Scripts depend on its keys: nothing here may be renamed or left out.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+from core.dataset import Dataset
+from core.margin import Margin, non_inferiority
 from core.measurement import Measurement
+from core.metrics import metric
 from core.plan import settings
 from core.recommend import recommend
 from core.study import Study, Trial
@@ -26,6 +30,8 @@ def study_document(study: Study) -> dict[str, Any]:
             "workload": study.case.workload.id,
             "priorities": dict(study.priorities.weights),
             "limits": [str(limit) for limit in study.priorities.limits],
+            "margins": [str(margin) for margin in study.priorities.margins],
+            "data": [data_document(one) for one in study.case.data],
             "state": study.state,
         },
         "baseline": None if baseline is None else baseline.id,
@@ -35,12 +41,34 @@ def study_document(study: Study) -> dict[str, Any]:
             "because": list(advice.because),
             "rejected": dict(advice.rejected),
         },
-        "trials": [trial_document(trial) for trial in study.trials],
+        "trials": [trial_document(trial, study.priorities.margins) for trial in study.trials],
     }
 
 
-def trial_document(trial: Trial) -> dict[str, Any]:
-    """One entry of the document's `trials`."""
+def margins_kept(trial: Trial, margins: Sequence[Margin]) -> tuple[tuple[Margin, str, str], ...]:
+    """(margin, `non-inferior` | `inferior` | `undecided`, sentence) of a done candidate; nothing
+    for the baseline and for trials that did not end well.
+    """
+    if trial.state != "done" or trial.is_baseline:
+        return ()
+    return tuple(
+        (one, *non_inferiority(metric(one.metric), trial.metric(one.metric), one))
+        for one in margins
+    )
+
+
+def data_document(dataset: Dataset) -> dict[str, Any]:
+    """One of the user's data sets; where it lies stays on this machine."""
+    return {
+        "id": dataset.id,
+        "kind": dataset.kind,
+        "sha256": dataset.sha256 or None,
+        "items": dataset.items or None,
+    }
+
+
+def trial_document(trial: Trial, margins: Sequence[Margin] = ()) -> dict[str, Any]:
+    """One entry of the document's `trials`; each margin gets a word and a sentence."""
     return {
         "id": trial.id,
         "plan": {"techniques": [settings(technique) for technique in trial.plan.techniques]},
@@ -48,6 +76,10 @@ def trial_document(trial: Trial) -> dict[str, Any]:
         "reason": trial.reason,
         "kernels": [{"op": run.op, "name": run.name, "calls": run.calls} for run in trial.kernels],
         "metrics": {one.metric: metric_document(one) for one in trial.measurements},
+        "margins": {
+            one.metric: {"margin": str(one), "word": word, "sentence": sentence}
+            for one, word, sentence in margins_kept(trial, margins)
+        },
     }
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pandas as pd
 import streamlit as st
 
-from app import services, state
-from app.views import common, forms, words
+from app import services, state, uploads
+from app.views import common, forms, quality_forms, words
 from core import predict, priorities
 from core.plan import Plan
 from core.study import Study
@@ -44,6 +44,7 @@ class Wish:
     priorities: priorities.Priorities
     techniques: tuple[str, ...]
     preset: str
+    data: tuple[str, ...] = ()
 
 
 def page() -> None:
@@ -81,14 +82,20 @@ def _wish() -> Wish | None:
         limits: list[str] = []
         with common.sentences():
             limits = forms.limits(model.task if model else "text")
+        margins: list[str] = []
+        with common.sentences():
+            margins = quality_forms.margins(model.task if model else "text")
+    with st.container(border=True):
+        st.subheader("Quality data", anchor=False)
+        data = quality_forms.data(model)
     with st.container(border=True):
         st.subheader("Techniques", anchor=False)
         techniques = forms.techniques()
         preset = forms.preset()
     if model is None:
         return None
-    asked = priorities.parse([f"{word}={value:g}" for word, value in weights], limits)
-    return Wish(model.id, target.id, workload.id, asked, tuple(techniques), preset)
+    asked = priorities.parse([f"{word}={value:g}" for word, value in weights], limits, margins)
+    return Wish(model.id, target.id, workload.id, asked, tuple(techniques), preset, data)
 
 
 @st.cache_resource(ttl=60, max_entries=16, show_spinner=False)
@@ -106,6 +113,7 @@ def _study(wish: Wish) -> tuple[Study, tuple[Plan, ...]]:
         wish.priorities,
         wish.techniques,
         wish.preset,
+        data=wish.data,
     )
 
 
@@ -164,7 +172,8 @@ def _preview(wish: Wish) -> None:
 
 
 def _start(wish: Wish) -> None:
-    study, plans = _study(wish)
-    study_id = services.get_services().jobs.submit(study, plans)
+    found = services.get_services()
+    study, plans = uploads.take_along(found.folder, *_study(wish))
+    study_id = found.jobs.submit(study, plans)
     state.flash("The study has started.")
     state.go("live", study=study_id)

@@ -12,7 +12,7 @@ def test_the_document_has_the_documented_keys(synthetic_study: Study) -> None:
     document = json.loads(json.dumps(study_document(synthetic_study), allow_nan=False))
     assert list(document) == ["study", "baseline", "frontier", "recommendation", "trials"]
     assert list(document["study"]) == [
-        "id", "model", "target", "workload", "priorities", "limits", "state",
+        "id", "model", "target", "workload", "priorities", "limits", "margins", "data", "state",
     ]  # fmt: skip
     assert set(document["recommendation"]) == {"trial", "because", "rejected"}
     ids = {trial["id"] for trial in document["trials"]}
@@ -20,7 +20,7 @@ def test_the_document_has_the_documented_keys(synthetic_study: Study) -> None:
     assert set(document["frontier"]) <= ids
     assert set(document["recommendation"]["rejected"]) <= ids
     for trial in document["trials"]:
-        assert set(trial) == {"id", "plan", "state", "reason", "kernels", "metrics"}
+        assert set(trial) == {"id", "plan", "state", "reason", "kernels", "metrics", "margins"}
         assert all("name" in technique for technique in trial["plan"]["techniques"])
         for one in trial["metrics"].values():
             assert set(one) == {"value", "low", "high", "n", "unit", "origin"}

@@ -28,6 +28,7 @@ KINDS = (
     "kernels",  # {"attempt", "kernels": [KernelCalls]}
     "note",  # {"attempt", "text"}  one line of the trial's log
     "trial-ended",  # {"attempt", "state", "reason"}
+    "report-saved",  # {"report": Report}; in a journal beside the studies
 )
 
 

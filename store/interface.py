@@ -65,6 +65,12 @@ class Store(Protocol):
     StoreError says what cannot be read or written, and why.
     """
 
+    sound: bool
+    """False once something that was stored could not be read."""
+
+    reports_journal: Path | None
+    """Where a report is written down before it is stored, so that it can be stored again."""
+
     def ingest(self, events: Iterable[Event], marks: Iterable[Mark] = ()) -> int:
         """Keep events whose id is new, in one transaction; returns how many were new, once they are
         on the disk. One damaged event (StoreError names it) keeps its whole batch out. `marks` say,

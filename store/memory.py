@@ -25,6 +25,8 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
+        self.sound = True
+        self.reports_journal: Path | None = None
         self._rows: Rows = {}
         self._ids: set[str] = set()
         self._marks: dict[tuple[str, str], Mark] = {}
@@ -35,6 +37,8 @@ class MemoryStore:
         with self._lock:
             new = {key: event for key, event in by_id(events).items() if key not in self._ids}
             made = rows_of(new.values())
+            for row in made.pop("reports", ()):
+                self._keep_report(assemble.report_of(row))
             self._ids.update(new)
             for table, rows in made.items():
                 self._rows.setdefault(table, []).extend(rows)
@@ -110,9 +114,8 @@ class MemoryStore:
         """See store.interface.Store."""
         kept = assemble.report_of(report_row(report))
         with self._lock:
-            if any((one.id, one.version) == (kept.id, kept.version) for one in self._reports):
+            if not self._keep_report(kept):
                 raise StoreError(assemble.report_exists(report))
-            self._reports.append(kept)
 
     def reports(self) -> tuple[Report, ...]:
         """See store.interface.Store."""
@@ -140,6 +143,13 @@ class MemoryStore:
 
     def close(self) -> None:
         """See store.interface.Store."""
+
+    def _keep_report(self, report: Report) -> bool:
+        same = ((one.id, one.version) == (report.id, report.version) for one in self._reports)
+        if any(same):
+            return False
+        self._reports.append(report)
+        return True
 
     def _table(self, name: str) -> list[Row]:
         return self._rows.get(name, [])

@@ -13,16 +13,16 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine, exc, text
 from sqlalchemy.engine import URL
 
-from core.errors import StoreError
-from core.events import Event
-from core.journal import Mark
+from core.errors import StoreDamaged, StoreError
+from core.events import Event, event
+from core.journal import Journal, Mark
 from core.report import Report
 from core.study import Study, Trial
 from store import assemble, bulk, engine, queries, snapshot, tables
 from store import marks as journal_marks
 from store.clean import clean
 from store.interface import Progress, StudySummary, TrialFilter
-from store.rows import by_id, cleaned, report_row, rows_of
+from store.rows import Row, by_id, cleaned, report_row, rows_of
 
 _TRIES = 12
 Result = TypeVar("Result")
@@ -38,6 +38,8 @@ class SqlStore:
         self._engine = opened
         self._writing = threading.Lock()
         self._closed = False
+        self.sound = True
+        self.reports_journal: Path | None = None
 
     def ingest(self, events: Iterable[Event], marks: Iterable[Mark] = ()) -> int:
         """See store.interface.Store."""
@@ -49,6 +51,8 @@ class SqlStore:
             known = bulk.known_ids(connection, given)
             new = [event for key, event in given.items() if key not in known]
             for name, rows in rows_of(new).items():
+                if name == "reports":
+                    rows = _not_saved(connection, rows)
                 bulk.append(connection, tables.metadata.tables[name], rows)
             journal_marks.keep(connection, journal_marks.owner(self._place), read)
             return len(new)
@@ -113,11 +117,19 @@ class SqlStore:
     def save_report(self, report: Report) -> None:
         """See store.interface.Store."""
         row = report_row(report)
+        made = event("report-saved", row["study_id"], report=report)
+        written: list[Mark] = []
 
         def write(connection: Connection) -> None:
-            if queries.reports(connection, row["report_id"], row["version"]):
+            if _saved(connection, row):
                 raise StoreError(assemble.report_exists(report))
-            bulk.append(connection, tables.reports, [row])
+            if self.reports_journal is not None and not written:
+                with Journal(self.reports_journal, "") as journal:
+                    journal.append(made)
+                    written.append(journal.mark())
+            for name, rows in rows_of([made]).items():
+                bulk.append(connection, tables.metadata.tables[name], rows)
+            journal_marks.keep(connection, journal_marks.owner(self._place), written)
 
         self._write(write)
 
@@ -158,7 +170,12 @@ class SqlStore:
             with self._engine.connect() as connection:
                 yield connection
         except exc.DBAPIError as error:
-            raise engine.failure(self._place, error) from None
+            raise self._failure(error) from None
+
+    def _failure(self, error: exc.DBAPIError) -> StoreError:
+        found = engine.failure(self._place, error)
+        self.sound = self.sound and not isinstance(found, StoreDamaged)
+        return found
 
     def _write(self, write: Callable[[Connection], Result]) -> Result:
         """Run `write` in a transaction; what it returns is on the disk. Conflicts with other
@@ -173,13 +190,22 @@ class SqlStore:
                         return write(connection)
             except exc.DBAPIError as error:
                 if attempt == _TRIES or not _is_conflict(error):
-                    raise engine.failure(self._place, error) from None
+                    raise self._failure(error) from None
             time.sleep(random.uniform(0, 0.002 * 2 ** min(attempt, 7)))
         raise AssertionError("unreachable")
 
     def _refuse_when_closed(self) -> None:
         if self._closed:
             raise StoreError(f"the store {engine.name_of(self._place)} was closed: open it again")
+
+
+def _saved(connection: Connection, row: Row) -> bool:
+    return bool(queries.reports(connection, row["report_id"], row["version"]))
+
+
+def _not_saved(connection: Connection, rows: Iterable[Row]) -> list[Row]:
+    newest = {(row["report_id"], row["version"]): row for row in rows}
+    return [row for row in newest.values() if not _saved(connection, row)]
 
 
 def _is_conflict(error: exc.DBAPIError) -> bool:

@@ -287,6 +287,10 @@ def _kernel_rows(keys: Keys, attempt: Any, kernels: tuple[KernelCalls, ...]) -> 
         yield "kernel_calls", keys.of_part(position, attempt) | row
 
 
+def _report_saved(_keys: Keys, _at: datetime, event: Event) -> Made:
+    yield "reports", report_row(_decoded(event.body["report"], Report))
+
+
 def _note(keys: Keys, _at: datetime, event: Event) -> Made:
     yield "notes", keys.of_part(0, event.body["attempt"]) | {"text": clean(event.body["text"])}
 
@@ -302,6 +306,7 @@ _MAKERS = {
     "kernels": _kernels,
     "note": _note,
     "trial-ended": _trial_ended,
+    "report-saved": _report_saved,
 }
 
 

@@ -1,0 +1,35 @@
+"""`trimtab doctor --check-store` and `--rebuild-store`: the store against its journals."""
+
+from __future__ import annotations
+
+import sys
+
+from app.accept import believed
+from app.services import open_kept
+from store.losses import told
+from store.recovery import close_sealed, set_aside
+from store.verify import differences
+
+
+def check_store(url: str | None, rebuild: bool) -> int:
+    """Print what is damaged, lost or different, now and in the past; 1 when something is now."""
+    if rebuild:
+        moved = set_aside(url)
+        if moved is not None:
+            print(f"trimtab: the old store is kept as {moved}", file=sys.stderr)
+    store, folder, notices = open_kept(url, every=True)
+    try:
+        for notice in notices:
+            print(f"trimtab: {notice}", file=sys.stderr)
+        found = differences(store, folder, believed)
+        for sentence in found.sentences:
+            print(f"trimtab: {sentence}", file=sys.stderr)
+    finally:
+        close_sealed(store, url, folder)
+    print(
+        f"{found.studies} studies and {found.journals} journals in {folder} read: "
+        + (f"{len(found.sentences)} differ from the store" if found.sentences else "all agree")
+    )
+    for sentence in told(folder):
+        print(f"found before: {sentence}")
+    return 1 if found.sentences or (notices and not rebuild) else 0

@@ -59,8 +59,9 @@ def _cell(cell: Cell, row: Row) -> str:
 
 
 def _csv(comparison: Comparison) -> str:
-    """One line a trial and row; a cell that a spreadsheet would run as a formula gets a leading
-    apostrophe.
+    """One line a trial and row, each with the warnings, so that a line taken out keeps them.
+
+    A cell that a spreadsheet would run as a formula gets a leading apostrophe.
     """
     out = io.StringIO()
     writer = csv.writer(out)
@@ -77,8 +78,10 @@ def _csv(comparison: Comparison) -> str:
             "origin",
             "change",
             "verdict",
+            "warning",
         ]
     )
+    warning = " ".join(comparison.warnings)
     for row in comparison.rows:
         for column, cell in zip(comparison.columns, row.cells, strict=True):
             values = [
@@ -93,6 +96,7 @@ def _csv(comparison: Comparison) -> str:
                 cell.origin,
                 cell.change,
                 cell.verdict,
+                warning,
             ]
             writer.writerow([inert(value) for value in values])
     return out.getvalue()

@@ -6,10 +6,11 @@ Scripts depend on its keys: nothing here may be renamed or left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.dataset import Dataset
+from core.environments import Facts, cautions, environment_ids, warnings
 from core.margin import Margin, non_inferiority
 from core.measurement import Measurement
 from core.metrics import metric
@@ -18,8 +19,13 @@ from core.recommend import recommend
 from core.study import Study, Trial
 
 
-def study_document(study: Study) -> dict[str, Any]:
-    """JSON-safe data of `study`: full precision, null for what is not known, no NaN or infinity."""
+def study_document(
+    study: Study, environments: Mapping[str, Facts | None] | None = None
+) -> dict[str, Any]:
+    """JSON-safe data of `study`: full precision, null for what is not known, no NaN or infinity.
+
+    `environments` gives the facts of environment ids, so that a warning can name what differs.
+    """
     advice = recommend(study)
     baseline = study.baseline
     return {
@@ -42,6 +48,7 @@ def study_document(study: Study) -> dict[str, Any]:
             "rejected": dict(advice.rejected),
         },
         "trials": [trial_document(trial, study.priorities.margins) for trial in study.trials],
+        "warnings": list(warnings(study.trials, environments)),
     }
 
 
@@ -75,7 +82,11 @@ def trial_document(trial: Trial, margins: Sequence[Margin] = ()) -> dict[str, An
         "state": trial.state,
         "reason": trial.reason,
         "kernels": [{"op": run.op, "name": run.name, "calls": run.calls} for run in trial.kernels],
-        "metrics": {one.metric: metric_document(one) for one in trial.measurements},
+        "environments": list(environment_ids(trial)),
+        "cautions": list(cautions(trial)),
+        "metrics": {
+            one.metric: metric_document(one) for one in trial.measurements if not one.condition
+        },
         "margins": {
             one.metric: {"margin": str(one), "word": word, "sentence": sentence}
             for one, word, sentence in margins_kept(trial, margins)

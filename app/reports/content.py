@@ -78,6 +78,7 @@ class Content:
     kernels: tuple[tuple[str, tuple[KernelCalls, ...]], ...]
     unfinished: tuple[Trial, ...]
     environments: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+    facts: tuple[tuple[str, Mapping[str, Any]], ...]
     definitions: tuple[tuple[metrics.Metric, str], ...]
 
 
@@ -111,6 +112,7 @@ def content_of(report: Report) -> Content:
         kernels=tuple((trial.plan.title, trial.kernels) for trial in trials if trial.kernels),
         unfinished=tuple(trial for trial in study.trials if trial.state != "done"),
         environments=tuple((one, tuple(_flat(found))) for one, found in facts.items()),
+        facts=tuple(facts.items()),
         definitions=tuple(_definition(row) for row in comparison.metrics()),
     )
 

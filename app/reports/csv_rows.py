@@ -28,6 +28,7 @@ HEAD = (
     "ratio_high",
     "verdict",
     "method",
+    "warning",
 )
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -35,6 +36,8 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 def render(report: Report) -> str:
     """The table with its head; lines end as RFC 4180 says."""
     comparison = content_of(report).comparison
+    # On every line: one that is taken out of the table keeps it.
+    warning = " ".join(comparison.warnings)
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(HEAD)
@@ -60,6 +63,7 @@ def render(report: Report) -> str:
                     cell.ratio_high,
                     cell.verdict,
                     cell.method or cell.why,
+                    warning,
                 )
             )
     return out.getvalue()

@@ -27,7 +27,7 @@ def render(report: Report) -> str:
             "trials": list(report.trial_ids),
             "baseline": report.baseline_id,
         },
-        **study_document(report.study),
+        **study_document(report.study, dict(content.facts)),
         "comparison": dataclasses.asdict(content.comparison),
         "environments": {one: dict(facts) for one, facts in content.environments},
     }

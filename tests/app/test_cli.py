@@ -115,7 +115,9 @@ def test_a_study_is_run_shown_compared_reported_and_exported(tmp_path: Path) -> 
     ran = trimtab("run", *words, "--json", store=store)
     assert ran.returncode == 0, ran.stderr
     document = json.loads(ran.stdout)
-    assert set(document) == {"study", "baseline", "frontier", "recommendation", "trials"}
+    assert set(document) == {
+        "study", "baseline", "frontier", "recommendation", "trials", "warnings",
+    }  # fmt: skip
     trials = document["trials"]
     assert [trial["state"] for trial in trials] == ["done", "done"]
     for trial in trials:

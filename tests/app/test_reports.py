@@ -11,8 +11,10 @@ from html.parser import HTMLParser
 
 import pytest
 
+from app.cli_compare import comparison_text
 from app.reports import export, new_report
 from app.services import Services
+from core.compare import compare
 from core.documents import study_document
 from core.errors import BadInput
 from core.report import Report
@@ -138,3 +140,30 @@ def test_the_same_title_makes_the_next_version(filled: Services, synthetic_study
         new_report(store, study.id, "x", ("t-none",))
     with pytest.raises(BadInput, match="s-none"):
         new_report(store, "s-none", "x")
+
+
+@pytest.mark.parametrize("format_", ["html", "md", "csv", "json"])
+def test_every_format_warns_of_unlike_environments_and_names_what_differs(
+    synthetic_study: Study, format_: str
+) -> None:
+    first, second, *rest = synthetic_study.trials
+    moved = tuple(replace(one, environment="env-b") for one in second.measurements)
+    study = synthetic_study.with_trials((first, replace(second, measurements=moved), *rest))
+    facts = (("env-7f3a", '{"compiler": "gcc 12"}'), ("env-b", '{"compiler": "gcc 14"}'))
+    report = replace(report_of(study), environments=facts)
+    text = html.unescape(export(report, format_).decode())
+    assert "unlike environments" in text
+    assert "compiler (gcc 12 / gcc 14)" in text
+    if format_ == "csv":
+        assert all("gcc 14" in row["warning"] for row in csv.DictReader(io.StringIO(text)))
+    alike = replace(report, environments=(facts[0], ("env-b", facts[0][1])))
+    assert "unlike environments" not in export(alike, format_).decode()
+
+
+@pytest.mark.parametrize("format_", ["table", "md", "csv", "json"])
+def test_compare_warns_in_every_format(synthetic_study: Study, format_: str) -> None:
+    first, second = synthetic_study.trials[:2]
+    moved = tuple(replace(one, environment="env-b") for one in second.measurements)
+    facts = {"env-7f3a": {"kernel": "6.1"}, "env-b": {"kernel": "6.18"}}
+    found = compare((first, replace(second, measurements=moved)), first.id, facts)
+    assert "kernel (6.1 / 6.18)" in comparison_text(found, format_).replace("\\", "")

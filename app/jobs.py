@@ -26,10 +26,11 @@ from app.watchdog import Health, disk_too_full
 from core.errors import BadInput, TrimtabError
 from core.events import Event, event, study_created, trial_queued
 from core.ids import new_id
-from core.journal import Journal, read
+from core.journal import Journal
 from core.plan import Plan
 from core.predict import fit
 from core.study import ENDED, Study, Trial
+from store.check import take_in
 from store.interface import Store
 
 CANCEL = "cancel-requested"
@@ -134,10 +135,10 @@ class Supervisor:
         """Keep every believable event of the study's journals that the store does not have; returns
         how many were new.
         """
-        events: list[Event] = []
-        for path in sorted((self._folder / study_id).glob("*.jsonl")):
-            events += believed(path, read(path)[0], study_id)
-        return self._store.ingest(sorted(events, key=lambda one: one.id))
+        found = take_in(self._store, self._folder, study_id, believed)
+        for notice in found.notices:
+            logger.warning("%s", notice)
+        return found.new
 
     def running(self) -> tuple[str, ...]:
         """Ids of the studies that are running or waiting, the running ones first."""
@@ -268,11 +269,13 @@ class Supervisor:
                 self._fail(study_id, full.reason)
                 return
             self._run_trial(study, trial, device)
+            self.ingest_journals(study_id)
         wanted = self._wanted(study_id)
         if wanted:
             self._give_up(study_id, wanted)
         elif not self._queues.closed:
             self._keep(study_id, [event("study-state", study_id, state="done", reason="")])
+        self.ingest_journals(study_id)
 
     def _wanted(self, study_id: str) -> str:
         """What the user asked this study to become, or an empty string; a marker file asks from

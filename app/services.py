@@ -10,6 +10,7 @@ import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from app.accept import believed
 from app.jobs import Listener, Supervisor
 from core import techniques
 from core.catalogue import models, targets, workloads
@@ -23,8 +24,8 @@ from core.predict import fit
 from core.priorities import Priorities
 from core.search import propose
 from core.study import Study
-from store import open_store
 from store.interface import Store
+from store.recovery import close_sealed, open_checked
 
 _lock = threading.Lock()
 _services: Services | None = None
@@ -37,14 +38,30 @@ class Services:
     store: Store
     jobs: Supervisor
     folder: Path
+    notices: tuple[str, ...] = ()
+    url: str | None = None
+
+    def close(self) -> None:
+        """End the supervisor and give the store's file back."""
+        self.jobs.close()
+        close_sealed(self.store, self.url, self.folder)
 
 
 def open_services(url: str | None = None, listener: Listener | None = None) -> Services:
-    """Open the store, start a supervisor beside it; StoreError when another process holds it."""
-    store = open_store(url)
+    """Open the store, checked against the journals beside it, and start a supervisor; StoreError
+    when another process holds it. `notices` say what was damaged or lost.
+    """
+    store, folder, notices = open_kept(url)
+    return Services(store, Supervisor(store, folder, listener), folder, notices, url)
+
+
+def open_kept(url: str | None = None, every: bool = False) -> tuple[Store, Path, tuple[str, ...]]:
+    """The store, the folder of its journals, and what was found damaged or lost; `every` checks all
+    of it, also what has not changed. Close it with close_sealed.
+    """
     folder = studies_folder(url)
-    folder.mkdir(parents=True, exist_ok=True)
-    return Services(store, Supervisor(store, folder, listener), folder)
+    store, notices = open_checked(url, folder, believed, every)
+    return store, folder, notices
 
 
 def studies_folder(url: str | None) -> Path:
@@ -75,8 +92,7 @@ def close_services() -> None:
     global _services
     with _lock:
         if _services is not None:
-            _services.jobs.close()
-            _services.store.close()
+            _services.close()
             _services = None
 
 

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def dispatch(parsed: argparse.Namespace) -> int:
     """Call the command's function; imports happen here, so that `--help` stays quick."""
-    from app import cli_run, cli_show
+    from app import cli_run, cli_show, cli_store
 
     command = parsed.command
     if command == "serve":
@@ -64,6 +64,9 @@ def dispatch(parsed: argparse.Namespace) -> int:
         "cancel": cli_run.cancel,
         "compare": cli_show.compare_trials,
         "report": cli_show.report,
+        "backup": cli_store.backup,
+        "restore": cli_store.restore,
+        "export-parquet": cli_store.export_parquet,
     }
     return functions[command](parsed)
 
@@ -163,6 +166,14 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("report")
     export.add_argument("--format", default="html", help="html, md, csv or json")
     export.add_argument("-o", "--output", required=True, metavar="FILE")
+
+    command("backup", "write the store to one file, also while a dashboard runs").add_argument(
+        "file"
+    )
+    command("restore", "put a backup into an empty store").add_argument("file")
+    command("export-parquet", "write every table of the store to a Parquet file").add_argument(
+        "folder", help="a new or empty folder"
+    )
 
     bench = command("bench", "benchmark kernels against their alternatives", json=True)
     bench.add_argument("what", choices=("kernels",))

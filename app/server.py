@@ -12,26 +12,32 @@ import importlib
 import importlib.metadata
 import logging
 import os
+import shutil
 import socket
+import tempfile
 import tomllib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
 import streamlit as st
+from starlette.background import BackgroundTask
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import services
+from app.cli_store import HEADER, ROUTE
 from app.views import common
-from core.errors import BadInput
+from core.errors import BadInput, StoreError
+from store.backup import back_up
 
 logger = logging.getLogger(__name__)
 ADDRESS = "127.0.0.1"
@@ -102,6 +108,23 @@ async def health(request: Request) -> JSONResponse:
     return JSONResponse({"version": version(), "store": store, "running": running})
 
 
+async def backup(request: Request) -> Response:
+    """The whole store as one archive, for `trimtab backup`; 403 for pages of other sites, 409 with
+    a sentence when there is nothing to copy."""
+    if HEADER not in request.headers:
+        return PlainTextResponse(f"only for programs that send {HEADER}", 403)
+    opened = services.get_services()
+    folder = tempfile.mkdtemp(prefix=".trimtab-backup-", dir=opened.folder.parent)
+    archive = Path(folder) / "archive"
+    remove = partial(shutil.rmtree, folder, ignore_errors=True)
+    try:
+        await anyio.to_thread.run_sync(back_up, opened.store, opened.folder, archive)
+    except StoreError as error:
+        remove()
+        return PlainTextResponse(str(error), 409)
+    return FileResponse(archive, background=BackgroundTask(remove))
+
+
 def version() -> str:
     """The installed version, `unknown` in a checkout that is not installed."""
     try:
@@ -126,7 +149,7 @@ def make_app() -> st.App:
             Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS),
             Middleware(SafeHeaders),
         ],
-        routes=[Route("/api/health", health)],
+        routes=[Route("/api/health", health), Route(ROUTE, backup)],
         on_script_error=on_script_error,
     )
 

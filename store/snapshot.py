@@ -9,11 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, exc, select, text
 
 from core.errors import StoreError
 from store import bulk, tables
-from store.engine import connect
+from store.engine import connect, failure
 from store.migrate import open_current
 from store.rows import Row
 
@@ -47,18 +47,20 @@ def copy_file(source: Path, target: Path) -> None:
         raise StoreError(f"the store {source} cannot be copied to {target}: {said}")
 
 
-def settle(target: Path) -> dict[str, int]:
+def settle(target: Path, names: tuple[str, ...] = tuple(tables.metadata.tables)) -> dict[str, int]:
     """Open the copy, fold its log into it, and count the rows of its tables."""
     opened = connect(target)
     try:
         with opened.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("checkpoint"))
             return {
-                table.name: int(
-                    connection.execute(text(f"select count(*) from {table.name}")).scalar_one()
+                name: int(
+                    connection.execute(text(f"select count(*) from {name}")).scalar_one()
                 )
-                for table in tables.metadata.sorted_tables
+                for name in names
             }
+    except exc.DBAPIError as error:
+        raise failure(target, error) from None
     finally:
         opened.dispose()
 

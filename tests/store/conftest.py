@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib.util
 import random
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -131,7 +132,7 @@ def make() -> Make:
 def load(name: str) -> ModuleType:
     """A script of this folder as a module: their small counts are tests too."""
     spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 

@@ -12,8 +12,9 @@ class Preset:
     """At least `repeats` timed rounds and `seconds` of timed work; `windows` x `window` tokens of
     held-out text.
 
-    `settle_s` is the longest wait for a quiet machine before timing; `wall_s` ends a trial that
-    hangs; `distill_steps` is the recovery budget that proposals use.
+    `sweep_rounds` rounds are timed under each varied condition (0: none is), `requests` at most
+    when they arrive on their own. `settle_s` is the longest wait for a quiet machine before timing;
+    `wall_s` ends a trial that hangs; `distill_steps` is the recovery budget that proposals use.
     """
 
     name: str
@@ -24,12 +25,14 @@ class Preset:
     distill_steps: int
     settle_s: float
     wall_s: float
+    sweep_rounds: int = 0
+    requests: int = 24
 
 
 PRESETS = {
-    "quick": Preset("quick", 12, 0.8, 8, 512, 24, 1.0, 300.0),
-    "standard": Preset("standard", 30, 5.0, 24, 1024, 200, 10.0, 1800.0),
-    "deep": Preset("deep", 100, 20.0, 96, 1024, 1000, 30.0, 7200.0),
+    "quick": Preset("quick", 12, 0.8, 8, 512, 24, 1.0, 300.0, 0, 24),
+    "standard": Preset("standard", 30, 5.0, 24, 1024, 200, 10.0, 1800.0, 8, 100),
+    "deep": Preset("deep", 100, 20.0, 96, 1024, 1000, 30.0, 7200.0, 20, 400),
 }
 
 

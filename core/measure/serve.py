@@ -179,9 +179,9 @@ def measure_serving(
         how += "; in turns with the unchanged model"
     if quiet.busy:
         how += f"; other processes kept {quiet.cores:.1f} cores busy when it began"
-    measurements = _times(rounds, ours, how)
+    measurements = times(rounds, ours, how)
     if other is not None:
-        theirs = _times([second for _, second in pairs if second is not None], other, "")
+        theirs = times([second for _, second in pairs if second is not None], other, "")
         measurements = [_with_reference(one, theirs) for one in measurements]
     measurements.append(_waiting(rounds, how))
     if ours.deployment.draft is not None:
@@ -216,7 +216,8 @@ def _measured(name: str, samples: tuple[float, ...], method: str) -> Measurement
     return Measurement(name, samples, metric(name).unit, "measured", method)
 
 
-def _times(rounds: list[Round], served: Service, how: str) -> list[Measurement]:
+def times(rounds: list[Round], served: Service, how: str) -> list[Measurement]:
+    """Latencies and throughput of timed rounds; a group of requests is one sample."""
     latency = tuple(value for one in rounds for value in one.latency)
     rate = tuple(served.asked / one.seconds for one in rounds)
     found = []

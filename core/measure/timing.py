@@ -91,7 +91,7 @@ def alternate(
         if theirs is not None and second is None:
             second = theirs()
         pairs.append((first, second))
-        report(min(len(pairs) / repeats, spent / seconds, 1.0))
+        report(min(len(pairs) / repeats, spent / seconds if seconds else 1.0, 1.0))
         if len(pairs) >= repeats and spent >= seconds:
             break
     return pairs

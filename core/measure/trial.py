@@ -9,16 +9,23 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from core.arrivals import arrivals
+from core.calibrate import stored
 from core.data import digits, prompts
 from core.deployment import Deployment
+from core.measure.conditions import Conditions
 from core.measure.environment import available_bytes
 from core.measure.memory import reset_peak, resident_bytes
+from core.measure.presets import Preset
 from core.measure.presets import preset as find_preset
 from core.measure.quality.measure import measure_quality
 from core.measure.serve import Service, measure_serving
+from core.measure.sweep import sweep
+from core.measure.traffic import measure_traffic
 from core.measurement import Measurement, unavailable
 from core.model import Model
 from core.plan import Plan
+from core.share import shares
 from core.study import KernelCalls
 from core.workload import Workload
 
@@ -68,7 +75,10 @@ def run_trial(plan: Plan, preset_name: str, environment: str, emit: Emit) -> Non
     ours = Service(deployment, workload, _requests(deployment, workload, plan.seed))
     calls.reset()
     unchanged = _unchanged(deployment, plan)
+    conditions = Conditions(gpu=device == "cuda")
     served = measure_serving(ours, preset, before_load, unchanged)
+    for text in conditions.notes():
+        emit("note", text=text)
     kernels = tuple(
         KernelCalls(str(one["op"]), str(one["name"]), int(one["calls"])) for one in calls.snapshot()
     )
@@ -94,6 +104,8 @@ def run_trial(plan: Plan, preset_name: str, environment: str, emit: Emit) -> Non
         _cost(plan, served),
     ]
     send(_placed(plan, served, emit))
+    send(shares(deployment, plan, served, stored(environment)))
+    send(_varied(deployment, plan, preset))
     report("quality")(0.0)
     send(_quality(deployment, plan, preset_name))
 
@@ -178,6 +190,37 @@ def _unchanged(deployment: Deployment, plan: Plan) -> Callable[[], Service | Non
         return Service(other, workload, _requests(other, workload, plan.seed))
 
     return load
+
+
+def _varied(deployment: Deployment, plan: Plan, preset: Preset) -> list[Measurement]:
+    """What this machine does under other lengths, concurrencies and arrivals; text only."""
+    workload = plan.workload()
+    if deployment.case.model.task != "text" or not plan.case.target.local:
+        return []
+    found: list[Measurement] = []
+    if preset.sweep_rounds:
+        found += sweep(
+            lambda varied: Service(deployment, varied, _requests(deployment, varied, plan.seed)),
+            workload,
+            plan.case.model.decoder().context,
+            preset.sweep_rounds,
+        )
+    rate = workload.arrival_per_s
+    # Waiting for rare requests must not use up the time that a trial has.
+    count = preset.requests if rate is None else min(preset.requests, int(rate * preset.wall_s / 4))
+    asked = arrivals(workload, max(count, 8), plan.seed)
+    if asked:
+        found += measure_traffic(
+            deployment,
+            workload,
+            asked,
+            lambda requests, length: _requests(
+                deployment,
+                replace(workload, concurrency=requests, prompt_tokens=length),
+                plan.seed,
+            ),
+        )
+    return found
 
 
 def _requests(deployment: Deployment, workload: Workload, seed: int) -> Any:

@@ -129,7 +129,7 @@ def test_a_group_is_one_sample_however_many_requests_share_its_clock(batch: int)
 
 def test_throughput_counts_new_tokens_of_all_requests_over_the_whole_round() -> None:
     rounds = [Round(2.0, (0.5,), (0.1,), (2.0,)), Round(4.0, (0.5,), (0.1,), (4.0,))]
-    found = by_name(serve._times(rounds, Service(deployed(4), CHAT, prompts(4)), "how"))
+    found = by_name(serve.times(rounds, Service(deployed(4), CHAT, prompts(4)), "how"))
     assert found["tokens_per_s"].samples == (12.0, 6.0)
     assert found["tokens_per_s"].value == 9.0
     assert set(found) == {"ttft_s", "tpot_s", "tokens_per_s", "latency_s", "latency_p95_s"}
@@ -175,8 +175,8 @@ def test_a_tail_is_numpys_and_has_an_interval_only_with_enough_samples(
 def test_a_p99_is_stated_from_a_hundred_requests_on() -> None:
     rounds = [Round(1.0, (0.1,), (0.1,), (float(i),)) for i in range(100)]
     served = Service(deployed(), CHAT, prompts(1))
-    assert "latency_p99_s" in by_name(serve._times(rounds, served, "how"))
-    assert "latency_p99_s" not in by_name(serve._times(rounds[1:], served, "how"))
+    assert "latency_p99_s" in by_name(serve.times(rounds, served, "how"))
+    assert "latency_p99_s" not in by_name(serve.times(rounds[1:], served, "how"))
 
 
 def test_the_baseline_takes_turns_and_its_samples_are_the_reference(clock: Clock) -> None:

@@ -1,0 +1,57 @@
+"""The same deployment under varied conditions: TTFT and TPOT by prompt length, throughput and
+latency by concurrency.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from core.measure.serve import Service, times
+from core.measure.timing import repeat
+from core.measurement import Measurement
+from core.workload import Workload
+
+CONCURRENCY = (1, 2, 4, 8, 16)
+FACTORS = (0.25, 0.5, 2.0, 4.0)
+BY_LENGTH = ("ttft_s", "tpot_s")
+BY_CONCURRENCY = ("tokens_per_s", "latency_s")
+Serve = Callable[[Workload], Service]
+
+
+def prompt_lengths(workload: Workload, context: int) -> tuple[int, ...]:
+    """Lengths around the workload's own that leave room for its output, shortest first."""
+    wanted = {round(workload.prompt_tokens * factor) for factor in FACTORS}
+    room = context - workload.output_tokens
+    return tuple(sorted(n for n in wanted if 1 <= n <= room and n != workload.prompt_tokens))
+
+
+def sweep(serve: Serve, workload: Workload, context: int, rounds: int) -> list[Measurement]:
+    """Measure `rounds` rounds, after one to warm up, under each condition; serve(workload) gives
+    the service of a varied workload.
+    """
+    found: list[Measurement] = []
+    for length in prompt_lengths(workload, context):
+        varied = replace(workload, prompt_tokens=length)
+        found += _under(serve(varied), rounds, BY_LENGTH, f"prompt_tokens={length}")
+    for count in CONCURRENCY:
+        if count != workload.concurrency:
+            varied = replace(workload, concurrency=count)
+            found += _under(serve(varied), rounds, BY_CONCURRENCY, f"concurrency={count}")
+    return found
+
+
+def _under(
+    service: Service, rounds: int, wanted: tuple[str, ...], condition: str
+) -> list[Measurement]:
+    service.round()
+    taken = repeat(service.round, rounds, 0.0, lambda share: None)
+    how = (
+        f"{rounds} rounds after 1 warm-up round; {len(service.requests)} requests a round"
+        f" in groups of {service.deployment.batch}"
+    )
+    return [
+        replace(one, condition=condition)
+        for one in times(taken, service, how)
+        if one.metric in wanted
+    ]

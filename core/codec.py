@@ -10,6 +10,7 @@ import typing
 from typing import Any
 
 from core import techniques
+from core.codec_types import checks
 from core.dataset import Dataset
 from core.errors import BadInput
 from core.margin import Margin
@@ -105,6 +106,10 @@ def _read(data: Any) -> Any:
             # JSON writes 2.0 and 2 alike in other writers: give floats back.
             if type(values[key]) is int:
                 values[key] = float(values[key])
+        fits = checks(kind)
+        for key, value in values.items():
+            if not fits[key](value):
+                raise BadInput(f"stored {name} is damaged: {key} cannot be {value!r:.60}")
         return kind(**values)
     except TypeError as error:
         raise BadInput(f"stored {name} is incomplete: {error}") from None

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def from_zip(name: str, data: bytes) -> Images:
                 scale = float(_array(name, archive, found["scale"]).reshape(-1)[0])
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError) as error:
         raise BadInput(f"{name} cannot be read as .npz: {str(error)[:120]}") from None
-    except (IndexError, NotImplementedError, SyntaxError, MemoryError) as error:
+    except (IndexError, NotImplementedError, SyntaxError, MemoryError, TokenError) as error:
         raise BadInput(f"{name} cannot be read as .npz: {type(error).__name__}") from None
     return _checked(name, pixels, labels, scale)
 

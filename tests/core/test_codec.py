@@ -173,7 +173,17 @@ def test_a_plan_may_hold_either_shape() -> None:
         (
             '{"version":1,"value":{"type":"Measurement","metric":"m","samples":["a"],"unit":"",'
             '"origin":"measured","method":""}}',
-            "stored Measurement is incomplete",
+            "stored Measurement is damaged: samples cannot be ('a',)",
+        ),
+        (
+            '{"version":1,"value":{"type":"Measurement","metric":7,"samples":[1.0],"unit":"",'
+            '"origin":"measured","method":""}}',
+            "metric cannot be 7",
+        ),
+        (
+            '{"version":1,"value":{"type":"Measurement","metric":"m","samples":[1.0],"unit":"",'
+            '"origin":"measured","method":"","bounds":[1.0]}}',
+            "bounds cannot be (1.0,)",
         ),
         (
             '{"version":1,"value":{"type":"Measurement","metric":"m","samples":[1],"unit":"",'

@@ -5,8 +5,8 @@ from __future__ import annotations
 from core import format as shown
 from core.model import ClassifierShape
 from core.plan import Plan
+from core.predict.account import account
 from core.predict.effects import effects
-from core.predict.work import memory
 
 # A sensor runs 8-bit weights with 32-bit biases and the program around them.
 SENSOR_PROGRAM_BYTES = 32 * 1024
@@ -26,7 +26,7 @@ def fit(plan: Plan) -> str | None:
     too_long = _too_long(plan)
     if too_long is not None:
         return too_long
-    need = memory(plan)
+    need = account(plan)
     total, loading = need.total, _while_loading(plan)
     if max(total, loading) <= target.memory_bytes:
         return None
@@ -67,11 +67,13 @@ def _image(plan: Plan) -> str | None:
     target, shape = plan.case.target, plan.case.model.shape
     assert isinstance(shape, ClassifierShape)
     if target.kind != "mcu":
-        weights = plan.case.model.weight_bytes(32)
-        if weights <= target.memory_bytes:
+        need = account(plan)
+        if need.total <= target.memory_bytes:
             return None
-        room = _bytes(target.memory_bytes)
-        return f"{_bytes(weights)} of weights exceed the {room} of {target.title}"
+        return (
+            f"{_bytes(need.weights)} of weights + {_bytes(need.workspace)} of activations = "
+            f"{_bytes(need.total)} exceed the {_bytes(target.memory_bytes)} of {target.title}"
+        )
     flash, ram = sensor_flash(shape), sensor_ram(shape)
     if target.flash_bytes is not None and flash > target.flash_bytes:
         return (
@@ -99,7 +101,7 @@ def sensor_ram(shape: ClassifierShape) -> float:
 
 def _decoder_on_sensor(plan: Plan) -> str:
     target = plan.case.target
-    weights = memory(plan).weights
+    weights = account(plan).weights
     if target.flash_bytes is not None and weights > target.flash_bytes:
         return (
             f"{_bytes(weights)} of weights exceed the {_bytes(target.flash_bytes)} of flash of "

@@ -11,10 +11,11 @@ from core.metrics import metric
 from core.model import ClassifierShape
 from core.plan import Plan
 from core.predict import sensor
+from core.predict.account import account
 from core.predict.effects import Effects, effects
 from core.predict.limits import Limits, limits
 from core.predict.roofline import Span, UnknownPeak, decoder_times, seconds
-from core.predict.work import Load, decoder_work, memory
+from core.predict.work import Load, decoder_work
 
 # Share of the stated power that a device draws while it serves.
 POWER_SHARE = (0.3, 1.0)
@@ -40,7 +41,7 @@ def predict(plan: Plan, calibration: Calibration | None = None) -> tuple[Measure
         return _image(plan, calibration)
     found = effects(plan)
     work = decoder_work(plan)
-    need = memory(plan)
+    need = account(plan)
     reads = work.step(1, 1, 0).bytes
     edge = limits(plan.case.target, calibration, found.packed, reads)
     spans, why = _decoder_spans(plan, edge, found)

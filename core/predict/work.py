@@ -1,6 +1,7 @@
-"""Bytes and FLOPs of a plan: what lies in memory, what a prompt and a step read and compute.
+"""Bytes and FLOPs of a plan: what a prompt and a step read and compute.
 
-Only arithmetic over shapes; how long it takes is roofline.py's business.
+Only arithmetic over shapes; what lies in memory is account.py's business, how long it takes
+roofline.py's.
 """
 
 from __future__ import annotations
@@ -29,37 +30,12 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Memory:
-    """Bytes that serving needs: weights (a draft's included), KV cache, activations."""
-
-    weights: float
-    kv: float
-    workspace: float
-
-    @property
-    def total(self) -> float:
-        """All three."""
-        return self.weights + self.kv + self.workspace
-
-
-@dataclass(frozen=True)
 class DecoderWork:
     """One decoder in one storage format."""
 
     shape: DecoderShape
     found: Effects
     stored_bits: float
-
-    def weight_bytes(self) -> float:
-        """Resident bytes: embedding in the stored width, matrices and the head in the plan's.
-
-        A tied head shares the embedding until it is packed into a matrix of its own.
-        """
-        shape = self.shape
-        table = shape.vocabulary * shape.hidden
-        norms = shape.hidden * (2 * shape.layers + 1)
-        total = (table + norms) * self.stored_bits / 8 + self._layers_bytes()
-        return total + (self._head_bytes() if self.found.packed or not shape.tied else 0.0)
 
     def step(self, rows: int, sequences: int, context: int) -> Load:
         """One forward pass of `rows` new positions in all, each behind `context` cached tokens.
@@ -125,26 +101,3 @@ def _draft(model_id: str, changed_at: int) -> DecoderWork | None:
     if model.task != "text":
         return None
     return DecoderWork(model.decoder(), Effects(bits=float(model.bits)), float(model.bits))
-
-
-def memory(plan: Plan) -> Memory:
-    """Bytes to serve the plan's workload, one group of the plan's batch at a time.
-
-    Workspace of a decoder: the widest activations of the prompt (hidden, query and twice the MLP
-    width, 16 bit) and one row of fp32 logits a sequence.
-    """
-    found = effects(plan)
-    workload = plan.workload()
-    work = decoder_work(plan)
-    draft = draft_work(found)
-    tokens = workload.prompt_tokens + workload.output_tokens + found.draft_tokens
-    shape = work.shape
-    sequences = found.batch
-    kv = sequences * tokens * shape.kv_values_per_token() * KV_BYTES
-    wide = 2 * shape.hidden + shape.heads * shape.head_dim + 3 * shape.intermediate
-    space = sequences * (workload.prompt_tokens * wide * 2.0 + shape.vocabulary * 4.0)
-    weights = work.weight_bytes()
-    if draft is not None:
-        weights += draft.weight_bytes()
-        kv += sequences * tokens * draft.shape.kv_values_per_token() * KV_BYTES
-    return Memory(weights, kv, space)

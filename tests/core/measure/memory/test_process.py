@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from core.measure import memory
+from core.measure.memory import process as memory
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
 SIZE = 96 << 20

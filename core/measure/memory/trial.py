@@ -1,0 +1,183 @@
+"""The memory of one trial as measurements that add up: weights by format, KV cache, workspace, and
+what libraries hold beside them, to the peak of the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from core import format as shown
+from core.measure.memory.peak import Pages, device_peak, page_peak, tensor_peak
+from core.measure.memory.weights import Stored, by_format, stored, tables
+from core.measurement import Measurement, unavailable
+from core.plan import Plan
+from core.predict.account import MemoryAccount, account
+from core.workload import Workload
+
+if TYPE_CHECKING:
+    from core.deployment import Deployment
+
+
+def measure_memory(
+    deployment: Deployment,
+    plan: Plan,
+    workload: Workload,
+    run: Callable[[], object],
+    before_load: int | None,
+) -> list[Measurement]:
+    """peak_bytes, memory_bytes with its parts under conditions, kv_bytes, device_peak_bytes on a
+    GPU; and a note that compares them with the prediction.
+
+    `run` serves one round of `workload`; it runs three times, untimed. `before_load` is the
+    resident size before the model was loaded. Call it before another model is loaded: pages cannot
+    be told apart.
+    """
+    run()
+    pages = page_peak(run)
+    predicted = account(plan)
+    held, tensors = _held(deployment, predicted, workload, run)
+    found = _parts(held, predicted, tensors)
+    found += _peak(pages, before_load, held.total, deployment.device)
+    if held.kv:
+        found.append(_kv(held, predicted))
+    if deployment.device == "cuda":
+        found.append(_device(run))
+    deployment.note(compared(held, predicted))
+    return found
+
+
+def compared(held: MemoryAccount, predicted: MemoryAccount) -> str:
+    """One line: what was predicted, what was held, and the difference by part."""
+    share = held.total / predicted.total - 1
+    parts = dict(predicted.parts())
+    apart = [
+        f"{name} {size - parts.get(name, 0.0):+,.0f} B"
+        for name, size in held.parts()
+        if size != parts.get(name, 0.0)
+    ]
+    named = ", ".join(apart) or "in no part"
+    return (
+        f"memory: {predicted.total:,.0f} B predicted, {held.total:,.0f} B held at the peak of a"
+        f" round ({share:+.1%}); measured less predicted: {named}"
+    )
+
+
+def _held(
+    deployment: Deployment,
+    predicted: MemoryAccount,
+    workload: Workload,
+    run: Callable[[], object],
+) -> tuple[MemoryAccount, tuple[Stored, ...]]:
+    """The account from the real storages, a real cache and the allocator's books."""
+    engines = [deployment.engine, *([] if deployment.draft is None else [deployment.draft])]
+    formats: dict[str, float] = {}
+    tensors: list[Stored] = []
+    for engine in engines:
+        mine = stored(engine)
+        if engine is not deployment.engine:
+            mine = tuple(replace(one, format=f"draft {one.format}") for one in mine)
+        tensors += mine
+        formats |= {name: float(size) for name, size in by_format(mine).items()}
+    peak = tensor_peak(run, deployment.device)
+    kv = _cache_bytes(engines, deployment.batch, workload)
+    kv = predicted.kv if kv is None else kv
+    space = max(peak - kv, 0.0) + sum(tables(engine) for engine in engines)
+    per_token = kv / _tokens(deployment.batch, workload) if kv else 0.0
+    return MemoryAccount(tuple(formats.items()), kv, per_token, space), tuple(tensors)
+
+
+def _cache_bytes(engines: list[object], batch: int, workload: Workload) -> float | None:
+    """Bytes of a real, empty cache of every engine; None when one grows only as it is filled."""
+    capacity = workload.prompt_tokens + workload.output_tokens
+    total = 0.0
+    for engine in engines:
+        if not hasattr(engine, "new_cache"):
+            continue
+        size = float(engine.new_cache(batch, capacity).nbytes)
+        if not size:
+            return None
+        total += size
+    return total
+
+
+def _tokens(batch: int, workload: Workload) -> int:
+    return batch * (workload.prompt_tokens + workload.output_tokens)
+
+
+def _parts(
+    held: MemoryAccount, predicted: MemoryAccount, tensors: tuple[Stored, ...]
+) -> list[Measurement]:
+    how = {
+        "kv": "bytes of the real cache",
+        "workspace": "most that tensors held in one round beside weights and cache, counted by"
+        " torch's allocator, rotary tables included",
+    }
+    summary = " + ".join(f"{shown.number(size, 'B')} {name}" for name, size in held.parts())
+    found = [
+        _measured(
+            "memory_bytes",
+            held.total,
+            f"{summary}; predicted by arithmetic: {shown.number(predicted.total, 'B')}",
+        )
+    ]
+    for name, size in held.parts():
+        method = how.get(name) or _largest(name.removeprefix("weights:"), tensors)
+        found.append(replace(_measured("memory_bytes", size, method), condition=name))
+    return found
+
+
+def _largest(format_: str, tensors: tuple[Stored, ...]) -> str:
+    mine = sorted(
+        (one for one in tensors if one.format == format_ and one.nbytes),
+        key=lambda one: -one.nbytes,
+    )
+    first = ", ".join(f"{one.name} {one.nbytes:,} B" for one in mine[:3])
+    return f"{len(mine)} tensors from their own storages; the largest: {first}"
+
+
+def _peak(
+    pages: Pages | None, before_load: int | None, held: float, device: str
+) -> list[Measurement]:
+    if pages is None or before_load is None:
+        why = "this system does not tell a process's resident memory"
+        return [unavailable("peak_bytes", "B", why)]
+    peak = float(max(pages.peak - before_load, 0))
+    how = "peak resident set of one round, less the process before loading (libraries imported)"
+    if pages.at_once:
+        how += "; freed memory given back at once"
+    else:
+        how += "; memory that the allocator keeps for reuse is included"
+    if not pages.fresh:
+        how += "; the high-water mark could not be reset, so loading and preparing are included"
+    found = [_measured("peak_bytes", peak, how)]
+    if device == "cpu" and peak >= held:
+        beside = replace(
+            _measured(
+                "memory_bytes",
+                peak - held,
+                "peak_bytes less all tensors: code and compiled kernels of libraries for these"
+                " shapes, their scratch memory, Python's objects, rounding to pages",
+            ),
+            condition="libraries",
+        )
+        found.insert(0, beside)
+    return found
+
+
+def _kv(held: MemoryAccount, predicted: MemoryAccount) -> Measurement:
+    how = f"{held.kv_per_token:,.0f} B for each token of a sequence"
+    if held.kv_per_token != predicted.kv_per_token:
+        how += f"; {predicted.kv_per_token:,.0f} B by arithmetic"
+    return _measured("kv_bytes", held.kv, how)
+
+
+def _device(run: Callable[[], object]) -> Measurement:
+    allocated, reserved = device_peak(run)
+    how = f"torch's allocator, weights included; {reserved:,} B reserved from the driver"
+    return _measured("device_peak_bytes", float(allocated), how)
+
+
+def _measured(name: str, value: float, method: str) -> Measurement:
+    return Measurement(name, (value,), "B", "measured", method)

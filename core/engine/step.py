@@ -5,6 +5,7 @@ It computes what `Decoder._prefill` computes, for few tokens; Python's share of 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -28,7 +29,9 @@ class Step:
 
     def __init__(self, decoder: Decoder, cache: KVCache, tokens: int) -> None:
         self.decoder = decoder
-        self.cache = cache
+        # The cache keeps its steps: with a strong reference back it would outlive its request until
+        # the garbage collector comes by, and several caches would lie in memory at once.
+        self.cache: KVCache = weakref.proxy(cache)
         self.tokens = tokens
         self._bound = self._weights()
         self._calls = self._bind()

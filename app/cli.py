@@ -107,6 +107,16 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="measure bandwidth and matrix peaks first (under a minute)",
     )
+    doctor.add_argument(
+        "--check-store",
+        action="store_true",
+        help="read the whole store and all journals, and say what is damaged or lost",
+    )
+    doctor.add_argument(
+        "--rebuild-store",
+        action="store_true",
+        help="move the store's file aside and make it again from the journals",
+    )
 
     run = command("run", "run a study and print its result", json=True)
     run.add_argument("--model", required=True, help="bundled id, folder, hub id or shape:NAME")
@@ -128,6 +138,13 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         metavar="FILE",
         help="judge quality on your own .txt, .jsonl or .npz, or on lm-eval:TASK[:LIMIT] (repeat)",
+    )
+    run.add_argument(
+        "--arrival",
+        default="",
+        metavar="RATE|trace:FILE",
+        help="also serve requests that arrive on their own: so many per second (Poisson), or as a"
+        " trace says (CSV or JSON lines: ours, Azure's or Mooncake's columns)",
     )
     run.add_argument("--technique", action="append", default=[], metavar="NAME[:key=value,...]")
     run.add_argument("--preset", default="quick")

@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from app.jobs import CANCEL
+from app.facts import facts_of, warnings
+from app.jobs import CANCEL, Listener
 from app.services import Services, open_services, plan_study, studies_folder
 from core import format as formats
 from core.catalogue import models
@@ -41,21 +42,21 @@ def run(parsed: argparse.Namespace) -> int:
         parsed.seed,
         seconds(parsed.budget) if parsed.budget else None,
         tuple(parsed.data),
+        parsed.arrival,
     )
-    services = open_services(parsed.store, Progress(len(plans)))
+    services = opened(parsed.store, Progress(len(plans)))
     try:
         print(f"study {study.id}: {len(plans)} trials", file=sys.stderr)
         services.jobs.submit(study, plans)
         return _finish(services, study.id, parsed.json)
     finally:
-        services.jobs.close()
-        services.store.close()
+        services.close()
 
 
 def resume(parsed: argparse.Namespace) -> int:
     """Go on with a study's trials that did not end."""
     progress = Progress(0)
-    services = open_services(parsed.store, progress)
+    services = opened(parsed.store, progress)
     try:
         services.jobs.resume(parsed.study)
         study = services.store.study(parsed.study)
@@ -67,14 +68,13 @@ def resume(parsed: argparse.Namespace) -> int:
         )
         return _finish(services, parsed.study, parsed.json)
     finally:
-        services.jobs.close()
-        services.store.close()
+        services.close()
 
 
 def cancel(parsed: argparse.Namespace) -> int:
     """Cancel here, or ask the server that holds the store by a marker in the study's folder."""
     try:
-        services = open_services(parsed.store)
+        services = opened(parsed.store)
     except StoreError:
         folder = studies_folder(parsed.store) / parsed.study
         if Path(parsed.study).name != parsed.study or not folder.is_dir():
@@ -87,8 +87,15 @@ def cancel(parsed: argparse.Namespace) -> int:
         print(f"cancelled {parsed.study}")
         return 0
     finally:
-        services.jobs.close()
-        services.store.close()
+        services.close()
+
+
+def opened(url: str | None, listener: Listener | None = None) -> Services:
+    """The services; what was found damaged or lost is said first."""
+    services = open_services(url, listener)
+    for notice in services.notices:
+        print(f"trimtab: {notice}", file=sys.stderr)
+    return services
 
 
 def seconds(text: str) -> float:
@@ -145,18 +152,19 @@ def _finish(services: Services, study_id: str, as_json: bool) -> int:
     finally:
         signal.signal(signal.SIGTERM, before)
     if as_json:
-        json.dump(study_document(study), sys.stdout, indent=2)
+        document = study_document(study, facts_of(services.store, study.trials))
+        json.dump(document, sys.stdout, indent=2)
         sys.stdout.write("\n")
     else:
-        print_study(study)
+        print_study(study, warnings(services.store, study.trials))
     if study.state == "paused":
         print(f"trimtab: {study.reason}", file=sys.stderr)
         return 1
     return 1 if any(trial.state == "failed" for trial in study.trials) else 0
 
 
-def print_study(study: Study) -> None:
-    """A table of the trials and the recommendation with its reasons."""
+def print_study(study: Study, said: tuple[str, ...] = ()) -> None:
+    """A table of the trials, the warnings `said` and the recommendation with its reasons."""
     names = (
         "ttft_s",
         "tpot_s",
@@ -186,6 +194,8 @@ def print_study(study: Study) -> None:
     for trial in study.trials:
         if trial.reason:
             print(f"{trial.id} {trial.state}: {trial.reason}")
+    for warning in said:
+        print(f"warning: {warning}")
     for trial in study.trials:
         for _, _, sentence in margins_kept(trial, study.priorities.margins):
             print(f"{trial.id} {sentence}")

@@ -13,6 +13,7 @@ from pathlib import Path
 from app.accept import believed
 from app.jobs import Listener, Supervisor
 from core import techniques
+from core.arrivals import with_arrivals
 from core.catalogue import models, targets, workloads
 from core.dataset import read_datasets
 from core.dataset import refusal as dataset_refusal
@@ -106,15 +107,16 @@ def plan_study(
     seed: int = 0,
     budget_s: float | None = None,
     data: tuple[str, ...] = (),
+    arrival: str = "",
 ) -> tuple[Study, tuple[Plan, ...]]:
     """A study and its plans from the user's words; BadInput names the word that cannot be used.
 
-    `data` are files or lm-eval tasks (core.dataset) to judge quality on.
+    `data` are files or lm-eval tasks (core.dataset) to judge quality on; `arrival` are requests per
+    second or `trace:FILE` (core.arrivals), measured beside the workload's back-to-back requests.
     """
     find_preset(preset)
-    case = Case(
-        models.resolve(model_id), targets.resolve(target_id), workloads.resolve(workload_id)
-    )
+    workload = with_arrivals(workloads.resolve(workload_id), arrival)
+    case = Case(models.resolve(model_id), targets.resolve(target_id), workload)
     _check(case)
     case = replace(case, data=read_datasets(data))
     for one in case.data:
@@ -146,4 +148,9 @@ def _check(case: Case) -> None:
                 f"workload {workload.id} needs {needed} tokens of context"
                 f" ({workload.prompt_tokens} prompt + {workload.output_tokens} output),"
                 f" {model.id} has {context}"
+            )
+        if workload.trace_tokens > context:
+            raise BadInput(
+                f"--arrival: a request of the trace {workload.trace} needs"
+                f" {workload.trace_tokens} tokens of context, {model.id} has {context}"
             )

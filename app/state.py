@@ -50,6 +50,7 @@ PARAMETERS = (
     Parameter("place", "local", ("plan",)),
     Parameter("target", "local", ("plan",)),
     Parameter("workload", None, ("plan",)),
+    Parameter("arrival", "", ("plan",)),
     Parameter("weights", (), ("plan",)),
     Parameter("limits", (), ("plan",)),
     Parameter("margins", (), ("plan",)),

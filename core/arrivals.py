@@ -98,7 +98,7 @@ def read_trace(path: Path, most: int | None = None) -> tuple[Arrival, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"the trace {path} cannot be read: {error}") from None
     rows = _rows(path, lines)
-    found = []
+    found: list[Arrival] = []
     for number, row in rows:
         if len(found) == most:
             break
@@ -118,7 +118,7 @@ def _rows(path: Path, lines: list[str]) -> list[tuple[int, Any]]:
             return [(reader.line_num, row) for row in reader]
         except csv.Error as error:
             raise BadInput(f"the trace {path} is not CSV: {error}") from None
-    found = []
+    found: list[tuple[int, Any]] = []
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:

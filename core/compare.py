@@ -14,6 +14,7 @@ from core.environments import environment_ids
 from core.environments import warnings as unlike_things
 from core.errors import BadInput
 from core.judge import Judgement, judge
+from core.margin import Margin, non_inferiority
 from core.measurement import Measurement
 from core.metrics import Metric
 from core.model import DecoderShape
@@ -32,8 +33,9 @@ class Cell:
 
     `low` and `high` are the value's 95 % interval; `delta` is value - baseline, `change` is delta /
     baseline (0.1: 10 % more); `ratio` with `ratio_low` and `ratio_high` is value / baseline;
-    `verdict` is one of core.judge.VERDICTS, `why` what kept us from one; `method` tells how the
-    number came about. Settings have no origin and no verdict.
+    `verdict` is one of core.judge.VERDICTS, `why` how it was judged or what kept us from one;
+    `margin` says whether the loss stays within the study's margin (core.margin), `margin_why` in a
+    sentence; `method` tells how the number came about. Settings have no origin and no verdict.
     """
 
     trial_id: str
@@ -52,6 +54,8 @@ class Cell:
     ratio_high: float | None = None
     verdict: str = ""
     why: str = ""
+    margin: str = ""
+    margin_why: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,11 +110,13 @@ def compare(
     trials: Sequence[Trial],
     baseline_id: str,
     environments: Mapping[str, Mapping[str, Any] | None] | None = None,
+    margins: Sequence[Margin] = (),
 ) -> Comparison:
     """Set `trials` beside each other, in their order, any number of them.
 
-    `environments` gives the facts of environment ids, so that a warning can name what differs.
-    BadInput when there is no trial, one is given twice, or the baseline is not among them.
+    `environments` gives the facts of environment ids, so that a warning can name what differs;
+    `margins` are the losses of quality that the study accepts. BadInput when there is no trial, one
+    is given twice, or the baseline is not among them.
     """
     if not trials:
         raise BadInput("nothing to compare: name at least one trial")
@@ -133,7 +139,7 @@ def compare(
         )
         for trial in trials
     )
-    rows = (*_setting_rows(trials), *_metric_rows(trials, baseline))
+    rows = (*_setting_rows(trials), *_metric_rows(trials, baseline, margins))
     return Comparison(baseline_id, columns, rows, _warnings(trials, baseline, environments or {}))
 
 
@@ -204,10 +210,12 @@ def _position(key: str) -> tuple[int, int]:
     return order.index("techniques"), 1 + KINDS.index(BY_NAME[name].kind)
 
 
-def _metric_rows(trials: Sequence[Trial], baseline: Trial) -> Iterable[Row]:
+def _metric_rows(
+    trials: Sequence[Trial], baseline: Trial, margins: Sequence[Margin]
+) -> Iterable[Row]:
     for metric in metrics.METRICS:
         if any(trial.metric(metric.name) is not None for trial in trials):
-            cells = tuple(_metric_cell(metric, trial, baseline) for trial in trials)
+            cells = tuple(_metric_cell(metric, trial, baseline, margins) for trial in trials)
             yield Row(
                 metric.name,
                 metric.label,
@@ -220,7 +228,7 @@ def _metric_rows(trials: Sequence[Trial], baseline: Trial) -> Iterable[Row]:
             )
 
 
-def _metric_cell(metric: Metric, trial: Trial, baseline: Trial) -> Cell:
+def _metric_cell(metric: Metric, trial: Trial, baseline: Trial, margins: Sequence[Margin]) -> Cell:
     found = trial.metric(metric.name)
     if found is None:
         verdict = "baseline" if trial is baseline else "not comparable"
@@ -244,6 +252,7 @@ def _metric_cell(metric: Metric, trial: Trial, baseline: Trial) -> Cell:
             if judgement.ratio
             else found.value - reference
         )
+    margin = () if trial is baseline else _margin(metric, found, margins)
     return Cell(
         trial.id,
         text,
@@ -261,7 +270,14 @@ def _metric_cell(metric: Metric, trial: Trial, baseline: Trial) -> Cell:
         judgement.high,
         judgement.verdict,
         judgement.why,
+        *margin,
     )
+
+
+def _margin(metric: Metric, found: Measurement, margins: Sequence[Margin]) -> tuple[str, ...]:
+    """(word, sentence) of the margin that the study sets on `metric`; empty where it sets none."""
+    one = next((margin for margin in margins if margin.metric == metric.name), None)
+    return () if one is None else non_inferiority(metric, found, one)
 
 
 def _judged(metric: Metric, trial: Trial, found: Measurement, baseline: Trial) -> Judgement:

@@ -1,7 +1,8 @@
 """Is a difference real? The ratio of two measurements with a 95 % interval, and the verdict.
 
 Knows no trials and no layout (core.compare has those, and says which numbers belong together).
-Numbers taken in turns are judged pair by pair (core.interleave); independent samples are resampled;
+Times taken in turns are judged pair by pair (core.interleave), quality on the same tokens or items
+likewise (core.paired); independent samples are resampled;
 numbers that state only bounds are combined by MOVER; exact numbers are compared exactly.
 """
 
@@ -17,6 +18,7 @@ import numpy as np
 from core.interleave import quotient, ratio_interval
 from core.measurement import Measurement
 from core.metrics import Metric
+from core.paired import Paired, paired_interval
 
 VERDICTS = ("better", "worse", "same", "within noise", "too few runs", "not comparable", "baseline")
 # Counted, not timed: one sample is the whole truth.
@@ -73,6 +75,10 @@ def judge(
         if value == reference:
             return Judgement("same", ratio, ratio, ratio)
         return Judgement(_direction(metric, value - reference), ratio, ratio, ratio)
+    if metric.group == "quality":
+        paired = _on_the_same(metric, candidate, baseline, pairing)
+        if paired is not None:
+            return _of_pairs(metric, paired)
     taken = _in_turns(candidate, baseline, pairing)
     if taken is not None:
         return _of_ratio(metric, taken, pairing)
@@ -113,6 +119,26 @@ def _pairs(measurement: Measurement) -> tuple[float, float, float] | None:
     if len(ours) != len(theirs) or min(*ours, *theirs, 1.0) <= 0:
         return None
     return ratio_interval(ours, theirs)
+
+
+def _on_the_same(
+    metric: Metric, candidate: Measurement, baseline: Measurement, pairing: str
+) -> Paired | None:
+    """Quality compared window by window, or item by item; None where the data differ."""
+    if candidate.origin != "measured":
+        return None
+    theirs = candidate.reference if pairing == "turns" else ()
+    if not theirs and candidate.method == baseline.method and candidate.n == baseline.n:
+        theirs = baseline.samples
+    return paired_interval(metric.name, candidate.samples, theirs) if theirs else None
+
+
+def _of_pairs(metric: Metric, found: Paired) -> Judgement:
+    """The verdict from the interval of the paired difference, which exists at 0 too."""
+    low, high = found.difference_bounds
+    ratio_low, ratio_high = found.ratio_bounds or (None, None)
+    how = f"paired over {found.n} {found.unit}: {found.method}"
+    return Judgement(_verdict(metric, low, high), found.ratio, ratio_low, ratio_high, how)
 
 
 def _of_ratio(metric: Metric, found: tuple[float, float, float], pairing: str) -> Judgement:

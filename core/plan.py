@@ -103,6 +103,9 @@ class Plan:
             "techniques": [settings(technique) for technique in self.techniques],
             "seed": self.seed,
         }
+        traffic = self.case.workload.trace_digest or self.case.workload.arrival_per_s
+        if traffic:
+            facts["arrivals"] = [traffic]
         if self.case.data:
             facts["data"] = sorted(one.identity for one in self.case.data)
         canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"))

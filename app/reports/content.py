@@ -86,7 +86,7 @@ def content_of(report: Report) -> Content:
     """Everything the report says, from the frozen snapshot alone."""
     study, trials = report.study, report.trials()
     facts = {one: _facts(text) for one, text in report.environments}
-    comparison = compare(trials, report.baseline_id, facts)
+    comparison = compare(trials, report.baseline_id, facts, study.priorities.margins)
     advice = recommend(study)
     titles = {trial.id: trial.plan.title for trial in study.trials}
     axes = choose_axes(trials, study.priorities)

@@ -32,7 +32,12 @@ def page() -> None:
         return
     study, trials, baseline_id = picked
     facts = common.environments(trials)
-    found = judged.compare(trials, baseline_id, {one: common.facts(text) for one, text in facts})
+    found = judged.compare(
+        trials,
+        baseline_id,
+        {one: common.facts(text) for one, text in facts},
+        study.priorities.margins,
+    )
     _warnings(found)
     _table(found)
     _bars(found)
@@ -114,6 +119,9 @@ def _cell(cell: Cell, row: Row) -> str:
     lines = [f"**{words.plain(cell.text)}**"]
     if cell.verdict != "baseline":
         lines.append(_verdict(cell))
+    if cell.margin:
+        color = {"non-inferior": "green", "inferior": "orange"}.get(cell.margin, "gray")
+        lines.append(f":{color}[{words.plain(cell.margin)} at the study's margin]")
     spread = format.interval(cell.value, cell.low, cell.high, row.unit, row.key)
     facts = [spread, f"n {cell.n}" if cell.n else "", cell.origin]
     lines.append(f":small[:gray[{words.plain(' · '.join(fact for fact in facts if fact))}]]")

@@ -181,6 +181,22 @@ def workload(task: str) -> Workload:
     return one
 
 
+def arrival(workload: Workload) -> str:
+    """Requests per second of a Poisson process as text; empty: only back to back."""
+    if workload.task != "text":
+        return ""
+    text = st.text_input(
+        "Requests per second, or a trace",
+        key=state.key("arrival"),
+        placeholder="back to back only",
+        help="Also serve requests that arrive on their own, each waiting until a batch takes it: a"
+        " number is a Poisson process, trace:FILE reads arrivals from a file on this machine."
+        " Gives latency percentiles under load and the share within the workload's limits.",
+        width=320,
+    )
+    return str(state.keep("arrival", text.strip()))
+
+
 def weights() -> tuple[tuple[str, float], ...]:
     """One slider a priority word, 0 (do not care) to 3."""
     said = dict(part.partition(":")[::2] for part in state.chosen("weights"))

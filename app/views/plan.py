@@ -45,6 +45,7 @@ class Wish:
     techniques: tuple[str, ...]
     preset: str
     data: tuple[str, ...] = ()
+    arrival: str = ""
 
 
 def page() -> None:
@@ -70,6 +71,7 @@ def _wish() -> Wish | None:
     with right, st.container(border=True, height="stretch"):
         st.subheader("Workload", anchor=False)
         workload = forms.workload(model.task if model else "text")
+        arrival = forms.arrival(workload)
     with st.container(border=True):
         st.subheader("Target", anchor=False)
         target = forms.target()
@@ -95,7 +97,8 @@ def _wish() -> Wish | None:
     if model is None:
         return None
     asked = priorities.parse([f"{word}={value:g}" for word, value in weights], limits, margins)
-    return Wish(model.id, target.id, workload.id, asked, tuple(techniques), preset, data)
+    words = tuple(techniques)
+    return Wish(model.id, target.id, workload.id, asked, words, preset, data, arrival)
 
 
 @st.cache_resource(ttl=60, max_entries=16, show_spinner=False)
@@ -114,6 +117,7 @@ def _study(wish: Wish) -> tuple[Study, tuple[Plan, ...]]:
         wish.techniques,
         wish.preset,
         data=wish.data,
+        arrival=wish.arrival,
     )
 
 

@@ -150,3 +150,35 @@ def test_quality_has_no_floor() -> None:
     good = Measurement("perplexity", (), "", "measured", "", pooled=10.0, bounds=(9.99, 10.01))
     better = Measurement("perplexity", (), "", "measured", "", pooled=9.9, bounds=(9.89, 9.91))
     assert judge(metric("perplexity"), better, good).verdict == "better"
+
+
+def of_windows(shift: float, seed: int, method: str = "16 windows") -> Measurement:
+    """Perplexity of windows that differ more from each other than the two models do."""
+    random = np.random.default_rng(seed)
+    theirs = np.exp(np.random.default_rng(7).normal(2.5, 0.6, 16))
+    ours = theirs * np.exp(shift + random.normal(0, 0.002, 16))
+    return Measurement(
+        "perplexity",
+        tuple(ours),
+        "",
+        "measured",
+        method,
+        pooled=float(np.exp(np.log(ours).mean())),
+        bounds=(8.0, 18.0),
+        reference=tuple(theirs),
+    )
+
+
+def test_quality_is_judged_on_the_same_windows_however_much_these_differ() -> None:
+    unchanged = of_windows(0.0, 1)
+    found = judge(metric("perplexity"), of_windows(0.01, 2), unchanged, "turns")
+    assert found.verdict == "worse"
+    assert found.ratio == pytest.approx(math.exp(0.01), rel=0.002)
+    assert "16 windows" in found.why
+
+
+def test_two_candidates_are_paired_by_the_windows_that_both_saw() -> None:
+    first, second = of_windows(0.010, 3), of_windows(0.014, 4)
+    assert judge(metric("perplexity"), first, second, "common").verdict == "better"
+    other = of_windows(0.014, 4, "other windows")
+    assert judge(metric("perplexity"), first, other, "common").verdict == "within noise"

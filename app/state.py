@@ -57,6 +57,8 @@ PARAMETERS = (
     Parameter("data", (), ("plan",)),
     Parameter("techniques", (), ("plan",)),
     Parameter("preset", "quick", ("plan",)),
+    # Trial
+    Parameter("rounds", None, ("trial",)),
     # Trials
     Parameter("in", "", ("trials",)),
     Parameter("of", "", ("trials",)),

@@ -42,6 +42,7 @@ __all__ = [
     "Point",
     "bars",
     "batch_curve",
+    "errors",
     "escape",
     "pareto",
     "points",

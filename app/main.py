@@ -14,6 +14,7 @@ from app.views import (
     common,
     compare,
     frame,
+    hardware,
     home,
     live,
     plan,
@@ -28,6 +29,7 @@ SECTIONS: dict[str, tuple[ModuleType, ...]] = {
     "Run": (plan, live),
     "Understand": (trials, compare, tradeoffs),
     "Keep": (reports, trial),
+    "Machine": (hardware,),
 }
 
 

@@ -42,7 +42,9 @@ from store.backup import back_up
 logger = logging.getLogger(__name__)
 ADDRESS = "127.0.0.1"
 HOSTS = ["localhost", "127.0.0.1"]
-VIEWS = ("home", "plan", "live", "trials", "compare", "tradeoffs", "reports", "trial")
+VIEWS = (
+    "home", "plan", "live", "trials", "compare", "tradeoffs", "reports", "trial", "hardware",
+)  # fmt: skip
 SCRIPT = Path(__file__).parent / "main.py"
 CONFIG = Path(__file__).parent.parent / ".streamlit" / "config.toml"
 # Kept even where no config.toml is found: loopback, known hosts, no phoning home, no tracebacks in

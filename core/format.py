@@ -19,6 +19,9 @@ _SCALES: dict[str, tuple[tuple[float, str], ...]] = {
     "B": ((1e12, " TB"), (1e9, " GB"), (1e6, " MB"), (1e3, " kB"), (1.0, " B")),
     "J": ((1e3, " kJ"), (1.0, " J"), (1e-3, " mJ"), (1e-6, " µJ"), (1e-9, " nJ")),
     "1/s": ((1.0, " /s"),),
+    "B/s": ((1e12, " TB/s"), (1e9, " GB/s"), (1e6, " MB/s")),
+    "op/s": ((1e12, " Top/s"), (1e9, " Gop/s"), (1e6, " Mop/s")),
+    "W": ((1.0, " W"),),
     "nat": ((1.0, " nat"),),
     "nat/B": ((1.0, " nat/B"),),
     "%": ((0.01, " %"),),
@@ -83,6 +86,16 @@ def number(value: float | None, unit: str = "", metric: str = "") -> str:
     if unit == "$":
         return f"{MINUS}${text[1:]}" if text.startswith(MINUS) else f"${text}"
     return text + suffix
+
+
+def binary(size: int) -> str:
+    """A size that is a whole number of binary units, as caches are: `48 KiB`, `32 MiB`; else as
+    number() says it.
+    """
+    for factor, suffix in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if size >= factor and size % factor == 0:
+            return f"{size // factor} {suffix}"
+    return number(float(size), "B")
 
 
 def of_metric(name: str, value: float | None) -> str:

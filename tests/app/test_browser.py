@@ -42,6 +42,7 @@ PAGES = {
     "tradeoffs": "tradeoffs",
     "reports": "reports",
     "trial": "trial",
+    "hardware": "hardware",
 }
 
 pytestmark = [

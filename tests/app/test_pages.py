@@ -18,7 +18,7 @@ from app import services
 from core.study import Study
 
 MAIN = Path(__file__).parents[2] / "app" / "main.py"
-PAGES = ("", "plan", "live", "trials", "compare", "tradeoffs", "reports", "trial")
+PAGES = ("", "plan", "live", "trials", "compare", "tradeoffs", "reports", "trial", "hardware")
 HOSTILE = (
     "![x](http://evil.test/x.png) <script>alert(1)</script> **b** :red[r] $x$ [a](javascript:1)"
 )

@@ -81,7 +81,7 @@ class Child:
             os.close(output_end)
             os.close(beats_end)
         impose(self._process.pid, limits)
-        self.family = Family(self._process.pid, trial.id, self._process.keeper)
+        self.family = Family(self._process.pid, trial.id)
         self._output = Output(output, limits.line_bytes, limits.output_bytes)
 
     def batches(self) -> Iterator[list[Event]]:

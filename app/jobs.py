@@ -3,7 +3,8 @@ keeps what they say in the store.
 
 No st.* here. The way of an event: child -> its journal (on disk) and its stdout -> Supervisor ->
 store. A study's folder holds the supervisor's own journal, one journal and one log per attempt of a
-trial, and a marker that asks to cancel. How one attempt is run and watched is in attempt.py.
+trial, and a marker that asks to cancel. How a trial is run, watched and tried again is in
+runner.py.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from pathlib import Path
 
 from app import history
 from app.accept import believed
-from app.attempt import CANCELLED, CLOSED, Attempt, Outcome
-from app.child import Child
+from app.attempt import CANCELLED, CLOSED
 from app.limits import Limits, limits_for
 from app.orphans import end_orphans
-from app.queues import Queues, device_environment, devices
+from app.queues import Queues, devices
+from app.runner import Runner, ended
 from app.spawn import Spawned, Starter
 from app.watchdog import Health, disk_too_full
 from core.errors import BadInput, TrimtabError
@@ -54,13 +55,12 @@ class Supervisor:
         self._store = store
         self._folder = folder
         self._listener = listener
-        self._starter = starter
         self._limits = limits
         self._queues = Queues()
+        self._runner = Runner(folder, starter, limits, self._keep, self._ingest, self._must_stop)
         self._lock = threading.Lock()
         self._threads: dict[str, threading.Thread] = {}
         self._stop: dict[str, str] = {}
-        self._attempts: dict[str, Attempt] = {}
 
     def submit(self, study: Study, plans: tuple[Plan, ...]) -> str:
         """Queue a study with one trial per plan; plans that cannot run are refused with their
@@ -72,7 +72,7 @@ class Supervisor:
             events.append(trial_queued(trial))
             reason = plan.refuse() or fit(plan)
             if reason is not None:
-                events.append(_ended(trial, 0, "refused", reason))
+                events.append(ended(trial, 0, "refused", reason))
         events.append(event("study-state", study.id, state="queued", reason=""))
         self._keep(study.id, events)
         self._enqueue(study)
@@ -113,9 +113,9 @@ class Supervisor:
         and mark its studies paused; returns their ids.
         """
         found = []
-        ended = end_orphans().orphans
-        if ended:
-            logger.warning("ended %d processes that a killed supervisor had left", ended)
+        orphans = end_orphans().orphans
+        if orphans:
+            logger.warning("ended %d processes that a killed supervisor had left", orphans)
         active = self.running()
         for summary in self._store.studies(limit=1000):
             if summary.state not in ("running", "queued") or summary.id in active:
@@ -146,9 +146,18 @@ class Supervisor:
 
     def health(self, study_id: str) -> Health | None:
         """How the study's running trial is; None when none runs here."""
+        return self._runner.health(study_id)
+
+    def ahead(self, study_id: str) -> int:
+        """How many studies run or wait before this one on its device."""
+        return self._queues.ahead(study_id)
+
+    def on_its_way(self, study_id: str) -> str:
+        """The state that the study was asked to take as soon as it can: paused, cancelled, or
+        empty.
+        """
         with self._lock:
-            attempt = self._attempts.get(study_id)
-        return None if attempt is None else attempt.health()
+            return self._stop.get(study_id, "")
 
     def eta_s(self, study_id: str) -> float | None:
         """See history.eta_s."""
@@ -188,9 +197,7 @@ class Supervisor:
         if state == "cancelled":
             for trial in self._study(study_id).trials:
                 if trial.state not in ENDED:
-                    events.append(
-                        _ended(trial, trial.attempt, "cancelled", "cancelled by the user")
-                    )
+                    events.append(ended(trial, trial.attempt, "cancelled", "cancelled by the user"))
         events.append(event("study-state", study_id, state=state, reason="by the user"))
         self._keep(study_id, events)
         with self._lock:
@@ -262,13 +269,13 @@ class Supervisor:
                 break
             if study.budget_s is not None and time.monotonic() - began > study.budget_s:
                 reason = f"the budget of {study.budget_s:g} s was used up before this trial"
-                self._keep(study_id, [_ended(trial, trial.attempt, "cancelled", reason)])
+                self._keep(study_id, [ended(trial, trial.attempt, "cancelled", reason)])
                 continue
             full = disk_too_full(self._folder, self._limits(trial.plan, study.preset))
             if full is not None:
                 self._fail(study_id, full.reason)
                 return
-            self._run_trial(study, trial, device)
+            self._runner.run(study, trial, device)
             self.ingest_journals(study_id)
         wanted = self._wanted(study_id)
         if wanted:
@@ -276,6 +283,12 @@ class Supervisor:
         elif not self._queues.closed:
             self._keep(study_id, [event("study-state", study_id, state="done", reason="")])
         self.ingest_journals(study_id)
+
+    def _must_stop(self, study_id: str) -> str:
+        """What the running trial of a study must end for now, or an empty string."""
+        if self._queues.closed:
+            return CLOSED
+        return CANCELLED if self._wanted(study_id) == "cancelled" else ""
 
     def _wanted(self, study_id: str) -> str:
         """What the user asked this study to become, or an empty string; a marker file asks from
@@ -288,70 +301,6 @@ class Supervisor:
                 self._stop[study_id] = "cancelled"
         with self._lock:
             return self._stop.get(study_id, "")
-
-    def _run_trial(self, study: Study, trial: Trial, device: str) -> None:
-        """Attempts until one ends in words; what crashed is tried again, twice at most."""
-        told: list[str] = []
-        number = trial.attempt
-        while True:
-            number += 1
-            limits = self._limits(trial.plan, study.preset)
-            if told:
-                again = f"attempt {len(told)} of {limits.attempts} crashed: {told[-1]}"
-                self._keep(
-                    study.id, [event("note", study.id, trial.id, attempt=number, text=again)]
-                )
-            outcome = self._attempt(study, trial, number, device, limits)
-            if outcome.state == CLOSED:
-                return
-            end = outcome.end
-            if end is not None:
-                self._keep(study.id, list(outcome.rescued))
-                self._ingest([end])
-                return
-            told.append(outcome.reason)
-            if not outcome.retry or len(told) == limits.attempts:
-                reason = _told(told) if outcome.state == "failed" else outcome.reason
-                end = _ended(trial, number, outcome.state, reason)
-                self._keep(study.id, [*outcome.rescued, end])
-                return
-            self._keep(study.id, list(outcome.rescued))
-
-    def _attempt(
-        self, study: Study, trial: Trial, number: int, device: str, limits: Limits
-    ) -> Outcome:
-        def asked() -> str:
-            if self._queues.closed:
-                return CLOSED
-            return CANCELLED if self._wanted(study.id) == "cancelled" else ""
-
-        folder = self._folder / study.id
-        environment = device_environment(device)
-        child = Child(folder, study, trial, number, limits, self._starter, environment)
-        attempt = Attempt(child, limits, folder, number, trial.id)
-        with self._lock:
-            self._attempts[study.id] = attempt
-        try:
-            return attempt.run(self._ingest, asked)
-        finally:
-            with self._lock:
-                self._attempts.pop(study.id, None)
-
-
-def _told(reasons: list[str]) -> str:
-    """The reason of a trial that failed after these attempts; all are named."""
-    if len(reasons) == 1:
-        return reasons[0]
-    if len(set(reasons)) == 1:
-        return f"{reasons[0]} ({len(reasons)} attempts, each ended so)"
-    numbered = "; ".join(f"attempt {n}: {reason}" for n, reason in enumerate(reasons, 1))
-    return f"{len(reasons)} attempts failed; {numbered}"
-
-
-def _ended(trial: Trial, attempt: int, state: str, reason: str) -> Event:
-    return event(
-        "trial-ended", trial.study_id, trial.id, attempt=attempt, state=state, reason=reason
-    )
 
 
 def _left(study: Study) -> list[Trial]:

@@ -106,16 +106,13 @@ def owner_lives(mark: str) -> bool | None:
 class Family:
     """A trial's process and everything it started, wherever that went: children, its session, what
     carries its mark, and what was once seen to be one of these.
-
-    `keeper` is the warm parent that forked the process: what leaves the family is handed to it.
     """
 
-    def __init__(self, pid: int, trial_id: str, keeper: int | None = None) -> None:
+    def __init__(self, pid: int, trial_id: str) -> None:
         found = find(pid)
         self.pid = pid
         self._start = found.start if found else 0
         self._trial = trial_id
-        self._keeper = keeper
         self._known: set[tuple[int, int]] = {(pid, self._start)} if found else set()
         self._strangers: set[tuple[int, int]] = set()
 
@@ -158,9 +155,7 @@ class Family:
             return True
         if key in self._strangers or one.start < self._start or one.pid == os.getpid():
             return False
-        if one.session == self.pid or (self._keeper is not None and one.parent == self._keeper):
-            return True
-        if marks(one.pid).get(TRIAL) == self._trial:
+        if one.session == self.pid or marks(one.pid).get(TRIAL) == self._trial:
             return True
         self._strangers.add(key)
         return False

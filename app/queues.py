@@ -97,6 +97,16 @@ class Queues:
             waiting = (one for queue in self._waiting.values() for one in queue)
             return (*self._running.values(), *waiting)
 
+    def ahead(self, study_id: str) -> int:
+        """How many studies run or wait before this one on its device; 0 when it runs or is not
+        here.
+        """
+        with self._changed:
+            key = self._place(study_id)
+            if not key or self._running.get(key) == study_id:
+                return 0
+            return self._waiting[key].index(study_id) + (key in self._running)
+
     def wait(self, study_id: str) -> None:
         """Return when the study neither runs nor waits, or when closed."""
         with self._changed:

@@ -1,7 +1,4 @@
-"""Starting a trial's process: what a starter is given and what it hands back.
-
-The plain one here starts a new interpreter.
-"""
+"""Starting a trial's process: what a starter is given and what it hands back."""
 
 from __future__ import annotations
 
@@ -35,15 +32,11 @@ class Start:
 
 
 class Started(Protocol):
-    """A running process; `keeper` is the process that adopts what leaves its family, if any."""
+    """A running process."""
 
     @property
     def pid(self) -> int:
         """Its process id, which is its session's too."""
-
-    @property
-    def keeper(self) -> int | None:
-        """The id of the process that forked it, unless that is this one."""
 
     def wait(self, seconds: float) -> int | None:
         """The exit status once it has ended, negative for a signal; None while it runs after
@@ -78,11 +71,6 @@ class Spawned:
     def pid(self) -> int:
         """See Started."""
         return self._process.pid
-
-    @property
-    def keeper(self) -> int | None:
-        """See Started."""
-        return None
 
     def wait(self, seconds: float) -> int | None:
         """See Started."""

@@ -10,8 +10,9 @@ from dataclasses import replace
 import pandas as pd
 import streamlit as st
 
-from app import services, state
+from app import history, services, state
 from app.views import common, words
+from app.watchdog import Health
 from core.study import ENDED, Study, Trial
 from store.interface import Progress, StudySummary
 
@@ -27,6 +28,11 @@ COLUMNS = {
     "tokens_per_s": "Throughput",
     "examples_per_s": "Throughput",
     "model_bytes": "Size",
+}
+STUCK = "! stuck"
+ON_ITS_WAY = {
+    "paused": "Pausing: the trial that runs now ends first.",
+    "cancelled": "Cancelling: the trial that runs now is being stopped.",
 }
 
 
@@ -127,8 +133,11 @@ def _panel(study_id: str, active: bool) -> None:
             st.rerun()
         progress = {one.trial_id: one for one in store.progress(study_id)}
         _figures(study, progress, jobs.eta_s(study_id) if active else None)
+        health = jobs.health(study_id)
+        _steering(study, jobs.on_its_way(study_id), jobs.ahead(study_id), health)
         st.subheader("Trials", anchor=False)
-        _table(study, progress)
+        stuck = health.trial_id if health is not None and health.sentence else ""
+        _table(study, progress, stuck)
         with st.expander("Log", expanded=active, icon=":material/notes:"):
             lines = jobs.log_tail(study_id, 40)
             st.code("\n".join(lines) or "Nothing has been written yet.", language=None, height=260)
@@ -161,6 +170,25 @@ def _figures(study: Study, progress: dict[str, Progress], eta_s: float | None) -
     )
 
 
+def _steering(study: Study, asked: str, ahead: int, health: Health | None) -> None:
+    """What is not as usual: a stuck trial, a study that waits, a wish on its way."""
+    if health is not None and health.sentence:
+        trial = study.trial(health.trial_id)
+        name = trial.plan.title if trial is not None else health.trial_id
+        st.warning(
+            f"**{words.plain(name)}**, attempt {health.attempt}, is {words.plain(health.sentence)}",
+            icon=":material/hourglass_disabled:",
+        )
+    if asked in ON_ITS_WAY and study.state in words.ACTIVE:
+        st.info(ON_ITS_WAY[asked], icon=":material/pending:")
+    if ahead:
+        others = "1 other study" if ahead == 1 else f"{ahead} other studies"
+        st.info(
+            f"Waits for the device: {others} first, so that no trial disturbs another.",
+            icon=":material/schedule:",
+        )
+
+
 def _left(study: Study, eta_s: float | None) -> str:
     if study.state in ("done", "cancelled"):
         return "ended"
@@ -174,14 +202,18 @@ def roughly(seconds: float) -> str:
     return f"{max(round(seconds), 1)} s" if seconds < 100 else f"{round(seconds / 60)} min"
 
 
-def _table(study: Study, progress: dict[str, Progress]) -> None:
+def _table(study: Study, progress: dict[str, Progress], stuck: str) -> None:
     metrics = [
         name for name in COLUMNS if any(trial.value(name) is not None for trial in study.trials)
     ]
     rows = [
-        _row(number, trial, progress.get(trial.id), metrics)
+        _row(number, trial, progress.get(trial.id), metrics, trial.id == stuck)
         for number, trial in enumerate(study.trials, 1)
     ]
+    if not any(trial.attempt > 1 for trial in study.trials):
+        # A column of ones says nothing.
+        for row in rows:
+            del row["Attempt"]
     if not rows:
         st.caption("No trial has been queued yet.")
         return
@@ -204,19 +236,26 @@ def _table(study: Study, progress: dict[str, Progress]) -> None:
         for trial in study.trials
         if trial.reason
     ]
+    reasons += [
+        f"- ↻ tried again: **{words.plain(trial.plan.title)}**, {words.plain(crash)}"
+        for trial in study.trials
+        if trial.state != "failed"
+        for crash in history.crashes(trial)
+    ]
     if reasons:
         st.markdown("\n".join(reasons))
 
 
 def _row(
-    number: int, trial: Trial, progress: Progress | None, metrics: list[str]
+    number: int, trial: Trial, progress: Progress | None, metrics: list[str], stuck: bool
 ) -> dict[str, object]:
     share = 1.0 if trial.state in ENDED else progress.share if progress else 0.0
     values = {COLUMNS[name]: words.number(name, trial.value(name)) for name in metrics}
     return {
         "#": number,
         "Plan": trial.plan.title,
-        "State": words.word(trial.state),
+        "State": STUCK if stuck else words.word(trial.state),
+        "Attempt": trial.attempt,
         "Progress": round(100 * share),
         **values,
     }

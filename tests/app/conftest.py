@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from app import services
+from app.watchdog import Health
 from core.catalogue import models
 from core.events import Event, event, kernels_ran, measured, study_created, trial_queued
 from core.plan import Plan
@@ -81,6 +82,9 @@ class Jobs:
     store: Store
     asked: list[tuple[str, str]] = field(default_factory=list)
     active: tuple[str, ...] = ()
+    state: Health | None = None
+    wish: str = ""
+    waiting: int = 0
 
     def submit(self, study: Study, plans: tuple[Plan, ...]) -> str:
         self.asked.append(("submit", study.id))
@@ -100,6 +104,15 @@ class Jobs:
 
     def running(self) -> tuple[str, ...]:
         return self.active
+
+    def health(self, study_id: str) -> Health | None:
+        return self.state
+
+    def on_its_way(self, study_id: str) -> str:
+        return self.wish
+
+    def ahead(self, study_id: str) -> int:
+        return self.waiting
 
     def eta_s(self, study_id: str) -> float | None:
         return 42.0

@@ -143,3 +143,78 @@ def test_no_held_out_digit_is_a_copy_of_a_training_digit() -> None:
     train, held = data.digits("train")[0], data.digits("held_out")[0]
     seen = {tuple(image.flatten().tolist()) for image in train}
     assert sum(tuple(image.flatten().tolist()) in seen for image in held) == 0
+
+
+def test_passages_score_every_token_once_behind_enough_others(tokenizer: Any) -> None:
+    texts = corpus.held_out_set().texts[:2]
+    found = data.text_passages(tokenizer, 0, texts, "two modules", 256, 10**9)
+    ids, size = data.encode(tokenizer, texts, 0, 10**9)
+    begin = 1
+    for passage in found.passages:
+        end = begin + passage.scored
+        assert passage.ids.tolist() == ids[max(0, end - 257) : end]
+        assert len(passage.ids) - passage.scored >= min(begin, 129)
+        begin = end
+    assert begin == len(ids)
+    assert sum(one.text_bytes for one in found.passages) == size
+    assert {one.scored for one in found.passages} <= {127, 128}
+    assert "context 256, stride 128" in found.name
+    assert f"all {len(ids) - 1:,} tokens scored once in {len(found.passages)} windows" in found.name
+
+
+def test_a_long_text_is_sampled_evenly_without_overlap(tokenizer: Any) -> None:
+    text = corpus.held_out_set().texts[0]
+    found = data.text_passages(tokenizer, 0, (text,), "a module", 64, 320)
+    ids, _ = data.encode(tokenizer, (text,), 0, 10**9)
+    assert [one.scored for one in found.passages] == [32] * 10
+    firsts = np.linspace(1, len(ids) - 32, 10).astype(int)
+    assert min(np.diff(firsts)) >= 32
+    for passage, first in zip(found.passages, firsts, strict=True):
+        assert passage.ids[-32:].tolist() == ids[first : first + 32]
+    assert f"320 of {len(ids) - 1:,} tokens scored once, evenly spread in 10 windows" in found.name
+
+
+def test_a_short_text_still_has_windows_to_compare(tokenizer: Any) -> None:
+    found = data.text_passages(tokenizer, 0, ("def f(x):\n    return x + 1\n",), "short", 512, 4096)
+    assert len(found.passages) == data.LEAST_WINDOWS
+    assert sum(one.text_bytes for one in found.passages) == 27
+    few = data.text_passages(tokenizer, None, ("a漢",), "few", 512, 4096)
+    count = len(tokenizer.encode("a漢").ids)
+    assert [one.scored for one in few.passages] == [1] * (count - 1)
+
+
+@pytest.mark.parametrize(("start", "text"), [(0, "a"), (None, "a"), (0, "")])
+def test_a_text_of_fewer_than_two_tokens_is_refused(
+    tokenizer: Any, start: int | None, text: str
+) -> None:
+    with pytest.raises(BadInput, match=f"tiny has {len(text)} tokens for this model: at least 2"):
+        data.text_passages(tokenizer, start, (text,), "tiny", 512, 4096)
+
+
+def test_the_bytes_behind_tokens_add_up_whatever_the_characters(tokenizer: Any) -> None:
+    texts = ("naïve Ω≈ç√ 漢字 🙂 code\n", "  indented\n\n\n", "e\u0301 \u200b end")
+    ids, ends = data.encode_with_ends(tokenizer, texts, 0)
+    whole, used = data.encode(tokenizer, texts, 0, 10**9)
+    assert ids.tolist() == whole
+    assert len(ends) == len(ids)
+    assert int(ends[-1]) == used
+    assert (np.diff(ends) >= 0).all()
+    ascii_ids, ascii_ends = data.encode_with_ends(tokenizer, ("import os  \n x",), None)
+    assert (
+        ascii_ends.tolist()
+        == np.cumsum([byte_length(tokenizer, token) for token in ascii_ids]).tolist()
+    )
+
+
+def test_a_long_line_is_tokenized_in_pieces_that_lose_nothing(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "one\ntwo three\n" * 30 + "x" * 50
+    parts = list(data.pieces(text, 20))
+    assert "".join(parts) == text
+    assert max(map(len, parts)) <= 20
+    assert all(part.endswith("\n") for part in parts[:-3])
+    monkeypatch.setattr(data, "PIECE", 20)
+    ids, ends = data.encode_with_ends(tokenizer, (text,), None)
+    assert tokenizer.decode(ids.tolist()) == text
+    assert int(ends[-1]) == len(text)

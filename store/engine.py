@@ -78,12 +78,19 @@ def _server(given: str) -> URL:
             )
         url.get_dialect()
     except (exc.NoSuchModuleError, ModuleNotFoundError) as error:
-        raise StoreError(f"the store's URL needs a driver that is not installed: {error}") from None
+        raise StoreError(_no_driver("the store's URL", error)) from None
     except (exc.ArgumentError, ValueError):
         raise StoreError(
             "the store's URL cannot be read: use a file name, duckdb:///PATH, postgresql://..."
         ) from None
     return url
+
+
+def _no_driver(what: str, error: Exception) -> str:
+    return (
+        f"{what} needs a driver that is not installed ({error}): "
+        "install it with pip install 'trimtab[postgres]'"
+    )
 
 
 def name_of(place: Path | URL) -> str:
@@ -99,22 +106,26 @@ def connect(place: Path | URL) -> Engine:
         _prepare(place)
         url: URL = URL.create("duckdb", database=str(place))
         arguments: dict[str, Any] = {"config": dict(DUCKDB_CONFIG)}
+        more: dict[str, Any] = {}
     else:
-        url, arguments = place, {}
+        plain = place.drivername == "postgresql"
+        url = place.set(drivername="postgresql+psycopg") if plain else place
+        arguments = {}
+        # All statements of a transaction see the same rows, as they do in DuckDB.
+        more = {"isolation_level": "REPEATABLE READ", "pool_pre_ping": True}
     try:
         engine = create_engine(
             url,
             connect_args=arguments,
+            **more,
             pool_size=16,
             max_overflow=-1,
             # JSON columns hold text that the codec wrote: the driver shall hand it over untouched.
             json_serializer=lambda value: value,
-            json_deserializer=lambda value: value,
+            json_deserializer=lambda value: value if isinstance(value, str) else value.decode(),
         )
     except ModuleNotFoundError as error:
-        raise StoreError(
-            f"the store {name_of(place)} needs a driver that is not installed: {error}"
-        ) from None
+        raise StoreError(_no_driver(f"the store {name_of(place)}", error)) from None
     try:
         with engine.connect() as connection:
             connection.execute(text("select 1"))

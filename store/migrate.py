@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import Engine, exc, inspect, text
@@ -13,6 +15,8 @@ from store.engine import WAY_OUT, connect, failure, name_of
 
 HEAD = "0003"
 SCRIPTS = Path(__file__).parent / "migrations"
+# Any number of our own that no other program is likely to lock.
+_UPGRADING = 8_204_156_731
 
 
 def open_current(place: Path | URL, scripts: Path = SCRIPTS, head: str = HEAD) -> Engine:
@@ -32,7 +36,9 @@ def open_current(place: Path | URL, scripts: Path = SCRIPTS, head: str = HEAD) -
             engine.dispose()
             _back_up(place, found)
             engine = connect(place)
-        _upgrade(engine, scripts)
+        with _alone(engine):
+            if revision(engine) != head:
+                _upgrade(engine, scripts)
         _checkpoint(engine)
     except exc.DBAPIError as error:
         engine.dispose()
@@ -50,6 +56,20 @@ def revision(engine: Engine) -> str | None:
             return None
         found = connection.execute(text("select version_num from alembic_version")).scalars().all()
         return str(found[0]) if found else None
+
+
+@contextmanager
+def _alone(engine: Engine) -> Iterator[None]:
+    """On a server, wait until no other process upgrades; a file has only one."""
+    if engine.dialect.name == "duckdb":
+        yield
+        return
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(f"select pg_advisory_lock({_UPGRADING})"))
+        try:
+            yield
+        finally:
+            connection.execute(text(f"select pg_advisory_unlock({_UPGRADING})"))
 
 
 def _refuse_strangers(engine: Engine, place: Path | URL, scripts: Path, found: str | None) -> None:

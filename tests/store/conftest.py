@@ -4,10 +4,14 @@ a DuckDB file.
 
 from __future__ import annotations
 
+import getpass
 import importlib.util
+import os
 import random
 import shutil
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +28,7 @@ from core.study import KernelCalls, Study, Trial
 from core.target import Target
 from core.workload import Workload
 from store import Store, open_store
+from store.tables import metadata
 
 
 class Make:
@@ -124,6 +129,64 @@ class Make:
         return found
 
 
+class Server:
+    """A private PostgreSQL server on a socket, without a network and without syncing."""
+
+    migrated = "migrated"
+
+    def __init__(self, programs: Path, folder: Path) -> None:
+        self.programs, self.folder = programs, folder
+        self.number = 0
+        # The server refuses to run as root.
+        self.user = "postgres" if os.getuid() == 0 else getpass.getuser()
+
+    def run(self, program: str, *words: str) -> None:
+        """One of the package's programs, as the server's user."""
+        command = [str(self.programs / program), *words]
+        if os.getuid() == 0:
+            command = ["runuser", "-u", self.user, "--", *command]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=self.folder)
+
+    def start(self) -> None:
+        """Make a cluster, start it, and migrate the database that most tests share."""
+        if os.getuid() == 0:
+            shutil.chown(self.folder, self.user)
+        self.run("initdb", "-D", "data", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+        options = (
+            "-c listen_addresses='' -c fsync=off -c full_page_writes=off -c autovacuum=off "
+            f"-c max_connections=200 -c unix_socket_directories='{self.folder}'"
+        )
+        self.run("pg_ctl", "-D", "data", "-w", "-l", "log", "-o", options, "start")
+        open_store(self.database(self.migrated)).close()
+
+    def stop(self) -> None:
+        """End it at once; nothing is kept."""
+        self.run("pg_ctl", "-D", "data", "-m", "immediate", "stop")
+
+    def database(self, name: str = "") -> str:
+        """The URL of a new, empty database."""
+        self.number += 1
+        name = name or f"test_{self.number}"
+        self.execute("postgres", f"create database {name} template template0")
+        return self.url(name)
+
+    def empty(self) -> None:
+        """Take all rows out of the shared database; a copy for every test would take longer."""
+        names = ", ".join(metadata.tables)
+        self.execute(self.migrated, f"set lock_timeout = '20s'; truncate {names}")
+
+    def execute(self, name: str, statement: str) -> None:
+        """Run a statement in a database, without our code."""
+        import psycopg
+
+        with psycopg.connect(self.url(name), autocommit=True) as connection:
+            connection.execute(statement)
+
+    def url(self, name: str) -> str:
+        """Where a database is."""
+        return f"postgresql://{self.user}@/{name}?host={self.folder}"
+
+
 @pytest.fixture
 def make() -> Make:
     return Make()
@@ -156,10 +219,39 @@ def file(tmp_path: Path, empty_store: Path) -> Path:
     return Path(shutil.copy(empty_store, tmp_path / "trimtab.duckdb"))
 
 
-@pytest.fixture(params=["memory", "duckdb"])
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A PostgreSQL server for the whole run; without one the tests that want it are skipped."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed (extra: postgres)")
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
+    if not programs:
+        pytest.skip("no PostgreSQL server is installed (Debian's package: postgresql)")
+    # Not below pytest's folders: those are closed to other users, and a socket's name must be
+    # short.
+    with tempfile.TemporaryDirectory(prefix="trimtab-pg-", dir="/tmp") as folder:
+        started = Server(programs[-1].parent, Path(folder))
+        started.start()
+        try:
+            yield started
+        finally:
+            started.stop()
+
+
+@pytest.fixture
+def database(server: Server) -> str:
+    """The URL of the migrated database, emptied."""
+    server.empty()
+    return server.url(server.migrated)
+
+
+KINDS = ("memory", "duckdb", "postgresql")
+
+
+@pytest.fixture(params=KINDS)
 def store(request: pytest.FixtureRequest) -> Iterator[Store]:
     """Each store in turn, empty."""
-    url = "memory:" if request.param == "memory" else str(request.getfixturevalue("file"))
-    opened = open_store(url)
+    places = {"duckdb": "file", "postgresql": "database"}
+    url = str(request.getfixturevalue(places[request.param])) if request.param in places else None
+    opened = open_store(url or "memory:")
     yield opened
     opened.close()

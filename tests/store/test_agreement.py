@@ -1,8 +1,6 @@
-"""The two stores answer alike, whatever happened."""
+"""The stores answer alike, whatever happened."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 
@@ -17,22 +15,25 @@ FILTERS = (
 )
 
 
+@pytest.mark.parametrize("place", ["file", "database"])
 @pytest.mark.parametrize("seed", range(12))
-def test_memory_and_duckdb_answer_alike(file: Path, make, seed: int):
-    memory, duckdb = open_store("memory:"), open_store(str(file))
+def test_memory_and_a_database_answer_alike(request, make, seed: int, place: str):
+    memory, kept = open_store("memory:"), open_store(str(request.getfixturevalue(place)))
     told = make.random_events(seed)
     for start in range(0, len(told), 11):
         batch = told[start : start + 11]
-        assert memory.ingest(batch) == duckdb.ingest(batch)
+        assert memory.ingest(batch) == kept.ingest(batch)
 
-    assert memory.studies() == duckdb.studies()
+    assert memory.studies() == kept.studies()
     for study in memory.studies():
-        assert memory.study(study.id) == duckdb.study(study.id)
-        assert memory.progress(study.id) == duckdb.progress(study.id)
+        assert memory.study(study.id) == kept.study(study.id)
+        assert memory.progress(study.id) == kept.progress(study.id)
     for wanted in FILTERS:
         rows = memory.trial_rows(wanted)
-        assert rows == duckdb.trial_rows(wanted)
-        assert memory.count_trials(wanted) == duckdb.count_trials(wanted) == len(rows)
+        assert rows == kept.trial_rows(wanted)
+        assert memory.count_trials(wanted) == kept.count_trials(wanted) == len(rows)
+        ids = [row["id"] for row in rows]
+        assert memory.environments_of(ids) == kept.environments_of(ids)
         for row in rows:
-            assert memory.trial(row["id"]) == duckdb.trial(row["id"])
-    duckdb.close()
+            assert memory.trial(row["id"]) == kept.trial(row["id"])
+    kept.close()

@@ -34,6 +34,7 @@ def check(path: Path, config: Mapping[str, Any]) -> None:
     for number in _inserted(content.get("post_processor")):
         if number > largest:
             largest, name = number, "post_processor"
+    _check_merges(path.name, content.get("model"))
     if isinstance(size, int) and largest >= size:
         raise BadInput(
             f"{path.name} gives the token {name[:60]!r} the id {largest}, but config.json's "
@@ -83,6 +84,19 @@ def _ids(name: str, content: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
     for entry in added:
         token = str(entry.get("content"))
         yield _checked(name, token, entry.get("id")), token
+
+
+def _check_merges(name: str, model: Any) -> None:
+    """Every merge of a BPE model must make a token that there is: the library does not look."""
+    if not isinstance(model, Mapping) or not isinstance(model.get("vocab"), Mapping):
+        return
+    vocab, merges = model["vocab"], model.get("merges")
+    prefix = model.get("continuing_subword_prefix") or ""
+    for merge in merges if isinstance(merges, list) else ():
+        parts = merge.split(" ") if isinstance(merge, str) else merge
+        whole = isinstance(parts, list) and len(parts) == 2 and all(type(p) is str for p in parts)
+        if not whole or parts[0] + parts[1].removeprefix(str(prefix)) not in vocab:
+            raise BadInput(f"{name}: the merge {merge!r:.60} makes no token of model.vocab.")
 
 
 def _inserted(processor: Any) -> Iterator[int]:

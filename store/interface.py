@@ -108,6 +108,10 @@ class Store(Protocol):
     def progress(self, study_id: str) -> tuple[Progress, ...]:
         """The newest progress event of each trial that is running."""
 
+    def environments_of(self, trial_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """The ids of the environments that each trial's latest attempt was measured in, sorted;
+        trials without a measurement are left out."""
+
     def environment(self, environment_id: str) -> dict[str, Any] | None:
         """The recorded facts of an environment."""
 

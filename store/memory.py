@@ -103,6 +103,17 @@ class MemoryStore:
                     newest[row["trial_id"]] = row
             return tuple(assemble.progress_of(newest[trial_id]) for trial_id in sorted(newest))
 
+    def environments_of(self, trial_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """See store.interface.Store."""
+        with self._lock:
+            states = {clean(one): self._state(clean(one)) for one in trial_ids}
+            found: dict[str, set[str]] = {}
+            for row in self._table("measurements"):
+                state = states.get(row["trial_id"])
+                if state and row["attempt"] == state["attempt"] and row["environment_id"]:
+                    found.setdefault(row["trial_id"], set()).add(row["environment_id"])
+            return {one: tuple(sorted(found[one])) for one in sorted(found)}
+
     def environment(self, environment_id: str) -> dict[str, Any] | None:
         """See store.interface.Store."""
         with self._lock:

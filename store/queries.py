@@ -103,6 +103,22 @@ def progress(connection: Connection, study_id: str) -> tuple[Progress, ...]:
     return tuple(assemble.progress_of(row) for row in _fetch(connection, query))
 
 
+def environments_of(connection: Connection, trial_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Environment ids by trial, of the attempts that stand."""
+    state, values = _standing(), tables.measurements.c
+    query = (
+        select(values.trial_id, values.environment_id)
+        .join(state, (state.c.trial_id == values.trial_id) & (state.c.attempt == values.attempt))
+        .where(values.trial_id.in_(trial_ids), values.environment_id != "")
+        .distinct()
+        .order_by(values.trial_id, values.environment_id)
+    )
+    found: dict[str, tuple[str, ...]] = {}
+    for trial_id, environment_id in connection.execute(query).all():
+        found[trial_id] = (*found.get(trial_id, ()), environment_id)
+    return found
+
+
 def environment(connection: Connection, environment_id: str) -> Row | None:
     """The first record of an environment."""
     table = tables.environments

@@ -108,6 +108,11 @@ class SqlStore:
         with self._read() as connection:
             return queries.progress(connection, clean(study_id))
 
+    def environments_of(self, trial_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """See store.interface.Store."""
+        with self._read() as connection:
+            return queries.environments_of(connection, [clean(one) for one in trial_ids])
+
     def environment(self, environment_id: str) -> dict[str, Any] | None:
         """See store.interface.Store."""
         with self._read() as connection:
@@ -118,18 +123,16 @@ class SqlStore:
         """See store.interface.Store."""
         row = report_row(report)
         made = event("report-saved", row["study_id"], report=report)
-        written: list[Mark] = []
+        written: list[str] = []
 
         def write(connection: Connection) -> None:
             if _saved(connection, row):
                 raise StoreError(assemble.report_exists(report))
             if self.reports_journal is not None and not written:
                 with Journal(self.reports_journal, "") as journal:
-                    journal.append(made)
-                    written.append(journal.mark())
+                    written.append(journal.append(made))
             for name, rows in rows_of([made]).items():
                 bulk.append(connection, tables.metadata.tables[name], rows)
-            journal_marks.keep(connection, journal_marks.owner(self._place), written)
 
         self._write(write)
 

@@ -10,6 +10,7 @@ import streamlit as st
 
 from app import services, state
 from app.views import common, words
+from core import environments
 from core.study import TRIAL_STATES
 from core.techniques import TECHNIQUES
 from store.interface import StudySummary, TrialFilter
@@ -81,6 +82,8 @@ def page() -> None:
             if state.keep("page", turned) != number:
                 st.rerun()
     _actions(actions, chosen, total)
+    with actions:
+        _unlike(rows, chosen)
 
 
 def _filters(found: tuple[StudySummary, ...]) -> TrialFilter:
@@ -219,6 +222,18 @@ def _actions(place: st.delta_generator.DeltaGenerator, chosen: list[str], total:
             "Trade-offs", icon=":material/scatter_plot:", key="to-tradeoffs", disabled=not chosen
         ):
             state.go("tradeoffs", trials=chosen, study=_study_of(chosen[0]))
+
+
+def _unlike(rows: tuple[dict[str, Any], ...], chosen: list[str]) -> None:
+    """Say so when the ticked trials, or those in the table, ran in unlike environments."""
+    store = services.get_services().store
+    several = len(chosen) > 1
+    ran = store.environments_of(chosen if several else [str(row["id"]) for row in rows])
+    ids = {one for some in ran.values() for one in some}
+    found = environments.unlike(ran, {one: store.environment(one) for one in sorted(ids)})
+    for sentence in found:
+        begin = "The selection: " if several else "This table: "
+        st.warning(words.plain(begin + sentence), icon=":material/warning:")
 
 
 def _study_of(trial_id: str) -> str | None:

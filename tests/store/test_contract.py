@@ -508,3 +508,24 @@ def test_what_is_handed_out_is_a_copy(store, make):
 
     assert store.trial_rows(TrialFilter())[0]["title"] != "changed"
     assert store.environment("env-1") == {"cpu": "Xeon", "cores": 2}
+
+
+def test_environments_are_those_of_the_attempt_that_stands(store, make):
+    study = make.study()
+    one, two = make.trial(study, "t-1"), make.trial(study, "t-2")
+    measured = dataclasses.replace(make.measurements()[0], environment="env-old")
+    again = dataclasses.replace(measured, environment="env-b")
+    moved = dataclasses.replace(measured, metric="ttft_s", environment="env-a")
+    store.ingest(
+        [
+            events.study_created(study),
+            *(events.trial_queued(trial) for trial in (one, two)),
+            events.event("trial-started", study.id, "t-1", attempt=1, pid=1),
+            events.measured(study.id, "t-1", 1, measured),
+            events.event("trial-started", study.id, "t-1", attempt=2, pid=2),
+            events.measured(study.id, "t-1", 2, again),
+            events.measured(study.id, "t-1", 2, moved),
+        ]
+    )
+    assert store.environments_of(["t-1", "t-2", "t-none"]) == {"t-1": ("env-a", "env-b")}
+    assert store.environments_of([]) == {}

@@ -13,6 +13,7 @@ from typing import Any
 
 import streamlit as st
 
+from app import facts as unlike
 from app import services, state
 from app.views import words
 from core.environments import environment_ids
@@ -141,6 +142,13 @@ def environments(trials: tuple[Trial, ...]) -> tuple[tuple[str, str], ...]:
     return tuple(
         (one, json.dumps(facts, sort_keys=True)) for one, facts in found if facts is not None
     )
+
+
+def warn(trials: tuple[Trial, ...]) -> None:
+    """Say what stands against comparing these trials: unlike environments, disturbed numbers."""
+    store = services.get_services().store
+    for sentence in unlike.warnings(store, trials):
+        st.warning(words.plain(sentence), icon=":material/warning:")
 
 
 def facts(text: str) -> dict[str, Any]:

@@ -46,6 +46,7 @@ def page() -> None:
             ":material/monitor_heart:",
         )
         return
+    common.warn(shown)
     advice = recommend(study)
     left, right = st.columns([5, 3], gap="medium")
     with right:

@@ -6,9 +6,9 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from app import services, state
-from app.views import common, words
-from core import format, metrics
+from app import facts, services, state
+from app.views import common, environment_facts, words
+from core import environments, format, metrics, share
 from core.compare import configuration
 from core.measurement import Measurement
 from core.study import Trial
@@ -53,20 +53,79 @@ def page() -> None:
         st.page_link(
             state.page("live"), label="Its study", query_params=state.words(study=trial.study_id)
         )
+    _warnings(trial)
+    _shares(trial)
     _measurements(trial)
     left, right = st.columns(2, gap="medium")
     with left:
         _kernels(trial)
     with right:
         _configuration(trial)
+    _environments(trial)
     st.subheader("Log", anchor=False)
     st.code("\n".join(trial.notes) or "This trial wrote nothing.", language=None)
 
 
 def _company(trial: Trial) -> list[str]:
-    study = services.get_services().store.study(trial.study_id)
-    base = study.baseline if study else None
+    base = _baseline(trial)
     return [base.id, trial.id] if base and base.id != trial.id else [trial.id]
+
+
+def _baseline(trial: Trial) -> Trial | None:
+    study = services.get_services().store.study(trial.study_id)
+    return study.baseline if study else None
+
+
+def _warnings(trial: Trial) -> None:
+    """What disturbed this trial, and in what its environment differs from its baseline's."""
+    base = _baseline(trial)
+    beside = (base, trial) if base is not None and base.id != trial.id else (trial,)
+    found = facts.facts_of(services.get_services().store, beside)
+    ran = {"the baseline" if one is base else "this trial": one for one in beside}
+    ids = {name: environments.environment_ids(one) for name, one in ran.items()}
+    own = [f"{sentence[:1].upper()}{sentence[1:]}." for sentence in environments.cautions(trial)]
+    for sentence in (*environments.unlike(ids, found), *own):
+        st.warning(words.plain(sentence), icon=":material/warning:")
+
+
+def _shares(trial: Trial) -> None:
+    """How near this trial came to the limits of the machine, as bars with a sentence."""
+    known = [one for name in share.NAMES if (one := trial.metric(name)) is not None]
+    if not known:
+        return
+    st.subheader("Share of the limit", anchor=False)
+    for one, place in zip(known, st.columns(len(known), gap="medium"), strict=True):
+        with place.container(border=True, height="stretch"):
+            _share(one)
+
+
+def _share(one: Measurement) -> None:
+    label = metrics.metric(one.metric).label
+    if one.value is None:
+        st.markdown(f"**{words.plain(label)}**: unavailable")
+        st.caption(words.plain(one.method))
+        if one.method == share.UNCALIBRATED:
+            st.page_link(state.page("hardware"), label="Calibrate", icon=":material/speed:")
+        return
+    st.progress(min(max(one.value, 0.0), 1.0), text=f"**{words.plain(share.sentence(one))}**")
+    spread = words.reading(one)
+    over = (
+        " More than was calibrated: the calibration was disturbed, repeat it on a quiet machine."
+        if one.value > 1.05
+        else ""
+    )
+    st.caption(words.plain(f"{label} {spread}, {one.origin}. {one.method}.{over}"))
+
+
+def _environments(trial: Trial) -> None:
+    """The facts of where it ran, closed until asked for."""
+    store = services.get_services().store
+    for identifier, found in facts.facts_of(store, (trial,)).items():
+        with st.expander(f"Environment {words.plain(identifier)}", icon=":material/memory:"):
+            if found:
+                environment_facts.table(found)
+            else:
+                st.caption("Nothing is recorded of it.")
 
 
 def _measurements(trial: Trial) -> None:

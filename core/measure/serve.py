@@ -1,10 +1,9 @@
-"""Serve the workload on a deployment and time it: TTFT, TPOT, latency, throughput, energy, peak
-memory.
+"""Serve the workload on a deployment and time it: TTFT, TPOT, latency, throughput, energy.
 
 A round is `concurrency` requests that arrive together, served in groups of the deployment's batch,
 one group after another; a request's clock starts with the round, so waiting is part of its latency.
 Rounds of the deployment and of the unchanged model take turns, so that their ratio is that of the
-plans and not of the hour. Quality is measured elsewhere.
+plans and not of the hour. Memory and quality are measured elsewhere.
 """
 
 from __future__ import annotations
@@ -15,8 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from core.deployment import Deployment
-from core.measure.energy import EnergyMeter, counters
-from core.measure.memory import peak_resident_bytes, reset_peak
+from core.measure.energy import Book, Meter, energy, find_meter
 from core.measure.presets import Preset
 from core.measure.timing import alternate, warm_up
 from core.measure.watch import DISTURBED, settle, waited_seconds
@@ -47,10 +45,10 @@ class Service:
         """New tokens, or images, of one round."""
         return len(self.requests) * (self.workload.output_tokens if self.text else 1)
 
-    def round(self) -> Round:
-        """Serve the requests once."""
+    def round(self, book: Book | None = None) -> Round:
+        """Serve the requests once; `book` gets the energy of prefill and decode apart."""
         if self.text:
-            return text_round(self.deployment, self.requests, self.workload.output_tokens)
+            return text_round(self.deployment, self.requests, self.workload.output_tokens, book)
         return image_round(self.deployment, self.requests)
 
 
@@ -72,7 +70,9 @@ class Round:
     waited: float | None = None
 
 
-def text_round(deployment: Deployment, prompts: torch.Tensor, new_tokens: int) -> Round:
+def text_round(
+    deployment: Deployment, prompts: torch.Tensor, new_tokens: int, book: Book | None = None
+) -> Round:
     """Serve `prompts` int64 [requests, length], `new_tokens` greedy tokens each."""
     from core.engine.generate import GenerationClock, generate
     from core.engine.speculate import speculate
@@ -82,7 +82,7 @@ def text_round(deployment: Deployment, prompts: torch.Tensor, new_tokens: int) -
     tpot: list[float] = []
     latency: list[float] = []
     steps = emitted = 0
-    clock = GenerationClock()
+    clock = GenerationClock() if book is None else book.clock()
     for group in prompts.split(deployment.batch):
         if deployment.draft is not None:
             result = speculate(
@@ -98,6 +98,8 @@ def text_round(deployment: Deployment, prompts: torch.Tensor, new_tokens: int) -
             emitted += new_tokens - 1
         else:
             generate(deployment.engine, group, new_tokens, clock=clock)
+        if book is not None:
+            book.mark("")
         waited = clock.started - began
         ttft.append(waited + clock.ttft_s)
         latency.append(waited + clock.total_s)
@@ -123,45 +125,35 @@ def image_round(deployment: Deployment, images: torch.Tensor) -> Round:
 
 
 def measure_serving(
-    ours: Service,
-    preset: Preset,
-    before_load: int | None,
-    baseline: Callable[[], Service | None] = lambda: None,
+    ours: Service, preset: Preset, baseline: Callable[[], Service | None] = lambda: None
 ) -> list[Measurement]:
-    """Every serving metric of `ours`; `before_load` is the resident size before it was loaded.
+    """Every serving metric of `ours`.
 
-    `baseline` loads the unchanged model, after our peak memory was read; its rounds take turns with
-    ours and become the `reference` of our measurements. None: nothing to take turns with. Only our
-    own kernels are counted.
+    `baseline` loads the unchanged model; its rounds take turns with ours and become the `reference`
+    of our measurements. None: nothing to take turns with. Only our own kernels are counted.
     """
-    resettable = reset_peak()
     quiet = settle(preset.settle_s)
-    found, why_not = counters()
-    meter = EnergyMeter(found)
-    if found:
-        meter.measure_idle()
+    meter = find_meter(ours.deployment.device, ours.deployment.case.target, preset.seconds)
+    meter.measure_idle()
     warm = warm_up(ours.round)
-    peak = _peak(resettable, before_load)
     with calls.apart():
         other = baseline()
         if other is not None:
             warm_up(other.round)
-    joules: list[float] = []
+    our_book = _book(meter, ours)
+    their_book = None if other is None else _book(meter, other)
 
     def metered() -> Round:
         waited = waited_seconds()
-        if not found:
-            return _watched(ours.round(), waited)
-        meter.start()
-        result = ours.round()
-        spent, seconds = meter.stop()
-        joules.append(max(spent - meter.idle_watts * seconds, 0.0) / ours.asked)
+        with our_book.round():
+            result = ours.round(our_book)
         return _watched(result, waited)
 
     def apart() -> Round:
         assert other is not None
-        with calls.apart():
-            return other.round()
+        assert their_book is not None
+        with calls.apart(), their_book.round():
+            return other.round(their_book)
 
     pairs = alternate(
         metered,
@@ -186,16 +178,15 @@ def measure_serving(
     measurements.append(_waiting(rounds, how))
     if ours.deployment.draft is not None:
         measurements.append(_accepted(rounds, how))
-    measurements.append(peak)
-    if found:
-        measurements.append(
-            _measured(
-                "energy_j_per_token", tuple(joules), how + "; RAPL packages, idle power subtracted"
-            )
-        )
-    else:
-        measurements.append(unavailable("energy_j_per_token", "J", why_not))
-    return measurements
+    return measurements + energy(our_book, their_book, how, ours.text)
+
+
+def _book(meter: Meter, served: Service) -> Book:
+    """The energy book of rounds of `served`."""
+    count = len(served.requests)
+    if not served.text:
+        return meter.book(served.asked)
+    return meter.book(served.asked, count * served.workload.prompt_tokens, count)
 
 
 def _watched(result: Round, waited: float | None) -> Round:
@@ -263,18 +254,3 @@ def _tail(name: str, latency: tuple[float, ...], q: float, how: str) -> Measurem
     if bounds is not None:
         bounds = (min(bounds[0], value), max(bounds[1], value))
     return Measurement(name, latency, "s", "measured", how, pooled=value, bounds=bounds)
-
-
-def _peak(resettable: bool, before_load: int | None) -> Measurement:
-    peak = peak_resident_bytes()
-    if peak is None or before_load is None:
-        return unavailable(
-            "peak_bytes", "B", "this system does not tell a process's resident memory"
-        )
-    how = (
-        "peak resident set while serving, less the process before loading"
-        " (libraries already imported)"
-    )
-    if not resettable:
-        how += "; the high-water mark could not be reset, so loading and preparing are included"
-    return _measured("peak_bytes", (float(max(peak - before_load, 0)),), how)

@@ -15,7 +15,7 @@ from core.data import digits, prompts
 from core.deployment import Deployment
 from core.measure.conditions import Conditions
 from core.measure.environment import available_bytes
-from core.measure.memory import reset_peak, resident_bytes
+from core.measure.memory import measure_disk, measure_memory, reset_peak, resident_bytes
 from core.measure.presets import Preset
 from core.measure.presets import preset as find_preset
 from core.measure.quality.measure import measure_quality
@@ -73,10 +73,12 @@ def run_trial(plan: Plan, preset_name: str, environment: str, emit: Emit) -> Non
     deployment.report = report("serve")
     workload = plan.workload()
     ours = Service(deployment, workload, _requests(deployment, workload, plan.seed))
+    group = replace(ours, requests=ours.requests[: deployment.batch])
+    memory = measure_memory(deployment, plan, workload, group.round, before_load)
     calls.reset()
     unchanged = _unchanged(deployment, plan)
     conditions = Conditions(gpu=device == "cuda")
-    served = measure_serving(ours, preset, before_load, unchanged)
+    served = measure_serving(ours, preset, unchanged)
     for text in conditions.notes():
         emit("note", text=text)
     kernels = tuple(
@@ -87,6 +89,8 @@ def run_trial(plan: Plan, preset_name: str, environment: str, emit: Emit) -> Non
         deployment.draft.weight_bytes() if deployment.draft is not None else 0
     )
     served += [
+        *memory,
+        measure_disk(plan),
         Measurement(
             "model_bytes",
             (float(size),),

@@ -17,6 +17,7 @@ from core.catalogue import targets
 from core.measurement import Measurement, unavailable
 from core.metrics import metric
 from core.plan import Case, Plan
+from core.predict.account import account
 from core.predict.effects import effects
 from core.predict.estimate import TIMES, cost, energy, predict
 from core.predict.limits import Limits, Rates, limits
@@ -30,6 +31,8 @@ TRANSFER = {"same": 2.0, "other": 4.0}
 # Facts of the artefact, whichever device runs it.
 CARRIED = (
     "model_bytes",
+    "kv_bytes",
+    "disk_bytes",
     "perplexity",
     "nats_per_byte",
     "kl_nats",
@@ -53,13 +56,25 @@ def project(trial: Trial, target: Target) -> tuple[Measurement, ...]:
         return _sensor(trial, plan)
     expected = {one.metric: one for one in predict(plan)}
     if plan.case.model.task == "image":
-        return _merged(trial, {}, expected)
+        return (*_merged(trial, {}, expected), *_memory(plan))
     spans, how = _times(trial, plan)
     times = {name: _projected(name, span, how) for name, span in spans.items()}
     if "tokens_per_s" in spans:
         times["energy_j_per_token"] = energy(plan, spans, effects(plan).batch)
         times["usd_per_mtok"] = cost(plan, spans)
-    return _merged(trial, times, expected)
+    return (*_merged(trial, times, expected), *_memory(plan))
+
+
+def _memory(plan: Plan) -> tuple[Measurement, ...]:
+    """The memory account there, whole and by part; what libraries hold there is not known."""
+    need = account(plan)
+    how = "weights, KV cache and workspace by arithmetic over shapes"
+    whole = _projected("memory_bytes", Span(need.total, need.total), how)
+    parts = (
+        replace(_projected("memory_bytes", Span(size, size), how), condition=name)
+        for name, size in need.parts()
+    )
+    return (whole, *parts)
 
 
 def _merged(
@@ -68,6 +83,8 @@ def _merged(
     """Carried facts, projected times, and what the roofline alone expects for the rest."""
     found = []
     for one in trial.measurements:
+        if one.metric == "memory_bytes":
+            continue
         if one.metric in CARRIED:
             found.append(_carried(one))
         elif one.metric == "prepare_s":
@@ -148,6 +165,8 @@ def _sensor(trial: Trial, plan: Plan) -> tuple[Measurement, ...]:
     expected = {one.metric: one for one in predict(plan)}
     found = []
     for one in trial.measurements:
+        if one.condition:
+            continue
         if one.metric in expected:
             found.append(expected.pop(one.metric))
         elif one.metric == "prepare_s":

@@ -6,9 +6,8 @@ the trial; hwmon sensors, whose names differ by board and which show watts of ra
 AMD's GPUs. Nothing is read at import.
 """
 
-from core.measure.energy.legacy import EnergyMeter
 from core.measure.energy.meter import Book, Meter, find_meter
 from core.measure.energy.powercap import Counter, counters
 from core.measure.energy.report import energy
 
-__all__ = ["Book", "Counter", "EnergyMeter", "Meter", "counters", "energy", "find_meter"]
+__all__ = ["Book", "Counter", "Meter", "counters", "energy", "find_meter"]

@@ -14,7 +14,7 @@ class MeteredClock(GenerationClock):
     """A GenerationClock whose first tick ends the prefill.
 
     The counters are read outside the time stamps: before the start and after the first token's.
-    Call finish() when the generation has returned.
+    Mark the book with "" when the generation has returned.
     """
 
     def __init__(self, book: Book) -> None:
@@ -32,7 +32,3 @@ class MeteredClock(GenerationClock):
         super().tick(tokens)
         if first:
             self._book.mark("decode")
-
-    def finish(self) -> None:
-        """The generation has returned: what follows belongs to no phase."""
-        self._book.mark("")

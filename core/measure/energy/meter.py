@@ -8,7 +8,7 @@ serves no requests: whoever serves sets the marks.
     book = meter.book(new_tokens, prompt_tokens, requests)  of one round; one book for each plan
     with book.round():
         clock = book.clock()                                a GenerationClock that marks the phases
-        generate(..., clock=clock); clock.finish()          for each group of the round
+        generate(..., clock=clock); book.mark("")           for each group of the round
     measurements = energy(book, theirs_or_None, how, text)
 """
 

@@ -151,6 +151,8 @@ def _peak(
         how += "; memory that the allocator keeps for reuse is included"
     if not pages.fresh:
         how += "; the high-water mark could not be reset, so loading and preparing are included"
+    if device == "cpu" and peak < held:
+        how += "; less than its tensors: some lie where the process held free memory before"
     found = [_measured("peak_bytes", peak, how)]
     if device == "cpu" and peak >= held:
         beside = replace(

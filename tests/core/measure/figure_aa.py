@@ -69,9 +69,7 @@ def one_run(case: Case, preset_name: str, slowdown: float) -> dict[str, Measurem
         )
         return Service(deployment, case.workload, asked)
 
-    found = measure_serving(
-        service(slowdown), preset(preset_name), None, baseline=lambda: service(0.0)
-    )
+    found = measure_serving(service(slowdown), preset(preset_name), baseline=lambda: service(0.0))
     return {one.metric: one for one in found if one.metric in METRICS}
 
 

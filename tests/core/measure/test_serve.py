@@ -15,6 +15,8 @@ from core.deployment import Deployment
 from core.engine.config import DecoderConfig
 from core.loading.load import random_engine
 from core.measure import serve
+from core.measure.energy import Meter, energy
+from core.measure.energy.reader import Lap
 from core.measure.presets import Preset
 from core.measure.serve import Round, Service, image_round, text_round
 from core.measure.watch import Quiet
@@ -47,12 +49,9 @@ def measure_serving(
     workload: Workload,
     preset: Preset,
     requests: torch.Tensor,
-    before_load: int | None,
     **named: Any,
 ) -> list[Measurement]:
-    return serve.measure_serving(
-        Service(deployment, workload, requests), preset, before_load, **named
-    )
+    return serve.measure_serving(Service(deployment, workload, requests), preset, **named)
 
 
 def by_name(found: list[Measurement]) -> dict[str, Measurement]:
@@ -119,7 +118,7 @@ def test_one_new_token_has_no_time_per_token(clock: Clock) -> None:
 
 @pytest.mark.parametrize("batch", [1, 4])
 def test_a_group_is_one_sample_however_many_requests_share_its_clock(batch: int) -> None:
-    found = by_name(measure_serving(deployed(batch), CHAT, SHORT, prompts(4), 0))
+    found = by_name(measure_serving(deployed(batch), CHAT, SHORT, prompts(4)))
     rounds = found["tokens_per_s"].n
     for name in ("ttft_s", "tpot_s", "latency_p95_s"):
         assert found[name].n == rounds * 4 // batch
@@ -138,10 +137,10 @@ def test_throughput_counts_new_tokens_of_all_requests_over_the_whole_round() -> 
 def test_every_metric_of_text_is_measured_or_says_why_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serve, "counters", lambda: ((), "no energy counter here"))
+    monkeypatch.setattr(serve, "find_meter", lambda *_: Meter((), "no energy counter here"))
     shares: list[float] = []
     deployment = deployed(report=shares.append)
-    found = by_name(measure_serving(deployment, CHAT, SHORT, prompts(1), 0))
+    found = by_name(measure_serving(deployment, CHAT, SHORT, prompts(1)))
     assert set(found) == {
         "ttft_s",
         "tpot_s",
@@ -149,8 +148,9 @@ def test_every_metric_of_text_is_measured_or_says_why_not(
         "latency_s",
         "latency_p95_s",
         "cpu_wait_share",
-        "peak_bytes",
         "energy_j_per_token",
+        "energy_prefill_j_per_token",
+        "energy_decode_j_per_token",
     }
     assert found["energy_j_per_token"].method == "no energy counter here"
     assert found["energy_j_per_token"].value is None
@@ -189,14 +189,14 @@ def test_the_baseline_takes_turns_and_its_samples_are_the_reference(clock: Clock
         order.append("loaded")
         return Service(theirs, CHAT, prompts(1))
 
-    found = by_name(measure_serving(ours, CHAT, SHORT, prompts(1), 0, baseline=other))
+    found = by_name(measure_serving(ours, CHAT, SHORT, prompts(1), baseline=other))
     assert order == ["loaded"]
     assert found["ttft_s"].reference == (2.0,) * found["ttft_s"].n
     assert found["tpot_s"].samples == (0.5,) * 6
     assert found["tpot_s"].reference == (0.25,) * 6
     assert found["tokens_per_s"].reference == pytest.approx((6 / 3.25,) * 6)
     assert "in turns with the unchanged model" in found["tpot_s"].method
-    assert found["peak_bytes"].reference == ()
+    assert found["cpu_wait_share"].reference == ()
 
 
 def test_only_our_own_kernels_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +216,7 @@ def test_only_our_own_kernels_are_counted(monkeypatch: pytest.MonkeyPatch) -> No
 
     calls.reset()
     theirs = Service(counting("theirs"), CHAT, prompts(1))
-    measure_serving(counting("ours"), CHAT, SHORT, prompts(1), 0, baseline=lambda: theirs)
+    measure_serving(counting("ours"), CHAT, SHORT, prompts(1), baseline=lambda: theirs)
     names = {one["name"]: one["calls"] for one in calls.snapshot() if one["op"] == "test"}
     assert set(names) == {"ours"}
     assert names["ours"] >= (6 + 6) * CHAT.output_tokens
@@ -227,7 +227,7 @@ def test_a_group_count_that_differs_gives_no_pairs(clock: Clock) -> None:
     slow(ours, clock, 1.0, 0.5)
     slow(theirs, clock, 1.0, 0.5)
     other = Service(theirs, CHAT, prompts(4))
-    found = by_name(measure_serving(ours, CHAT, SHORT, prompts(4), 0, baseline=lambda: other))
+    found = by_name(measure_serving(ours, CHAT, SHORT, prompts(4), baseline=lambda: other))
     assert found["ttft_s"].reference == ()
     assert len(found["tokens_per_s"].reference) == found["tokens_per_s"].n
 
@@ -239,7 +239,7 @@ def test_rounds_without_a_core_are_marked_and_kept(
     monkeypatch.setattr(serve, "waited_seconds", lambda: next(waits))
     deployment = deployed()
     slow(deployment, clock, 1.0, 0.25)
-    found = by_name(measure_serving(deployment, CHAT, SHORT, prompts(1), 0))
+    found = by_name(measure_serving(deployment, CHAT, SHORT, prompts(1)))
     assert found["cpu_wait_share"].samples == pytest.approx((0, 0, 0, 0, 0.5 / 2.25, 0))
     assert "1 of 6 rounds disturbed" in found["cpu_wait_share"].method
     assert found["ttft_s"].n == 6
@@ -247,7 +247,7 @@ def test_rounds_without_a_core_are_marked_and_kept(
 
 def test_waiting_is_unavailable_where_nobody_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve, "waited_seconds", lambda: None)
-    found = by_name(measure_serving(deployed(), CHAT, SHORT, prompts(1), 0))
+    found = by_name(measure_serving(deployed(), CHAT, SHORT, prompts(1)))
     assert found["cpu_wait_share"].origin == "unavailable"
 
 
@@ -257,45 +257,68 @@ def test_accepted_tokens_are_those_of_verification_steps_alone() -> None:
     # The draft is the model itself: after the prompt, 6 tokens are 2 steps of 3.
     assert one.steps == 3 * 2
     assert one.emitted == 3 * 6
-    found = by_name(
-        measure_serving(deployment, replace(CHAT, output_tokens=7), SHORT, prompts(1), 0)
-    )
+    found = by_name(measure_serving(deployment, replace(CHAT, output_tokens=7), SHORT, prompts(1)))
     assert found["accepted_per_step"].value == 3.0
 
 
 def test_a_draft_that_verified_nothing_has_no_accepted_tokens() -> None:
     deployment = deployed(draft=random_engine(CONFIG, "fp32", 1), draft_tokens=2)
-    found = by_name(
-        measure_serving(deployment, replace(CHAT, output_tokens=1), SHORT, prompts(1), 0)
-    )
+    found = by_name(measure_serving(deployment, replace(CHAT, output_tokens=1), SHORT, prompts(1)))
     assert found["accepted_per_step"].value is None
     assert "tpot_s" not in found
 
 
-class FakeMeter:
-    """Ten joules a round over two seconds, one watt idle."""
+class TenWatts:
+    """A counter that advances by ten joules a second of the tests' clock."""
 
-    idle_watts = 0.0
+    name = "ten watts"
+    resolution_s = 1e-9
+    origin = "measured"
+    spread = (1.0, 1.0)
+    draws_idle = False
 
-    def __init__(self, found: object) -> None:
-        assert found
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.at = 0.0
 
-    def measure_idle(self) -> None:
-        self.idle_watts = 1.0
+    def start(self) -> None:
+        self.at = self.clock.now
 
-    def start(self) -> None: ...
+    def lap(self) -> Lap:
+        lap = Lap(self.clock.now - self.at, (("package-0", 10 * (self.clock.now - self.at)),))
+        self.start()
+        return lap
 
-    def stop(self) -> tuple[float, float]:
-        return 10.0, 2.0
+
+def test_energy_of_prefill_and_decode_is_that_of_their_time(clock: Clock) -> None:
+    deployment = deployed(batch=2)
+    slow(deployment, clock, 2.0, 0.25)
+    book = serve._book(Meter((TenWatts(clock),)), Service(deployment, CHAT, prompts(4)))
+    for _ in range(3):
+        with book.round():
+            text_round(deployment, prompts(4), 6, book)
+    found = by_name(energy(book, None, "how", True))
+    # Two groups of 2 s and 5 x 0.25 s; 4 requests of 9 prompt and 6 new tokens, 5 of them decoded.
+    assert found["energy_j_per_token"].samples == pytest.approx([65 / 24] * 3)
+    assert found["energy_prefill_j_per_token"].samples == pytest.approx([40 / 36] * 3)
+    assert found["energy_decode_j_per_token"].samples == pytest.approx([25 / 20] * 3)
 
 
-def test_energy_is_joules_less_idle_per_new_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serve, "counters", lambda: (("a counter",), ""))
-    monkeypatch.setattr(serve, "EnergyMeter", FakeMeter)
-    found = by_name(measure_serving(deployed(), CHAT, SHORT, prompts(2), 0))
-    assert found["energy_j_per_token"].value == pytest.approx((10.0 - 2.0) / (2 * 6))
-    assert "idle power subtracted" in found["energy_j_per_token"].method
-    assert found["energy_j_per_token"].n == found["tokens_per_s"].n
+def test_energy_of_every_timed_round_is_kept_in_turns_with_the_baselines(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Ticks(TenWatts):
+        def lap(self) -> Lap:
+            return Lap(1.0, (("package-0", 3.0),))
+
+    monkeypatch.setattr(serve, "find_meter", lambda *_: Meter((Ticks(Clock()),)))
+    other = Service(deployed(), CHAT, prompts(2))
+    found = by_name(measure_serving(deployed(), CHAT, SHORT, prompts(2), baseline=lambda: other))
+    whole = found["energy_j_per_token"]
+    assert whole.n == found["tokens_per_s"].n
+    assert len(whole.reference) == whole.n
+    assert "in turns with the unchanged model" in whole.method
+    assert "ten watts; 3 W while serving" in whole.method
 
 
 def test_images_are_served_in_groups(clock: Clock) -> None:
@@ -318,22 +341,9 @@ def test_images_have_no_token_metrics() -> None:
         return torch.zeros(len(images), 10)
 
     deployment = Deployment(Case(IMAGES, TARGET, CHAT), classify, lambda: classify)
-    found = by_name(measure_serving(deployment, CHAT, SHORT, torch.zeros(2, 1, 8, 8), 0))
-    assert {"examples_per_s", "latency_s", "latency_p95_s", "peak_bytes"} < set(found)
+    found = by_name(measure_serving(deployment, CHAT, SHORT, torch.zeros(2, 1, 8, 8)))
+    assert {"examples_per_s", "latency_s", "latency_p95_s", "energy_j_per_token"} < set(found)
     assert not {"ttft_s", "tpot_s", "tokens_per_s"} & set(found)
-
-
-@pytest.mark.parametrize(
-    ("peak", "before", "value"), [(900, 500, 400.0), (400, 500, 0.0), (None, 500, None)]
-)
-def test_peak_memory_is_what_came_on_top(
-    peak: int | None, before: int, value: float | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(serve, "peak_resident_bytes", lambda: peak)
-    assert serve._peak(True, before).value == value
-    assert serve._peak(True, None).value is None
-    if value is not None:
-        assert "could not be reset" in serve._peak(False, before).method
 
 
 def test_the_clock_is_read_from_one_place(clock: Clock) -> None:

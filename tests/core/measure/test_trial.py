@@ -36,8 +36,8 @@ def run(plan: Plan) -> tuple[dict[str, Measurement], list[tuple[str, dict[str, A
     events: list[tuple[str, dict[str, Any]]] = []
     trial.run_trial(plan, "quick", "env-1", lambda kind, **body: events.append((kind, body)))
     sent = [body["measurement"] for kind, body in events if kind == "measurement"]
-    assert len({one.metric for one in sent}) == len(sent)
-    return {one.metric: one for one in sent}, events
+    assert len({(one.metric, one.condition) for one in sent}) == len(sent)
+    return {one.metric: one for one in sent if not one.condition}, events
 
 
 def case(model: str, workload: Workload = SHORT, target: Target = TARGET) -> Case:
@@ -68,6 +68,13 @@ def test_images_have_accuracy_and_no_price_per_token() -> None:
     assert found["top1_agreement"].bounds == (1.0, 1.0)
     assert found["usd_per_mtok"].value is None
     assert found["model_bytes"].value == 6570 * 4
+    # Groups of one image: the first layer's result and its ReLU, 64 values each.
+    assert found["memory_bytes"].value == 6570 * 4 + 2 * 64 * 4
+    assert found["disk_bytes"].value == sum(
+        path.stat().st_size
+        for path in (models.ZOO / "digits-mlp").iterdir()
+        if path.suffix in (".safetensors", ".json")
+    )
     assert "ttft_s" not in found
 
 

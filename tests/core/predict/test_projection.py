@@ -167,5 +167,27 @@ def test_on_a_sensor_the_quality_must_be_measured_again(synthetic_study: Study) 
 
 def test_every_target_gets_an_answer_without_an_error() -> None:
     for target in targets.list_targets()[1:]:
-        names = [one.metric for one in project(trial("weight-int4"), target)]
+        names = [(one.metric, one.condition) for one in project(trial("weight-int4"), target)]
         assert len(names) == len(set(names)), target.id
+
+
+def test_memory_elsewhere_is_the_account_there_by_part() -> None:
+    here = trial()
+    parts = (
+        Measurement("memory_bytes", (9e6,), "B", "measured", "counted"),
+        Measurement("memory_bytes", (8e6,), "B", "measured", "counted", condition="weights:bf16"),
+        Measurement("memory_bytes", (3e6,), "B", "measured", "counted", condition="libraries"),
+        Measurement("kv_bytes", (589824.0,), "B", "measured", "counted"),
+    )
+    one = replace(here, measurements=(*here.measurements, *parts))
+    there = project(one, targets.resolve("h100-sxm"))
+    memory = {one.condition: one for one in there if one.metric == "memory_bytes"}
+    assert set(memory) == {"", "weights:bf16", "kv", "workspace"}
+    assert {one.origin for one in memory.values()} == {"projected"}
+    whole = memory.pop("")
+    assert sum(one.value or 0 for one in memory.values()) == pytest.approx(whole.value)
+    sensor = project(one, targets.resolve("stm32l4r5"))
+    assert not [one for one in sensor if one.condition]
+    assert len([one for one in there if one.metric == "memory_bytes"]) == 4
+    (kv,) = (one for one in there if one.metric == "kv_bytes")
+    assert (kv.origin, kv.value) == ("measured", 589824.0)

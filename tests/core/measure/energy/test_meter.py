@@ -53,7 +53,7 @@ def serve(book: Book, source: Steady, prefill: float = 0.2, decode: float = 0.5)
             clock.tick()
             source.pass_time(decode, 20)
             clock.tick(3)
-            clock.finish()
+            book.mark("")
 
 
 def by_name(found: list[Measurement]) -> dict[str, Measurement]:
@@ -201,7 +201,7 @@ def test_one_new_token_has_no_decode() -> None:
         clock.start()
         source.pass_time(1.0, 5)
         clock.tick()
-        clock.finish()
+        book.mark("")
     results = by_name(energy(book, None, "", True))
     assert results["energy_prefill_j_per_token"].value == pytest.approx(5 / 9)
     assert results["energy_decode_j_per_token"].value is None

@@ -1,0 +1,148 @@
+"""Memory of a trial: predicted equals held on the zoo, parts add up, odd systems are said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from core import techniques
+from core.catalogue import models, targets, workloads
+from core.deployment import Deployment
+from core.loading.load import load_engine
+from core.measure.memory import measure_disk, measure_memory, trial
+from core.measure.memory.peak import Pages
+from core.measure.serve import Service
+from core.measurement import Measurement
+from core.plan import Case, Plan
+from core.predict.account import MemoryAccount, account
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def plan(model: str, text: str = "") -> Plan:
+    found = models.resolve(model)
+    workload = workloads.resolve("autocomplete" if found.task == "text" else "sensor-frame")
+    local = replace(targets.resolve("h100-sxm"), id="local", kind="cpu", local=True)
+    workload = replace(workload, prompt_tokens=70, output_tokens=3)
+    chosen = tuple(techniques.parse(part) for part in text.split())
+    return Plan(Case(found, local, workload), chosen)
+
+
+def measure(one: Plan, before: int | None = 0) -> tuple[list[Measurement], list[str]]:
+    notes: list[str] = []
+    model = one.case.model
+    deployment = Deployment(one.case, load_engine(model), lambda: None, note=notes.append)
+    for technique in one.techniques:
+        technique.apply(deployment)
+    requests: Any = torch.zeros(deployment.batch, 1, 8, 8)
+    if model.task == "text":
+        requests = torch.ones(deployment.batch, 70, dtype=torch.int64)
+    served = Service(deployment, one.workload(), requests)
+    return measure_memory(deployment, one, served.workload, served.round, before), notes
+
+
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        ("pycode-small", ""),
+        ("pycode-small", "static-batch:size=3"),
+        ("pycode-small", "prune-mlp:sparsity=0.5 weight-int8"),
+        ("pycode-small", "weight-int4:group_size=64"),
+        ("digits-cnn", ""),
+        ("digits-mlp", ""),
+    ],
+)
+def test_held_memory_is_within_five_percent_of_the_prediction(model: str, text: str) -> None:
+    one = plan(model, text)
+    found, notes = measure(one)
+    held = {row.condition: row.value or 0.0 for row in found if row.metric == "memory_bytes"}
+    need = account(one)
+    assert held[""] == pytest.approx(need.total, rel=0.05)
+    for name, size in need.parts():
+        if name != "workspace":
+            assert held[name] == size
+    assert "measured less predicted" in notes[-1]
+
+
+def test_the_parts_add_up_to_the_peak_of_the_process() -> None:
+    found, _ = measure(plan("pycode-small"))
+    parts = {row.condition: row.value or 0.0 for row in found if row.metric == "memory_bytes"}
+    whole = parts.pop("")
+    (peak,) = (row.value for row in found if row.metric == "peak_bytes")
+    assert sum(parts.values()) == peak
+    assert sum(parts.values()) - parts["libraries"] == whole
+    (kv,) = (row for row in found if row.metric == "kv_bytes")
+    assert kv.value == parts["kv"] == 73 * 2 * 4 * 2 * 32 * 2
+    assert "1,024 B for each token" in kv.method
+
+
+def test_weights_name_their_largest_tensors() -> None:
+    found, _ = measure(plan("pycode-small"))
+    (weights,) = (row for row in found if row.condition == "weights:bf16")
+    assert "26 tensors from their own storages; the largest: embedding 1,048,576 B" in (
+        weights.method
+    )
+
+
+def test_where_the_system_tells_nothing_the_tensors_are_still_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trial, "page_peak", lambda run: None)
+    found, _ = measure(plan("digits-mlp"))
+    rows = {(row.metric, row.condition): row for row in found}
+    assert rows["peak_bytes", ""].value is None
+    assert rows["memory_bytes", ""].value == 6570 * 4 + 512
+    assert ("memory_bytes", "libraries") not in rows
+
+
+@pytest.mark.parametrize(
+    ("pages", "before", "value", "word"),
+    [
+        (Pages(600, 900, True, True), 500, 400.0, "given back at once"),
+        (Pages(600, 900, True, False), 500, 400.0, "keeps for reuse is included"),
+        (Pages(600, 900, False, True), 500, 400.0, "could not be reset"),
+        (Pages(400, 450, True, True), 500, 0.0, "held free memory before"),
+        (None, 500, None, "does not tell"),
+        (Pages(600, 900, True, True), None, None, "does not tell"),
+    ],
+)
+def test_the_peak_is_what_came_on_top(
+    pages: Pages | None, before: int | None, value: float | None, word: str
+) -> None:
+    rows = trial._peak(pages, before, 300.0, "cpu")
+    assert rows[-1].metric == "peak_bytes"
+    assert rows[-1].value == value
+    assert word in rows[-1].method
+    if value == 400.0:
+        assert (rows[0].condition, rows[0].value) == ("libraries", 100.0)
+
+
+def test_a_difference_is_named_by_part() -> None:
+    predicted = MemoryAccount((("bf16", 1000.0),), 100.0, 1.0, 50.0)
+    held = MemoryAccount((("bf16", 1000.0),), 120.0, 1.2, 45.0)
+    assert trial.compared(held, predicted) == (
+        "memory: 1,150 B predicted, 1,165 B held at the peak of a round (+1.3%); measured less"
+        " predicted: kv +20 B, workspace -5 B"
+    )
+    assert trial.compared(held, held).endswith("measured less predicted: in no part")
+
+
+def test_the_size_on_disk_is_that_of_the_files_that_are_loaded() -> None:
+    found = measure_disk(plan("pycode-small", "static-batch:size=3"))
+    folder = models.ZOO / "pycode-small"
+    assert found.value == sum(
+        path.stat().st_size for path in folder.iterdir() if path.suffix in (".safetensors", ".json")
+    )
+    assert f"{(folder / 'model.safetensors').stat().st_size:,} B of them weights" in found.method
+
+
+def test_what_was_never_written_has_no_size_on_disk() -> None:
+    changed = measure_disk(plan("pycode-small", "prune-mlp:sparsity=0.5 weight-int8"))
+    assert changed.value is None
+    assert "prune-mlp, weight-int8 changed the weights in memory" in changed.method
+    random = plan("pycode-small")
+    shape = replace(random, case=replace(random.case, model=models.resolve("shape:smollm2-135m")))
+    assert "no files" in measure_disk(shape).method

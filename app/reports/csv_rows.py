@@ -30,7 +30,8 @@ HEAD = (
     "method",
     "warning",
 )
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# The last four are the wide forms, which spreadsheets set to Japanese read as the plain ones.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def render(report: Report) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from app import facts, services, state
-from app.views import common, environment_facts, words
+from app.views import common, environment_facts, margin_words, words
 from core import environments, format, metrics, share
 from core.compare import configuration
 from core.measurement import Measurement
@@ -55,6 +55,7 @@ def page() -> None:
         )
     _warnings(trial)
     _shares(trial)
+    margin_words.draw(trial)
     _measurements(trial)
     left, right = st.columns(2, gap="medium")
     with left:

@@ -43,7 +43,7 @@ def refusal(one: Event, study_id: str, trial_id: str, attempt: int) -> str | Non
         return "an event of another trial"
     if one.kind != "environment" and one.body.get("attempt") != attempt:
         return "an event of another attempt"
-    if one.kind == "trial-ended" and one.body.get("state") not in SAID_ENDS:
+    if one.kind == "trial-ended" and str(one.body.get("state")) not in SAID_ENDS:
         return "an end that no trial can declare"
     if not _ID.fullmatch(one.id) or one.id > new_id("e"):
         return "an event with a forged id"

@@ -129,10 +129,11 @@ class Watchdog:
                 f" that never returns to the interpreter",
                 retry=True,
             )
-        if self._idle > limits.idle_s:
+        # A slow disk leaves the processor idle too while libraries are imported.
+        wait = limits.idle_s if self._ready else max(limits.idle_s, limits.starting_s)
+        if self._idle > wait:
             return Verdict(
-                f"it hung: its process used no processor time and reported nothing for"
-                f" {limits.idle_s:g} s",
+                f"it hung: its process used no processor time and reported nothing for {wait:g} s",
                 retry=True,
             )
         return None

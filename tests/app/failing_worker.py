@@ -52,7 +52,7 @@ def main(kind: str) -> int:
         elif kind in WORDS:
             return _real_run(job, emit, WORDS[kind])
         else:
-            BAD[kind](job, emit)
+            (BAD | WELL)[kind](job, emit)
         return "done", ""
 
     worker.run = run
@@ -71,6 +71,19 @@ REAL_RUN = worker.run
 def write_down(pid: int) -> None:
     with open("started", "a") as file:
         file.write(f"{pid}\n")
+
+
+def crash_once(job: Any, emit: Any) -> None:
+    if job["attempt"] == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    emit("measurement", measurement=GOOD)
+
+
+def await_leave(job: Any, emit: Any) -> None:
+    """Go on once a file called `go` lies beside the journal."""
+    while not Path("go").exists():
+        time.sleep(0.01)
+    emit("measurement", measurement=GOOD)
 
 
 def illegal(job: Any, emit: Any) -> None:
@@ -291,6 +304,12 @@ WORDS = {
     "python-out-of-memory": memory_error,
     "sys-exit": end_by_exit,
     "endless-recursion": lambda text: WORDS["endless-recursion"](text),
+}
+# Ways that end well, for other tests.
+WELL = {
+    "none": lambda job, emit: emit("measurement", measurement=GOOD),
+    "crash-once": crash_once,
+    "await-leave": await_leave,
 }
 # What stands in for the whole worker.
 RAW = {

@@ -61,12 +61,14 @@ class Output:
                 skipping = self._skip(TOO_MUCH, skipping)
             if skipping:
                 continue
-            head, *tails = data.split(b"\n")
-            pieces.append(head)
-            length += len(head)
-            for tail in tails:
+            first, *others = data.split(b"\n")
+            pieces.append(first)
+            length += len(first)
+            for other in others:
+                if length > self._line_bytes:
+                    break
                 self._lines.put(b"".join(pieces))
-                pieces, length = [tail], len(tail)
+                pieces, length = [other], len(other)
             if length > self._line_bytes:
                 skipping = self._skip(TOO_LONG, skipping)
                 pieces = []

@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from app import facts, services, state
-from app.views import common, environment_facts, margin_words, words
+from app.views import common, environment_facts, margin_words, rounds, words
 from core import environments, format, metrics, share
 from core.compare import configuration
 from core.measurement import Measurement
@@ -57,6 +57,7 @@ def page() -> None:
     _shares(trial)
     margin_words.draw(trial)
     _measurements(trial)
+    rounds.draw(trial)
     left, right = st.columns(2, gap="medium")
     with left:
         _kernels(trial)
@@ -134,8 +135,9 @@ def _measurements(trial: Trial) -> None:
     if not trial.measurements:
         st.caption("Nothing has been measured.")
         return
+    plain = [one for one in trial.measurements if not one.condition]
     st.dataframe(
-        pd.DataFrame([_row(one) for one in trial.measurements]),
+        pd.DataFrame([_row(one) for one in plain]),
         hide_index=True,
         height="content",
         alt="Measurements of this trial",

@@ -117,3 +117,68 @@ def test_a_conflict_that_never_ends_becomes_a_sentence(file: Path, make, monkeyp
 
     assert len(tried) == 12
     store.close()
+
+
+def collisions(monkeypatch) -> list[str]:
+    """The classes of the conflicts that are tried again from now on."""
+    from store import repository
+
+    seen: list[str] = []
+    judge = repository._is_conflict
+
+    def noted(error) -> bool:
+        if judge(error):
+            seen.append(f"{type(error).__name__} {type(error.orig).__name__}")
+        return judge(error)
+
+    monkeypatch.setattr(repository, "_is_conflict", noted)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("place", "when", "conflict"),
+    [
+        ("file", "before our insert", "IntegrityError ConstraintException"),
+        ("file", "before our commit", "OperationalError TransactionException"),
+        ("database", "before our insert", "IntegrityError UniqueViolation"),
+    ],
+)
+def test_who_is_overtaken_with_the_same_event_tries_again(
+    request, make, monkeypatch, place, when, conflict
+):
+    from store import bulk, marks
+
+    url = str(request.getfixturevalue(place))
+    store, other = open_store(url), open_store(url)
+    store.ingest(make.whole()[1])
+    ours = [events.event("note", "s-1", "s-1-t0", attempt=1, text=text) for text in "ab"]
+    seen = collisions(monkeypatch)
+    module, name = (bulk, "known_ids") if when == "before our insert" else (marks, "keep")
+    step, overtook = getattr(module, name), []
+
+    def overtaken(*given):
+        found = step(*given)
+        if not overtook:
+            overtook.append(1)
+            assert other.ingest(ours[1:]) == 1
+        return found
+
+    monkeypatch.setattr(module, name, overtaken)
+
+    assert store.ingest(ours) == 1
+
+    assert seen == [conflict]
+    assert store.trial("s-1-t0").notes == ("attempt 1", "a", "b")
+    for one in (store, other):
+        one.close()
+
+
+@pytest.mark.parametrize("place", ["file", "database"])
+def test_mixed_writes_of_many_threads_are_kept_as_they_were_acknowledged(
+    request, script, capsys, place
+):
+    url = str(request.getfixturevalue(place))
+
+    assert script("figure_threads").main(threads=8, writes=21, stores=3, url=url)
+
+    assert "; 0 lost, unretried or wrong" in capsys.readouterr().out

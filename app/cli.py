@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def dispatch(parsed: argparse.Namespace) -> int:
     """Call the command's function; imports happen here, so that `--help` stays quick."""
-    from app import cli_run, cli_show, cli_store
+    from app import cli_doctor, cli_run, cli_show, cli_store
 
     command = parsed.command
     if command == "serve":
@@ -56,7 +56,7 @@ def dispatch(parsed: argparse.Namespace) -> int:
 
         return run_kernels(parsed.op, parsed.json)
     functions = {
-        "doctor": cli_show.doctor,
+        "doctor": cli_doctor.doctor,
         "run": cli_run.run,
         "studies": cli_show.studies,
         "show": cli_show.show,
@@ -105,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
     doctor.add_argument(
         "--calibrate",
         action="store_true",
-        help="measure bandwidth and matrix peaks first (under a minute)",
+        help="measure bandwidth, matrix peaks and overheads first (under a minute)",
     )
     doctor.add_argument(
         "--check-store",

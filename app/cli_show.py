@@ -1,4 +1,4 @@
-"""The commands that read: listings, doctor, studies, show, compare, report."""
+"""The commands that read: listings, studies, show, compare, report."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from typing import Any
 
 from app.cli_compare import comparison_text
 from app.cli_run import print_study, print_table
+from app.facts import facts_of
 from app.reports import export, new_report
+from app.services import open_kept
 from core import codec, techniques
 from core import format as formats
 from core.catalogue import models, targets, workloads
 from core.compare import compare
-from core.diagnosis import diagnose
 from core.documents import study_document
+from core.environments import warnings
 from core.errors import BadInput
 from core.study import Study
-from store import open_store
 from store.interface import Store
+from store.recovery import close_sealed
 
 
 def listing(what: str, as_json: bool) -> int:
@@ -101,19 +103,6 @@ def listing(what: str, as_json: bool) -> int:
     return 0
 
 
-def doctor(parsed: argparse.Namespace) -> int:
-    """Say what this machine is, which kernels it can run and what is missing."""
-    found = diagnose(calibrate=parsed.calibrate)
-    if parsed.json:
-        _print_json(found)
-        return 0
-    for section, lines in found["summary"]:
-        print(section)
-        for line in lines:
-            print(f"  {line}")
-    return 0
-
-
 def studies(parsed: argparse.Namespace) -> int:
     """List stored studies, the newest first."""
     with reading(parsed.store) as store:
@@ -146,10 +135,11 @@ def show(parsed: argparse.Namespace) -> int:
     """Print one study as a table or as the documented JSON."""
     with reading(parsed.store) as store:
         study = _study(store, parsed.study)
+        facts = facts_of(store, study.trials)
     if parsed.json:
-        _print_json(study_document(study))
+        _print_json(study_document(study, facts))
     else:
-        print_study(study)
+        print_study(study, warnings(study.trials, facts))
     return 0
 
 
@@ -167,10 +157,7 @@ def compare_trials(parsed: argparse.Namespace) -> int:
                     " `trimtab show STUDY` lists a study's trials"
                 )
             trials.append(trial)
-        names = {
-            one.environment for trial in trials for one in trial.measurements if one.environment
-        }
-        environments = {name: store.environment(name) or {} for name in names}
+        environments = facts_of(store, trials)
     if len(trials) < 2:
         raise BadInput("compare needs at least two different trials")
     found = compare(tuple(trials), parsed.baseline or trials[0].id, environments)
@@ -233,11 +220,13 @@ def report(parsed: argparse.Namespace) -> int:
 @contextmanager
 def reading(url: str | None) -> Iterator[Store]:
     """A store without a supervisor."""
-    store = open_store(url)
+    store, folder, notices = open_kept(url)
+    for notice in notices:
+        print(f"trimtab: {notice}", file=sys.stderr)
     try:
         yield store
     finally:
-        store.close()
+        close_sealed(store, url, folder)
 
 
 def _study(store: Store, study_id: str) -> Study:

@@ -13,6 +13,7 @@ from core.calibration.record import VERSION, Calibration, Rate, folder, store, s
 from core.measure.environment import environment
 
 __all__ = [
+    "DISTURBED",
     "FORMATS",
     "SECONDS",
     "VERSION",
@@ -28,6 +29,8 @@ __all__ = [
 FORMATS = ("fp32", "tf32", "bf16", "fp16", "fp8", "int8")
 # All of it, with importing torch, stays under a minute.
 SECONDS = 24.0
+# Cores that other processes may take while the limits are still to be believed.
+DISTURBED = 0.2
 # A trial that needs limits and finds none measures them so quickly.
 QUICK_SECONDS = 8.0
 

@@ -224,7 +224,7 @@ def _metric_rows(
                 len({(cell.text, cell.origin) for cell in cells}) > 1,
                 metric.group,
                 metric.unit,
-                metric.better,
+                "" if metric.name in UNJUDGED else metric.better,
             )
 
 

@@ -5,12 +5,17 @@ doctor`.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from core import calibrate as calibration
 from core import format
+from core.calibration.record import Calibration, Rate, to_data
 from core.catalogue import targets
+from core.environments import LABELS, text_of
 from core.measure.energy import counters
 from core.measure.environment import environment
+from core.target import Target
 
 EXTRAS = {
     "triton": "own GPU kernels: pip install triton (Linux)",
@@ -19,15 +24,20 @@ EXTRAS = {
 }
 
 
-def diagnose(calibrate: bool = False) -> dict[str, Any]:
-    """JSON-ready facts, and `summary`: sections of lines for people."""
+def diagnose(
+    calibrate: bool = False,
+    report: Callable[[str, float], None] = lambda stage, share: None,
+) -> dict[str, Any]:
+    """JSON-ready facts, and `summary`: sections of lines for people.
+
+    `calibrate` measures this machine's limits first and stores them; `report` follows that.
+    """
     from kernels.registry import kernels_available
 
     identifier, facts = environment()
     if calibrate:
-        from core import calibrate as calibration
-
-        calibration.store(calibration.calibrate())
+        calibration.store(calibration.calibrate(report=report))
+    known = calibration.stored(identifier)
     target = targets.resolve("local")
     device = "cuda" if target.kind == "cuda" else "cpu"
     kernels = [
@@ -50,11 +60,13 @@ def diagnose(calibrate: bool = False) -> dict[str, Any]:
             "bandwidth": target.bandwidth,
             "peaks": dict(target.peaks),
         },
+        "calibration": None if known is None else to_data(known),
         "kernels": kernels,
         "energy": energy or "readable",
         "missing": missing,
         "summary": [
-            ("machine", _machine(target, identifier)),
+            ("machine", _machine(target, identifier, facts)),
+            ("limits", _limits(known)),
             (f"kernels on {device}", [_kernel(one) for one in kernels]),
             ("energy", [energy or "RAPL counters are readable"]),
             ("missing", [f"{name}: {how}" for name, how in missing.items()] or ["nothing"]),
@@ -62,17 +74,44 @@ def diagnose(calibrate: bool = False) -> dict[str, Any]:
     }
 
 
-def _machine(target: Any, identifier: str) -> list[str]:
-    bandwidth = "not measured yet: trimtab doctor --calibrate"
-    if target.bandwidth is not None:
-        bandwidth = format.number(target.bandwidth, "B/s")
+def _machine(target: Target, identifier: str, facts: Mapping[str, Any]) -> list[str]:
+    known = [
+        f"{LABELS[name]}: {text_of(facts[name])}"
+        for name in ("governor", "boost", "smt", "cpu_quota", "virtual", "container", "kernel")
+        if name in facts
+    ]
     return [
         target.title,
         f"environment {identifier}",
         f"memory for a model: {format.number(target.memory_bytes, 'B')}",
-        f"copy bandwidth: {bandwidth}",
-        *(f"peak {name}: {rate / 1e9:,.0f} Gop/s" for name, rate in target.peaks),
+        *known,
     ]
+
+
+def _limits(known: Calibration | None) -> list[str]:
+    """The stored calibration: the best of each kind, with the median of its repetitions."""
+    if known is None:
+        return ["not measured yet: trimtab doctor --calibrate"]
+    others = ""
+    if known.others_cores is not None and known.others_cores > calibration.DISTURBED:
+        others = f"; other processes took {known.others_cores:.1f} cores, so all is too low"
+    lines = [f"measured {known.taken_at[:16]} UTC in {known.seconds:.0f} s{others}"]
+    reading = known.reading()
+    for rate in (*reading[-1:], *reading[:1]):
+        lines.append(f"reading {format.binary(rate.size)}: {_rate(rate)}")
+    lines.append(f"copying: {format.number(known.bandwidth, 'B/s')}, read and written bytes")
+    for name, best in known.peaks:
+        rates = [rate for rate in known.of("peak", name) if rate.best == best]
+        lines.append(f"multiplying {name}: {_rate(rates[0])}" if rates else f"{name}: {best:.3g}")
+    lines += [f"{rate.format}: {_rate(rate)}" for rate in known.of("overhead")]
+    return lines
+
+
+def _rate(rate: Rate) -> str:
+    return (
+        f"{format.number(rate.best, rate.unit)} (median {format.number(rate.median, rate.unit)}"
+        f" of {rate.n}; {rate.how})"
+    )
 
 
 def _kernel(one: dict[str, Any]) -> str:

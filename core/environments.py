@@ -159,9 +159,9 @@ def _shared(trials: Sequence[Trial]) -> Iterable[str]:
     for kind, hits in found.items():
         names = list(dict.fromkeys(trial_id for trial_id, _ in hits))
         if len(names) == 1:
-            yield f"{names[0]}: {hits[0][1]}"
+            yield f"{names[0]}: {hits[0][1]}."
         elif len(names) == len(trials) and kind == "governor":
-            yield f"All trials: {hits[0][1]}"
+            yield f"All trials: {hits[0][1]}."
         else:
             how = _SEVERAL.get(kind, "under conditions that disturb their numbers")
             yield f"{len(names)} of {len(trials)} trials ran {how}: {_listed(names)}."

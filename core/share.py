@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from core.calibration.record import Calibration
+from core.calibrate import DISTURBED, Calibration
 from core.deployment import Deployment
 from core.measure.work import Work, format_of, work_of
 from core.measurement import Measurement, unavailable
@@ -26,8 +26,6 @@ UNCALIBRATED = (
     "this machine has not been calibrated: `trimtab doctor --calibrate`, or the Hardware page,"
     " measures its limits"
 )
-# Cores that others may take while a calibration is still to be believed.
-DISTURBED = 0.2
 # Words in the method by which sentence() knows which limit it was.
 _CACHES = "that caches hold"
 _MEMORY = "that memory holds"

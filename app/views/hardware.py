@@ -24,8 +24,6 @@ ICON = ":material/memory:"
 HELP = "What this machine is and can do at most, beside the targets of the catalogue."
 
 KINDS = {"read": "Read", "copy": "Copy", "triad": "Add two arrays (triad)"}
-# A calibration beside so many cores of other work is too low to be used.
-DISTURBED = 0.2
 
 
 def page() -> None:
@@ -106,7 +104,7 @@ def _calibrate(known: Calibration | None) -> None:
             "and be too low itself: wait until nothing runs.",
             icon=":material/warning:",
         )
-    if known is not None and (known.others_cores or 0.0) > DISTURBED:
+    if known is not None and (known.others_cores or 0.0) > calibrate.DISTURBED:
         st.warning(
             f"Other processes took {known.others_cores:.1f} cores while this was measured, so "
             "these limits are too low and shares of them too high. Calibrate again when the "

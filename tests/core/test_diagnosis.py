@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
-from core import diagnosis
+from core import calibrate, diagnosis
+from core.calibrate import Calibration, Rate
 from core.diagnosis import diagnose
 
 
@@ -21,15 +23,16 @@ def test_the_diagnosis_is_json_and_has_its_sections(found: dict[str, object]) ->
         "environment",
         "facts",
         "target",
+        "calibration",
         "kernels",
         "energy",
         "missing",
         "summary",
     }
     titles = [title for title, _ in again["summary"]]
-    assert titles[0] == "machine"
-    assert titles[1].startswith("kernels on ")
-    assert titles[2:] == ["energy", "missing"]
+    assert titles[:2] == ["machine", "limits"]
+    assert titles[2].startswith("kernels on ")
+    assert titles[3:] == ["energy", "missing"]
     assert all(
         lines and all(isinstance(one, str) for one in lines) for _, lines in again["summary"]
     )
@@ -60,3 +63,26 @@ def test_energy_says_why_it_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> N
     assert dict(found["summary"])["energy"] == ["no counter in this test"]
     monkeypatch.setattr(diagnosis, "counters", lambda: (("one",), ""))
     assert diagnose()["energy"] == "readable"
+
+
+def test_limits_are_unknown_until_measured_and_then_said_with_their_spread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    found = diagnose()
+    assert found["calibration"] is None
+    assert "doctor --calibrate" in dict(found["summary"])["limits"][0]
+    read = Rate("read", "B/s", 2e10, 1.9e10, 1.8e10, 2e10, 9, 1 << 28, 2, "", "a loop")
+    peak = Rate("peak", "op/s", 8e11, 7e11, 6e11, 8e11, 9, 1, 0, "bf16", "torch")
+    key = found["environment"]
+    known = Calibration(
+        key, "2026-11-21T10:00:00.000", "cpu", 1e10, (("bf16", 8e11),), (read, peak), 24.0, 1.5
+    )
+    monkeypatch.setattr(calibrate, "calibrate", lambda report: known)
+    found = diagnose(calibrate=True)
+    lines = dict(found["summary"])["limits"]
+    assert "other processes took 1.5 cores" in lines[0]
+    assert "reading 256 MiB: 20.0 GB/s (median 19.0 GB/s of 9; a loop)" in lines
+    assert "multiplying bf16: 800 Gop/s (median 700 Gop/s of 9; torch)" in lines
+    assert found["calibration"]["environment"] == key
+    assert calibrate.stored(key) == known

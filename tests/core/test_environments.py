@@ -97,11 +97,11 @@ def test_disturbed_trials_are_named_once_a_kind(synthetic_study: Study) -> None:
 
     one, two, three = synthetic_study.done()[:3]
     found = environments.warnings((noisy(one, "load"), two, three))
-    assert found == ("t-0000: it was load",)
+    assert found == ("t-0000: it was load.",)
     found = environments.warnings((noisy(one, "load"), noisy(two, "load", "clock"), three))
     assert found == (
         "2 of 3 trials ran while other processes used the cores: t-0000, t-0001.",
-        "t-0001: it was clock",
+        "t-0001: it was clock.",
     )
     found = environments.warnings((noisy(one, "governor"), noisy(two, "governor")))
-    assert found == ("All trials: it was governor",)
+    assert found == ("All trials: it was governor.",)

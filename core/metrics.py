@@ -104,8 +104,8 @@ METRICS = (
         "lower",
         "size",
         "size",
-        "Highest resident memory while the model served, less what the process held before the"
-        " model was loaded.",
+        "Highest resident memory while the model served one round, less what the process held"
+        " before the model was loaded; freed memory does not count.",
     ),
     Metric(
         "memory_bytes",

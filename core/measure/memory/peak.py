@@ -33,8 +33,10 @@ class Pages:
     at_once: bool
 
 
-def tensor_peak(run: Callable[[], object], device: str = "cpu") -> int:
-    """Bytes of tensors that `run` held at most, beyond those that were there before it."""
+def tensor_peak(run: Callable[[], object], device: str = "cpu") -> int | None:
+    """Bytes of tensors that `run` held at most, beyond those that were there before it; None where
+    this torch was built without a profiler.
+    """
     gc.collect()
     return _cuda_peak(run)[0] if device == "cuda" else _cpu_peak(run)
 
@@ -60,9 +62,12 @@ def device_peak(run: Callable[[], object]) -> tuple[int, int]:
     return allocated, reserved
 
 
-def _cpu_peak(run: Callable[[], object]) -> int:
+def _cpu_peak(run: Callable[[], object]) -> int | None:
     from torch.autograd.profiler import profile
+    from torch.profiler import kineto_available
 
+    if not kineto_available():
+        return None
     with profile(use_cpu=True, profile_memory=True) as seen:
         run()
     assert seen.kineto_results is not None

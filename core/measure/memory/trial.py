@@ -19,6 +19,12 @@ from core.workload import Workload
 if TYPE_CHECKING:
     from core.deployment import Deployment
 
+COUNTED = (
+    "most that tensors held in one round beside weights and cache, counted by torch's allocator,"
+    " rotary tables included"
+)
+NOT_COUNTED = "by arithmetic: this torch was built without the profiler that counts tensors"
+
 
 def measure_memory(
     deployment: Deployment,
@@ -37,8 +43,8 @@ def measure_memory(
     run()
     pages = page_peak(run)
     predicted = account(plan)
-    held, tensors = _held(deployment, predicted, workload, run)
-    found = _parts(held, predicted, tensors)
+    held, tensors, counted = _held(deployment, predicted, workload, run)
+    found = _parts(held, predicted, tensors, counted)
     found += _peak(pages, before_load, held.total, deployment.device)
     if held.kv:
         found.append(_kv(held, predicted))
@@ -69,8 +75,10 @@ def _held(
     predicted: MemoryAccount,
     workload: Workload,
     run: Callable[[], object],
-) -> tuple[MemoryAccount, tuple[Stored, ...]]:
-    """The account from the real storages, a real cache and the allocator's books."""
+) -> tuple[MemoryAccount, tuple[Stored, ...], bool]:
+    """The account from the real storages, a real cache and the allocator's books, and whether there
+    are such books; without them the workspace is the predicted one.
+    """
     engines = [deployment.engine, *([] if deployment.draft is None else [deployment.draft])]
     formats: dict[str, float] = {}
     tensors: list[Stored] = []
@@ -83,9 +91,12 @@ def _held(
     peak = tensor_peak(run, deployment.device)
     kv = _cache_bytes(engines, deployment.batch, workload)
     kv = predicted.kv if kv is None else kv
-    space = max(peak - kv, 0.0) + sum(tables(engine) for engine in engines)
+    space = predicted.workspace
+    if peak is not None:
+        space = max(peak - kv, 0.0) + sum(tables(engine) for engine in engines)
     per_token = kv / _tokens(deployment.batch, workload) if kv else 0.0
-    return MemoryAccount(tuple(formats.items()), kv, per_token, space), tuple(tensors)
+    held = MemoryAccount(tuple(formats.items()), kv, per_token, space)
+    return held, tuple(tensors), peak is not None
 
 
 def _cache_bytes(engines: list[object], batch: int, workload: Workload) -> float | None:
@@ -107,24 +118,22 @@ def _tokens(batch: int, workload: Workload) -> int:
 
 
 def _parts(
-    held: MemoryAccount, predicted: MemoryAccount, tensors: tuple[Stored, ...]
+    held: MemoryAccount, predicted: MemoryAccount, tensors: tuple[Stored, ...], counted: bool
 ) -> list[Measurement]:
-    how = {
-        "kv": "bytes of the real cache",
-        "workspace": "most that tensors held in one round beside weights and cache, counted by"
-        " torch's allocator, rotary tables included",
-    }
+    how = {"kv": "bytes of the real cache", "workspace": COUNTED if counted else NOT_COUNTED}
     summary = " + ".join(f"{shown.number(size, 'B')} {name}" for name, size in held.parts())
-    found = [
-        _measured(
-            "memory_bytes",
-            held.total,
-            f"{summary}; predicted by arithmetic: {shown.number(predicted.total, 'B')}",
-        )
-    ]
+    whole = _measured(
+        "memory_bytes",
+        held.total,
+        f"{summary}; predicted by arithmetic: {shown.number(predicted.total, 'B')}",
+    )
+    found = [whole if counted else replace(whole, origin="estimated")]
     for name, size in held.parts():
         method = how.get(name) or _largest(name.removeprefix("weights:"), tensors)
-        found.append(replace(_measured("memory_bytes", size, method), condition=name))
+        row = replace(_measured("memory_bytes", size, method), condition=name)
+        if name == "workspace" and not counted:
+            row = replace(row, origin="estimated")
+        found.append(row)
     return found
 
 

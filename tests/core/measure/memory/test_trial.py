@@ -98,6 +98,18 @@ def test_where_the_system_tells_nothing_the_tensors_are_still_counted(
     assert ("memory_bytes", "libraries") not in rows
 
 
+def test_without_a_profiler_the_workspace_is_an_estimate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.profiler.kineto_available", lambda: False)
+    one = plan("digits-mlp")
+    rows = {(row.metric, row.condition): row for row in measure(one)[0]}
+    assert rows["memory_bytes", "workspace"].origin == "estimated"
+    assert rows["memory_bytes", "workspace"].value == account(one).workspace
+    assert rows["memory_bytes", ""].origin == "estimated"
+    assert rows["memory_bytes", "weights:fp32"].origin == "measured"
+
+
 @pytest.mark.parametrize(
     ("pages", "before", "value", "word"),
     [

@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from app import facts, services, state
-from app.views import common, environment_facts, margin_words, rounds, words
+from app.views import common, environment_facts, margin_words, memory_parts, rounds, words
 from core import environments, format, metrics, share
 from core.compare import configuration
 from core.measurement import Measurement
@@ -57,6 +57,7 @@ def page() -> None:
     _shares(trial)
     margin_words.draw(trial)
     _measurements(trial)
+    memory_parts.draw(trial)
     rounds.draw(trial)
     left, right = st.columns(2, gap="medium")
     with left:

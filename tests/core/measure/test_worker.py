@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,15 @@ from core.catalogue import models
 from core.errors import BadInput
 from core.events import Event, from_line
 from core.journal import read
-from core.measure.worker import read_job, run
+from core.measure.worker import (
+    NO_JOB,
+    NO_JOURNAL,
+    REASON,
+    beat,
+    first_line,
+    read_job,
+    run,
+)
 from core.measurement import Measurement
 from core.plan import Case, Plan
 from core.study import KernelCalls
@@ -284,3 +293,65 @@ def test_the_worker_dies_with_its_parent(tmp_path: Path) -> None:
     assert ended([watch], [], [], 60)[0] == [watch]
     os.close(watch)
     parent.stdout.close()
+
+
+def test_beats_come_for_as_long_as_the_interpreter_runs() -> None:
+    read, write = os.pipe()
+    beat(write, 0.001)
+    assert [os.read(read, 1) for _ in range(5)] == [b"."] * 5
+    os.close(read)
+
+
+@pytest.mark.parametrize(("pipe", "seconds"), [(None, 1.0), ("3", 1.0), (3, None)])
+def test_without_a_pipe_nobody_is_told(pipe: Any, seconds: Any) -> None:
+    before = threading.active_count()
+    beat(pipe, seconds)
+    assert threading.active_count() == before
+
+
+def test_a_journal_that_cannot_be_written_is_one_sentence_in_the_log(tmp_path: Path) -> None:
+    (tmp_path / "trial.jsonl").mkdir()
+    fields = json.loads(job(plan(), tmp_path)) | {"journal": str(tmp_path / "trial.jsonl")}
+    done = subprocess.run(
+        [sys.executable, "-m", "core.measure.worker"],
+        input=json.dumps(fields) + "\n",
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == NO_JOB
+    assert "cannot start: the journal" in done.stderr.splitlines()[-1]
+
+
+def test_a_disk_that_is_full_ends_the_worker_with_its_own_status(tmp_path: Path) -> None:
+    # A file larger than 2,000 bytes cannot be written, as on a full disk.
+    script = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000));"
+        "from core.measure import worker; worker.run = lambda job, emit:"
+        " [emit('note', text='x' * 900) for _ in range(9)]; sys.exit(worker.main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        input=job(plan(), tmp_path),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == NO_JOURNAL
+    assert "File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", ""),
+        ("one\ntwo", "one"),
+        ("\n  a\x1b[2Jb\0\n", "a [2Jb "),
+        ("x" * 10**6, "x" * (REASON - 1) + "…"),
+    ],
+)
+def test_a_message_becomes_one_printable_line(text: str, line: str) -> None:
+    assert first_line(text) == line

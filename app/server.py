@@ -35,6 +35,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import services
 from app.cli_store import HEADER, ROUTE
+from app.guard import KnownOrigins
 from app.views import common
 from core.errors import BadInput, StoreError
 from store.backup import back_up
@@ -149,6 +150,7 @@ def make_app() -> st.App:
         lifespan=lifespan,
         middleware=[
             Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS),
+            Middleware(KnownOrigins, hosts=HOSTS),
             Middleware(SafeHeaders),
         ],
         routes=[Route("/api/health", health), Route(ROUTE, backup)],

@@ -17,7 +17,7 @@ from core.errors import StoreDamaged, StoreError
 from core.events import event
 from core.journal import Journal
 from store import open_store
-from store.check import REPORTS, Believe, check_all, of_study
+from store.check import REPORTS, Believe, check_all, of_study, take_in
 from store.interface import Store
 from store.losses import Losses
 
@@ -62,6 +62,9 @@ def open_checked(
 
 def close_sealed(store: Store, url: str | None, folder: Path) -> None:
     """Close the store and leave a seal, unless something in it could not be read."""
+    # Saved reports; what stands in the way of it is met again at the next opening.
+    with contextlib.suppress(StoreError, OSError):
+        take_in(store, folder, "")
     store.close()
     place = _file(url)
     if place is None or not store.sound or _log(place).exists():

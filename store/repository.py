@@ -22,7 +22,7 @@ from store import assemble, bulk, engine, queries, snapshot, tables
 from store import marks as journal_marks
 from store.clean import clean
 from store.interface import Progress, StudySummary, TrialFilter
-from store.rows import Row, by_id, cleaned, report_row, rows_of
+from store.rows import Row, Rows, by_id, cleaned, report_row, rows_of
 
 _TRIES = 12
 Result = TypeVar("Result")
@@ -50,10 +50,7 @@ class SqlStore:
         def write(connection: Connection) -> int:
             known = bulk.known_ids(connection, given)
             new = [event for key, event in given.items() if key not in known]
-            for name, rows in rows_of(new).items():
-                if name == "reports":
-                    rows = _not_saved(connection, rows)
-                bulk.append(connection, tables.metadata.tables[name], rows)
+            bulk.in_turns(map(rows_of, bulk.parts(new)), lambda rows: _append(connection, rows))
             journal_marks.keep(connection, journal_marks.owner(self._place), read)
             return len(new)
 
@@ -200,6 +197,12 @@ class SqlStore:
     def _refuse_when_closed(self) -> None:
         if self._closed:
             raise StoreError(f"the store {engine.name_of(self._place)} was closed: open it again")
+
+
+def _append(connection: Connection, made: Rows) -> None:
+    for name, rows in made.items():
+        new = _not_saved(connection, rows) if name == "reports" else rows
+        bulk.append(connection, tables.metadata.tables[name], new)
 
 
 def _saved(connection: Connection, row: Row) -> bool:

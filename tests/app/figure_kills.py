@@ -1,0 +1,216 @@
+"""R1: kill -9 at random points of running studies, of the supervisor, of the measuring process, or
+of both; then open again. No acknowledged measurement may be lost or doubled, the store opens
+without a complaint, and the study goes on to its end.
+
+    python tests/app/figure_kills.py [--count 200] [--seed 1]
+
+The supervisor, the store and the worker's way of writing are the real ones; only the trial itself
+is replaced by one that measures nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path.insert(0, str(ROOT))
+TECHNIQUES = ("weight-int8", "weight-int4", "prune-mlp")
+PATIENCE_S = 120.0
+
+
+@dataclass
+class Tally:
+    """What was seen over all studies."""
+
+    kills: dict[str, int] = field(default_factory=lambda: {"server": 0, "worker": 0, "both": 0})
+    studies: int = 0
+    acknowledged: int = 0
+    faults: list[str] = field(default_factory=list)
+
+    def sentence(self) -> str:
+        """The figure."""
+        kinds = ", ".join(f"{number} of the {kind}" for kind, number in self.kills.items())
+        return (
+            f"R1: {sum(self.kills.values())} kills at random points ({kinds}) of {self.studies} "
+            f"studies with {self.acknowledged} acknowledged measurements: {len(self.faults)} "
+            "measurements lost, doubled or stores or studies not opened, all studies done"
+            if not self.faults
+            else f"R1 is missed: {len(self.faults)} faults, the first: {self.faults[0]}"
+        )
+
+
+def main() -> int:
+    """Kill `--count` times; 1 when anything was lost."""
+    words = argparse.ArgumentParser(description=__doc__)
+    words.add_argument("--count", type=int, default=200)
+    words.add_argument("--seed", type=int, default=1)
+    words.add_argument("--serve", nargs=2, metavar=("FILE", "STUDY"), help=argparse.SUPPRESS)
+    given = words.parse_args()
+    if given.serve:
+        return serve(Path(given.serve[0]), given.serve[1])
+    with tempfile.TemporaryDirectory(prefix="trimtab-kills-") as folder:
+        tally = kill_often(Path(folder), given.count, given.seed)
+    print(tally.sentence())
+    return 1 if tally.faults else 0
+
+
+def kill_often(folder: Path, count: int, seed: int) -> Tally:
+    """Run studies until `count` kills have been made and the last study is done."""
+    from store import open_store
+
+    chance, tally = random.Random(seed), Tally()
+    empty = folder / "empty.duckdb"
+    open_store(str(empty)).close()
+    while sum(tally.kills.values()) < count and len(tally.faults) < 10:
+        place = folder / f"study-{tally.studies}"
+        place.mkdir()
+        file = Path(shutil.copy(empty, place / "store.duckdb"))
+        one_study(file, count, chance, tally)
+        tally.studies += 1
+        print(f"{sum(tally.kills.values())} kills, {tally.studies} studies", file=sys.stderr)
+        shutil.rmtree(place)
+    return tally
+
+
+def one_study(file: Path, count: int, chance: random.Random, tally: Tally) -> None:
+    """Start a study, kill it some times, let it end, and look at what is there."""
+    kills = min(count - sum(tally.kills.values()), chance.randint(4, 10))
+    study_id = ""
+    for turn in range(kills + 1):
+        server = start(file, study_id)
+        said = server.stdout.readline().strip() if server.stdout else ""
+        if not said.startswith("ready "):
+            tally.faults.append(f"the store of {file.parent.name} did not open: {said or 'dead'}")
+            end(server.pid)
+            break
+        study_id = said.split()[1]
+        if turn < kills:
+            time.sleep(chance.uniform(0.0, 1.5))
+            kind = chance.choice(("server", "server", "worker", "both"))
+            if kind != "server":
+                kill_worker(file)
+            if kind == "worker":
+                time.sleep(chance.uniform(0.0, 0.3))
+            end(server.pid)
+            tally.kills[kind] += 1
+            server.wait()
+        elif server.wait(PATIENCE_S) != 0:
+            tally.faults.append(f"study {study_id} did not end")
+        if server.stdout:
+            tally.faults += [line.strip() for line in server.stdout if line.startswith("fault")]
+            server.stdout.close()
+    if study_id:
+        judge(file, study_id, tally)
+
+
+def start(file: Path, study_id: str) -> subprocess.Popen[str]:
+    """A supervisor in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, str(HERE / "figure_kills.py"), "--serve", str(file), study_id],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "ACKNOWLEDGED": str(acknowledged_in(file))},
+    )
+
+
+def serve(file: Path, study_id: str) -> int:
+    """Open the store as every command does, start or resume the study, and wait for its end."""
+    from app.accept import believed
+    from app.jobs import Supervisor
+    from app.services import plan_study, studies_folder
+    from app.spawn import Spawned
+    from core.priorities import Priorities
+    from store.recovery import close_sealed, open_checked
+
+    folder = studies_folder(str(file))
+    store, notices = open_checked(str(file), folder, believed)
+    starter = partial(Spawned, command=(sys.executable, str(HERE / "quick_worker.py")))
+    jobs = Supervisor(store, folder, starter=starter)
+    for notice in notices:
+        print(f"fault: {notice}", flush=True)
+    said = acknowledged(file)
+    for lost in said - store.known(said):
+        print(f"fault: {lost} was acknowledged and is lost", flush=True)
+    if study_id and store.study(study_id) is not None:
+        jobs.recover()
+        if store.study(study_id).state != "done":
+            jobs.resume(study_id)
+    else:
+        study, plans = plan_study("pycode-small", "local", "chat", Priorities(), TECHNIQUES)
+        study_id = jobs.submit(study, plans)
+    print(f"ready {study_id}", flush=True)
+    ended = jobs.wait(study_id)
+    jobs.close()
+    close_sealed(store, str(file), folder)
+    return 0 if ended.state == "done" else 3
+
+
+def judge(file: Path, study_id: str, tally: Tally) -> None:
+    """Everything that was acknowledged is there once, and the study is whole."""
+    import duckdb
+
+    from core.study import ENDED
+    from store import open_store
+
+    said = acknowledged(file)
+    tally.acknowledged += len(said)
+    store = open_store(str(file))
+    study = store.study(study_id)
+    tally.faults += [f"{one} was acknowledged and is lost" for one in said - store.known(said)]
+    store.close()
+    if study is None or study.state != "done":
+        tally.faults.append(f"study {study_id} did not go on to its end")
+        return
+    for trial in study.trials:
+        shown = [(one.metric, one.condition) for one in trial.measurements]
+        if trial.state not in ENDED or len(shown) != len(set(shown)):
+            tally.faults.append(f"trial {trial.id} has no end or shows a measurement twice")
+        if trial.state == "done" and len(shown) != 24:
+            tally.faults.append(f"trial {trial.id} is done with {len(shown)} of 24 measurements")
+    with duckdb.connect(str(file), read_only=True) as connection:
+        query = "select count(*) - count(distinct (event_id, position)) from measurements"
+        doubled = connection.execute(query).fetchall()[0][0]
+    tally.faults += ["a measurement is stored twice"] * doubled
+
+
+def acknowledged_in(file: Path) -> Path:
+    return file.with_name("acknowledged")
+
+
+def acknowledged(file: Path) -> set[str]:
+    """What the workers said was on the disk; a last line without an end was never said."""
+    path = acknowledged_in(file)
+    return set(path.read_text().split("\n")[:-1]) if path.exists() else set()
+
+
+def kill_worker(file: Path) -> None:
+    """Kill the measuring process of this very store, if one runs."""
+    mark = f"ACKNOWLEDGED={acknowledged_in(file)}".encode()
+    for place in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            if b"quick_worker.py" in (place / "cmdline").read_bytes() and mark in (
+                place / "environ"
+            ).read_bytes().split(b"\0"):
+                end(int(place.name))
+
+
+def end(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

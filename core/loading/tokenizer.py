@@ -60,12 +60,12 @@ def load(path: Path) -> Any:
     except BaseException as error:  # Plain Exception; a panic of the library derives from its base.
         reason = " ".join(str(error).split())[:200]
         raise BadInput(f"{path.name} cannot be used: {reason}.") from None
+    # The library counts places by the tokens that it found: which sign is lost it does not say.
     covered = {at for begin, end in spans for at in range(begin, end)}
-    for at, sign in enumerate(SIGNS):
-        if sign != " " and at not in covered:
-            raise BadInput(
-                f"{path.name} has no token for {sign!r} and drops it; model.vocab is not whole."
-            )
+    if any(sign != " " and at not in covered for at, sign in enumerate(SIGNS)):
+        raise BadInput(
+            f"{path.name} drops signs between '!' and '~' that model.vocab has no token for."
+        )
     return tokenizer
 
 

@@ -169,6 +169,34 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "rope unknown": (
         lambda f: f.change(rope_scaling={"rope_type": "longrope"}), "rope type 'longrope'",
     ),
+    "attention both ways": (
+        lambda f: f.change(is_causal=False), "config.json: is_causal False is not supported",
+    ),
+    "layers unlike": (
+        lambda f: f.change(per_layer_config={"0": {}}), "config.json: per_layer_config",
+    ),
+    "two kinds of rope": (
+        lambda f: f.change(rope_parameters={"rope_theta": 5e5},
+                           rope_scaling={"type": "linear", "factor": 2.0}),
+        "rope_scaling and rope_parameters differ",
+    ),
+    "rope by kind of layer": (
+        lambda f: f.change(rope_parameters={"full_attention": {"rope_theta": 1e4}}),
+        "rope_parameters gives 'full_attention' positions of its own",
+    ),
+    "start token outside": (lambda f: f.change(bos_token_id=40), "config.json: bos_token_id"),
+    "other weights named": (
+        lambda f: f.change(transformers_weights="x.safetensors"), "transformers_weights names",
+    ),
+    "kernels from elsewhere": (
+        lambda f: f.change(_attn_implementation="a/b"), "_attn_implementation 'a/b' is no plain",
+    ),
+    "an adapter beside the weights": (
+        lambda f: f.write("adapter_config.json", {}), "adapter_config.json says that an adapter",
+    ),
+    "nothing but zeros": (
+        lambda f: _set(f, GATE, torch.zeros(24, 16)), f"the tensor {GATE} holds nothing but zeros",
+    ),
     "already quantized": (
         lambda f: f.change(quantization_config={"quant_method": "?"}), "quantization_config",
     ),
@@ -278,6 +306,24 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         "tokenizer.json: model.vocab is missing",
     ),
     "tokenizer not JSON": (lambda f: f.write("tokenizer.json", "{"), "tokenizer.json is not valid"),
+    "a token id twice": (
+        lambda f: _tokenizer(f, lambda t: t["model"]["vocab"].update(zz=3)),
+        "tokenizer.json gives the id 3 to 'd' and to 'zz'",
+    ),
+    "a merge into nothing": (
+        lambda f: _tokenizer(f, lambda t: t["model"].update(type="BPE", merges=["a b"])),
+        "tokenizer.json: the merge 'a b' makes no token",
+    ),
+    "letters that are dropped": (
+        lambda f: _tokenizer(f, lambda t: t.update(
+            model={"type": "BPE", "vocab": {"a": 0}, "merges": []})),
+        "tokenizer.json drops signs between '!' and '~'",
+    ),
+    "a token put around every text": (
+        lambda f: _tokenizer(f, lambda t: t.update(
+            post_processor={"type": "X", "special_tokens": {"x": {"ids": [40]}}})),
+        "tokenizer.json gives the token 'post_processor' the id 40",
+    ),
     "tokenizer of an unknown kind": (
         lambda f: _tokenizer(f, lambda t: t["model"].update(type="Magic")),
         "tokenizer.json cannot be used",
@@ -318,3 +364,20 @@ def test_a_folder_without_tokenizer_serves_where_no_text_is_needed(folder: Any) 
     assert load_folder(folder.path)[1] is None
     with pytest.raises(BadInput, match=r"tokenizer\.json is missing, which text needs"):
         check_folder(folder.path, need_tokenizer=True)
+
+
+def test_a_tokenizer_that_would_cut_or_fill_up_text_does_neither(folder: Any) -> None:
+    flags = {"strategy": {"Fixed": 10**9}, "direction": "Right", "pad_to_multiple_of": None}
+    padding = flags | {"pad_id": 0, "pad_type_id": 0, "pad_token": "a"}
+    cut = {"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0}
+    _tokenizer(folder, lambda content: content.update(padding=padding, truncation=cut))
+    _tokenizer(folder, lambda content: content.update(pre_tokenizer={"type": "Whitespace"}))
+    tokenizer = load_folder(folder.path)[1]
+    assert tokenizer.encode("a b c").ids == [0, 1, 2]
+
+
+def test_a_name_with_a_line_end_stays_one_line(folder: Any) -> None:
+    folder.path = folder.path.rename(folder.path.with_name("a\nb\x1b[31m"))
+    folder.weights.unlink()
+    with pytest.raises(BadInput, match=r"a\\nb\\x1b\[31m: model.safetensors is missing"):
+        check_folder(folder.path)

@@ -94,6 +94,50 @@ def test_another_model_with_a_missing_tensor_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"n_layer": 2}, "config.json's n_layer is 2, but layer 1 has no tensor"),
+        ({"n_layer": 10**7}, "n_layer must be an integer from 1 to 1024"),
+        ({"vocab_size": 10}, "vocab_size is 10, no tensor has so many rows"),
+        ({"n_inner": 1 << 21}, r"asks for .* weights \(the tensor .*mlp.* alone is"),
+        ({"num_labels": 10**9}, "num_labels must be an integer"),
+        ({"return_dict": False}, "return_dict must be true"),
+        ({"output_attentions": True}, "output_attentions must be false"),
+        ({"activation_function": "nonsense"}, r"config.json: transformers makes no gpt2 of it"),
+        ({"bos_token_id": 9}, "bos_token_id 9 is no token"),
+        ({"quantization_config": {"quant_method": "x"}}, "quantization_config is not supported"),
+        ({"anything": 10**30}, "anything is out of any range"),
+    ],
+)
+def test_another_model_that_is_not_what_its_config_says_is_refused(
+    tmp_path: Path, change: dict[str, Any], sentence: str
+) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(vocab_size=9, n_embd=8, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=2)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(BadInput, match=sentence):
+        load_folder(tmp_path)
+
+
+def test_transformers_sees_only_the_checked_files(tmp_path: Path) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(vocab_size=9, n_embd=8, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=2)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "model")
+    mark = tmp_path / "mark"
+    (tmp_path / "model" / "custom_generate").mkdir()
+    code = f"open({str(mark)!r}, 'w')"
+    (tmp_path / "model" / "custom_generate" / "generate.py").write_text(code)
+    (tmp_path / "model" / "generation_config.json").write_text("{")
+    engine, _ = load_folder(tmp_path / "model")
+    assert engine.vocab_size == 9
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
     "config",
     [
         {"model_type": "trimtab-mlp", "layers": [32, 16], "classes": 10},

@@ -18,13 +18,14 @@ from core.margin import Margin, non_inferiority
 from core.measurement import Measurement
 from core.metrics import Metric
 from core.model import DecoderShape
+from core.paired import DEFINED
 from core.plan import KINDS, settings
 from core.study import Trial
 from core.techniques import BY_NAME
 
 ABSENT = "—"
 # Metrics that say how well a machine is used, not how good a plan is.
-UNJUDGED = frozenset({"mbu", "mfu"})
+UNJUDGED = frozenset({"mbu", "mfu", "cpu_wait_share"})
 
 
 @dataclass(frozen=True)
@@ -287,10 +288,12 @@ def _judged(metric: Metric, trial: Trial, found: Measurement, baseline: Trial) -
         why = f"{ours.model.id} and {theirs.model.id} do different tasks"
         return Judgement("not comparable", why=why)
     if metric.name in UNJUDGED:
-        why = "a plan that reads or computes less is faster at a lower share: judge by its times"
+        why = "it says how the machine was used, not how good the plan is: judge by its times"
         return Judgement("not comparable", why=why)
-    if metric.name in ("kl_nats", "top1_agreement") and ours.model != theirs.model:
+    if metric.name in DEFINED and ours.model != theirs.model:
         return Judgement("not comparable", why="each model was compared with its own baseline")
+    if metric.group == "quality" and ours.data != theirs.data:
+        return Judgement("not comparable", why="quality was judged on different data")
     if metric.name == "perplexity" and _vocabulary(trial) != _vocabulary(baseline):
         return Judgement("not comparable", why="the tokenizers differ: compare nats per byte")
     return judge(metric, found, _reference(metric, baseline, found), pairing(trial, baseline))
@@ -305,10 +308,10 @@ def pairing(trial: Trial, baseline: Trial) -> str:
 
 
 def _reference(metric: Metric, baseline: Trial, judged: Measurement) -> Measurement | None:
-    """The baseline's number; the unchanged model has KL 0 and agreement 1 to itself by definition,
+    """The baseline's number; what the unchanged model has to itself is known by definition,
     whatever the origin of the number that is judged."""
     found = baseline.metric(metric.name)
-    exact = {"kl_nats": 0.0, "top1_agreement": 1.0}.get(metric.name)
+    exact = DEFINED.get(metric.name)
     if found is None and exact is not None and baseline.is_baseline and judged.value is not None:
         return Measurement(
             metric.name,

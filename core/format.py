@@ -37,6 +37,8 @@ _METRIC_SCALES: dict[str, tuple[tuple[float, str], ...]] = {
     "task_accuracy": _SCALES["%"],
     "task_accuracy_norm": _SCALES["%"],
     "flips": _SCALES["%"],
+    "cpu_wait_share": _SCALES["%"],
+    "within_limits": _SCALES["%"],
 }
 # Minutes only from two minutes on: people read 75 s as 75 s.
 _FROM = {" h": 7200.0, " min": 120.0}

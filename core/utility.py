@@ -32,7 +32,15 @@ WORDS: dict[str, tuple[str, ...]] = {
     "throughput": ("tokens_per_s", "examples_per_s"),
     "size": ("model_bytes", "peak_bytes"),
     "energy": ("energy_j_per_token",),
-    "quality": ("kl_nats", "perplexity", "nats_per_byte", "top1_agreement", "accuracy"),
+    # What the user's own tasks say counts before any general measure.
+    "quality": (
+        "task_accuracy",
+        "kl_nats",
+        "perplexity",
+        "nats_per_byte",
+        "top1_agreement",
+        "accuracy",
+    ),
     "cost": ("usd_per_mtok",),
 }
 IMAGE_WORDS = {**WORDS, "quality": ("accuracy", "top1_agreement", "kl_nats")}
@@ -43,6 +51,7 @@ QUALITY = {
     "nats_per_byte": 0.0125,
     "top1_agreement": 0.05,
     "accuracy": 0.02,
+    "task_accuracy": 0.02,
 }
 
 

@@ -26,10 +26,10 @@ def check_store(url: str | None, rebuild: bool) -> int:
             print(f"trimtab: {sentence}", file=sys.stderr)
     finally:
         close_sealed(store, url, folder)
-    print(
-        f"{found.studies} studies and {found.journals} journals in {folder} read: "
-        + (f"{len(found.sentences)} differ from the store" if found.sentences else "all agree")
-    )
+    studies = f"{found.studies} {'study' if found.studies == 1 else 'studies'}"
+    journals = f"{found.journals} {'journal' if found.journals == 1 else 'journals'}"
+    agree = f"{len(found.sentences)} differ from the store" if found.sentences else "all agree"
+    print(f"{studies} and {journals} in {folder} were read: {agree}")
     for sentence in told(folder):
         print(f"found before: {sentence}")
     return 1 if found.sentences or (notices and not rebuild) else 0

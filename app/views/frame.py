@@ -20,6 +20,9 @@ _SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {} 32">{}</svg>'
 ICON = _SVG.format(32, _MARK)
 LOGO = _SVG.format(140, _MARK + _NAME)
 
+# Sentences about damage on a page; the command line shows them all.
+_NOTICES = 5
+
 
 def sidebar(page: str) -> None:
     """The running studies and the store, below the navigation of `page`."""
@@ -54,7 +57,16 @@ def _running() -> None:
 
 
 def message() -> None:
-    """Show what the page before wanted to say, once."""
+    """Show what the page before wanted to say, once, and what was damaged when the store was
+    opened.
+    """
+    notices = services.get_services().notices
+    if notices:
+        lines = [f"- {words.plain(one)}" for one in notices[:_NOTICES]]
+        if len(notices) > _NOTICES:
+            lines.append(f"- and {len(notices) - _NOTICES} more")
+        lines.append("\n`trimtab doctor --check-store` reads everything again and lists them.")
+        st.warning("\n".join(lines), icon=":material/heart_broken:")
     text = state.flashed()
     if text:
         st.toast(words.plain(text), icon=":material/check_circle:")

@@ -5,16 +5,18 @@ text takes some microseconds a row.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any
+from typing import TypeVar
 
 from sqlalchemy import Connection, DateTime, Table, insert, select
 
 from store import tables
-from store.rows import Row
+from store.rows import Row, Rows
 
-_CHUNK = 2000
+_CHUNK = 1000
+Item = TypeVar("Item")
 
 
 def append(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
@@ -25,12 +27,31 @@ def append(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
         connection.execute(insert(table), list(rows))
         return
     statement, times = _from_json(table)
-    for part in _parts(rows):
+    for part in parts(rows):
         columns = (
             [row[name].isoformat() for row in part] if is_time else [row[name] for row in part]
             for name, is_time in times.items()
         )
         connection.exec_driver_sql(statement, tuple(map(json.dumps, columns)))
+
+
+def in_turns(
+    items: Sequence[Item], make: Callable[[Sequence[Item]], Rows], keep: Callable[[Rows], None]
+) -> None:
+    """Make rows of the items and keep them, one part while the next is being made: a database at
+    work needs no Python. Only one thread at a time touches the connection.
+    """
+    first, *others = parts(items) or ((),)
+    if not others:
+        keep(make(first))
+        return
+    with ThreadPoolExecutor(1) as pool:
+        kept = pool.submit(keep, make(first))
+        for part in others:
+            rows = make(part)
+            kept.result()
+            kept = pool.submit(keep, rows)
+        kept.result()
 
 
 def known_ids(connection: Connection, ids: Iterable[str]) -> set[str]:
@@ -43,7 +64,7 @@ def known_ids(connection: Connection, ids: Iterable[str]) -> set[str]:
         )
         return {row[0] for row in rows}
     found: set[str] = set()
-    for part in _parts(wanted):
+    for part in parts(wanted):
         found.update(
             connection.execute(
                 select(tables.events.c.id).where(tables.events.c.id.in_(part))
@@ -69,6 +90,6 @@ def _from_json(table: Table) -> tuple[str, dict[str, bool]]:
     return statement, times
 
 
-def _parts(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), _CHUNK):
-        yield items[start : start + _CHUNK]
+def parts(items: Sequence[Item]) -> list[Sequence[Item]]:
+    """`items` in pieces that make a statement of a sensible size."""
+    return [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]

@@ -45,7 +45,7 @@ def load_tokenizer(model: Model | str | Path) -> Any:
         raise BadInput(f"{name} has random weights and no tokenizer; choose a real model for text.")
     found = check_folder(find_folder(name), need_tokenizer=True)
     assert found.tokenizer_file is not None
-    return tokenizer_file.load(found.tokenizer_file)
+    return tokenizer_file.load(found.tokenizer_file, found.config.get("vocab_size"))
 
 
 def load_folder(
@@ -55,7 +55,9 @@ def load_folder(
     found = check_folder(path)
     if dtype is not None and dtype not in BYTES:
         raise BadInput(f"dtype {dtype!r} is not one of {', '.join(BYTES)}.")
-    text = None if found.tokenizer_file is None else tokenizer_file.load(found.tokenizer_file)
+    text = None
+    if found.tokenizer_file is not None:
+        text = tokenizer_file.load(found.tokenizer_file, found.config.get("vocab_size"))
     if found.family in CLASSIFIERS:
         from core.engine.classifier import classifier_from_tensors
 

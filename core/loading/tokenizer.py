@@ -42,10 +42,12 @@ def check(path: Path, config: Mapping[str, Any]) -> None:
         )
 
 
-def load(path: Path) -> Any:
+def load(path: Path, size: Any = None) -> Any:
     """The `tokenizers.Tokenizer` in a checked tokenizer.json; BadInput when the library refuses.
 
-    Text is never cut or filled up, whatever the file asks for: the caller counts tokens.
+    Text is never cut or filled up, whatever the file asks for: the caller counts tokens. `size` is
+    the config's vocab_size: the library numbers an added token anew where the file contradicts
+    itself.
     """
     from tokenizers import Tokenizer
 
@@ -55,11 +57,17 @@ def load(path: Path) -> Any:
         tokenizer.no_padding()
         tokenizer.decode(tokenizer.encode(PROBE, add_special_tokens=False).ids)
         spans = tokenizer.encode(SIGNS, add_special_tokens=False).offsets
+        largest = max(tokenizer.get_vocab(with_added_tokens=True).values())
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
     except BaseException as error:  # Plain Exception; a panic of the library derives from its base.
         reason = " ".join(str(error).split())[:200]
         raise BadInput(f"{path.name} cannot be used: {reason}.") from None
+    if isinstance(size, int) and largest >= size:
+        raise BadInput(
+            f"{path.name}: an added token gets the id {largest}, but config.json's vocab_size is "
+            f"{size}."
+        )
     # The library counts places by the tokens that it found: which sign is lost it does not say.
     covered = {at for begin, end in spans for at in range(begin, end)}
     if any(sign != " " and at not in covered for at, sign in enumerate(SIGNS)):

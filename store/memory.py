@@ -37,7 +37,9 @@ class MemoryStore:
         with self._lock:
             new = {key: event for key, event in by_id(events).items() if key not in self._ids}
             made = rows_of(new.values())
-            for row in made.pop("reports", ()):
+            reports = made.pop("reports", ())
+            newest = {(row["report_id"], row["version"]): row for row in reports}
+            for row in newest.values():
                 self._keep_report(assemble.report_of(row))
             self._ids.update(new)
             for table, rows in made.items():

@@ -20,26 +20,37 @@ IDS = ("s-1", "s-2")
 ENDS = {"s-1": "s-1-t0-1.jsonl", "s-2": "s-2-t1-1.jsonl"}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def lives(script):
     return script("lives")
 
 
-@pytest.fixture
-def home(file: Path, make, lives) -> Path:
-    """A closed store of two studies and a report, with all journals."""
+@pytest.fixture(scope="session")
+def origin(tmp_path_factory, empty_store: Path, script, lives) -> tuple[Path, dict[str, Study]]:
+    """A closed store of two studies and a report with all journals, and what it answers."""
+    file = tmp_path_factory.mktemp("origin") / "trimtab.duckdb"
+    shutil.copy(empty_store, file)
+    make = script("conftest").Make()
     for study_id in IDS:
         lives.write(file, make.whole(study_id)[1])
     store, notices = lives.opened(file)
     assert notices == ()
     lives.report(store, "s-1")
+    found = {one.id: store.study(one.id) for one in store.studies()}
     lives.close(store, file)
-    return file
+    return file, found
 
 
 @pytest.fixture
-def truth(home: Path, lives) -> dict[str, Study]:
-    return answers(home, lives)[0]
+def home(origin, tmp_path: Path) -> Path:
+    """A copy to damage; the times of its files are those that the marks and the seal know."""
+    shutil.copytree(origin[0].parent, tmp_path, dirs_exist_ok=True)
+    return tmp_path / origin[0].name
+
+
+@pytest.fixture
+def truth(origin) -> dict[str, Study]:
+    return origin[1]
 
 
 def answers(file: Path, lives) -> tuple[dict[str, Study], tuple[str, ...]]:

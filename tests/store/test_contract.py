@@ -197,6 +197,7 @@ DAMAGED = (
     ("note", "t-9", {"attempt": 1, "text": 5}),
     ("progress", "t-9", {"attempt": 1, "stage": "load", "share": float("nan")}),
     ("progress", "t-9", {"attempt": 1, "stage": "load", "share": "half"}),
+    ("progress", "t-9", {"attempt": 1, "stage": "load", "share": 10**400}),
     ("environment", "t-9", {"environment": "e", "facts": [1]}),
     ("environment", "t-9", {"environment": "e", "facts": {"x": float("inf")}}),
     ("teleport", "t-9", {}),
@@ -529,3 +530,23 @@ def test_environments_are_those_of_the_attempt_that_stands(store, make):
     )
     assert store.environments_of(["t-1", "t-2", "t-none"]) == {"t-1": ("env-a", "env-b")}
     assert store.environments_of([]) == {}
+
+
+def test_more_than_one_part_is_kept_whole_or_not_at_all(store, make):
+    study = make.study()
+    trial = make.trial(study, "t-1")
+    store.ingest([events.study_created(study), events.trial_queued(trial)])
+    many = [
+        events.measured("s-1", "t-1", 0, make.measurement("ttft_s", float(place)))
+        for place in range(2500)
+    ]
+    damaged = Event("e-damaged", "note", "s-1", "t-1", "2026-11-21", {"attempt": 0})
+
+    with pytest.raises(StoreError, match="e-damaged"):
+        store.ingest([*many, damaged])
+    assert store.trial("t-1").measurements == ()
+
+    assert store.ingest(many) == 2500
+    assert [one.samples for one in store.trial("t-1").measurements] == [
+        (float(place),) for place in range(2500)
+    ]

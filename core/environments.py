@@ -102,8 +102,12 @@ def warnings(
 def unlike(
     ids_of_trials: Mapping[str, Sequence[str]],
     environments: Mapping[str, Facts | None] | None = None,
+    whose: str = "The trials",
 ) -> tuple[str, ...]:
-    """The sentence for trial ids with the environments each ran in; none when they are alike."""
+    """The sentence for trial ids with the environments each ran in; none when they are alike.
+
+    `whose` begins it.
+    """
     known = environments or {}
     ids = list(dict.fromkeys(one for some in ids_of_trials.values() for one in some))
     if len(ids) < 2:
@@ -115,7 +119,7 @@ def unlike(
         return ()
     where = "; ".join(f"{one}: {_who(one, ids_of_trials)}" for one in ids)
     text = (
-        f"The trials ran in {len(ids)} unlike environments ({where}): a difference between their "
+        f"{whose} ran in {len(ids)} unlike environments ({where}): a difference between their "
         "numbers may come from there."
     )
     if unlike_in:

@@ -23,7 +23,7 @@ from core.workload import Workload
 
 NAMES = ("mbu", "mfu")
 UNCALIBRATED = (
-    "this machine has not been calibrated: `trimtab doctor --calibrate`, or the Hardware page,"
+    "this machine has not been calibrated: the Hardware page, or trimtab doctor --calibrate,"
     " measures its limits"
 )
 # Words in the method by which sentence() knows which limit it was.

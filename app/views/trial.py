@@ -87,7 +87,7 @@ def _warnings(trial: Trial) -> None:
     ran = {"the baseline" if one is base else "this trial": one for one in beside}
     ids = {name: environments.environment_ids(one) for name, one in ran.items()}
     own = [f"{sentence[:1].upper()}{sentence[1:]}." for sentence in environments.cautions(trial)]
-    for sentence in (*environments.unlike(ids, found), *own):
+    for sentence in (*environments.unlike(ids, found, "This trial and its baseline"), *own):
         st.warning(words.plain(sentence), icon=":material/warning:")
 
 
@@ -106,7 +106,7 @@ def _share(one: Measurement) -> None:
     label = metrics.metric(one.metric).label
     if one.value is None:
         st.markdown(f"**{words.plain(label)}**: unavailable")
-        st.caption(words.plain(one.method))
+        st.caption(words.plain(f"{one.method[:1].upper()}{one.method[1:]}."))
         if one.method == share.UNCALIBRATED:
             st.page_link(state.page("hardware"), label="Calibrate", icon=":material/speed:")
         return

@@ -230,10 +230,10 @@ def _unlike(rows: tuple[dict[str, Any], ...], chosen: list[str]) -> None:
     several = len(chosen) > 1
     ran = store.environments_of(chosen if several else [str(row["id"]) for row in rows])
     ids = {one for some in ran.values() for one in some}
-    found = environments.unlike(ran, {one: store.environment(one) for one in sorted(ids)})
-    for sentence in found:
-        begin = "The selection: " if several else "This table: "
-        st.warning(words.plain(begin + sentence), icon=":material/warning:")
+    whose = "The ticked trials" if several else "The trials in this table"
+    known = {one: store.environment(one) for one in sorted(ids)}
+    for sentence in environments.unlike(ran, known, whose):
+        st.warning(words.plain(sentence), icon=":material/warning:")
 
 
 def _study_of(trial_id: str) -> str | None:

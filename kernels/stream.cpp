@@ -10,9 +10,19 @@ namespace {
 
 enum Kind { kRead = 0, kCopy = 1, kTriad = 2 };
 
+// How far ahead memory is fetched, in words: 8 KB, as linear_dense does. A part that fits into a
+// core's own cache needs none.
+constexpr int64_t kAhead = 1024;
+constexpr int64_t kOwnCache = 1 << 16;
+
 INLINE uint64_t read_part(const uint64_t* a, int64_t n) {
   uint64_t sums[32] = {};
   int64_t i = 0;
+  if (n > kOwnCache)
+    for (; i + 32 <= n; i += 32) {
+      for (int j = 0; j < 32; j += 8) __builtin_prefetch(a + i + kAhead + j);
+      for (int j = 0; j < 32; j++) sums[j] += a[i + j];
+    }
   for (; i + 32 <= n; i += 32)
     for (int j = 0; j < 32; j++) sums[j] += a[i + j];
   uint64_t total = 0;

@@ -1,0 +1,64 @@
+"""A trial under a stored calibration says its share of the limits and its conditions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core import calibrate
+from core.calibrate import Calibration, Rate
+from core.catalogue import models
+from core.measure import trial
+from core.measure.presets import PRESETS, Preset
+from core.measurement import Measurement
+from core.plan import Case, Plan
+from core.share import NAMES, UNCALIBRATED
+from core.target import Target
+from core.workload import Workload
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+TARGET = Target("local", "here", "cpu", "local", 10**9, None, (), local=True)
+SHORT = Workload("short", "Short", "text", 16, 4)
+
+
+@pytest.fixture(autouse=True)
+def _brief(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(PRESETS, "quick", Preset("quick", 3, 0.001, 3, 32, 1, 0.0, 60.0))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+def run() -> tuple[dict[str, Measurement], list[str]]:
+    events: list[tuple[str, dict[str, Any]]] = []
+    plan = Plan(Case(models.resolve("pycode-small"), TARGET, SHORT))
+    trial.run_trial(plan, "quick", "env-1", lambda kind, **body: events.append((kind, body)))
+    sent = [body["measurement"] for kind, body in events if kind == "measurement"]
+    notes = [body["text"] for kind, body in events if kind == "note"]
+    return {one.metric: one for one in sent if not one.condition}, notes
+
+
+def test_without_a_calibration_the_shares_say_how_to_get_one() -> None:
+    found, notes = run()
+    assert {found[name].method for name in NAMES} == {UNCALIBRATED}
+    assert any(note.startswith("machine before the timed work: ") for note in notes)
+
+
+def test_with_one_each_time_gives_a_share() -> None:
+    best = 1e10
+    read = Rate("read", "B/s", best, best, best, best, 5, 1 << 28, 1)
+    calibrate.store(
+        Calibration("env-1", "2026-11-21T10:00:00.000", "cpu", best, (("bf16", 1e12),), (read,))
+    )
+    found, _ = run()
+    mbu, tpot = found["mbu"], found["tpot_s"]
+    assert mbu.origin == found["mfu"].origin == "measured"
+    assert mbu.environment == "env-1"
+    assert mbu.n == tpot.n
+    # The model shares its table with the head: a step reads all weights, and some cache.
+    size = found["model_bytes"].samples[0]
+    shares = [
+        share * seconds * best for share, seconds in zip(mbu.samples, tpot.samples, strict=True)
+    ]
+    assert shares == pytest.approx([shares[0]] * len(shares))
+    assert size < shares[0] < 1.1 * size

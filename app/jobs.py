@@ -10,6 +10,7 @@ runner.py.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -133,8 +134,11 @@ class Supervisor:
 
     def ingest_journals(self, study_id: str) -> int:
         """Keep every believable event of the study's journals that the store does not have; returns
-        how many were new.
+        how many were new. An id that is no name of a folder in ours has none.
         """
+        plain = study_id.isprintable() and Path(study_id).name == study_id != ".."
+        if not plain or len(os.fsencode(study_id)) > 200:
+            return 0
         found = take_in(self._store, self._folder, study_id, believed)
         for notice in found.notices:
             logger.warning("%s", notice)

@@ -128,7 +128,7 @@ def stored(environment_id: str) -> Calibration | None:
     try:
         data = json.loads(path_of(environment_id).read_text(encoding="utf-8"))
         found = from_data(data)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
     return found if found.environment == environment_id else None
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from core.arrivals import arrivals
-from core.calibrate import stored
+from core.calibrate import Calibration, ensure, stored
 from core.data import digits, prompts
 from core.deployment import Deployment
 from core.measure.conditions import Conditions
@@ -108,10 +108,31 @@ def run_trial(plan: Plan, preset_name: str, environment: str, emit: Emit) -> Non
         _cost(plan, served),
     ]
     send(_placed(plan, served, emit))
-    send(shares(deployment, plan, served, stored(environment)))
+    send(shares(deployment, plan, served, _limits(plan, environment, report, deployment.note)))
     send(_varied(deployment, plan, preset))
     report("quality")(0.0)
     send(_quality(deployment, plan, preset_name))
+
+
+def _limits(
+    plan: Plan,
+    environment: str,
+    report: Callable[[str], Callable[[float], None]],
+    note: Callable[[str], None],
+) -> Calibration | None:
+    """This machine's limits, measured now when nobody has: the first trial pays for all. None for
+    a target that is not here."""
+    if not plan.case.target.local:
+        return None
+    found = stored(environment)
+    if found is None:
+        report("calibrate")(0.0)
+        found = ensure()
+        note(
+            "this machine's limits were not known: they were measured briefly, once;"
+            " `trimtab doctor --calibrate` takes longer over it"
+        )
+    return found if found.environment == environment else None
 
 
 def rehearse(plan: Plan, tokenizer: Any) -> None:
@@ -269,7 +290,6 @@ def _placed(plan: Plan, served: list[Measurement], emit: Emit) -> list[Measureme
     """What was served here, or its projection onto a target that is not here."""
     if plan.case.target.local:
         return served
-    from core.calibrate import ensure
     from core.predict import project
     from core.study import Trial
 

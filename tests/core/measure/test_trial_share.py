@@ -38,18 +38,32 @@ def run() -> tuple[dict[str, Measurement], list[str]]:
     return {one.metric: one for one in sent if not one.condition}, notes
 
 
-def test_without_a_calibration_the_shares_say_how_to_get_one() -> None:
+BEST = 1e10
+READ = Rate("read", "B/s", BEST, BEST, BEST, BEST, 5, 1 << 28, 1)
+
+
+def limits(environment: str) -> Calibration:
+    at = "2026-11-21T10:00:00.000"
+    return Calibration(environment, at, "cpu", BEST, (("bf16", 1e12),), (READ,))
+
+
+def test_the_first_trial_measures_the_limits_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "ensure", lambda: limits("env-1"))
     found, notes = run()
-    assert {found[name].method for name in NAMES} == {UNCALIBRATED}
+    assert found["mbu"].origin == "measured"
+    assert any("limits were not known" in note for note in notes)
     assert any(note.startswith("machine before the timed work: ") for note in notes)
 
 
-def test_with_one_each_time_gives_a_share() -> None:
-    best = 1e10
-    read = Rate("read", "B/s", best, best, best, best, 5, 1 << 28, 1)
-    calibrate.store(
-        Calibration("env-1", "2026-11-21T10:00:00.000", "cpu", best, (("bf16", 1e12),), (read,))
-    )
+def test_limits_of_another_environment_are_no_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "ensure", lambda: limits("env-2"))
+    found, _ = run()
+    assert {found[name].method for name in NAMES} == {UNCALIBRATED}
+
+
+def test_with_one_each_time_gives_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "ensure", lambda: pytest.fail("they are known"))
+    calibrate.store(limits("env-1"))
     found, _ = run()
     mbu, tpot = found["mbu"], found["tpot_s"]
     assert mbu.origin == found["mfu"].origin == "measured"
@@ -58,7 +72,7 @@ def test_with_one_each_time_gives_a_share() -> None:
     # The model shares its table with the head: a step reads all weights, and some cache.
     size = found["model_bytes"].samples[0]
     shares = [
-        share * seconds * best for share, seconds in zip(mbu.samples, tpot.samples, strict=True)
+        share * seconds * BEST for share, seconds in zip(mbu.samples, tpot.samples, strict=True)
     ]
     assert shares == pytest.approx([shares[0]] * len(shares))
     assert size < shares[0] < 1.1 * size

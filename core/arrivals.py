@@ -146,11 +146,11 @@ def _arrival(row: Any, where: str) -> Arrival:
 def _seconds(value: Any, scale: float, where: str) -> float:
     try:
         found = float(value) * scale
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         try:
             # Azure's stamps have seven digits of a second, one more than Python reads.
             found = datetime.fromisoformat(str(value)[:26]).timestamp()
-        except ValueError:
+        except (ValueError, OverflowError):
             raise BadInput(f"{where} {value!r:.60} is neither a number nor a time") from None
     if not math.isfinite(found):
         raise BadInput(f"{where} is not finite")

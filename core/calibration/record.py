@@ -173,6 +173,8 @@ def from_data(data: Any) -> Calibration:
     _sound(found.bandwidth, *(rate for _, rate in found.peaks))
     for rate in found.rates:
         _sound(rate.best, rate.median, rate.low, rate.high)
+        if rate.name == "read":
+            _sound(rate.size)
     return found
 
 

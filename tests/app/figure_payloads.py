@@ -1,6 +1,6 @@
 """R12: hostile texts in every stored text, drawn in Chromium and exported: nothing of them runs.
 
-    python tests/app/figure_payloads.py [--studies 12]
+    python tests/app/figure_payloads.py [--studies 10]
 
 Each study carries one payload in each field, another one than the other studies. Every page shows
 every study, every report is opened as HTML and as rendered Markdown, its CSV is read cell by cell.
@@ -220,7 +220,7 @@ def run(studies: int, pages: tuple[str, ...] | None = None) -> Found:
 def main() -> int:
     """Print what ran, and the figure last."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--studies", type=int, default=12)
+    parser.add_argument("--studies", type=int, default=10)
     given = parser.parse_args()
     if not Path(CHROMIUM).exists():
         print("skipped: there is no Chromium on this machine.")

@@ -43,7 +43,9 @@ MARKUP = """() => {
   for (const one of document.querySelectorAll('*')) {
     for (const part of one.attributes) {
       if (part.name.startsWith('on') && part.value.includes('__ran')) bad.push(one.outerHTML);
-      if (/^\\s*(javascript|data:text)/i.test(part.value)) bad.push(one.outerHTML);
+      const address = part.value.replace(/[\\x00-\\x20]/g, '');
+      if (['src', 'href', 'action', 'data', 'xlink:href', 'formaction'].includes(part.name)
+          && /^(javascript|data:text)/i.test(address)) bad.push(one.outerHTML);
       if (['src', 'href', 'action', 'srcset'].includes(part.name)
           && part.value.includes('evil.test')) bad.push(one.outerHTML);
     }

@@ -20,28 +20,29 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize(
-    "payload",
-    [one for one in payloads.PAYLOADS if one.startswith(("<img src=x", "<svg onload", "<a href"))],
-)
-def test_the_watch_sees_what_runs(payload: str, tmp_path: Path) -> None:
+def test_the_watch_sees_what_runs(tmp_path: Path) -> None:
     file = tmp_path / "page.html"
-    file.write_text(f"<meta charset=utf-8><main>{payload}</main>", encoding="utf-8")
-    found = figure_payloads.Found()
+    running = ("<script>", "<img src=x", "<svg onload", "<a href", f"<img src={payloads.E}")
+    chosen = [one for one in payloads.PAYLOADS if one.startswith(running)]
+    assert len(chosen) >= 7
     with figure_payloads.browser() as chromium:
-        watched = figure_payloads.Watched(chromium, "file:", found)
-        watched.look("a page", file.as_uri(), "main")
-        watched.page.wait_for_timeout(200)
-    assert found.wrong
+        for payload in chosen:
+            found = figure_payloads.Found()
+            watched = figure_payloads.Watched(chromium, "file:", found)
+            file.write_text(f"<meta charset=utf-8><main>Text {payload}</main>", encoding="utf-8")
+            watched.look("a page", file.as_uri(), "main")
+            watched.page.wait_for_timeout(100)
+            watched.page.close()
+            assert found.wrong, payload
 
 
-def test_twelve_studies_hold_more_than_two_hundred_pairs() -> None:
+def test_ten_studies_hold_more_than_two_hundred_pairs() -> None:
     assert len(set(payloads.PAYLOADS)) >= 60
-    assert payloads.pairs(12) >= 200
+    assert payloads.pairs(10) >= 200
 
 
 def test_hostile_texts_run_nowhere() -> None:
-    found = figure_payloads.run(1, ("compare", "reports", "trial", "home by its address"))
+    found = figure_payloads.run(1, ("compare", "trial"))
     assert found.wrong == []
-    assert found.pages == 7
+    assert found.pages == 5
     assert found.cells > 1000

@@ -54,9 +54,7 @@ def settle(target: Path, names: tuple[str, ...] = tuple(tables.metadata.tables))
         with opened.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("checkpoint"))
             return {
-                name: int(
-                    connection.execute(text(f"select count(*) from {name}")).scalar_one()
-                )
+                name: int(connection.execute(text(f"select count(*) from {name}")).scalar_one())
                 for name in names
             }
     except exc.DBAPIError as error:

@@ -9,6 +9,7 @@ import csv
 import hashlib
 import json
 import math
+import os
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -48,7 +49,7 @@ def with_arrivals(workload: Workload, text: str) -> Workload:
     if workload.task != "text":
         raise BadInput(f"--arrival {text}: workload {workload.id} is not for text models")
     if text.startswith("trace:"):
-        path = Path(text.removeprefix("trace:")).expanduser().absolute()
+        path = Path(os.path.expanduser(text.removeprefix("trace:"))).absolute()
         found = read_trace(path)
         longest = max(one.prompt_tokens + one.output_tokens for one in found)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import re
 import stat
 from collections.abc import Iterable
@@ -55,7 +56,7 @@ def read_dataset(word: str) -> Dataset:
     """The data set that `--data WORD` names, fully checked; BadInput names file, line and cure."""
     if word.startswith(LM_EVAL):
         return _lm_eval(word)
-    path = Path(word).expanduser()
+    path = Path(os.path.expanduser(word))
     data = read_bytes(path)
     from core.dataset_files import parse
 

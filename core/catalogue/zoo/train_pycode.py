@@ -1,7 +1,7 @@
 """Train `pycode` and `pycode-small`: byte-level BPE and a Llama-style decoder on Python source.
 
     python -m core.catalogue.zoo.train_pycode tokenizer
-    python -m core.catalogue.zoo.train_pycode train --model pycode --steps 5000
+    python -m core.catalogue.zoo.train_pycode train --model pycode --steps 4000
     python -m core.catalogue.zoo.train_pycode export --model pycode
 
 Data: the running Python's standard library without the held-out modules (corpus.HELD_OUT), mixed
@@ -341,7 +341,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("stage", choices=("tokenizer", "train", "export"))
     parser.add_argument("--model", choices=sorted(SHAPES), default="pycode")
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--work", type=Path, default=Path("zoo-work"))
     parser.add_argument("--library-share", type=float, default=0.55)
     parser.add_argument("--peak", type=float, default=0.02)

@@ -24,12 +24,17 @@ class Output:
         self._line_bytes = line_bytes
         self._output_bytes = output_bytes
         self._lines: queue.Queue[bytes | None] = queue.Queue(maxsize=1024)
+        self._ended = False
         self._thread = threading.Thread(target=self._read, name="trimtab-read", daemon=True)
         self._thread.start()
 
     def take(self, seconds: float) -> tuple[list[bytes], bool]:
-        """The lines that have come, after at most `seconds`, and whether these are the last."""
+        """The lines that have come, after at most `seconds`, and whether these are the last; at
+        once when the last were taken before.
+        """
         lines: list[bytes] = []
+        if self._ended:
+            return lines, True
         try:
             line = self._lines.get(timeout=seconds)
             while line is not None:
@@ -37,6 +42,7 @@ class Output:
                 line = self._lines.get_nowait()
         except queue.Empty:
             return lines, False
+        self._ended = True
         return lines, True
 
     def drain(self, seconds: float) -> list[bytes]:

@@ -153,3 +153,14 @@ def test_events_made_by_the_worker_are_believed() -> None:
         assert refusal(event(kind, study_id, trial_id, attempt=attempt, **body), *ABOUT) is None
     facts = event("environment", study_id, trial_id, environment="e", facts={"cpu": "x"})
     assert refusal(facts, *ABOUT) is None
+
+
+def test_whoever_asks_after_the_last_line_does_not_wait(
+    pipe: tuple[Output, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, write = pipe
+    os.close(write)
+    assert output.take(5.0) == ([], True)
+    monkeypatch.setattr(output._lines, "get", lambda timeout: pytest.fail("it waits"))
+    assert output.take(5.0) == ([], True)
+    assert output.drain(5.0) == []

@@ -170,6 +170,7 @@ def print_study(study: Study, said: tuple[str, ...] = ()) -> None:
         "tpot_s",
         "tokens_per_s",
         "examples_per_s",
+        "latency_s",
         "latency_p95_s",
         "model_bytes",
         "peak_bytes",

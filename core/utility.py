@@ -28,7 +28,7 @@ from core.measurement import Measurement
 from core.study import Study, Trial
 
 WORDS: dict[str, tuple[str, ...]] = {
-    "latency": ("latency_p95_s", "tpot_s", "ttft_s"),
+    "latency": ("latency_s", "latency_p95_s", "tpot_s", "ttft_s"),
     "throughput": ("tokens_per_s", "examples_per_s"),
     "size": ("model_bytes", "peak_bytes"),
     "energy": ("energy_j_per_token",),

@@ -8,7 +8,7 @@ from core.priorities import Priorities
 from core.study import Trial
 
 COST = {
-    "latency": ("latency_p95_s", "tpot_s", "ttft_s"),
+    "latency": ("latency_s", "latency_p95_s", "tpot_s", "ttft_s"),
     "throughput": ("tokens_per_s", "examples_per_s"),
     "size": ("model_bytes", "peak_bytes"),
     "energy": ("energy_j_per_token",),

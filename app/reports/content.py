@@ -164,7 +164,7 @@ def _tiles(study: Study, advice: Recommendation) -> tuple[Tile, ...]:
     for row in comparison.metrics():
         before, after = row.cells
         word = metrics.metric(row.key).priority
-        preferred = row.key in ("latency_p95_s", "kl_nats") or word not in found
+        preferred = row.key in ("latency_s", "kl_nats") or word not in found
         if word and preferred and after.value is not None:
             ratio = format.ratio(after.ratio) if after.ratio is not None else ""
             found[word] = Tile(

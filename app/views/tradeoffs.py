@@ -17,7 +17,9 @@ TITLE = "Trade-offs"
 ICON = ":material/scatter_plot:"
 HELP = "The frontier of a study, and the trial that its priorities recommend."
 
-AXES = {"text": ("latency_p95_s", "kl_nats"), "image": ("latency_p95_s", "accuracy")}
+# Across and up: the first of each that the study knows. A projection has no median latency.
+ACROSS = ("latency_s", "latency_p95_s")
+UP = {"text": ("kl_nats",), "image": ("accuracy",)}
 
 
 def page() -> None:
@@ -116,7 +118,9 @@ def _advice(study: Study, advice: Recommendation) -> None:
 
 
 def _axes(names: list[str], task: str) -> tuple[str, str]:
-    usual_x, usual_y = (one if one in names else names[0] for one in AXES[task])
+    usual_x, usual_y = (
+        next((one for one in usual if one in names), names[0]) for usual in (ACROSS, UP[task])
+    )
     with st.grid(2, min_column_width=170, gap="small"):
         x = st.selectbox("Across", names, key=state.key("x", names, usual_x), format_func=_label)
         y = st.selectbox("Up", names, key=state.key("y", names, usual_y), format_func=_label)

@@ -25,6 +25,7 @@ PRESETS = {
     "speed": (
         "ttft_s",
         "tpot_s",
+        "latency_s",
         "latency_p95_s",
         "tokens_per_s",
         "examples_per_s",

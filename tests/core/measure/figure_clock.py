@@ -1,0 +1,79 @@
+"""What does measuring add to what is measured?
+
+    python tests/core/measure/figure_clock.py
+
+The same requests are served in turns: once as a trial serves a round, with its clock, its watch for
+other processes and its energy book, and once by the bare generation loop. Prints the ratio of the
+times with its 95 % interval; exit 1 when measuring adds 2 % or more.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from core.catalogue import models, targets, workloads
+from core.data import prompts
+from core.deployment import Deployment
+from core.engine.generate import generate
+from core.interleave import ratio_interval
+from core.loading.load import load_engine, load_tokenizer
+from core.measure.energy import find_meter
+from core.measure.serve import Service
+from core.measure.timing import alternate, warm_up
+from core.measure.trial import start_id
+from core.measure.watch import waited_seconds
+from core.plan import Case
+
+MOST = 0.02
+
+
+def main() -> int:
+    """Compare both ways; 0 when measuring adds under 2 %."""
+    case = Case(models.resolve("pycode-small"), targets.resolve("local"), workloads.resolve("chat"))
+    deployment = Deployment(case, load_engine(case.model), lambda: None)
+    workload = case.workload
+    asked = prompts(
+        load_tokenizer(case.model),
+        start_id(deployment),
+        1,
+        workload.prompt_tokens,
+        case.model.decoder().vocabulary,
+        0,
+    )
+    service = Service(deployment, workload, asked)
+
+    book = find_meter("cpu", case.target, 5.0).book(
+        service.asked, workload.prompt_tokens, len(asked)
+    )
+
+    def measured() -> float:
+        began = time.perf_counter()
+        waited_seconds()
+        with book.round():
+            service.round(book)
+        waited_seconds()
+        return time.perf_counter() - began
+
+    def bare() -> float:
+        began = time.perf_counter()
+        generate(deployment.engine, asked, workload.output_tokens)
+        return time.perf_counter() - began
+
+    warm_up(measured)
+    pairs = alternate(measured, bare, 300, 5.0, lambda share: None)
+    found = ratio_interval(
+        tuple(ours for ours, _ in pairs), tuple(theirs for _, theirs in pairs if theirs is not None)
+    )
+    assert found is not None
+    ratio, low, high = (one - 1 for one in found)
+    word = "reached" if high < MOST else "MISSED"
+    print(
+        f"measuring adds {ratio:.2%} (95 % interval {low:.2%} to {high:.2%}, {len(pairs)} pairs) to"
+        f" a round of the smallest model, under {MOST:.0%} is asked: {word}"
+    )
+    return 0 if high < MOST else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -41,7 +41,7 @@ class Measurement:
             raise ValueError(
                 f"{self.metric}: samples must be empty exactly when the origin is unavailable"
             )
-        if any(not math.isfinite(sample) for sample in (*self.samples, *self.reference)):
+        if not all(map(math.isfinite, self.samples + self.reference)):
             raise ValueError(f"{self.metric}: a sample is not finite")
         if self.pooled is not None and not math.isfinite(self.pooled):
             raise ValueError(f"{self.metric}: the value is not finite")

@@ -30,7 +30,11 @@ class GenerationClock:
 
     def tick(self, tokens: int = 1) -> None:
         """`tokens` new tokens per row are there."""
-        self.stamps += [time.perf_counter()] * tokens
+        now = time.perf_counter()
+        if tokens == 1:
+            self.stamps.append(now)
+        else:
+            self.stamps += [now] * tokens
 
     @property
     def ttft_s(self) -> float:

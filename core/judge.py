@@ -22,7 +22,7 @@ from core.paired import Paired, paired_interval
 
 VERDICTS = ("better", "worse", "same", "within noise", "too few runs", "not comparable", "baseline")
 # Counted, not timed: one sample is the whole truth.
-EXACT = frozenset({"model_bytes"})
+EXACT = frozenset({"model_bytes", "memory_bytes", "kv_bytes", "disk_bytes"})
 DRAWS = 4000
 MIN_SAMPLES = 3
 # Which numbers belong together: `turns` when the baseline was measured between the candidate's

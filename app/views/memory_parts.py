@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app.views import charts, common, words
+from app.views import charts, common
 from app.views.palette import palette, template
 from core import format
 from core.measurement import Measurement
@@ -32,7 +32,7 @@ def draw(trial: Trial) -> None:
     total = sum(one.value or 0.0 for one in parts)
     rows = [
         {
-            "Part": words.plain(part_name(one.condition)),
+            "Part": part_name(one.condition),
             "Bytes": f"{one.value:,.0f}",
             "Share": format.percent((one.value or 0.0) / total).lstrip("+") if total else "—",
             "Origin": one.origin,
@@ -73,6 +73,7 @@ def figure(parts: list[Measurement], dark: bool) -> go.Figure:
         template=template(dark),
         barmode="stack",
         height=150,
+        legend={"traceorder": "normal"},
         xaxis={"title": {"text": suffix.strip()}},
         yaxis={"showgrid": False, "showticklabels": False},
     )

@@ -172,6 +172,13 @@ def _note(place: Path, paths: Iterable[str], marks: dict[str, Mark]) -> None:
         disk.replace(place / NOTE, json.dumps(told).encode())
 
 
+def note_now(path: Path, mark: Mark) -> None:
+    """Note at once how far the journal at `path` goes, beside it: one that is written by few lines
+    in a long time, each a report, must not wait for the next check."""
+    known = {**_noted(path.parent, mark.study_id), path.name: mark}
+    _note(path.parent, known, known)
+
+
 def _list(folder: Path, study_id: str) -> None:
     """Remember that there is this study; as `_note`."""
     if study_id in _listed(folder):

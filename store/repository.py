@@ -18,7 +18,7 @@ from core.events import Event, event
 from core.journal import Journal, Mark
 from core.report import Report
 from core.study import Study, Trial
-from store import assemble, bulk, engine, queries, snapshot, tables
+from store import assemble, bulk, check, engine, queries, snapshot, tables
 from store import marks as journal_marks
 from store.clean import clean
 from store.interface import Progress, StudySummary, TrialFilter
@@ -128,6 +128,7 @@ class SqlStore:
             if self.reports_journal is not None and not written:
                 with Journal(self.reports_journal, "") as journal:
                     written.append(journal.append(made))
+                    check.note_now(self.reports_journal, journal.mark())
             for name, rows in rows_of([made]).items():
                 bulk.append(connection, tables.metadata.tables[name], rows)
 

@@ -296,7 +296,7 @@ def test_a_server_killed_in_the_middle_of_a_study_is_finished_by_resume(tmp_path
         page.wait_for_selector("text=/[2-9] of [0-9]+ trials ended/", timeout=WAIT_S * 1000)
         os.kill(running.pid, signal.SIGKILL)
         running.wait()
-    folder = next((tmp_path / "store.duckdb.studies").iterdir())
+    folder = next((tmp_path / "store.duckdb.studies").glob("s-*"))
 
     def measured() -> dict[str, set[str]]:
         """Ids of the acknowledged measurements by attempt's journal."""
@@ -323,6 +323,6 @@ def test_a_server_killed_in_the_middle_of_a_study_is_finished_by_resume(tmp_path
     kept.close()
     assert study is not None
     for trial in study.trials:
-        names = [one.metric for one in trial.measurements]
+        names = [(one.metric, one.condition) for one in trial.measurements]
         assert len(names) == len(set(names))
         assert len(after[f"{trial.id}-{trial.attempt}.jsonl"]) == len(names)

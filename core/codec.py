@@ -10,7 +10,7 @@ import typing
 from typing import Any
 
 from core import techniques
-from core.codec_types import checks
+from core.codec_types import Fits, checks
 from core.dataset import Dataset
 from core.errors import BadInput
 from core.margin import Margin
@@ -92,24 +92,24 @@ def _read(data: Any) -> Any:
         raise BadInput(
             f"stored data of unknown type {name!r}: it was written by a newer Trimtab or is damaged"
         )
-    known, floats = _fields(kind)
-    unknown = data.keys() - known - {"type"}
-    if unknown:
-        raise BadInput(f"stored {name} has unknown fields: {', '.join(sorted(unknown))}")
-    values = {
-        key: item if type(item) in _PLAIN else _read(item)
-        for key, item in data.items()
-        if key != "type"
-    }
+    fields = _fields(kind)
     try:
-        for key in floats & values.keys():
+        values = {}
+        for key, item in data.items():
+            if key == "type":
+                continue
+            if type(item) not in _PLAIN:
+                item = _read(item)
+            if key not in fields:
+                unknown = sorted(data.keys() - fields.keys() - {"type"})
+                raise BadInput(f"stored {name} has unknown fields: {', '.join(unknown)}")
+            fits, is_float = fields[key]
             # JSON writes 2.0 and 2 alike in other writers: give floats back.
-            if type(values[key]) is int:
-                values[key] = float(values[key])
-        fits = checks(kind)
-        for key, value in values.items():
-            if not fits[key](value):
-                raise BadInput(f"stored {name} is damaged: {key} cannot be {value!r:.60}")
+            if is_float and type(item) is int:
+                item = float(item)
+            if not fits(item):
+                raise BadInput(f"stored {name} is damaged: {key} cannot be {item!r:.60}")
+            values[key] = item
         return kind(**values)
     except TypeError as error:
         raise BadInput(f"stored {name} is incomplete: {error}") from None
@@ -119,14 +119,15 @@ def _read(data: Any) -> Any:
 
 # Reading the annotations takes ten times as long as all the rest of from_data.
 @functools.cache
-def _fields(kind: type) -> tuple[frozenset[str], frozenset[str]]:
-    """The names of a dataclass's fields, and of those that hold floats and no ints."""
-    floats = set()
-    for name, hint in typing.get_type_hints(kind).items():
+def _fields(kind: type) -> dict[str, tuple[Fits, bool]]:
+    """Of each field of a dataclass: what fits it, and whether it holds floats and no ints."""
+    hints = typing.get_type_hints(kind)
+    found = {}
+    for name, fits in checks(kind).items():
+        hint = hints[name]
         options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        if float in options and int not in options:
-            floats.add(name)
-    return frozenset(field.name for field in dataclasses.fields(kind)), frozenset(floats)
+        found[name] = fits, float in options and int not in options
+    return found
 
 
 def dumps(value: Any) -> str:

@@ -1,21 +1,23 @@
-"""Many rows in one statement. DuckDB's executemany takes a millisecond a row; a column as one JSON
-text takes some microseconds a row.
+"""Many rows in one statement. DuckDB's executemany takes a millisecond a row; columns as Arrow
+arrays take some microseconds a row.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from sqlalchemy import Connection, DateTime, Table, insert, select
+from sqlalchemy import BigInteger, Connection, DateTime, Double, Integer, Table, insert, select
 
 from store import tables
-from store.rows import Row, Rows
+from store.rows import Row
 
-_CHUNK = 1000
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_CHUNK = 2500
 Item = TypeVar("Item")
 
 
@@ -26,32 +28,13 @@ def append(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
     if connection.dialect.name != "duckdb":
         connection.execute(insert(table), list(rows))
         return
-    statement, times = _from_json(table)
+    import pyarrow as pa
+    from duckdb_sqlalchemy.bulk import insert_from_arrow
+
+    schema = _schema(table)
     for part in parts(rows):
-        columns = (
-            [row[name].isoformat() for row in part] if is_time else [row[name] for row in part]
-            for name, is_time in times.items()
-        )
-        connection.exec_driver_sql(statement, tuple(map(json.dumps, columns)))
-
-
-def in_turns(
-    items: Sequence[Item], make: Callable[[Sequence[Item]], Rows], keep: Callable[[Rows], None]
-) -> None:
-    """Make rows of the items and keep them, one part while the next is being made: a database at
-    work needs no Python. Only one thread at a time touches the connection.
-    """
-    first, *others = parts(items) or ((),)
-    if not others:
-        keep(make(first))
-        return
-    with ThreadPoolExecutor(1) as pool:
-        kept = pool.submit(keep, make(first))
-        for part in others:
-            rows = make(part)
-            kept.result()
-            kept = pool.submit(keep, rows)
-        kept.result()
+        columns = [pa.array([row[one.name] for row in part], one.type) for one in schema]
+        insert_from_arrow(connection, table, pa.Table.from_arrays(columns, schema=schema))
 
 
 def known_ids(connection: Connection, ids: Iterable[str]) -> set[str]:
@@ -74,20 +57,15 @@ def known_ids(connection: Connection, ids: Iterable[str]) -> set[str]:
 
 
 @cache
-def _from_json(table: Table) -> tuple[str, dict[str, bool]]:
-    """The statement, and for each of its parameters, a column of values as one JSON text, whether
-    the column holds times.
-    """
-    times = {column.name: isinstance(column.type, DateTime) for column in table.columns}
-    kinds = {
-        column.name: "VARCHAR"
-        if times[column.name] or "JSON" in str(column.type)
-        else str(column.type)
-        for column in table.columns
-    }
-    values = (f"""unnest(from_json(?, '["{kind}"]'))""" for kind in kinds.values())
-    statement = f"insert into {table.name} ({', '.join(kinds)}) select {', '.join(values)}"
-    return statement, times
+def _schema(table: Table) -> pa.Schema:
+    """The columns of `table` as Arrow's; JSON is text there."""
+    import pyarrow as pa
+
+    kinds = {DateTime: pa.timestamp("us"), Double: pa.float64()}
+    kinds |= {BigInteger: pa.int64(), Integer: pa.int32()}
+    return pa.schema(
+        (column.name, kinds.get(type(column.type), pa.string())) for column in table.columns
+    )
 
 
 def parts(items: Sequence[Item]) -> list[Sequence[Item]]:

@@ -50,7 +50,7 @@ class SqlStore:
         def write(connection: Connection) -> int:
             known = bulk.known_ids(connection, given)
             new = [event for key, event in given.items() if key not in known]
-            bulk.in_turns(new, rows_of, lambda rows: _append(connection, rows))
+            _append(connection, rows_of(new))
             journal_marks.keep(connection, journal_marks.owner(self._place), read)
             return len(new)
 

@@ -55,7 +55,9 @@ class Reading:
 
 def read_now(gpu: bool = False) -> Reading:
     """The machine now; `gpu` asks nvidia-smi too, which takes some 50 ms."""
-    busy, stolen = _cpu_seconds()
+    # Of the processors that this process may use.
+    spent = readers.cpu_seconds([f"cpu{one}" for one in readers.affinity()])
+    busy, stolen = spent or (None, None)
     return Reading(
         time.perf_counter(),
         os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
@@ -137,19 +139,3 @@ def _own_seconds() -> float:
     """CPU seconds of this process and of children that have ended."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
-
-
-def _cpu_seconds() -> tuple[float | None, float | None]:
-    """(busy, stolen) seconds since boot, all processors that this process may use together."""
-    wanted = {f"cpu{one}" for one in readers.affinity()}
-    busy = stolen = 0.0
-    seen = False
-    for line in (readers.text(readers.PROC / "stat") or "").splitlines():
-        name, *fields = line.split()
-        if name in wanted and len(fields) >= 8 and all(one.isdigit() for one in fields[:8]):
-            user, nice, system, _idle, _wait, irq, soft, steal = map(int, fields[:8])
-            hertz = os.sysconf("SC_CLK_TCK")
-            busy += (user + nice + system + irq + soft) / hertz
-            stolen += steal / hertz
-            seen = True
-    return (busy, stolen) if seen else (None, None)

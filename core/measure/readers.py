@@ -10,6 +10,7 @@ import functools
 import os
 import shutil
 import subprocess
+from collections.abc import Collection
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -90,6 +91,25 @@ def temperature_c() -> float | None:
             zones += sensor.glob("temp*_input")
     known = [value for zone in zones if (value := number(zone)) is not None and 0 < value < 150_000]
     return max(known) / 1000 if known else None
+
+
+def cpu_seconds(wanted: Collection[str]) -> tuple[float, float] | None:
+    """(busy, stolen) seconds since boot of the lines of /proc/stat named in `wanted`, together:
+    `cpu` is that of all processors, `cpu0` that of the first. None when there is none of them.
+    """
+    busy = stolen = 0
+    seen = False
+    for line in (text(PROC / "stat") or "").splitlines():
+        name, *fields = line.split()
+        if not name.startswith("cpu"):
+            break
+        if name in wanted and len(fields) >= 8 and all(one.isdigit() for one in fields[:8]):
+            user, nice, system, _idle, _wait, irq, soft, steal = map(int, fields[:8])
+            busy += user + nice + system + irq + soft
+            stolen += steal
+            seen = True
+    hertz = os.sysconf("SC_CLK_TCK")
+    return (busy / hertz, stolen / hertz) if seen else None
 
 
 def meminfo() -> dict[str, int]:

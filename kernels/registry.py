@@ -15,7 +15,9 @@ from dataclasses import dataclass
 
 ENVIRONMENT = "TRIMTAB_KERNEL"
 DEVICES = ("cpu", "cuda")
-FORMATS = ("fp32", "bf16", "fp16", "int8", "int4")
+_CODES = ("int1", "int2", "int3", "int4", "int5", "int6", "int7", "int8")
+_LOWBIT = (*_CODES, "nf4", "fp4", "ternary", "binary", "e4m3", "e5m2")
+FORMATS = ("fp32", "bf16", "fp16", *_LOWBIT)
 
 
 class KernelUnavailable(RuntimeError):
@@ -67,6 +69,22 @@ KERNELS: tuple[KernelInfo, ...] = (
         "linear_dense", "gemv-bf16", ("cpu",), ("bf16",), "kernels.linear_dense.cpu", _COMPILER
     ),
     KernelInfo("linear_dense", "torch", _ANY, _FLOATS, "kernels.linear_dense"),
+    KernelInfo("linear_lowbit", "cpp", ("cpu",), _LOWBIT, "kernels.linear_lowbit.cpp", _COMPILER),
+    KernelInfo(
+        "linear_lowbit",
+        "torch-int4pack",
+        ("cpu",),
+        ("int4",),
+        "kernels.linear_lowbit.torch_int4pack",
+    ),
+    KernelInfo(
+        "linear_lowbit",
+        "torch-int8pack",
+        ("cpu",),
+        ("int8",),
+        "kernels.linear_lowbit.torch_int8pack",
+    ),
+    KernelInfo("linear_lowbit", "torch", _ANY, _LOWBIT, "kernels.linear_lowbit.torch_tiles"),
     KernelInfo("linear_w8", "torch-int8pack", ("cpu",), ("int8",), "kernels.linear_w8.cpu"),
     KernelInfo("linear_w4", "torch-int4pack", ("cpu",), ("int4",), "kernels.linear_w4.cpu"),
     KernelInfo(
@@ -95,10 +113,14 @@ def select(op: str, device: object, format: str, explicit: str | None = None) ->
 
     Raises KernelUnavailable with one sentence naming the choices and why each does not fit.
     """
-    wanted = (
-        explicit if explicit is not None else requested(os.environ.get(ENVIRONMENT, "")).get(op)
-    )
-    return _select(op, _device_type(device), format, wanted)
+    return _select(op, _device_type(device), format, named(op, explicit))
+
+
+def named(op: str, explicit: str | None = None) -> str | None:
+    """The kernel of `op` that was asked for by name: `explicit`, or in TRIMTAB_KERNEL."""
+    if explicit is not None:
+        return explicit
+    return requested(os.environ.get(ENVIRONMENT, "")).get(op)
 
 
 def kernels_available(device: object = "cpu") -> list[tuple[KernelInfo, str | None]]:

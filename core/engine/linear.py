@@ -1,54 +1,59 @@
-"""Owns one weight matrix in one storage format, and calling the kernel of that format.
+"""Owns one weight matrix of the engine, in whatever kernel's layout, and calling it.
 
 It does not decide which format is right and rounds to nearest only; a technique that chooses better
-roundings packs its own codes and hands them to `from_packed`.
+roundings makes a kernel's weight of its own and hands it to `from_kernel`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from core.errors import BadInput
-from kernels import linear_dense, linear_w4, linear_w8
-from kernels.linear_dense import DenseWeight
-from kernels.linear_w4 import PackedW4
-from kernels.linear_w8 import PackedW8
+from kernels import linear_dense
+from kernels.linear_lowbit import LowBitWeight, quantize
+from kernels.linear_lowbit.codes import bits_of
+from kernels.weight import KernelWeight
 
 DENSE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-INT4_GROUPS = {"int4-g32": 32, "int4-g64": 64, "int4-g128": 128}
-FORMATS = (*DENSE, "int8", *INT4_GROUPS)
-_DENSE_NAMES = {dtype: name for name, dtype in DENSE.items()}
+# The formats offered by name; `format_of` reads any width and group.
+FORMATS = (*DENSE, "int8", "int4-g32", "int4-g64", "int4-g128", "int3-g64", "int2-g32", "nf4-g64")
+_PACKED = re.compile(
+    r"(?:int(?P<bits>[1-8])|(?P<kind>nf4|fp4|ternary|binary|e4m3|e5m2))(?:-g(?P<group>\d{1,6}))?"
+)
+_WHOLE_ROW = 1 << 30
 
 
 class Linear:
     """y = x W^T + b with W [N, K] kept in `format`; x, y and b have the compute dtype `dtype`.
 
     Several source matrices that share their input are stored stacked as one [sum N, K] matrix.
+    `weight` is a dense tensor or the kernel's own object; `kernel_weight` is always the latter.
     """
 
-    def __init__(self, weight: Tensor | PackedW8 | PackedW4, bias: Tensor | None = None) -> None:
-        """Take a dense [N, K] tensor or packed codes as they are, without a copy."""
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        """Take a dense [N, K] tensor as it is, without a copy."""
+        self._take(linear_dense.prepare(weight, bias), weight, bias)
+
+    def _take(
+        self, kernel: KernelWeight, weight: Tensor | KernelWeight, bias: Tensor | None
+    ) -> None:
+        self.kernel_weight = kernel
         self.weight = weight
         self.bias = bias
-        self._kernel: Callable[..., Tensor]
-        if isinstance(weight, Tensor):
-            self.out_features, self.in_features = weight.shape
-            self.dtype = weight.dtype
-            self.format = _DENSE_NAMES[weight.dtype]
-            self._kernel = linear_dense.prepare(weight, bias)
-            return
-        self.out_features, self.in_features = weight.n, weight.k
-        self.dtype = weight.dtype
-        if isinstance(weight, PackedW8):
-            self.format = "int8"
-            self._kernel = partial(linear_w8.linear, packed=weight, bias=bias)
-        else:
-            self.format = f"int4-g{weight.group_size}"
-            self._kernel = partial(linear_w4.linear, packed=weight, bias=bias)
+        self.out_features, self.in_features = kernel.n, kernel.k
+        self.dtype: torch.dtype = kernel.dtype
+        self.format = kernel.format
+
+    @classmethod
+    def from_kernel(cls, weight: KernelWeight) -> Linear:
+        """A matrix that a technique laid out."""
+        made = cls.__new__(cls)
+        made._take(weight, weight, weight.bias)
+        return made
 
     @classmethod
     def from_dense(
@@ -58,26 +63,28 @@ class Linear:
         format: str = "bf16",
         dtype: torch.dtype | None = None,
     ) -> Linear:
-        """Round a float weight [N, K] to nearest in `format`.
+        """Round a float weight [N, K] to nearest in `format` (`bf16`, `int4-g32`, `nf4-g64`, ...).
 
-        `dtype` is that of x and y for the integer formats (default: the weight's). Raises BadInput
-        for an unknown format and ValueError for a weight that cannot be quantized.
+        Integers in groups are affine, per row symmetric. `dtype` is that of x and y for the packed
+        formats (default: the weight's). Raises BadInput for an unknown format and ValueError for a
+        weight that cannot be quantized.
         """
         dtype = DENSE.get(format, dtype or weight.dtype)
         bias = None if bias is None else bias.detach().to(dtype).contiguous()
         weight = weight.detach()
         if format in DENSE:
             return cls(weight.to(dtype).contiguous(), bias)
-        if format == "int8":
-            return cls(linear_w8.pack(weight, dtype), bias)
-        if format in INT4_GROUPS:
-            return cls(linear_w4.pack(weight, INT4_GROUPS[format], dtype), bias)
-        raise BadInput(f"weight format {format!r} is not one of {', '.join(FORMATS)}.")
-
-    @classmethod
-    def from_packed(cls, packed: PackedW8 | PackedW4, bias: Tensor | None = None) -> Linear:
-        """A matrix whose codes were chosen by the caller."""
-        return cls(packed, bias)
+        found = _PACKED.fullmatch(format)
+        if found is None or found["group"] == "0":
+            raise BadInput(
+                f"weight format {format!r} is neither one of {', '.join(DENSE)} nor written as "
+                "int4-g32 (1 to 8 bits), nf4-g64, fp4, ternary, binary, e4m3 or e5m2."
+            )
+        kind = found["kind"] or "int"
+        bits = int(found["bits"] or bits_of(kind) or 0)
+        group = int(found["group"] or _WHOLE_ROW)
+        form = quantize(weight, bits, group, kind, symmetric=found["group"] is None)
+        return cls.from_kernel(LowBitWeight(form, bias, dtype))
 
     def to_format(self, format: str) -> Linear:
         """The same matrix in another format, rounded from what is stored now."""
@@ -87,7 +94,8 @@ class Linear:
 
     def __call__(self, x: Tensor) -> Tensor:
         """y [..., N] of x [..., K] in the compute dtype."""
-        return self._kernel(x)
+        y: Tensor = self.kernel_weight(x)
+        return y
 
     def prepare(
         self, x: Tensor, out: Tensor, residual: Tensor | None = None
@@ -96,18 +104,12 @@ class Linear:
 
         `out` may be `residual`. The tensors must stay where they are.
         """
-        kernel = self._kernel
-        if isinstance(kernel, DenseWeight):
-            return kernel.bind(x, out, residual)
-        if residual is None:
-            return lambda: out.copy_(kernel(x))
-        return lambda: torch.add(residual, kernel(x), out=out)
+        return self.kernel_weight.bind(x, out, residual)
 
     def dense(self) -> Tensor:
         """The matrix that the kernel multiplies with, as float32 [N, K]."""
-        if isinstance(self.weight, Tensor):
-            return self.weight.float()
-        return self.weight.dequantize()
+        weight: Tensor = self.kernel_weight.dequantize()
+        return weight
 
     @property
     def nbytes(self) -> int:
@@ -116,9 +118,4 @@ class Linear:
 
     def tensors(self) -> list[Tensor]:
         """Every tensor that this matrix keeps in memory."""
-        bias = [] if self.bias is None else [self.bias]
-        if isinstance(self.weight, Tensor):
-            return [self.weight, *bias]
-        if isinstance(self.weight, PackedW8):
-            return [self.weight.codes, self.weight.scale, *bias]
-        return [self.weight.packed, self.weight.scale_zero, *bias]
+        return self.kernel_weight.tensors()

@@ -20,13 +20,14 @@ GEMV_ROWS = 16
 
 
 class DenseWeight:
-    """A weight [N, K] (and bias [N]) made ready for many calls with few rows, for inference.
+    """A weight [N, K] (and bias [N]) made ready for many calls with few rows, for inference
+    (kernels.weight.KernelWeight).
 
     Calling it is `linear(x, weight, bias)` with a few microseconds less per call. The kernel is
     chosen once, at `prepare`; x must have the weight's dtype and device and K columns.
     """
 
-    __slots__ = ("_dtype", "_gemv", "_on_cpu", "bias", "k", "kernel", "n", "nbytes", "weight")
+    __slots__ = ("_gemv", "_on_cpu", "bias", "dtype", "format", "k", "kernel", "n", "weight")
 
     def __init__(
         self, weight: torch.Tensor, bias: torch.Tensor | None = None, kernel: str | None = None
@@ -35,10 +36,9 @@ class DenseWeight:
         self.weight = weight.detach().contiguous()
         self.bias = None if bias is None else bias.detach().contiguous()
         self.n, self.k = weight.shape
-        self._dtype = weight.dtype
+        self.dtype, self.format = weight.dtype, FORMATS[weight.dtype]
         self._on_cpu = weight.is_cpu
-        self.nbytes = self.weight.nbytes + (0 if self.bias is None else self.bias.nbytes)
-        self.kernel = registry.select(OP, weight.device, FORMATS[weight.dtype], kernel).name
+        self.kernel = registry.select(OP, weight.device, self.format, kernel).name
         self._gemv = None
         if self.kernel == "gemv-bf16":
             from kernels.linear_dense.cpu import Gemv
@@ -58,13 +58,13 @@ class DenseWeight:
         """
         shape = x.shape
         k = self.k
-        if x.dtype is not self._dtype or not shape or shape[-1] != k:
-            raise ValueError(_mismatch(x, self._dtype, k))
+        if x.dtype is not self.dtype or not shape or shape[-1] != k:
+            raise ValueError(_mismatch(x, self.dtype, k))
         rows = x.numel() // k
         if out is not None and not self._fits(out, rows):
-            raise ValueError(_bad_side("out", out, (*shape[:-1], self.n), self._dtype))
+            raise ValueError(_bad_side("out", out, (*shape[:-1], self.n), self.dtype))
         if residual is not None and not self._fits(residual, rows):
-            raise ValueError(_bad_side("residual", residual, (*shape[:-1], self.n), self._dtype))
+            raise ValueError(_bad_side("residual", residual, (*shape[:-1], self.n), self.dtype))
         gemv = self._gemv
         if (
             gemv is None
@@ -84,7 +84,7 @@ class DenseWeight:
     def _fits(self, side: torch.Tensor, rows: int) -> bool:
         return (
             side.is_contiguous()
-            and side.dtype is self._dtype
+            and side.dtype is self.dtype
             and side.is_cpu is self._on_cpu
             and side.numel() == rows * self.n
         )
@@ -98,14 +98,22 @@ class DenseWeight:
         [M, N] must stay where they are; `out` may be `residual`.
         """
         rows = x.numel() // self.k
-        if x.dtype is not self._dtype or x.shape[-1:] != (self.k,) or not x.is_contiguous():
-            raise ValueError(_mismatch(x, self._dtype, self.k))
+        if x.dtype is not self.dtype or x.shape[-1:] != (self.k,) or not x.is_contiguous():
+            raise ValueError(_mismatch(x, self.dtype, self.k))
         for name, side in (("out", out), ("residual", residual)):
             if side is not None and not self._fits(side, rows):
-                raise ValueError(_bad_side(name, side, (*x.shape[:-1], self.n), self._dtype))
+                raise ValueError(_bad_side(name, side, (*x.shape[:-1], self.n), self.dtype))
         if self._gemv is None or rows > GEMV_ROWS or not x.is_cpu:
             return lambda: self(x, out, residual)
         return self._gemv.bind(x, out, rows, residual)
+
+    def dequantize(self) -> torch.Tensor:
+        """The weight in fp32."""
+        return self.weight.float()
+
+    def tensors(self) -> list[torch.Tensor]:
+        """The weight, and the bias when there is one."""
+        return [self.weight] if self.bias is None else [self.weight, self.bias]
 
     def _through_torch(
         self, x: torch.Tensor, out: torch.Tensor | None, residual: torch.Tensor | None

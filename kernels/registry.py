@@ -85,6 +85,17 @@ KERNELS: tuple[KernelInfo, ...] = (
         "kernels.linear_lowbit.torch_int8pack",
     ),
     KernelInfo("linear_lowbit", "torch", _ANY, _LOWBIT, "kernels.linear_lowbit.torch_tiles"),
+    KernelInfo("linear_w8a8", "cpp", ("cpu",), ("int8",), "kernels.linear_w8a8.cpu", _COMPILER),
+    KernelInfo(
+        "linear_w8a8",
+        "triton",
+        ("cuda",),
+        ("int8",),
+        "kernels.linear_w8a8.gpu",
+        "triton",
+        ("cpu",),
+    ),
+    KernelInfo("linear_w8a8", "torch-int-mm", _ANY, ("int8",), "kernels.linear_w8a8.torch_int_mm"),
     KernelInfo("linear_w8", "torch-int8pack", ("cpu",), ("int8",), "kernels.linear_w8.cpu"),
     KernelInfo("linear_w4", "torch-int4pack", ("cpu",), ("int4",), "kernels.linear_w4.cpu"),
     KernelInfo(

@@ -34,8 +34,8 @@ class _Classifier(nn.Module):
         return images
 
     def weight_bytes(self) -> int:
-        """Bytes that the parameters occupy now, in the dtype they have now."""
-        return sum(p.numel() * p.element_size() for p in self.parameters())
+        """Bytes that the weights occupy now, packed ones included."""
+        return sum(one.nbytes for one in (*self.parameters(), *self.buffers()))
 
 
 class DigitsMLP(_Classifier):

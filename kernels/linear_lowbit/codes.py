@@ -142,8 +142,9 @@ class LowBit:
         table = levels(self.kind)
         codes = self.codes
         steps = codes.float() if table is None else table.to(codes.device)[codes.long()]
-        steps = pad(steps, (0, self.groups * self.group_size - self.k))
-        steps = steps.view(self.n, self.groups, self.group_size) - self.zeros()[..., None]
+        size = min(self.group_size, self.k)
+        steps = pad(steps, (0, self.groups * size - self.k))
+        steps = steps.view(self.n, self.groups, size) - self.zeros()[..., None]
         return (steps * self.scale[..., None]).view(self.n, -1)[:, : self.k].contiguous()
 
     def rows(self, begin: int, end: int) -> "LowBit":

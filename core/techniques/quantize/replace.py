@@ -1,29 +1,34 @@
-"""Replace the matrices of a lean decoder by another weight format; the float copy is let go."""
+"""Replace every matrix of a loaded model by another; the float copy is let go."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from core.deployment import Deployment
-from core.engine.decoder import MATRICES, Decoder
-from core.engine.linear import Linear
+from core.engine.decoder import Decoder
 from core.errors import Refused
+from core.techniques.quantize.matrices import Matrix, matrices
+from kernels.linear_lowbit import LowBit, LowBitWeight
 
 
-def replace_linears(deployment: Deployment, format_: str) -> None:
-    """Round every matrix of the layers and the head into `format_`, one at a time, so that memory
-    stays near the model.
-
-    A tied head becomes a packed matrix of its own; the 16-bit embedding stays for the lookup of
-    input tokens. Raises Refused for engines that are not the lean decoder.
+def replace_each(deployment: Deployment, form: Callable[[Matrix], LowBit | None]) -> None:
+    """Replace each matrix by the low-bit form made of it, one at a time, so that memory stays near
+    the model; None leaves a matrix as it is.
     """
-    engine = lean(deployment, f"weight format {format_}")
-    before = engine.weight_bytes()
-    for index, layer in enumerate(engine.layers):
-        for name in MATRICES:
-            linear: Linear = getattr(layer, name)
-            setattr(layer, name, linear.to_format(format_))
-        deployment.report((index + 1) / (len(engine.layers) + 1))
-    engine.head = engine.head.to_format(format_)
-    deployment.note(f"{format_}: weights went from {before:,} to {engine.weight_bytes():,} bytes")
+    found = matrices(deployment)
+    before = deployment.engine.weight_bytes()
+    formats: dict[str, int] = {}
+    for index, matrix in enumerate(found):
+        made = form(matrix)
+        if made is not None:
+            matrix.replace(LowBitWeight(made, matrix.bias, matrix.dtype))
+            formats[made.format] = formats.get(made.format, 0) + 1
+        deployment.report((index + 1) / len(found))
+    names = ", ".join(f"{count} {name}" for name, count in formats.items())
+    deployment.note(
+        f"{names or 'nothing'}: weights went from {before:,} to"
+        f" {deployment.engine.weight_bytes():,} bytes"
+    )
 
 
 def lean(deployment: Deployment, what: str) -> Decoder:

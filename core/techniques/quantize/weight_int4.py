@@ -35,6 +35,9 @@ class WeightInt4(Base):
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix of the layers, the head included, by packed INT4."""
-        from core.techniques.quantize.replace import replace_linears
+        from core.techniques.quantize.replace import replace_each
+        from kernels.linear_lowbit import quantize
 
-        replace_linears(deployment, f"int4-g{self.group_size}")
+        replace_each(
+            deployment, lambda one: quantize(one.dense(), 4, self.group_size, symmetric=False)
+        )

@@ -1,0 +1,267 @@
+// The loops for AVX-512, included once per instruction set inside a namespace of its own.
+//
+// The includer defines TARGET (the function attribute), Number (how a value of x is kept), and
+// dot(sum, w, x): 16 fp32 sums plus the products of 16 pairs of bf16 in w with x[0] and x[1].
+// A vector of w holds 16 rows; 32 bits of it a pair of columns.
+
+TARGET INLINE __m512i moved(__m512i v, int left) {
+  if (left > 0) return _mm512_slli_epi16(v, left);
+  return left < 0 ? _mm512_srli_epi16(v, -left) : v;
+}
+
+// Bits of `low` where `mask` is set, else those of `high`.
+TARGET INLINE __m512i select(__m512i mask, __m512i low, __m512i high) {
+  return _mm512_ternarylogic_epi32(mask, low, high, 0xca);
+}
+
+struct Table {
+  __m512i of[4];
+
+  TARGET INLINE void load(const uint16_t* values, int count) {
+    for (int i = 0; i < count; ++i) of[i] = _mm512_loadu_si512(values + 32 * i);
+  }
+};
+
+template <int WIDTH>
+constexpr int kTables = WIDTH == 8 ? 4 : WIDTH == 6 ? 2 : 1;
+
+TARGET INLINE __m512i chunk(const uint8_t* at, int c) { return _mm512_loadu_si512(at + 64 * c); }
+
+// Vector `v` of a block: the values of columns 2v and 2v + 1. Bits above a code may stay in an
+// index, for the table repeats itself.
+template <int WIDTH>
+TARGET INLINE __m512i values(const Table& table, const uint8_t* at, int v) {
+  if constexpr (WIDTH == 8) {
+    const __m512i word = chunk(at, v / 2);
+    const __m512i index = v % 2 ? _mm512_srli_epi16(word, 8) : word;
+    const __m512i sign = v % 2 ? word : _mm512_slli_epi16(word, 8);
+    const __m512i low = _mm512_permutex2var_epi16(table.of[0], index, table.of[1]);
+    const __m512i high = _mm512_permutex2var_epi16(table.of[2], index, table.of[3]);
+    const __mmask32 large = _mm512_test_epi16_mask(index, _mm512_set1_epi16(64));
+    const __m512i size = _mm512_mask_blend_epi16(large, low, high);
+    return _mm512_ternarylogic_epi32(size, sign, _mm512_set1_epi16(-32768), 0xf8);
+  } else {
+    __m512i index;
+    if constexpr (WIDTH >= 4)
+      index = moved(chunk(at, v / 4), -4 * (v % 4));
+    else if constexpr (WIDTH >= 2)
+      index = moved(chunk(at, v / 8), -2 * (v % 8));
+    else
+      index = moved(chunk(at, 0), -v);
+    if constexpr (WIDTH == 6) {
+      const __m512i high = moved(chunk(at, 4 + v / 8), 4 - 2 * (v % 8));
+      index = select(_mm512_set1_epi16(15), index, high);
+      return _mm512_permutex2var_epi16(table.of[0], index, table.of[1]);
+    }
+    if constexpr (WIDTH == 5)
+      index = select(_mm512_set1_epi16(15), index, moved(chunk(at, 4), 4 - v));
+    if constexpr (WIDTH == 3) index = select(_mm512_set1_epi16(3), index, moved(chunk(at, 2), 2 - v));
+    return _mm512_permutexvar_epi16(index, table.of[0]);
+  }
+}
+
+// 16 scales or zeros of group `g` counted from the matrix's first row block.
+TARGET INLINE __m512 scales(const Form& f, int64_t g, __m512 step, __m512 low) {
+  if (f.scale_format == kFp16)
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(f.scale + 32 * g)));
+  if (f.scale_format == kFp32) return _mm512_loadu_ps(f.scale + 64 * g);
+  const __m128i codes = _mm_loadu_si128((const __m128i*)(f.scale + 16 * g));
+  return _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(codes)), step), low);
+}
+
+TARGET INLINE __m512 zeros(const Form& f, int64_t g) {
+  __m512 found = _mm512_setzero_ps();
+  if (f.zero_format == kInt8)
+    found = _mm512_cvtepi32_ps(
+        _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)(f.zero + 16 * g))));
+  if (f.zero_format == kZeroFp16)
+    found = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(f.zero + 32 * g)));
+  if (f.zero_format == kZeroFp32) found = _mm512_loadu_ps(f.zero + 64 * g);
+  return _mm512_add_ps(found, _mm512_set1_ps(f.shift));
+}
+
+// out[m][row] = the products of one row block with M rows of x. x: [column blocks][M][32];
+// sums: those of x over each group, [groups][M], when there are zeros.
+template <int WIDTH, int M>
+TARGET void tile(const Form& f, int64_t row_block, const Number* x, const float* sums, float* out) {
+  // Products are added in turns, so that one need not wait for the one before.
+  constexpr int U = M == 1 ? 4 : M == 2 ? 2 : 1;
+  const int64_t blocks = f.column_blocks(), halves = f.group_halves, bytes = 64 * WIDTH;
+  const bool has_zero = f.zero_format != kNone || f.shift != 0;
+  const uint8_t* codes = f.codes + row_block * blocks * bytes;
+  Table table;
+  table.load(f.table, kTables<WIDTH>);
+  const __m512 step = _mm512_set1_ps(f.step ? f.step[row_block] : 0);
+  const __m512 low = _mm512_set1_ps(f.low ? f.low[row_block] : 0);
+  int64_t group = row_block * f.groups, left = halves;
+  __m512 sum[M][U], total[M];
+  for (int m = 0; m < M; ++m) total[m] = _mm512_setzero_ps();
+  const auto clear = [&]() TARGET INLINE {
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+      for (int u = 0; u < U; ++u) sum[m][u] = _mm512_setzero_ps();
+  };
+  const auto flush = [&]() TARGET INLINE {
+    const __m512 scale = scales(f, group, step, low);
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+      for (int u = U / 2; u > 0; u /= 2)
+#pragma GCC unroll 4
+        for (int i = 0; i < u; ++i) sum[m][i] = _mm512_add_ps(sum[m][i], sum[m][i + u]);
+    if (has_zero) {
+      const __m512 zero = zeros(f, group);
+#pragma GCC unroll 16
+      for (int m = 0; m < M; ++m)
+        sum[m][0] = _mm512_fnmadd_ps(zero, _mm512_set1_ps(sums[m]), sum[m][0]);
+      sums += M;
+    }
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) total[m] = _mm512_fmadd_ps(sum[m][0], scale, total[m]);
+    ++group;
+    left = halves;
+    clear();
+  };
+  clear();
+  for (int64_t block = 0; block < blocks; ++block) {
+#pragma GCC unroll 8
+    for (int c = 0; c < WIDTH; ++c) __builtin_prefetch(codes + kAhead + 64 * c);
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; ++i) {
+        const int v = 8 * half + i;
+        const __m512i w = values<WIDTH>(table, codes, v);
+#pragma GCC unroll 16
+        for (int m = 0; m < M; ++m) sum[m][v % U] = dot(sum[m][v % U], w, x + 32 * m + 2 * v);
+      }
+      if (half == 0 && halves == 1) flush();
+    }
+    left -= 2;
+    if (halves == 1 || left == 0) flush();
+    codes += bytes;
+    x += 32 * M;
+  }
+  if (left != halves) flush();
+  for (int m = 0; m < M; ++m) _mm512_storeu_ps(out + 16 * m, total[m]);
+}
+
+TARGET INLINE __m256i narrow16(__m512 v) {
+  const __m512i bits = _mm512_castps_si512(v);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+  const __mmask16 none = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+  rounded = _mm512_mask_set1_epi32(rounded, none, 0x7fc00000);
+  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16));
+}
+
+TARGET INLINE __m512 widen16(__mmask16 which, const uint16_t* at) {
+  const __m256i bits = _mm256_maskz_loadu_epi16(which, at);
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+
+// y = narrow(sums + bias + residual) for `count` outputs of one row of x.
+TARGET void finish(const float* sums, const uint16_t* bias, const uint16_t* residual, uint16_t* y,
+                   int count) {
+  const __mmask16 which = (1u << count) - 1u;
+  __m512 total = _mm512_loadu_ps(sums);
+  if (bias) total = _mm512_add_ps(total, widen16(which, bias));
+  if (residual) total = _mm512_add_ps(total, widen16(which, residual));
+  _mm256_mask_storeu_epi16(y, which, narrow16(total));
+}
+
+// sums[group][M] of x [M, k], rows k apart, and packed[block][M][32] of it, filled with zeros.
+TARGET void ready(const Form& f, const uint16_t* x, int rows, int M, Number* packed, float* sums) {
+  const int64_t blocks = f.column_blocks();
+  for (int m = 0; m < M; ++m) {
+    __m512 sum = _mm512_setzero_ps();
+    int64_t left = f.group_halves, group = 0;
+    for (int64_t block = 0; block < blocks; ++block)
+      for (int half = 0; half < 2; ++half) {
+        const int64_t at = 32 * block + 16 * half, rest = m < rows ? f.k - at : 0;
+        const __mmask16 which = rest >= 16 ? 0xffff : rest > 0 ? (1u << rest) - 1u : 0;
+        const __m512 v = widen16(which, x + m * f.k + at);
+        if (packed) put(packed + (block * M + m) * 32 + 16 * half, v);
+        sum = _mm512_add_ps(sum, v);
+        if (--left == 0 || (block + 1 == blocks && half)) {
+          if (sums) sums[group * M + m] = _mm512_reduce_add_ps(sum);
+          sum = _mm512_setzero_ps();
+          left = f.group_halves;
+          ++group;
+        }
+      }
+  }
+}
+
+// The pairs of bf16 in `v` as scale * (v - zero), rounded to bf16.
+TARGET INLINE __m512i scaled(__m512i v, __m512 scale, __m512 zero) {
+  const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+  const __m512 even = _mm512_castsi512_ps(_mm512_slli_epi32(v, 16));
+  const __m512 odd = _mm512_castsi512_ps(_mm512_and_si512(v, high));
+  return narrow_pairs(_mm512_mul_ps(_mm512_sub_ps(even, zero), scale),
+                      _mm512_mul_ps(_mm512_sub_ps(odd, zero), scale));
+}
+
+// Lane i of vector j becomes lane j of vector i.
+TARGET INLINE void transpose(__m512i v[16]) {
+  __m512i t[16];
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
+    t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    v[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+    v[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+    v[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+    v[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 16; i += 8)
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      t[i + j] = _mm512_shuffle_i32x4(v[i + j], v[i + j + 4], 0x88);
+      t[i + j + 4] = _mm512_shuffle_i32x4(v[i + j], v[i + j + 4], 0xdd);
+    }
+#pragma GCC unroll 8
+  for (int j = 0; j < 8; ++j) {
+    v[j] = _mm512_shuffle_i32x4(t[j], t[j + 8], 0x88);
+    v[j + 8] = _mm512_shuffle_i32x4(t[j], t[j + 8], 0xdd);
+  }
+}
+
+// out[row, k] in bf16 for `count` rows of a row block.
+template <int WIDTH>
+TARGET void unpack(const Form& f, int64_t row_block, int count, uint16_t* out) {
+  const int64_t blocks = f.column_blocks();
+  const uint8_t* codes = f.codes + row_block * blocks * 64 * WIDTH;
+  Table table;
+  table.load(f.table, kTables<WIDTH>);
+  const __m512 step = _mm512_set1_ps(f.step ? f.step[row_block] : 0);
+  const __m512 low = _mm512_set1_ps(f.low ? f.low[row_block] : 0);
+  for (int64_t block = 0; block < blocks; ++block, codes += 64 * WIDTH) {
+    __m512i v[16];
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+      const int64_t group = row_block * f.groups + (2 * block + half) / f.group_halves;
+      const __m512 scale = scales(f, group, step, low), zero = zeros(f, group);
+#pragma GCC unroll 8
+      for (int i = 8 * half; i < 8 * half + 8; ++i)
+        v[i] = scaled(values<WIDTH>(table, codes, i), scale, zero);
+    }
+    transpose(v);
+    const int64_t rest = f.k - 32 * block;
+    const __mmask32 which = rest >= 32 ? 0xffffffffu : (1u << rest) - 1u;
+    for (int row = 0; row < count; ++row)
+      _mm512_mask_storeu_epi16(out + row * f.k + 32 * block, which, v[row]);
+  }
+}
+
+template <int WIDTH>
+constexpr Loops of_width() {
+  return {{nullptr, tile<WIDTH, 1>, tile<WIDTH, 2>, tile<WIDTH, 4>, tile<WIDTH, 8>,
+           tile<WIDTH, 12>},
+          unpack<WIDTH>};
+}

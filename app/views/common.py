@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -160,3 +160,20 @@ def store_place() -> str:
     """The store's file or server, empty when it lives in memory only."""
     folder = str(services.get_services().folder)
     return folder.removesuffix(".studies") if folder.endswith(".studies") else ""
+
+
+def removable(
+    label: str, name: str, chosen: Sequence[str], in_words: Callable[[str], str]
+) -> list[str]:
+    """Chosen texts as pills, each of which a click takes out of the state's `name`."""
+    kept: list[str] = st.pills(
+        label,
+        chosen,
+        selection_mode="multi",
+        key=state.key(name, chosen),
+        format_func=in_words,
+    )
+    if len(kept) < len(chosen):
+        state.choose(name, kept)
+        st.rerun()
+    return list(kept)

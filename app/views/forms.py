@@ -8,7 +8,7 @@ from __future__ import annotations
 import streamlit as st
 
 from app import state
-from app.views import words
+from app.views import common, words
 from core import format, metrics
 from core.catalogue import models, targets, workloads
 from core.errors import BadInput
@@ -269,17 +269,7 @@ def limits(task: str) -> list[str]:
             "recommended."
         )
         return []
-    kept = st.pills(
-        "Hard limits (click one to remove it)",
-        chosen,
-        selection_mode="multi",
-        key=state.key("limits", chosen),
-        format_func=in_words,
-    )
-    if len(kept) < len(chosen):
-        state.choose("limits", kept)
-        st.rerun()
-    return list(kept)
+    return common.removable("Hard limits (click one to remove it)", "limits", chosen, in_words)
 
 
 def in_words(limit: str) -> str:

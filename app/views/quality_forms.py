@@ -72,17 +72,7 @@ def margins(task: str) -> list[str]:
             "95 % interval against the unchanged model."
         )
         return []
-    kept = st.pills(
-        "Accepted losses (click one to remove it)",
-        chosen,
-        selection_mode="multi",
-        key=state.key("margins", chosen),
-        format_func=in_words,
-    )
-    if len(kept) < len(chosen):
-        state.choose("margins", kept)
-        st.rerun()
-    return list(kept)
+    return common.removable("Accepted losses (click one to remove it)", "margins", chosen, in_words)
 
 
 def in_words(text: str) -> str:
@@ -135,16 +125,9 @@ def data(model: Model | None) -> tuple[str, ...]:
     if not read:
         st.caption("None: quality is judged on the bundled held-out data.")
         return ()
-    kept = st.pills(
-        "Data (click one to remove it)",
-        list(read),
-        selection_mode="multi",
-        key=state.key("data", list(read)),
-        format_func=lambda one: data_words(read[one]),
+    kept = common.removable(
+        "Data (click one to remove it)", "data", list(read), lambda one: data_words(read[one])
     )
-    if len(kept) < len(read):
-        state.choose("data", kept)
-        st.rerun()
     return tuple(str(known[token]) for token in kept)
 
 

@@ -40,7 +40,7 @@ def draw(trial: Trial) -> None:
         st.subheader("Under load", anchor=False)
         st.caption(words.plain(f"{arrived[0].condition}: {arrived[0].method}."))
         st.dataframe(
-            pd.DataFrame([_line(one) for one in arrived]),
+            pd.DataFrame([words.measurement_row(one) for one in arrived]),
             hide_index=True,
             height="content",
             alt="What requests that arrive on their own met",
@@ -148,7 +148,9 @@ def _curve(trial: Trial, key: str, axis: str, found: Sequence[Measurement]) -> N
                 alt=f"{metrics.metric(name).label} by {axis.lower()}, as in the table below",
             )
     st.dataframe(
-        pd.DataFrame([{axis: one.condition.partition("=")[2], **_line(one)} for one in found]),
+        pd.DataFrame(
+            [{axis: one.condition.partition("=")[2], **words.measurement_row(one)} for one in found]
+        ),
         hide_index=True,
         height="content",
         alt=f"Numbers by {axis.lower()}",
@@ -191,14 +193,3 @@ def curve_figure(
         yaxis={"title": {"text": f"{metric.label}{unit}"}, "rangemode": "tozero"},
     )
     return figure
-
-
-def _line(one: Measurement) -> dict[str, str]:
-    low, high = one.interval() or (None, None)
-    return {
-        "Metric": metrics.metric(one.metric).label,
-        "Value": words.number(one.metric, one.value) if one.value is not None else "unavailable",
-        "95 % interval": format.interval(one.value, low, high, one.unit, one.metric) or "—",
-        "n": str(one.n or "—"),
-        "Origin": one.origin,
-    }

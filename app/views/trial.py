@@ -8,7 +8,7 @@ import streamlit as st
 
 from app import facts, services, state
 from app.views import common, environment_facts, margin_words, memory_parts, rounds, words
-from core import environments, format, metrics, share
+from core import environments, metrics, share
 from core.compare import configuration
 from core.measurement import Measurement
 from core.study import Trial
@@ -154,13 +154,8 @@ def _measurements(trial: Trial) -> None:
 
 
 def _row(one: Measurement) -> dict[str, object]:
-    low, high = one.interval() or (None, None)
     return {
-        "Metric": metrics.metric(one.metric).label,
-        "Value": words.number(one.metric, one.value) if one.value is not None else "unavailable",
-        "95 % interval": format.interval(one.value, low, high, one.unit, one.metric) or "—",
-        "n": str(one.n or "—"),
-        "Origin": one.origin,
+        **words.measurement_row(one),
         "Samples": list(one.samples) if one.n > 2 else None,
         "How": one.method,
     }

@@ -153,3 +153,15 @@ def limit_words(limit: Limit) -> str:
     """`KL to baseline at most 0.05 nat`."""
     value = format.of_metric(limit.metric, limit.value)
     return f"{metrics.metric(limit.metric).label} {RELATIONS[limit.relation]} {value}"
+
+
+def measurement_row(one: Measurement) -> dict[str, str]:
+    """A measurement as the first columns of a table."""
+    low, high = one.interval() or (None, None)
+    return {
+        "Metric": metrics.metric(one.metric).label,
+        "Value": number(one.metric, one.value) if one.value is not None else "unavailable",
+        "95 % interval": format.interval(one.value, low, high, one.unit, one.metric) or "—",
+        "n": str(one.n or "—"),
+        "Origin": one.origin,
+    }

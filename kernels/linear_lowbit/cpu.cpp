@@ -15,19 +15,15 @@
 namespace lowbit {
 namespace {
 
-constexpr int kTile[] = {0, 1, 2, 4, 8, 12};  // rows of x in a tile
+#if defined(__x86_64__)
+
+constexpr int kTile[] = {1, 2, 4, 8, 12};  // rows of x in a tile
 constexpr int kTiles = 5;
 constexpr int kTogether = 48;  // rows of x that meet a row block while it is in the cache
-
-#if defined(__x86_64__)
 
 namespace avx512 {
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")))
 using Number = float;
-struct Loops {
-  void (*tile[kTiles + 1])(const Form&, int64_t, const Number*, const float*, float*);
-  void (*unpack)(const Form&, int64_t, int, uint16_t*);
-};
 TARGET INLINE __m512 dot(__m512 sum, __m512i w, const Number* x) {
   const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
   sum = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_slli_epi32(w, 16)), _mm512_set1_ps(x[0]), sum);
@@ -50,10 +46,6 @@ namespace avx512_bf16 {
 #define TARGET \
   __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma,f16c")))
 using Number = uint16_t;
-struct Loops {
-  void (*tile[kTiles + 1])(const Form&, int64_t, const Number*, const float*, float*);
-  void (*unpack)(const Form&, int64_t, int, uint16_t*);
-};
 TARGET INLINE __m512 dot(__m512 sum, __m512i w, const Number* x) {
   int32_t pair;
   std::memcpy(&pair, x, 4);
@@ -64,74 +56,102 @@ TARGET INLINE void put(Number* to, __m512 v) {
   _mm256_storeu_si256((__m256i*)to, _mm512_cvtepi32_epi16(bits));
 }
 TARGET INLINE __m512i narrow_pairs(__m512 even, __m512 odd) {
-  const __m512i low = _mm512_castsi256_si512((__m256i)_mm512_cvtneps_pbh(even));
-  const __m512i high = _mm512_castsi256_si512((__m256i)_mm512_cvtneps_pbh(odd));
-  return _mm512_or_si512(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(low)),
-                         _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(high)), 16));
+  const __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(even));
+  const __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(odd));
+  return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
 }
 #include "vectors.h"
 #undef TARGET
 }  // namespace avx512_bf16
 
-template <typename Loops>
-struct Vectors;
+FOR_AVX2 void span_avx2(const Call& call, const uint16_t* x, const uint16_t* residual, uint16_t* y,
+                        int rows, int64_t begin, int64_t end) {
+  plain_span(call, x, residual, y, rows, begin, end);
+}
+
+FOR_AVX2 void unpack_avx2(const Form& f, int64_t row_block, int count, uint16_t* out) {
+  plain_unpack(f, row_block, count, out);
+}
 
 #endif
 
-thread_local Scratch x_memory, sums_memory;
+void span_scalar(const Call& call, const uint16_t* x, const uint16_t* residual, uint16_t* y,
+                 int rows, int64_t begin, int64_t end) {
+  plain_span(call, x, residual, y, rows, begin, end);
+}
 
-// Everything that differs between instruction sets, for row blocks [begin, end).
-struct Call {
-  const Form* form;
-  const uint16_t* x;
-  const uint16_t* residual;
-  uint16_t* y;
-  int64_t rows;
+void unpack_scalar(const Form& f, int64_t row_block, int count, uint16_t* out) {
+  plain_unpack(f, row_block, count, out);
+}
+
+// What an instruction set does, and for how many rows of x at once.
+struct Set {
+  int64_t together;
+  void (*span)(const Call&, const uint16_t*, const uint16_t*, uint16_t*, int, int64_t, int64_t);
+  void (*unpack)(const Form&, int64_t, int, uint16_t*);
 };
 
+Set set_of(const Form& f) {
 #if defined(__x86_64__)
-#define SPAN(space)                                                                              \
-  void span_##space(const Form& f, const uint16_t* x, const uint16_t* residual, uint16_t* y,     \
-                    int64_t rows, int64_t begin, int64_t end) {                                  \
-    using namespace space;                                                                       \
-    static const Loops kLoops[9] = {{},              of_width<1>(), of_width<2>(),               \
-                                    of_width<3>(),   of_width<4>(), of_width<5>(),               \
-                                    of_width<6>(),   {},            of_width<8>()};              \
-    const Loops& loops = kLoops[f.width];                                                        \
-    const int64_t columns = f.column_blocks() * kColumns;                                        \
-    const bool zeros = f.zero_format != kNone || f.shift != 0;                                   \
-    const bool as_is = sizeof(Number) == 2 && rows == 1 && f.k == columns;                       \
-    int sizes[kTogether], tiles = 0;                                                             \
-    int64_t all = 0;                                                                             \
-    for (int64_t m = 0; m < rows; m += kTile[sizes[tiles++]]) {                                  \
-      int size = 1;                                                                              \
-      while (size < kTiles && kTile[size] < rows - m) ++size;                                    \
-      sizes[tiles] = size;                                                                       \
-      all = m + kTile[size];                                                                     \
-    }                                                                                            \
-    Number* packed = as_is ? nullptr                                                             \
-                           : static_cast<Number*>(x_memory.take(all * columns * sizeof(Number))); \
-    float* sums = zeros ? static_cast<float*>(sums_memory.take(all * f.groups * 4)) : nullptr;   \
-    if (zeros || !as_is)                                                                         \
-      for (int64_t t = 0, m = 0; t < tiles; m += kTile[sizes[t++]])                              \
-        ready(f, x + m * f.k, static_cast<int>(rows - m), kTile[sizes[t]],                       \
-              packed ? packed + m * columns : nullptr, sums ? sums + m * f.groups : nullptr);    \
-    const Number* from = as_is ? (const Number*)x : packed;                                      \
-    alignas(64) float out[kTile[kTiles] * kRows];                                                \
-    for (int64_t block = begin; block < end; ++block) {                                          \
-      const int64_t n = block * kRows;                                                           \
-      const int count = static_cast<int>(f.n - n < kRows ? f.n - n : kRows);                     \
-      for (int64_t t = 0, m = 0; t < tiles; m += kTile[sizes[t++]]) {                            \
-        loops.tile[sizes[t]](f, block, from + m * columns, sums ? sums + m * f.groups : nullptr, \
-                             out);                                                               \
-        for (int i = 0; i < kTile[sizes[t]] && m + i < rows; ++i) {                              \
-          const int64_t at = (m + i) * f.n + n;                                                  \
-          finish(out + kRows * i, f.bias ? f.bias + n : nullptr,                                 \
-                 residual ? residual + at : nullptr, y + at, count);                             \
-        }                                                                                        \
-      }                                                                                          \
-    }                                                                                            \
-  }
+  if (f.isa == 3) return {kTogether, avx512_bf16::span, avx512_bf16::loops_of(f.width).unpack};
+  if (f.isa == 2) return {kTogether, avx512::span, avx512::loops_of(f.width).unpack};
+  if (f.isa == 1) return {kPlainRows, span_avx2, unpack_avx2};
 #endif
+  return {kPlainRows, span_scalar, unpack_scalar};
+}
+
 }  // namespace
 }  // namespace lowbit
+
+using lowbit::Call;
+using lowbit::Form;
+using lowbit::kRows;
+
+// The best instruction set of this processor, for Form::isa.
+extern "C" int64_t lowbit_best_isa() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool avx512 = HAS_AVX512 && HAS_AVX2;
+  if (avx512 && __builtin_cpu_supports("avx512bf16")) return 3;
+  if (avx512) return 2;
+  if (HAS_AVX2) return 1;
+#endif
+  return 0;
+}
+
+extern "C" void lowbit_part(const Call* call, int64_t share, int64_t shares) {
+  const Form& f = *call->form;
+  const lowbit::Set set = lowbit::set_of(f);
+  const int64_t begin = f.row_blocks() * share / shares;
+  const int64_t end = f.row_blocks() * (share + 1) / shares;
+  for (int64_t m = 0; m < call->rows && begin < end; m += set.together) {
+    const int64_t some = call->rows - m < set.together ? call->rows - m : set.together;
+    set.span(*call, call->x + m * f.k, call->residual ? call->residual + m * f.n : nullptr,
+             call->y + m * f.n, static_cast<int>(some), begin, end);
+  }
+}
+
+extern "C" void lowbit_product(const Call* call, int64_t threads) {
+  const Form& f = *call->form;
+  // Waking a second thread costs about as much as reading 32 KB.
+  if (threads <= 1 || f.n * f.k * f.width * call->rows < (1 << 18)) {
+    lowbit_part(call, 0, 1);
+    return;
+  }
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+  for (int64_t t = 0; t < threads; ++t) lowbit_part(call, t, threads);
+}
+
+// Rows [begin, end) of w as bf16, [end - begin, k]; begin is a multiple of 16.
+extern "C" void lowbit_unpack(const Form* form, int64_t begin, int64_t end, uint16_t* out,
+                              int64_t threads) {
+  const Form& f = *form;
+  const lowbit::Set set = lowbit::set_of(f);
+  const int64_t first = begin / kRows, last = (end + kRows - 1) / kRows;
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+  for (int64_t block = first; block < last; ++block) {
+    const int64_t n = block * kRows;
+    const int count = static_cast<int>(end - n < kRows ? end - n : kRows);
+    set.unpack(f, block, count, out + (n - begin) * f.k);
+  }
+}

@@ -60,4 +60,15 @@ class Scratch {
   int64_t size_ = 0;
 };
 
+inline thread_local Scratch x_memory, sums_memory;
+
+// One product with its arguments, for kernels/program.cpp.
+struct Call {
+  const Form* form;
+  const uint16_t* x;         // [rows, k]
+  const uint16_t* residual;  // [rows, n] or null
+  uint16_t* y;               // [rows, n]; may be residual
+  int64_t rows;
+};
+
 }  // namespace lowbit

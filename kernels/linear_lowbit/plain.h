@@ -2,11 +2,21 @@
 // is written out as fp32 and meets all rows of x.
 #pragma once
 
+#include <initializer_list>
+
 #include "form.h"
 
 namespace lowbit {
 
 constexpr int kPlainRows = 16;  // rows of x at a time
+
+INLINE float half_to_float(uint16_t half) {
+  const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
+  const uint32_t size = half & 0x7fffu;
+  float value = static_cast<float>(size) * 0x1p-24f;
+  if (size >= 0x400u) value = __builtin_bit_cast(float, (size << 13) + (112u << 23));
+  return __builtin_bit_cast(float, __builtin_bit_cast(uint32_t, value) | sign);
+}
 
 INLINE float scale_of(const Form& f, int64_t row_block, int64_t group, int row) {
   const int64_t at = (row_block * f.groups + group) * kRows + row;
@@ -128,6 +138,27 @@ INLINE void plain_finish(const float* sums, const uint16_t* bias, const uint16_t
     bf16 rounded;
     store(rounded, total);
     y[r] = rounded.bits;
+  }
+}
+
+// Row blocks [begin, end) of w against at most kPlainRows rows of x.
+INLINE void plain_span(const Call& call, const uint16_t* x, const uint16_t* residual, uint16_t* y,
+                       int rows, int64_t begin, int64_t end) {
+  const Form& f = *call.form;
+  const int64_t columns = f.column_blocks() * kColumns;
+  float* packed = static_cast<float*>(x_memory.take(kPlainRows * columns * 4));
+  float* sums = static_cast<float*>(sums_memory.take(kPlainRows * f.groups * 4));
+  plain_ready(f, x, rows, packed, sums);
+  float out[kPlainRows * kRows];
+  for (int64_t block = begin; block < end; ++block) {
+    const int64_t n = block * kRows;
+    const int count = static_cast<int>(f.n - n < kRows ? f.n - n : kRows);
+    plain_tile(f, block, rows, packed, sums, out);
+    for (int m = 0; m < rows; ++m) {
+      const int64_t at = m * f.n + n;
+      plain_finish(out + kRows * m, f.bias ? f.bias + n : nullptr,
+                   residual ? residual + at : nullptr, y + at, count);
+    }
   }
 }
 

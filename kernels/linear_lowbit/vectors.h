@@ -80,14 +80,45 @@ TARGET INLINE __m512 zeros(const Form& f, int64_t g) {
   return _mm512_add_ps(found, _mm512_set1_ps(f.shift));
 }
 
-// out[m][row] = the products of one row block with M rows of x. x: [column blocks][M][32];
-// sums: those of x over each group, [groups][M], when there are zeros.
+template <int M, int U>
+TARGET INLINE void clear(__m512 (&sum)[M][U]) {
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+    for (int u = 0; u < U; ++u) sum[m][u] = _mm512_setzero_ps();
+}
+
+// Adds the sums of group `group` to the totals and clears them; x_sums: those of x, [M].
+template <int M, int U>
+TARGET INLINE void flush(const Form& f, int64_t group, __m512 step, __m512 low,
+                         const float* x_sums, __m512 (&sum)[M][U], __m512 (&total)[M]) {
+  const __m512 scale = scales(f, group, step, low);
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m) {
+    if constexpr (U == 4) sum[m][1] = _mm512_add_ps(sum[m][1], sum[m][3]);
+    if constexpr (U == 4) sum[m][0] = _mm512_add_ps(sum[m][0], sum[m][2]);
+    if constexpr (U >= 2) sum[m][0] = _mm512_add_ps(sum[m][0], sum[m][1]);
+  }
+  if (x_sums) {
+    const __m512 zero = zeros(f, group);
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m)
+      sum[m][0] = _mm512_fnmadd_ps(zero, _mm512_set1_ps(x_sums[m]), sum[m][0]);
+  }
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m) total[m] = _mm512_fmadd_ps(sum[m][0], scale, total[m]);
+  clear(sum);
+}
+
+// out[m][row] = the products of one row block with M rows of x. x: [column blocks][M][32]; x_sums:
+// [groups][M], those of x over each group, or null when nothing has a zero.
 template <int WIDTH, int M>
-TARGET void tile(const Form& f, int64_t row_block, const Number* x, const float* sums, float* out) {
+TARGET void tile(const Form& f, int64_t row_block, const Number* x, const float* x_sums,
+                 float* out) {
   // Products are added in turns, so that one need not wait for the one before.
   constexpr int U = M == 1 ? 4 : M == 2 ? 2 : 1;
   const int64_t blocks = f.column_blocks(), halves = f.group_halves, bytes = 64 * WIDTH;
-  const bool has_zero = f.zero_format != kNone || f.shift != 0;
+  const int64_t x_step = x_sums ? M : 0;
   const uint8_t* codes = f.codes + row_block * blocks * bytes;
   Table table;
   table.load(f.table, kTables<WIDTH>);
@@ -95,55 +126,32 @@ TARGET void tile(const Form& f, int64_t row_block, const Number* x, const float*
   const __m512 low = _mm512_set1_ps(f.low ? f.low[row_block] : 0);
   int64_t group = row_block * f.groups, left = halves;
   __m512 sum[M][U], total[M];
+  clear(sum);
+#pragma GCC unroll 16
   for (int m = 0; m < M; ++m) total[m] = _mm512_setzero_ps();
-  const auto clear = [&]() TARGET INLINE {
-#pragma GCC unroll 16
-    for (int m = 0; m < M; ++m)
-#pragma GCC unroll 4
-      for (int u = 0; u < U; ++u) sum[m][u] = _mm512_setzero_ps();
-  };
-  const auto flush = [&]() TARGET INLINE {
-    const __m512 scale = scales(f, group, step, low);
-#pragma GCC unroll 16
-    for (int m = 0; m < M; ++m)
-#pragma GCC unroll 4
-      for (int u = U / 2; u > 0; u /= 2)
-#pragma GCC unroll 4
-        for (int i = 0; i < u; ++i) sum[m][i] = _mm512_add_ps(sum[m][i], sum[m][i + u]);
-    if (has_zero) {
-      const __m512 zero = zeros(f, group);
-#pragma GCC unroll 16
-      for (int m = 0; m < M; ++m)
-        sum[m][0] = _mm512_fnmadd_ps(zero, _mm512_set1_ps(sums[m]), sum[m][0]);
-      sums += M;
-    }
-#pragma GCC unroll 16
-    for (int m = 0; m < M; ++m) total[m] = _mm512_fmadd_ps(sum[m][0], scale, total[m]);
-    ++group;
-    left = halves;
-    clear();
-  };
-  clear();
   for (int64_t block = 0; block < blocks; ++block) {
 #pragma GCC unroll 8
     for (int c = 0; c < WIDTH; ++c) __builtin_prefetch(codes + kAhead + 64 * c);
-#pragma GCC unroll 2
-    for (int half = 0; half < 2; ++half) {
-#pragma GCC unroll 8
-      for (int i = 0; i < 8; ++i) {
-        const int v = 8 * half + i;
-        const __m512i w = values<WIDTH>(table, codes, v);
 #pragma GCC unroll 16
-        for (int m = 0; m < M; ++m) sum[m][v % U] = dot(sum[m][v % U], w, x + 32 * m + 2 * v);
+    for (int v = 0; v < 16; ++v) {
+      if (v == 8 && halves == 1) {
+        flush(f, group++, step, low, x_sums, sum, total);
+        x_sums += x_step;
       }
-      if (half == 0 && halves == 1) flush();
+      const __m512i w = values<WIDTH>(table, codes, v);
+#pragma GCC unroll 16
+      for (int m = 0; m < M; ++m) sum[m][v % U] = dot(sum[m][v % U], w, x + 32 * m + 2 * v);
     }
     left -= 2;
-    if (halves == 1 || left == 0) flush();
+    if (left <= 0 || block + 1 == blocks) {
+      flush(f, group++, step, low, x_sums, sum, total);
+      x_sums += x_step;
+      left = halves;
+    }
     codes += bytes;
     x += 32 * M;
   }
-  if (left != halves) flush();
+#pragma GCC unroll 16
   for (int m = 0; m < M; ++m) _mm512_storeu_ps(out + 16 * m, total[m]);
 }
 
@@ -194,74 +202,57 @@ TARGET void ready(const Form& f, const uint16_t* x, int rows, int M, Number* pac
   }
 }
 
-// The pairs of bf16 in `v` as scale * (v - zero), rounded to bf16.
-TARGET INLINE __m512i scaled(__m512i v, __m512 scale, __m512 zero) {
-  const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
-  const __m512 even = _mm512_castsi512_ps(_mm512_slli_epi32(v, 16));
-  const __m512 odd = _mm512_castsi512_ps(_mm512_and_si512(v, high));
-  return narrow_pairs(_mm512_mul_ps(_mm512_sub_ps(even, zero), scale),
-                      _mm512_mul_ps(_mm512_sub_ps(odd, zero), scale));
-}
+#include "unpack.h"
 
-// Lane i of vector j becomes lane j of vector i.
-TARGET INLINE void transpose(__m512i v[16]) {
-  __m512i t[16];
-#pragma GCC unroll 8
-  for (int i = 0; i < 16; i += 2) {
-    t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
-    t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 16; i += 4) {
-    v[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-    v[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-    v[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-    v[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-  }
-#pragma GCC unroll 2
-  for (int i = 0; i < 16; i += 8)
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) {
-      t[i + j] = _mm512_shuffle_i32x4(v[i + j], v[i + j + 4], 0x88);
-      t[i + j + 4] = _mm512_shuffle_i32x4(v[i + j], v[i + j + 4], 0xdd);
-    }
-#pragma GCC unroll 8
-  for (int j = 0; j < 8; ++j) {
-    v[j] = _mm512_shuffle_i32x4(t[j], t[j + 8], 0x88);
-    v[j + 8] = _mm512_shuffle_i32x4(t[j], t[j + 8], 0xdd);
-  }
-}
-
-// out[row, k] in bf16 for `count` rows of a row block.
-template <int WIDTH>
-TARGET void unpack(const Form& f, int64_t row_block, int count, uint16_t* out) {
-  const int64_t blocks = f.column_blocks();
-  const uint8_t* codes = f.codes + row_block * blocks * 64 * WIDTH;
-  Table table;
-  table.load(f.table, kTables<WIDTH>);
-  const __m512 step = _mm512_set1_ps(f.step ? f.step[row_block] : 0);
-  const __m512 low = _mm512_set1_ps(f.low ? f.low[row_block] : 0);
-  for (int64_t block = 0; block < blocks; ++block, codes += 64 * WIDTH) {
-    __m512i v[16];
-#pragma GCC unroll 2
-    for (int half = 0; half < 2; ++half) {
-      const int64_t group = row_block * f.groups + (2 * block + half) / f.group_halves;
-      const __m512 scale = scales(f, group, step, low), zero = zeros(f, group);
-#pragma GCC unroll 8
-      for (int i = 8 * half; i < 8 * half + 8; ++i)
-        v[i] = scaled(values<WIDTH>(table, codes, i), scale, zero);
-    }
-    transpose(v);
-    const int64_t rest = f.k - 32 * block;
-    const __mmask32 which = rest >= 32 ? 0xffffffffu : (1u << rest) - 1u;
-    for (int row = 0; row < count; ++row)
-      _mm512_mask_storeu_epi16(out + row * f.k + 32 * block, which, v[row]);
-  }
-}
+struct Loops {
+  void (*tile[kTiles])(const Form&, int64_t, const Number*, const float*, float*);
+  void (*unpack)(const Form&, int64_t, int, uint16_t*);
+};
 
 template <int WIDTH>
 constexpr Loops of_width() {
-  return {{nullptr, tile<WIDTH, 1>, tile<WIDTH, 2>, tile<WIDTH, 4>, tile<WIDTH, 8>,
-           tile<WIDTH, 12>},
+  return {{tile<WIDTH, 1>, tile<WIDTH, 2>, tile<WIDTH, 4>, tile<WIDTH, 8>, tile<WIDTH, 12>},
           unpack<WIDTH>};
+}
+
+const Loops& loops_of(int64_t width) {
+  static const Loops kLoops[] = {of_width<1>(), of_width<2>(), of_width<3>(), of_width<4>(),
+                                 of_width<5>(), of_width<6>(), of_width<8>()};
+  return kLoops[width == 8 ? 6 : width - 1];
+}
+
+// Row blocks [begin, end) of w against at most kTogether rows of x.
+void span(const Call& call, const uint16_t* x, const uint16_t* residual, uint16_t* y, int rows,
+          int64_t begin, int64_t end) {
+  const Form& f = *call.form;
+  const Loops& loops = loops_of(f.width);
+  const int64_t columns = f.column_blocks() * kColumns;
+  const bool zeros = f.zero_format != kNone || f.shift != 0;
+  const bool as_is = sizeof(Number) == 2 && rows == 1 && f.k == columns;
+  int kind[kTogether], tiles = 0, all = 0;
+  for (; all < rows; all += kTile[kind[tiles++]]) {
+    kind[tiles] = 0;
+    while (kind[tiles] + 1 < kTiles && kTile[kind[tiles]] < rows - all) ++kind[tiles];
+  }
+  const Number* from = reinterpret_cast<const Number*>(x);
+  Number* packed = nullptr;
+  if (!as_is) from = packed = static_cast<Number*>(x_memory.take(all * columns * sizeof(Number)));
+  float* sums = zeros ? static_cast<float*>(sums_memory.take(all * f.groups * 4)) : nullptr;
+  if (zeros || !as_is)
+    for (int t = 0, m = 0; t < tiles; m += kTile[kind[t++]])
+      ready(f, x + m * f.k, rows - m, kTile[kind[t]], packed ? packed + m * columns : nullptr,
+            sums ? sums + m * f.groups : nullptr);
+  alignas(64) float out[kTile[kTiles - 1] * kRows];
+  for (int64_t block = begin; block < end; ++block) {
+    const int64_t n = block * kRows;
+    const int count = static_cast<int>(f.n - n < kRows ? f.n - n : kRows);
+    for (int t = 0, m = 0; t < tiles; m += kTile[kind[t++]]) {
+      loops.tile[kind[t]](f, block, from + m * columns, sums ? sums + m * f.groups : nullptr, out);
+      for (int i = 0; i < kTile[kind[t]] && m + i < rows; ++i) {
+        const int64_t at = (m + i) * f.n + n;
+        finish(out + kRows * i, f.bias ? f.bias + n : nullptr, residual ? residual + at : nullptr,
+               y + at, count);
+      }
+    }
+  }
 }

@@ -1,0 +1,177 @@
+"""Binding of cpu.cpp: products with a matrix in the layout of layout.py, bf16 in and out.
+
+Owns: loading the library, the records of pointers that calls hand over, and the product with many
+rows of x (tiles of the weight written out as bf16, multiplied by torch). The choice between kernels
+and the checks of inputs belong to `__init__.py`.
+
+The weight is decoded by a table of bf16 values. Integers up to 8 bits, FP4, FP8, ternary and binary
+values are exact in it; the levels of NF4 are rounded to bf16 (0.4 % of a level at most). Scales are
+multiplied in fp32.
+"""
+
+import ctypes
+import functools
+
+import torch
+
+from kernels import build
+from kernels.linear_lowbit.layout import ROWS, Packed, lay_out, undo
+from kernels.program import BoundCall
+from kernels.registry import KernelUnavailable
+
+__all__ = ["MANY_ROWS", "Packed", "Product", "available", "lay_out", "matmul_many", "undo"]
+
+INSTRUCTION_SETS = ("scalar", "avx2", "avx512", "avx512_bf16")
+# Above this many rows of x a product of torch's with tiles of bf16 is faster (LOG.md).
+MANY_ROWS = 64
+# Bytes of such a tile: it is read from the cache again.
+TILE_BYTES = 4 << 20
+_SCALE_FORMATS = {"fp16": 0, "fp32": 1, "u8": 2}
+_ZERO_FORMATS = {None: 0, torch.int8: 1, torch.float16: 2, torch.float32: 3}
+
+
+class _Form(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("codes", "scale", "zero", "step", "low")),
+        ("table", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("n", "k", "width", "group_halves", "groups")),
+        ("scale_format", ctypes.c_int64),
+        ("zero_format", ctypes.c_int64),
+        ("uniform", ctypes.c_int64),
+        ("shift", ctypes.c_float),
+        ("isa", ctypes.c_int32),
+    )
+
+
+class _Call(ctypes.Structure):
+    _fields_ = (
+        ("form", ctypes.c_void_p),
+        ("x", ctypes.c_void_p),
+        ("residual", ctypes.c_void_p),
+        ("y", ctypes.c_void_p),
+        ("rows", ctypes.c_int64),
+    )
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    library = build.load(__file__.replace(".py", ".cpp"))
+    library.lowbit_best_isa.restype = ctypes.c_int64
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    library.lowbit_product.argtypes = (pointer, number)
+    library.lowbit_product.restype = None
+    library.lowbit_unpack.argtypes = (pointer, number, number, pointer, number)
+    library.lowbit_unpack.restype = None
+    return library
+
+
+def available() -> str | None:
+    """None, or the sentence why the library cannot be built here."""
+    try:
+        _library()
+    except KernelUnavailable as error:
+        return str(error)
+    return None
+
+
+def best_instruction_set() -> str:
+    """The name, from INSTRUCTION_SETS, that this processor would use."""
+    return INSTRUCTION_SETS[_library().lowbit_best_isa()]
+
+
+def _address(tensor: torch.Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _record(packed: Packed, bias: torch.Tensor | None, isa: str | None) -> _Form:
+    best = _library().lowbit_best_isa()
+    wanted = best if isa is None else INSTRUCTION_SETS.index(isa)
+    if wanted > best:
+        raise KernelUnavailable(f"This processor has no {isa} instructions.")
+    return _Form(
+        packed.codes.data_ptr(),
+        packed.scale.data_ptr(),
+        _address(packed.zero),
+        _address(packed.step),
+        _address(packed.low),
+        packed.table.data_ptr(),
+        _address(bias),
+        packed.n,
+        packed.k,
+        packed.width,
+        packed.group_columns // 16,
+        packed.scale.shape[1],
+        _SCALE_FORMATS[packed.scale_format],
+        _ZERO_FORMATS[None if packed.zero is None else packed.zero.dtype],
+        packed.kind == "int",
+        packed.shift,
+        wanted,
+    )
+
+
+class Product:
+    """One packed matrix [n, k] with its bias (bf16 [n] or None), made ready for many calls.
+
+    Nothing is checked; the caller guarantees contiguous bf16 CPU tensors of the right shapes.
+    """
+
+    __slots__ = ("_bias", "_call", "_form", "_packed")
+
+    def __init__(
+        self, packed: Packed, bias: torch.Tensor | None = None, isa: str | None = None
+    ) -> None:
+        self._packed = packed
+        self._bias = None if bias is None else bias.detach().contiguous()
+        self._form = _record(packed, self._bias, isa)
+        self._call = _library().lowbit_product
+
+    def run(
+        self, x: torch.Tensor, out: torch.Tensor, rows: int, residual: torch.Tensor | None = None
+    ) -> None:
+        """out = residual + x @ weight.T + bias, for x [rows, k]; out may be residual."""
+        record = self._bound(x, out, rows, residual)
+        self._call(ctypes.addressof(record), torch.get_num_threads())
+
+    def bind(
+        self, x: torch.Tensor, out: torch.Tensor, rows: int, residual: torch.Tensor | None = None
+    ) -> BoundCall:
+        """`run` with its arguments fixed; the tensors must stay where they are."""
+        record = self._bound(x, out, rows, residual)
+        parts = (_library().lowbit_part,)
+        kept = (self, x, out, residual)
+        return BoundCall("linear_lowbit", "cpp", parts, record, kept, self._packed.nbytes)
+
+    def _bound(
+        self, x: torch.Tensor, out: torch.Tensor, rows: int, residual: torch.Tensor | None
+    ) -> _Call:
+        form = ctypes.addressof(self._form)
+        return _Call(form, x.data_ptr(), _address(residual), out.data_ptr(), rows)
+
+
+def unpack_rows(
+    packed: Packed, begin: int, end: int, out: torch.Tensor, isa: str | None = None
+) -> None:
+    """Write rows [begin, end) of the weight, rounded to bf16, into out [end - begin, k].
+
+    `begin` is a multiple of 16; `out` is contiguous bf16.
+    """
+    if begin % ROWS or not 0 <= begin <= end <= packed.n:
+        raise ValueError(f"rows {begin} to {end} do not begin at a multiple of {ROWS} in range.")
+    form = _record(packed, None, isa)
+    _library().lowbit_unpack(
+        ctypes.addressof(form), begin, end, out.data_ptr(), torch.get_num_threads()
+    )
+
+
+def matmul_many(x: torch.Tensor, packed: Packed, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """x [M, k] -> y [M, n], bf16, through tiles of bf16 weights that stay in the cache."""
+    rows = max(ROWS, TILE_BYTES // (2 * packed.k) // ROWS * ROWS)
+    tile = torch.empty(min(rows, packed.n), packed.k, dtype=torch.bfloat16)
+    y = x.new_empty(x.shape[0], packed.n)
+    for begin in range(0, packed.n, rows):
+        end = min(begin + rows, packed.n)
+        part = tile[: end - begin]
+        unpack_rows(packed, begin, end, part)
+        y[:, begin:end] = x @ part.T
+    return y if bias is None else y.add_(bias)

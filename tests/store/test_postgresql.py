@@ -1,5 +1,5 @@
 """What a server does otherwise than a file: it is shared, migrated in place, and named without its
-password. All that is alike is in test_contract.py.
+password. All that is alike is in test_contract*.py.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
 // One step of causal grouped-query attention over a cache, for few new tokens: norm of each query
 // and key head where the model has one, rotary positions (Su et al. 2021), append to the cache,
 // softmax(q k / sqrt(d)) v (Ainslie et al. 2023). All sums are kept in float.
-#include "../simd.h"
-
-#include <cmath>
-#include <vector>
+#include "heads.h"
 
 struct Call {
   const void* qkv;         // [batch, tokens, (heads + 2 * kv_heads) * dim]: q, k, v
@@ -23,44 +20,22 @@ struct Call {
   double eps;
 };
 
-template <class T>
-INLINE void prepare_head(const Call& call, const T* from, const T* norm, int64_t at, float* to) {
-  const int64_t dim = call.dim, half = dim / 2;
-  float scale = 1.0f;
-  if (norm) {
-    float total = 0;
-#pragma omp simd reduction(+ : total)
-    for (int64_t i = 0; i < dim; i++) total += load(from[i]) * load(from[i]);
-    scale = 1.0f / std::sqrt(total / (float)dim + (float)call.eps);
-  }
-  const float* cos = call.cos + at * half;
-  const float* sin = call.sin + at * half;
-#pragma omp simd
-  for (int64_t i = 0; i < half; i++) {
-    float a = load(from[i]) * scale, b = load(from[i + half]) * scale;
-    if (norm) {
-      a *= load(norm[i]);
-      b *= load(norm[i + half]);
-    }
-    to[i] = a * cos[i] - b * sin[i];
-    to[i + half] = b * cos[i] + a * sin[i];
-  }
-}
-
 // Rotate the queries of one new token into the scratch, its keys and values into the cache.
 template <class T>
 INLINE void append(const Call& call, int64_t index, float* scratch) {
   const int64_t b = index / call.tokens, dim = call.dim;
   const int64_t at = *call.start + index % call.tokens;
   const T* row = (const T*)call.qkv + index * (call.heads + 2 * call.kv_heads) * dim;
+  const float *cos = call.cos + at * (dim / 2), *sin = call.sin + at * (dim / 2);
+  const float eps = (float)call.eps;
   for (int64_t h = 0; h < call.heads; h++)
-    prepare_head<T>(call, row + h * dim, (const T*)call.query_norm, at,
+    prepare_head<T>(row + h * dim, (const T*)call.query_norm, cos, sin, dim, eps,
                     call.rotated + (index * call.heads + h) * dim);
   row += call.heads * dim;
   for (int64_t h = 0; h < call.kv_heads; h++) {
     const int64_t offset = ((b * call.kv_heads + h) * call.capacity + at) * dim;
     T* key = (T*)call.keys + offset;
-    prepare_head<T>(call, row + h * dim, (const T*)call.key_norm, at, scratch);
+    prepare_head<T>(row + h * dim, (const T*)call.key_norm, cos, sin, dim, eps, scratch);
 #pragma omp simd
     for (int64_t i = 0; i < dim; i++) store(key[i], scratch[i]);
     memcpy((T*)call.values + offset, row + (call.kv_heads + h) * dim, dim * sizeof(T));
@@ -144,12 +119,6 @@ static Work choose(bool is_bf16) {
 static const Work& work_of(const Call& call) {
   static const Work works[2] = {choose(false), choose(true)};
   return works[call.is_bf16 != 0];
-}
-
-static float* scratch(int64_t size) {
-  static thread_local std::vector<float> memory;
-  if ((int64_t)memory.size() < size) memory.resize(size + 1024);
-  return memory.data();
 }
 
 // First part: every new token's keys and values are in the cache when all shares are done.

@@ -1,0 +1,87 @@
+"""Attention over a cache in codes: append, quantize complete blocks, attend to codes and ring.
+
+A token sees as codes exactly the tokens that KVFormat.coded names for its own position, however
+many tokens are read in one call: a prompt read at once, in parts or token by token gives the same.
+So what is judged on whole passages is what decoding does. (KIVI reads its prompt in 16 bit.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from kernels import calls, registry
+from kernels.attention import FORMAT_NAMES, OP, Heads
+from kernels.kv_codes.codes import KVCodes
+
+
+def attention(qkv: Tensor, cache: KVCodes, start: int, heads: Heads) -> Tensor:
+    """Append the new tokens at position `start` and return [batch, tokens, heads * dim].
+
+    qkv [batch, tokens, (heads + 2 * kv_heads) * dim] of the ring's dtype; the cache of one layer is
+    written in place. Raises ValueError when they do not fit.
+    """
+    _check(qkv, cache, heads)
+    if start < 0 or start + qkv.shape[1] > min(cache.capacity, heads.cos.shape[0]):
+        raise ValueError("attention: the new tokens do not fit into the cache or the rotary table.")
+    name = _kernel(qkv, cache)
+    out = qkv.new_empty((*qkv.shape[:2], heads.heads * heads.dim))
+    if name.startswith("cpp"):
+        from kernels.attention import kv_cpu
+
+        kv_cpu.run(qkv.contiguous(), cache, start, heads, out)
+    else:
+        from kernels.attention import kv_torch
+
+        calls.count(OP, name)
+        kv_torch.run(qkv, cache, start, heads, out)
+    return out
+
+
+def prepare(
+    qkv: Tensor, cache: KVCodes, start: Tensor, heads: Heads, out: Tensor
+) -> Callable[[], object]:
+    """A call that does what `attention` does and writes `out` [batch, tokens, heads * dim].
+
+    For at most PASS_TOKENS tokens. `start` is an int64 [1] on the CPU, read at each call: the
+    caller sees to it that start + tokens fits. The tensors must stay where they are as long as the
+    call is used.
+    """
+    from kernels.kv_codes import PASS_TOKENS
+
+    _check(qkv, cache, heads)
+    if out.shape != (*qkv.shape[:2], heads.heads * heads.dim) or out.dtype != qkv.dtype:
+        raise ValueError("attention: out must be [batch, tokens, heads * dim] of qkv's dtype.")
+    if qkv.shape[1] > PASS_TOKENS:
+        raise ValueError(f"attention: a step over codes takes at most {PASS_TOKENS} tokens.")
+    name = _kernel(qkv, cache)
+    if name.startswith("cpp"):
+        from kernels.attention import kv_cpu
+
+        return kv_cpu.prepare(qkv, cache, start, heads, out)
+    from kernels.attention import kv_torch
+
+    def step() -> None:
+        calls.count(OP, name)
+        kv_torch.run(qkv, cache, int(start), heads, out)
+
+    return step
+
+
+def _kernel(qkv: Tensor, cache: KVCodes) -> str:
+    """The kernel's name; the C++ kernel takes no fp16."""
+    info = registry.select(OP, qkv.device, cache.format.kernel_format)
+    fp16 = FORMAT_NAMES[str(qkv.dtype)] == "fp16"
+    return f"torch-kv{cache.format.bits}" if fp16 else info.name
+
+
+def _check(qkv: Tensor, cache: KVCodes, heads: Heads) -> None:
+    width = (heads.heads + 2 * heads.kv_heads) * heads.dim
+    if qkv.ndim != 3 or qkv.shape[2] != width:
+        raise ValueError(f"attention: qkv must be [batch, tokens, {width}].")
+    wanted = (qkv.shape[0], heads.kv_heads, cache.format.slots(cache.capacity), heads.dim)
+    if cache.keys.shape != wanted:
+        raise ValueError("attention: the cache must be one layer's, for qkv's batch and heads.")
+    if not qkv.dtype == cache.keys.dtype == cache.values.dtype:
+        raise ValueError("attention: qkv and the cache's ring must share one dtype.")

@@ -78,6 +78,7 @@ PARAMETERS = (
     Parameter("logx", False, ("tradeoffs",)),
     Parameter("logy", False, ("tradeoffs",)),
     Parameter("dominated", True, ("tradeoffs",)),
+    Parameter("methods", False, ("tradeoffs",)),
 )
 BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 

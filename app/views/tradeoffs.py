@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from app import state
-from app.views import charts, common, words
+from app.views import charts, common, methods, words
 from core import metrics
 from core.frontier import frontier
 from core.recommend import Recommendation, recommend
@@ -132,12 +132,18 @@ def _axes(names: list[str], task: str) -> tuple[str, str]:
             key=state.key("dominated"),
             help="Trials that another trial beats on both axes.",
         )
+        by_method = st.toggle(
+            "Join by technique",
+            key=state.key("methods"),
+            help="One line for each technique, through its settings.",
+        )
     for name, value in (
         ("x", x),
         ("y", y),
         ("logx", log_x),
         ("logy", log_y),
         ("dominated", dominated),
+        ("methods", by_method),
     ):
         state.keep(name, value)
     return x, y
@@ -154,35 +160,38 @@ def _chart(
     best = {trial.id for trial in frontier(shown, (x, y))}
     drawn = tuple(trial for trial in shown if state.chosen("dominated") or trial.id in best)
     points = charts.points(drawn, x, y)
-    baseline_id = study.baseline.id if study.baseline else ""
-    if points:
+    log_x, log_y = state.chosen("logx"), state.chosen("logy")
+    on_axes = [p for p in points if (p.x > 0 or not log_x) and (p.y > 0 or not log_y)]
+    alt = (
+        f"{_label(y)} over {_label(x)} of {len(on_axes)} trials, {len(best)} of them on the "
+        "frontier; the table below has the numbers"
+    )
+    if not on_axes:
+        st.caption(f"No trial has both {_label(x)} and {_label(y)}: choose other axes.")
+        return drawn, best
+    if state.chosen("methods"):
+        names = {trial.id: methods.method_of(trial.plan) for trial in drawn}
+        figure = methods.methods(on_axes, names, x, y, log_x, log_y, common.dark())
+    else:
         figure = charts.pareto(
-            points,
+            on_axes,
             x,
             y,
             best,
-            baseline_id,
+            study.baseline.id if study.baseline else "",
             advice.trial_id,
             study.priorities.limits,
-            state.chosen("logx"),
-            state.chosen("logy"),
+            log_x,
+            log_y,
             common.dark(),
         )
-        st.plotly_chart(
-            figure,
-            config=charts.CONFIG,
-            theme=None,
-            key="pareto",
-            alt=f"{_label(y)} over {_label(x)} of {len(points)} trials, {len(best)} of them on the "
-            "frontier; the table below has the numbers",
-        )
-    else:
-        st.caption(f"No trial has both {_label(x)} and {_label(y)}: choose other axes.")
-    missing = len(drawn) - len(points)
-    if points and missing:
-        st.caption(
-            f"Not drawn, because a value on an axis is unknown: {missing} of {len(drawn)} trials."
-        )
+    st.plotly_chart(figure, config=charts.CONFIG, theme=None, key="pareto", alt=alt)
+    for count, why in (
+        (len(drawn) - len(points), "a value on an axis is unknown"),
+        (len(points) - len(on_axes), "a logarithmic axis has no 0"),
+    ):
+        if count:
+            st.caption(f"Not drawn, because {why}: {count} of {len(drawn)} trials.")
     return drawn, best
 
 

@@ -39,8 +39,8 @@ namespace {
 constexpr int64_t kQuadBytes = 64;  // four columns of a block of 16 rows
 constexpr int kMostRows = 12;       // rows of x in one tile, at most
 constexpr int kPair = 32;           // rows of w that are worked on together
-[[maybe_unused]] constexpr int kStreamed = 4;  // up to so many rows of x, w is fetched ahead
-[[maybe_unused]] constexpr int kAhead = 8192;
+constexpr int64_t kStreamed = 6;    // up to so many rows of x, w is read as one stream
+[[maybe_unused]] constexpr int kAhead = 8192;  // bytes that are fetched ahead of a stream
 // So few rows are quantized again in every share: that costs less than waiting for one another.
 constexpr int64_t kAloneRows = 2;
 // Below this a row is zero: 127 / max would be infinite.
@@ -96,33 +96,35 @@ T* copied(const T* x, int64_t k) {
 // One row of x in int8. NaN and infinity make its scale NaN, so that the row's outputs are NaN.
 template <class T>
 INLINE void quantize(const Weight& w, const void* from, void* apart, Row row) {
-  const T* x = static_cast<const T*>(from);
+  const T* __restrict x = static_cast<const T*>(from);
+  // Bytes may alias anything: loops need their bounds and pointers in variables of their own.
+  int8_t* __restrict codes = row.codes;
+  const int64_t k = w.k;
   if (w.aparts) {
-    T* copy = copied(x, w.k);
+    T* copy = copied(x, k);
     for (int64_t i = 0; i < w.aparts; ++i) {
       if (apart) static_cast<T*>(apart)[i] = copy[w.apart[i]];
       copy[w.apart[i]] = T{};
     }
     x = copy;
   }
-  const uint32_t bits = largest(x, w.k);
+  const uint32_t bits = largest(x, k);
   const float most = __builtin_bit_cast(float, bits);
   const float fixed = static_cast<float>(w.x_scale);
   const bool finite = bits < 0x7f800000u;
   const float inverse = !finite ? 0 : fixed > 0 ? 1.0f / fixed : most >= kTiny ? 127.0f / most : 0;
   *row.scale = finite ? (fixed > 0 ? fixed : most / 127.0f) : __builtin_nanf("");
-  int32_t sum = 0;
-  for (int64_t i = 0; i < w.k; ++i) {
+  for (int64_t i = 0; i < k; ++i) {
     float v = load(x[i]) * inverse;
     v = v > 127.0f ? 127.0f : v;
     v = v < -127.0f ? -127.0f : v;
     // Adding 1.5 * 2^23 rounds to nearest even; the low byte is the integer.
-    const uint32_t rounded = __builtin_bit_cast(uint32_t, v + 12582912.0f);
-    row.codes[i] = static_cast<int8_t>(rounded);
+    codes[i] = static_cast<int8_t>(__builtin_bit_cast(uint32_t, v + 12582912.0f));
   }
-  for (int64_t i = 0; i < w.k; ++i) sum += row.codes[i];
+  int32_t sum = 0;
+  for (int64_t i = 0; i < k; ++i) sum += codes[i];
   *row.sum = sum;
-  for (int64_t i = w.k; i < 4 * quads_of(w.k); ++i) row.codes[i] = 0;
+  for (int64_t i = k; i < 4 * quads_of(k); ++i) codes[i] = 0;
 }
 
 template <class T>
@@ -131,11 +133,12 @@ INLINE void finish(const Finish& f, const int32_t* sums, int64_t n, int64_t at, 
   const T* residual = static_cast<const T*>(f.residual);
   T* y = static_cast<T*>(f.y) + at;
   const float* scale = f.weight->scale + n;
+  const float x_scale = f.scale;
   const uint32_t offset = 128u * static_cast<uint32_t>(f.sum);
   float total[16];
   for (int i = 0; i < count; ++i)
     total[i] = static_cast<float>(static_cast<int32_t>(static_cast<uint32_t>(sums[i]) - offset)) *
-               (f.scale * scale[i]);
+               (x_scale * scale[i]);
   if (bias)
     for (int i = 0; i < count; ++i) total[i] += load(bias[n + i]);
   if (residual)
@@ -317,8 +320,9 @@ extern "C" void w8a8_product(const Call* call, int64_t share, int64_t shares) {
   const int64_t end = pairs * (share + 1) / shares * kPair;
   const int64_t tiles = (call->rows + functions.widest - 1) / functions.widest;
   int32_t sums[kMostRows * kPair];
-  for (int64_t n = pairs * share / shares * kPair; n < end && n < w.n; n += kPair) {
-    const int blocks = w.n - n > 16 ? 2 : 1;
+  const int wide = call->rows > kStreamed ? 2 : 1;
+  for (int64_t n = pairs * share / shares * kPair; n < end && n < w.n; n += 16 * wide) {
+    const int blocks = w.n - n > 16 ? wide : 1;
     const uint8_t* codes = w.codes + n / 16 * quads * kQuadBytes;
     for (int64_t t = 0; t < tiles; ++t) {
       const int64_t from = call->rows * t / tiles, to = call->rows * (t + 1) / tiles;

@@ -56,13 +56,16 @@ class DecoderShape:
 
 @dataclass(frozen=True)
 class ClassifierShape:
-    """Shape numbers of an image classifier."""
+    """Shape numbers of an image classifier; `linears` are (rows, columns) of its linear layers,
+    empty in what was stored before they were counted.
+    """
 
     parameters: int
     macs: int
     inputs: int
     classes: int
     activations: int
+    linears: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)

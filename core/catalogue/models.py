@@ -163,12 +163,14 @@ def classifier_shape(config: dict[str, Any]) -> ClassifierShape:
     classes = int(config["classes"])
     parameters = macs = 0
     largest = 64
+    linears = []
     if config["model_type"] == "trimtab-mlp":
         sizes = [64, *config["layers"], classes]
         for inputs, outputs in pairwise(sizes):
             macs += inputs * outputs
             parameters += inputs * outputs + outputs
             largest = max(largest, inputs + outputs)
+            linears.append((outputs, inputs))
     else:
         side, channels = 8, [1, *config["channels"]]
         for inputs, outputs in pairwise(channels):
@@ -178,4 +180,5 @@ def classifier_shape(config: dict[str, Any]) -> ClassifierShape:
             side //= 2
         macs += channels[-1] * side * side * classes
         parameters += channels[-1] * side * side * classes + classes
-    return ClassifierShape(parameters, macs, 64, classes, largest)
+        linears.append((classes, channels[-1] * side * side))
+    return ClassifierShape(parameters, macs, 64, classes, largest, tuple(linears))

@@ -13,13 +13,8 @@ from core.model import ClassifierShape, DecoderShape
 from core.plan import Plan
 from core.predict.effects import Effects, effects
 from core.predict.work import DecoderWork, decoder_work, draft_work
+from kernels.lowbit_bytes import DenseBytes, scratch_bytes
 
-# Packed layouts round up: int8 rows to 32 codes, int4 matrices to 16 rows (kernels.linear_w8, _w4).
-INT8_COLUMNS = 32
-INT4_ROWS = 16
-# Text is loaded in 16 bits and images in 32, whatever the files hold (core.loading.load).
-TEXT_BYTES = 2
-IMAGE_BYTES = 4
 # A convolution's result stands there three times at its largest: in the library's own layout, in
 # the plain one, and as the result of ReLU. A linear layer has its result and that of ReLU.
 CONVOLUTION_COPIES = 3
@@ -58,12 +53,12 @@ class MemoryAccount:
 def account(plan: Plan) -> MemoryAccount:
     """The account of `plan` on its case, before anything is loaded."""
     shape = plan.case.model.shape
-    batch = effects(plan).batch
-    if isinstance(shape, ClassifierShape):
-        space = classifier_workspace(shape, batch)
-        return MemoryAccount((("fp32", float(IMAGE_BYTES * shape.parameters)),), 0.0, 0.0, space)
     found = effects(plan)
-    draft = draft_work(found)
+    if isinstance(shape, ClassifierShape):
+        space = classifier_workspace(shape, found.batch, found.item)
+        sizes = classifier_by_format(shape, found)
+        return MemoryAccount(tuple(sizes.items()), 0.0, 0.0, space)
+    batch, draft = found.batch, draft_work(found)
     workload = plan.workload()
     # Speculation verifies up to `draft_tokens` beyond the last token, within the same capacity.
     tokens = workload.prompt_tokens + workload.output_tokens
@@ -72,9 +67,12 @@ def account(plan: Plan) -> MemoryAccount:
     for work in works:
         for name, size in weights_by_format(work).items():
             formats[name if work is works[0] else f"draft {name}"] = size
-    per_token = sum(float(work.shape.kv_values_per_token() * TEXT_BYTES) for work in works)
+    per_token = sum(work.kv_per_token() for work in works)
     space = max(
-        decoder_workspace(work.shape, batch, workload.prompt_tokens, TEXT_BYTES) for work in works
+        decoder_workspace(
+            work.shape, batch, workload.prompt_tokens, work.found.item, work.found.packed
+        )
+        for work in works
     )
     tables = sum(rotary_tables(work.shape, tokens) for work in works)
     return MemoryAccount(
@@ -90,24 +88,44 @@ def weights_by_format(work: DecoderWork) -> dict[str, float]:
     shape, found = work.shape, work.found
     dense = shape.vocabulary * shape.hidden + shape.hidden * (2 * shape.layers + 1)
     dense += shape.layers * shape.layer_vectors
-    packed = 0.0
-    for rows, columns, count in _matrices(shape, with_head=found.packed or not shape.tied):
-        if found.packed:
-            packed += count * _packed_bytes(rows, columns, found)
-        else:
-            dense += count * rows * columns
-    sizes = {"bf16": float(dense * TEXT_BYTES)}
-    if found.packed:
-        sizes[_format(found)] = packed
+    sizes = {found.dtype: float(dense * found.item)}
+    matrices = work.matrices()
+    if shape.tied and isinstance(matrices[-1][0], DenseBytes):
+        matrices = matrices[:-1]
+    for stored, rows, columns in matrices:
+        name = stored.format(columns)
+        sizes[name] = sizes.get(name, 0.0) + stored.nbytes(rows, columns)
     return sizes
 
 
-def decoder_workspace(shape: DecoderShape, sequences: int, prompt: int, item: int) -> float:
+def classifier_by_format(shape: ClassifierShape, found: Effects) -> dict[str, float]:
+    """Resident bytes of a classifier by storage format: its linear layers are quantized, their
+    biases and everything else stay dense.
+    """
+    stored = found.stored
+    if stored is None:
+        return {found.dtype: float(shape.parameters * found.item)}
+    sizes = {found.dtype: 0.0}
+    left = shape.parameters
+    for rows, columns in shape.linears:
+        name = stored.format(columns)
+        # x has 32 bits, which the kernel "torch" takes; the bias counts to its matrix.
+        bias = rows * found.item
+        sizes[name] = sizes.get(name, 0.0) + stored.nbytes(rows, columns, kernel="torch") + bias
+        left -= rows * (columns + 1)
+    sizes[found.dtype] = float(left * found.item)
+    return sizes
+
+
+def decoder_workspace(
+    shape: DecoderShape, sequences: int, prompt: int, item: int, packed: bool = False
+) -> float:
     """Bytes of a prompt pass beside weights and cache at its widest moment, `item` bytes a value.
 
     Of the moments of a layer: in SwiGLU the hidden state, the projections, gate and up and two
     results of an MLP's width; in a norm two float32 copies; in the rotation the float32 halves. At
-    the head the logits in both widths. A step of few tokens takes less.
+    the head the logits in both widths. With `packed` weights also gate and up while they are
+    multiplied by tiles. A step of few tokens takes less.
     """
     hidden, query = shape.hidden, shape.heads * shape.head_dim
     held = item * (hidden + query + 2 * shape.kv_heads * shape.head_dim)
@@ -118,7 +136,12 @@ def decoder_workspace(shape: DecoderShape, sequences: int, prompt: int, item: in
     )
     rows = sequences * prompt
     logits = sequences * shape.vocabulary * (item + 4)
-    return float(max(rows * (held + max(moments)), rows * held + logits))
+    widest = max(rows * max(moments), logits)
+    if packed:
+        wide = 2 * shape.intermediate
+        tiles = scratch_bytes(wide, hidden, rows)
+        widest = max(widest, rows * item * (hidden + wide) + tiles)
+    return float(rows * held + widest)
 
 
 def rotary_tables(shape: DecoderShape, tokens: int) -> float:
@@ -126,39 +149,11 @@ def rotary_tables(shape: DecoderShape, tokens: int) -> float:
     return float(2 * 4 * (shape.head_dim // 2) * (1 << (tokens - 1).bit_length()))
 
 
-def classifier_workspace(shape: ClassifierShape, batch: int) -> float:
-    """Bytes of a batch of images at the widest layer, whose inputs and outputs the shape counts.
+def classifier_workspace(shape: ClassifierShape, batch: int, item: int = 4) -> float:
+    """Bytes of a batch of images at the widest layer, whose inputs and outputs the shape counts,
+    `item` bytes a value.
 
     A layer whose weights are used many times is a convolution.
     """
     copies = CONVOLUTION_COPIES if shape.macs > 2 * shape.parameters else 1
-    return float(copies * IMAGE_BYTES * batch * shape.activations)
-
-
-def _matrices(shape: DecoderShape, with_head: bool) -> list[tuple[int, int, int]]:
-    """(rows, columns, how many) as the lean decoder stacks them."""
-    query, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    found = [
-        (query + 2 * kv, shape.hidden, shape.layers),
-        (shape.hidden, query, shape.layers),
-        (2 * shape.intermediate, shape.hidden, shape.layers),
-        (shape.hidden, shape.intermediate, shape.layers),
-    ]
-    return [*found, (shape.vocabulary, shape.hidden, 1)] if with_head else found
-
-
-def _packed_bytes(rows: int, columns: int, found: Effects) -> float:
-    """Codes, scales and zeros of one matrix [rows, columns]."""
-    if not found.group:
-        return _up(columns, INT8_COLUMNS) * rows * found.bits / 8 + rows * found.row_bytes
-    rows, columns = _up(rows, INT4_ROWS), _up(columns, found.group)
-    return rows * columns * found.bits / 8 + rows * columns / found.group * found.group_bytes
-
-
-def _format(found: Effects) -> str:
-    name = f"int{found.bits:g}"
-    return f"{name}-g{found.group}" if found.group else name
-
-
-def _up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple
+    return float(copies * item * batch * shape.activations)

@@ -9,40 +9,56 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from core.model import DecoderShape
 from core.plan import Case, Plan, Technique, settings
+from kernels.lowbit_bytes import LowBitBytes
 
 # Pruned widths stay multiples of this, as in core.techniques.prune.
 MULTIPLE = 32
+DENSE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+
+
+class Stored(Protocol):
+    """How a matrix [n, k] is stored: its format's name and its bytes, padding included."""
+
+    def format(self, k: int) -> str:
+        """As the kernel's weight names its format."""
+
+    def nbytes(self, n: int, k: int, kernel: str = "cpp") -> int:
+        """Bytes of the matrix as the kernel keeps it."""
 
 
 @dataclass(frozen=True)
 class Effects:
     """A plan's effects together.
 
-    `bits` per weight of the matrices and `row_bytes` per output row and `group_bytes` per group of
-    `group` weights for scales and zeros; `packed` says that the head got a matrix of its own;
-    `sparsity` is the share of MLP channels removed; `draft` proposes `draft_tokens` a step;
+    `dtype` is that of what stays dense: embedding, norms, KV cache, and the matrices while `stored`
+    is None. `stored` is how every matrix is kept after quantizing (the head then is one of its
+    own), `mix` which matrices (`layers.3.down`, `head`) are kept in another way; None in it means
+    dense. `sparsity` is the share of MLP channels removed; `draft` proposes `draft_tokens` a step;
     `unknown` names the techniques whose effect nobody stated.
     """
 
-    bits: float
-    row_bytes: float = 0.0
-    group: int = 0
-    group_bytes: float = 0.0
-    packed: bool = False
+    dtype: str = "bf16"
+    stored: Stored | None = None
+    mix: tuple[tuple[str, Stored | None], ...] = ()
     sparsity: tuple[float, ...] = ()
     batch: int = 1
     draft: str | None = None
     draft_tokens: int = 0
     unknown: tuple[str, ...] = ()
 
-    def matrix_bytes(self, weights: float, rows: float) -> float:
-        """Bytes of matrices with so many weights and output rows, scales included."""
-        groups = weights / self.group * self.group_bytes if self.group else 0.0
-        return weights * self.bits / 8 + rows * self.row_bytes + groups
+    @property
+    def packed(self) -> bool:
+        """Whether the matrices are quantized."""
+        return self.stored is not None
+
+    @property
+    def item(self) -> int:
+        """Bytes of a dense value."""
+        return DENSE_BYTES[self.dtype]
 
     def shape(self, shape: DecoderShape) -> DecoderShape:
         """The decoder's shape after pruning."""
@@ -55,7 +71,8 @@ class Effects:
 
 def effects(plan: Plan) -> Effects:
     """The effects of all of the plan's techniques, applied in order."""
-    found = Effects(bits=float(plan.case.model.bits))
+    # Text is loaded in 16 bits and images in 32, whatever the files hold (core.loading.load).
+    found = Effects("bf16" if plan.case.model.task == "text" else "fp32")
     for technique in plan.techniques:
         change = EFFECTS.get(technique.name)
         if change is None:
@@ -67,13 +84,13 @@ def effects(plan: Plan) -> Effects:
 
 def _int8(before: Effects, technique: Technique, case: Case) -> Effects:
     """One byte a weight and a 16-bit scale per output row."""
-    return replace(before, bits=8.0, row_bytes=2.0, packed=True)
+    return replace(before, stored=LowBitBytes(8))
 
 
 def _int4(before: Effects, technique: Technique, case: Case) -> Effects:
-    """Half a byte a weight, a 16-bit scale and a 16-bit zero per group."""
+    """Half a byte a weight, a 16-bit scale and a zero of a byte per group."""
     size = int(_field(technique, "group_size"))
-    return replace(before, bits=4.0, group=size, group_bytes=4.0, packed=True)
+    return replace(before, stored=LowBitBytes(4, size, zero="int8"))
 
 
 def _prune(before: Effects, technique: Technique, case: Case) -> Effects:

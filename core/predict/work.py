@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from core.errors import BadInput
 from core.model import DecoderShape, Model
 from core.plan import Plan
-from core.predict.effects import Effects, effects
-
-KV_BYTES = 2.0
+from core.predict.effects import Effects, Stored, effects
+from kernels.lowbit_bytes import DenseBytes
 
 
 @dataclass(frozen=True)
@@ -31,44 +30,63 @@ class Load:
 
 @dataclass(frozen=True)
 class DecoderWork:
-    """One decoder in one storage format."""
+    """One decoder as the plan's techniques store it."""
 
     shape: DecoderShape
     found: Effects
-    stored_bits: float
 
     def step(self, rows: int, sequences: int, context: int) -> Load:
         """One forward pass of `rows` new positions in all, each behind `context` cached tokens.
 
         Weights are read once; each sequence reads its own cache.
         """
-        cache = sequences * context * self.shape.kv_values_per_token() * KV_BYTES
-        moved = self._layers_bytes() + self._head_bytes() + cache
+        moved = self.read_bytes + sequences * context * self.kv_per_token()
         return Load(moved, rows * self.shape.token_flops(context), rows)
 
     def prompt(self, tokens: int, sequences: int, model: Model) -> Load:
         """Reading `sequences` prompts: weights once, the head on the last position alone."""
-        written = sequences * tokens * self.shape.kv_values_per_token() * KV_BYTES
-        moved = self._layers_bytes() + self._head_bytes() + written
+        moved = self.read_bytes + sequences * tokens * self.kv_per_token()
         flops = sequences * replace(model, shape=self.shape).prefill_flops(tokens)
         return Load(moved, flops, tokens * sequences)
 
-    def _layers_bytes(self) -> float:
-        shape = self.shape
-        rows = shape.head_dim * (shape.heads + 2 * shape.kv_heads) + 2 * shape.hidden
-        rows += 2 * shape.intermediate
-        return shape.layers * self.found.matrix_bytes(shape.layer_params(), rows)
+    @functools.cached_property
+    def read_bytes(self) -> float:
+        """Bytes of every matrix, the head included, as a pass reads them."""
+        return float(sum(stored.nbytes(n, k) for stored, n, k in self.matrices()))
 
-    def _head_bytes(self) -> float:
-        shape = self.shape
-        return self.found.matrix_bytes(shape.vocabulary * shape.hidden, shape.vocabulary)
+    def kv_per_token(self) -> float:
+        """Bytes that one token of one sequence takes in the KV cache."""
+        return float(self.shape.kv_values_per_token() * self.found.item)
+
+    def matrices(self) -> list[tuple[Stored, int, int]]:
+        """(how it is stored, rows, columns) of every matrix as the lean decoder stacks them, the
+        head last.
+        """
+        shape, found = self.shape, self.found
+        chosen, dense = dict(found.mix), DenseBytes(found.dtype)
+
+        def stored(name: str) -> Stored:
+            return chosen.get(name, found.stored) or dense
+
+        query, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+        each = {
+            "qkv": (query + 2 * kv, shape.hidden),
+            "o": (shape.hidden, query),
+            "gate_up": (2 * shape.intermediate, shape.hidden),
+            "down": (shape.hidden, shape.intermediate),
+        }
+        layers = [
+            (stored(f"layers.{layer}.{name}"), *size)
+            for layer in range(shape.layers)
+            for name, size in each.items()
+        ]
+        return [*layers, (stored("head"), shape.vocabulary, shape.hidden)]
 
 
 def decoder_work(plan: Plan) -> DecoderWork:
     """The plan's decoder after pruning and quantizing."""
     found = effects(plan)
-    model = plan.case.model
-    return DecoderWork(found.shape(model.decoder()), found, float(model.bits))
+    return DecoderWork(found.shape(plan.case.model.decoder()), found)
 
 
 def draft_work(found: Effects) -> DecoderWork | None:
@@ -100,4 +118,4 @@ def _draft(model_id: str, changed_at: int) -> DecoderWork | None:
         return None
     if model.task != "text":
         return None
-    return DecoderWork(model.decoder(), Effects(bits=float(model.bits)), float(model.bits))
+    return DecoderWork(model.decoder(), Effects())

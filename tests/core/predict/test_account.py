@@ -19,6 +19,7 @@ from core.predict.account import (
 )
 from core.predict.effects import Effects
 from core.predict.work import DecoderWork
+from kernels.lowbit_bytes import LowBitBytes
 
 SHAPE = DecoderShape(100, 2, 5, 1, 20, 70, 333, 64)
 
@@ -48,14 +49,25 @@ def test_the_parts_add_up_to_the_total(model: str, text: str, workload: str) -> 
 def test_packed_layouts_round_up_rows_columns_and_groups() -> None:
     """SHAPE's sizes are no multiples of anything: counted by hand as the kernels lay them out."""
     dense = (333 * 100 + 100 * 5) * 2
-    rows = [(140, 100), (100, 100), (140, 100), (100, 70)]
-    int8 = 2 * sum(n * -(-k // 32) * 32 + 2 * n for n, k in rows) + 333 * 128 + 2 * 333
-    work = DecoderWork(SHAPE, Effects(8.0, row_bytes=2.0, packed=True), 16.0)
+    rows = [(144, 128), (112, 128), (144, 128), (112, 96)]
+    int8 = 2 * sum(n * k + 2 * n + 256 for n, k in rows) + 336 * 128 + 2 * 336 + 256
+    work = DecoderWork(SHAPE, Effects(stored=LowBitBytes(8)))
     assert weights_by_format(work) == {"bf16": dense, "int8": int8}
-    padded = [(144, 128), (112, 128), (144, 128), (112, 128)]
-    int4 = 2 * sum(n * k / 2 + n * k / 64 * 4 for n, k in padded) + 336 * 64 + 336 * 2 * 4
-    work = DecoderWork(SHAPE, Effects(4.0, group=64, group_bytes=4.0, packed=True), 16.0)
+    # 100 and 70 columns are two groups of 64.
+    int4 = 2 * sum(n * k / 2 + n * 2 * 3 + 256 for n, k in rows) + 336 * (64 + 6) + 256
+    work = DecoderWork(SHAPE, Effects(stored=LowBitBytes(4, 64, zero="int8")))
     assert weights_by_format(work) == {"bf16": dense, "int4-g64": int4}
+
+
+def test_a_matrix_of_another_format_is_counted_under_its_own_name() -> None:
+    mix = (("layers.1.down", LowBitBytes(8)), ("head", None))
+    work = DecoderWork(SHAPE, Effects(stored=LowBitBytes(4, 64, zero="int8"), mix=mix))
+    plain = weights_by_format(DecoderWork(SHAPE, Effects(stored=LowBitBytes(4, 64, zero="int8"))))
+    found = weights_by_format(work)
+    assert found["int8"] == 112 * 96 + 2 * 112 + 256
+    down, head = 112 * (48 + 6) + 256, 336 * (64 + 6) + 256
+    assert found["int4-g64"] == plain["int4-g64"] - down - head
+    assert found["bf16"] == plain["bf16"], "a dense tied head is the embedding"
 
 
 def test_an_odd_shape_in_packed_formats_is_what_the_engine_holds() -> None:
@@ -68,20 +80,25 @@ def test_an_odd_shape_in_packed_formats_is_what_the_engine_holds() -> None:
         "llama", 333, 100, 2, 5, 1, 20, (70, 70), max_positions=64, tied_embeddings=True
     )
     for format_, found in (
-        ("int8", Effects(8.0, row_bytes=2.0, packed=True)),
-        ("int4-g64", Effects(4.0, group=64, group_bytes=4.0, packed=True)),
+        ("int8", LowBitBytes(8)),
+        ("int4-g64", LowBitBytes(4, 64, zero="int8")),
+        ("int3-g32", LowBitBytes(3, 32, zero="int8")),
+        ("nf4-g64", LowBitBytes(4, 64, kind="nf4")),
     ):
         engine = random_engine(config)
         for layer in engine.layers:
             for name in ("qkv", "o", "gate_up", "down"):
                 setattr(layer, name, getattr(layer, name).to_format(format_))
         engine.head = engine.head.to_format(format_)
-        assert by_format(stored(engine)) == weights_by_format(DecoderWork(SHAPE, found, 16.0))
+        if engine.head.kernel_weight.kernel != "cpp":
+            pytest.skip(f"predictions are those of the kernel cpp: {engine.head.kernel_weight}")
+        work = DecoderWork(SHAPE, Effects(stored=found))
+        assert by_format(stored(engine)) == weights_by_format(work)
 
 
 def test_biases_and_head_norms_are_weights() -> None:
-    work = DecoderWork(replace(SHAPE, layer_vectors=180), Effects(16.0), 16.0)
-    plain = DecoderWork(SHAPE, Effects(16.0), 16.0)
+    work = DecoderWork(replace(SHAPE, layer_vectors=180), Effects())
+    plain = DecoderWork(SHAPE, Effects())
     more = sum(weights_by_format(work).values()) - sum(weights_by_format(plain).values())
     assert more == 2 * 2 * 180
 
@@ -101,6 +118,15 @@ def test_the_widest_moment_depends_on_the_shape() -> None:
     assert decoder_workspace(replace(SHAPE, intermediate=8), 1, 64, 2) == 64 * (480 + 10 * 100)
     # A short prompt: the logits.
     assert decoder_workspace(SHAPE, 3, 1, 2) == 3 * (480 + 333 * 6)
+
+
+def test_many_rows_of_packed_weights_need_a_tile_of_them() -> None:
+    plain = decoder_workspace(SHAPE, 1, 65, 2)
+    packed = decoder_workspace(SHAPE, 1, 65, 2, packed=True)
+    # Gate and up of 140 rows: the norm's result, their own, the tile and the product with it.
+    assert packed == max(plain, 65 * 480 + 65 * 2 * (100 + 140) + 2 * 140 * (100 + 65))
+    assert packed > plain
+    assert decoder_workspace(SHAPE, 1, 64, 2, packed=True) == decoder_workspace(SHAPE, 1, 64, 2)
 
 
 def test_rotary_tables_grow_in_powers_of_two() -> None:

@@ -13,6 +13,7 @@ from core.predict.account import account, weights_by_format
 from core.predict.effects import EFFECTS, MULTIPLE, Effects, effects
 from core.predict.work import decoder_work
 from core.study import Study
+from kernels.lowbit_bytes import LowBitBytes
 
 SHAPE = DecoderShape(128, 3, 4, 2, 32, 352, 512, 256)
 
@@ -102,9 +103,7 @@ def test_pruned_widths_are_those_of_the_technique() -> None:
     for width in (32, 64, 352, 704, 1536, 4096):
         for share in (0.01, 0.1, 0.25, 0.5, 0.73, 0.99):
             if width > MULTIPLE:
-                shape = Effects(bits=16, sparsity=(share,)).shape(
-                    replace(SHAPE, intermediate=width)
-                )
+                shape = Effects(sparsity=(share,)).shape(replace(SHAPE, intermediate=width))
                 assert shape.intermediate == kept_width(width, share), (width, share)
 
 
@@ -127,7 +126,8 @@ def test_an_unknown_technique_claims_nothing(synthetic_study: Study) -> None:
 
 def test_effects_read_the_fields(synthetic_study: Study) -> None:
     found = effects(plan(synthetic_study, "prune-mlp:sparsity=0.5 weight-int4:group_size=64"))
-    assert (found.bits, found.group, found.sparsity) == (4.0, 64, (0.5,))
+    assert found.stored == LowBitBytes(4, 64, zero="int8")
+    assert found.sparsity == (0.5,)
     found = effects(
         plan(synthetic_study, "speculative:tokens=5,draft=pycode-small static-batch:size=8")
     )

@@ -13,7 +13,6 @@ import torch
 from core.deployment import Deployment
 from core.engine.reference import TrainableDecoder
 from core.errors import Refused
-from core.techniques.quantize.replace import replace_linears
 from core.techniques.quantize.weight_int4 import WeightInt4
 from core.techniques.quantize.weight_int8 import WeightInt8
 
@@ -31,7 +30,10 @@ def test_every_matrix_and_the_head_change_and_the_embedding_stays(
     before, embedding = engine.weight_bytes(), engine.embedding.clone()
     deployment, notes = deploy(engine)
     technique.apply(deployment)
-    assert {linear.format for _, linear in engine.linears()} == {format_}
+    # A group of a whole row has no group in its name.
+    whole = {64: format_.removesuffix("-g64")}
+    for _, linear in engine.linears():
+        assert linear.format == whole.get(linear.in_features, format_)
     assert [name for name, _ in engine.linears()][-1] == "head"
     assert torch.equal(engine.embedding, embedding)
     assert engine.embedding.dtype == torch.bfloat16
@@ -56,7 +58,7 @@ def test_the_bytes_are_the_sum_of_every_tensor_that_is_kept(
 
 
 @pytest.mark.parametrize(
-    ("technique", "bits"), [(WeightInt8(), 8 + 16 / 128), (WeightInt4(32), 4 + 32 / 32)]
+    ("technique", "bits"), [(WeightInt8(), 8 + 16 / 128), (WeightInt4(32), 4 + 24 / 32)]
 )
 def test_codes_and_scales_take_the_bits_that_the_format_promises(
     technique: Any, bits: float, tiny: Callable[..., Any], deploy: Deploy
@@ -66,7 +68,8 @@ def test_codes_and_scales_take_the_bits_that_the_format_promises(
     technique.apply(deploy(engine)[0])
     for _, linear in engine.linears():
         promised = linear.out_features * linear.in_features * bits / 8
-        assert linear.nbytes == pytest.approx(promised, rel=0.05)
+        # A table of 256 bytes is kept with every matrix.
+        assert linear.nbytes == pytest.approx(promised + 256, rel=0.01)
 
 
 @pytest.mark.parametrize(("technique", "format_"), PAIRS)
@@ -87,34 +90,32 @@ def test_the_logits_are_those_of_the_dequantized_weights(
     assert moved > 0
 
 
-def test_int8_rounds_each_row_to_its_own_127_steps(
-    tiny: Callable[..., Any], deploy: Deploy
-) -> None:
+def test_int8_rounds_each_row_to_its_own_steps(tiny: Callable[..., Any], deploy: Deploy) -> None:
     engine, original = tiny("bf16", seed=4), tiny("bf16", seed=4)
-    replace_linears(deploy(engine)[0], "int8")
+    WeightInt8().apply(deploy(engine)[0])
     for (_, now), (_, was) in zip(engine.linears(), original.linears(), strict=True):
-        step = was.dense().abs().amax(dim=1, keepdim=True) / 127
-        # Half a step of rounding, and the scale itself is kept in 16 bit.
-        assert bool(((now.dense() - was.dense()).abs() <= step * (0.5 + 127 / 256)).all())
+        step = was.dense().abs().amax(dim=1, keepdim=True) / 128
+        # The largest value opposite to the one that sets the scale may end a step early.
+        assert bool(((now.dense() - was.dense()).abs() <= step * 1.1).all())
         assert (now.dense() - was.dense()).abs().mean() < 0.3 * step.mean()
 
 
 def test_int4_loses_more_than_int8(tiny: Callable[..., Any], deploy: Deploy) -> None:
     errors = []
-    for format_ in ("int8", "int4-g32", "int4-g128"):
+    for technique in (WeightInt8(), WeightInt4(), WeightInt4(128)):
         engine, original = tiny("bf16", seed=5), tiny("bf16", seed=5)
-        replace_linears(deploy(engine)[0], format_)
+        technique.apply(deploy(engine)[0])
         lost = original.layers[0].down.dense() - engine.layers[0].down.dense()
         errors.append(float(lost.norm()))
     assert errors == sorted(errors)
 
 
-def test_progress_is_told_layer_by_layer(tiny: Callable[..., Any], deploy: Deploy) -> None:
+def test_progress_is_told_matrix_by_matrix(tiny: Callable[..., Any], deploy: Deploy) -> None:
     shares: list[float] = []
-    replace_linears(deploy(tiny("bf16"), report=shares.append)[0], "int8")
-    assert shares == pytest.approx([1 / 3, 2 / 3])
+    WeightInt8().apply(deploy(tiny("bf16"), report=shares.append)[0])
+    assert shares == pytest.approx([step / 9 for step in range(1, 10)])
 
 
-def test_another_kind_of_model_is_refused(deploy: Deploy) -> None:
-    with pytest.raises(Refused, match="weight format int8 needs a model of the Llama family"):
-        replace_linears(deploy(torch.nn.Linear(2, 2))[0], "int8")
+def test_what_has_no_linear_layer_is_refused(deploy: Deploy) -> None:
+    with pytest.raises(Refused, match="tiny has no linear layer that could be quantized"):
+        WeightInt8().apply(deploy(torch.nn.ReLU())[0])

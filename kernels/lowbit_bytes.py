@@ -1,0 +1,87 @@
+"""How many bytes a quantized matrix takes: pure arithmetic, equal to what the kernels keep.
+
+Owns LowBitBytes for predictions, which load no torch; the layouts themselves are those of
+kernels/linear_lowbit (layout.py for "cpp", planes.py for "torch").
+"""
+
+from dataclasses import dataclass
+
+# The kernel "cpp": blocks of 16 rows by 32 columns, and a table of 128 bf16 values.
+ROWS, COLUMNS, TABLE = 16, 32, 256
+# Above so many rows of x it writes out tiles of the weight (kernels.linear_lowbit.cpu).
+MANY_ROWS, TILE_BYTES = 64, 4 << 20
+# Rows that share a second-level scale (kernels.linear_lowbit.codes.DOUBLE_ROWS).
+DOUBLE_ROWS = 16
+SCALE_BYTES = {"fp16": 2, "fp32": 4, "u8": 1}
+ZERO_BYTES = {"": 0, "int8": 1, "fp16": 2, "fp32": 4}
+# Widths of the planes that codes of b bits are packed in by the kernel "torch".
+PLANES = {1: (1,), 2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1), 8: (8,)}
+
+
+@dataclass(frozen=True)
+class LowBitBytes:
+    """The format of a matrix [n, k] in codes of `bits` bits.
+
+    `group_size` 0 is one group a row; `zero` is the format of the groups' zeros, "" for none.
+    """
+
+    bits: int
+    group_size: int = 0
+    kind: str = "int"
+    scale_format: str = "fp16"
+    zero: str = ""
+
+    def format(self, k: int) -> str:
+        """As LowBit.format says it of a matrix with k columns: `int4-g32`, `nf4-g64`, `int8`."""
+        name = f"int{self.bits}" if self.kind == "int" else self.kind
+        return name if self._whole(k) else f"{name}-g{self.group_size}"
+
+    def nbytes(self, n: int, k: int, kernel: str = "cpp") -> int:
+        """Bytes of codes, scales and zeros as `kernel` ("cpp" or "torch") keeps them."""
+        if kernel == "torch":
+            codes = n * sum(-(-k * width // 8) for width in PLANES[self.bits])
+            groups = n * self._groups(k)
+            zero = min(1, ZERO_BYTES[self.zero]) if self.zero == "int8" else 4 * bool(self.zero)
+            return codes + groups * (SCALE_BYTES[self.scale_format] + zero) + self._steps(n)
+        if kernel != "cpp":
+            raise ValueError(f"the bytes of kernel {kernel!r} are not known; cpp and torch are.")
+        rows, columns = -(-n // ROWS), -(-k // COLUMNS)
+        width = 8 if self.bits == 7 else self.bits
+        codes = rows * columns * ROWS * COLUMNS * width // 8
+        groups = columns * 2 if self.group_size == 16 and k > 16 else self._groups(k)
+        side = SCALE_BYTES[self.scale_format] + ZERO_BYTES[self.zero]
+        return codes + rows * ROWS * groups * side + self._steps(n) + TABLE
+
+    def _whole(self, k: int) -> bool:
+        return not self.group_size or self.group_size >= k
+
+    def _groups(self, k: int) -> int:
+        return 1 if self._whole(k) else -(-k // self.group_size)
+
+    def _steps(self, n: int) -> int:
+        return 8 * -(-n // DOUBLE_ROWS) if self.scale_format == "u8" else 0
+
+
+def scratch_bytes(n: int, k: int, rows: int) -> int:
+    """Bytes beside its result that a product of the kernel "cpp" with `rows` rows of x holds: above
+    MANY_ROWS a tile of the weight in bf16, and the product with it.
+    """
+    if rows <= MANY_ROWS:
+        return 0
+    tile = min(n, max(ROWS, TILE_BYTES // (2 * k) // ROWS * ROWS))
+    return 2 * tile * (k + rows)
+
+
+@dataclass(frozen=True)
+class DenseBytes:
+    """A matrix of floats in `name`: fp32, bf16 or fp16."""
+
+    name: str = "bf16"
+
+    def format(self, k: int) -> str:
+        """The dtype's name."""
+        return self.name
+
+    def nbytes(self, n: int, k: int, kernel: str = "cpp") -> int:
+        """Bytes of n * k values."""
+        return n * k * (4 if self.name == "fp32" else 2)

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def dispatch(parsed: argparse.Namespace) -> int:
     """Call the command's function; imports happen here, so that `--help` stays quick."""
-    from app import cli_doctor, cli_run, cli_show, cli_store
+    from app import cli_apply, cli_doctor, cli_run, cli_show, cli_store
 
     command = parsed.command
     if command == "serve":
@@ -56,6 +56,7 @@ def dispatch(parsed: argparse.Namespace) -> int:
 
         return run_kernels(parsed.op, parsed.json)
     functions = {
+        "apply": cli_apply.apply,
         "doctor": cli_doctor.doctor,
         "run": cli_run.run,
         "studies": cli_show.studies,
@@ -183,6 +184,23 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("report")
     export.add_argument("--format", default="html", help="html, md, csv or json")
     export.add_argument("-o", "--output", required=True, metavar="FILE")
+
+    apply = command("apply", "write the compressed model as a folder to deploy", json=True)
+    apply.add_argument("--model", required=True, help="bundled id, folder or hub id")
+    apply.add_argument(
+        "--technique",
+        action="append",
+        default=[],
+        metavar="NAME[:key=value,...]",
+        help="repeat in the order in which they act",
+    )
+    apply.add_argument(
+        "--format",
+        default="trimtab",
+        help="trimtab (holds everything), compressed-tensors, gptq, awq or gguf",
+    )
+    apply.add_argument("-o", "--output", required=True, metavar="FOLDER", help="a new folder")
+    apply.add_argument("--seed", type=int, default=0)
 
     command("backup", "write the store to one file, also while a dashboard runs").add_argument(
         "file"

@@ -96,12 +96,11 @@ class _Fields:
         act = self.config.get("hidden_act", "silu")
         if act not in ("silu", "swish"):
             raise BadInput(f"{FILE}: hidden_act {act!r:.60} is not supported, only silu is.")
-        for name in ("quantization_config", "compression_config"):
-            if self.config.get(name):
-                raise BadInput(
-                    f"{FILE}: {name} says the weights are already quantized; "
-                    "use the model's unquantized weights."
-                )
+        if self.config.get("compression_config"):
+            raise BadInput(
+                f"{FILE}: compression_config says the weights are already quantized; "
+                "use the model's unquantized weights."
+            )
         if self.config.get("per_layer_config"):
             raise BadInput(f"{FILE}: per_layer_config is not supported, layers must be alike.")
         for name, wanted in (("is_causal", True), ("pretraining_tp", 1)):

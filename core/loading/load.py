@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.engine.config import FAMILIES, DecoderConfig, from_hf
 from core.errors import BadInput
+from core.loading import quantized
 from core.loading import tokenizer as tokenizer_file
 from core.loading.preflight import CheckedFolder, check_folder
 from core.loading.tables import CLASSIFIERS, check_memory
@@ -51,13 +52,23 @@ def load_tokenizer(model: Model | str | Path) -> Any:
 def load_folder(
     path: Path | str, dtype: str | None = None, device: str = "cpu"
 ) -> tuple[Any, Any | None]:
-    """(engine, tokenizer or None) of a local folder in Hugging Face format, checked first."""
+    """(engine, tokenizer or None) of a local folder in Hugging Face format, checked first.
+
+    `dtype` is by default the one that `trimtab apply` saved, else as `load_engine` says.
+    """
     found = check_folder(path)
     if dtype is not None and dtype not in BYTES:
         raise BadInput(f"dtype {dtype!r} is not one of {', '.join(BYTES)}.")
     text = None
     if found.tokenizer_file is not None:
         text = tokenizer_file.load(found.tokenizer_file, found.config.get("vocab_size"))
+    dtype = dtype or quantized.saved_dtype(found.config)
+    if found.quantized:
+        from core.artefacts.restore import restore_classifier, restore_decoder
+
+        if found.family in CLASSIFIERS:
+            return restore_classifier(found, dtype or "fp32", device), None
+        return restore_decoder(found, dtype or "bf16", device), text
     if found.family in CLASSIFIERS:
         from core.engine.classifier import classifier_from_tensors
 

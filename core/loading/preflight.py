@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import BadInput
-from core.loading import files, tables, tokenizer
+from core.loading import files, quantized, tables, tokenizer
 from core.loading.header import TensorEntry, read_header
 from core.loading.jsonfile import read_object
 
@@ -44,8 +44,17 @@ class CheckedFolder:
         return str(self.config["model_type"])
 
     @property
+    def quantized(self) -> bool:
+        """Whether the matrices are stored as codes."""
+        return quantized.method(self.config) is not None
+
+    @property
     def bits(self) -> int:
-        """Bits of a stored weight, of the dtype that most bytes have."""
+        """Bits of a stored weight, of the dtype that most bytes have; of quantized ones the mean,
+        with all that belongs to them.
+        """
+        if self.quantized:
+            return quantized.bits(self.config, self.tensors)
         sizes: dict[str, int] = {}
         for entry in self.tensors:
             sizes[entry.dtype] = sizes.get(entry.dtype, 0) + entry.nbytes
@@ -58,6 +67,7 @@ def check_folder(path: Path | str, need_tokenizer: bool = False) -> CheckedFolde
     config_file = files.regular(folder, CONFIG)
     config = read_object(config_file, MAX_CONFIG_BYTES, max_values=MAX_CONFIG_VALUES)
     tables.check_config(config)
+    packed = quantized.method(config) is not None
     weights = files.weight_files(folder)
     tensors: list[TensorEntry] = []
     digest = hashlib.sha256()
@@ -66,7 +76,8 @@ def check_folder(path: Path | str, need_tokenizer: bool = False) -> CheckedFolde
         digest.update(config_file.read_bytes())
         for file in weights:
             entries, header = read_header(file)
-            tables.check_dtypes(config, entries, file.name)
+            if not packed:
+                tables.check_dtypes(config, entries, file.name)
             for entry in entries:
                 if entry.name in homes:
                     raise BadInput(
@@ -81,7 +92,10 @@ def check_folder(path: Path | str, need_tokenizer: bool = False) -> CheckedFolde
         raise BadInput(f"{weights[0].name} holds no tensors.")
     files.check_index(folder, homes)
     where = weights[0].name if len(weights) == 1 else files.INDEX
-    tables.check_tensors(config, {entry.name: entry.shape for entry in tensors}, where)
+    if packed:
+        quantized.check(config, tensors, where)
+    else:
+        tables.check_tensors(config, {entry.name: entry.shape for entry in tensors}, where)
     total = sum(entry.nbytes for entry in tensors)
     tables.check_memory(folder.name, total)
     text = _tokenizer(folder, config, need_tokenizer)

@@ -10,7 +10,7 @@ from typing import Any
 from core.engine import config as lean
 from core.engine import names
 from core.errors import BadInput
-from core.loading import others
+from core.loading import others, quantized
 from core.loading.header import TensorEntry
 
 CLASSIFIERS = ("trimtab-mlp", "trimtab-cnn")
@@ -34,11 +34,14 @@ def check_config(config: Mapping[str, Any]) -> None:
         )
     _check_finite(config)
     if kind in lean.FAMILIES:
+        quantized.method(config)
         lean.from_hf(config)
     elif kind in CLASSIFIERS:
+        quantized.method(config)
         classifier_shapes(config)
     else:
         others.check_config(config)
+    quantized.saved_dtype(config)
 
 
 def check_dtypes(config: Mapping[str, Any], entries: Iterable[TensorEntry], file: str) -> None:

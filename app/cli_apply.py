@@ -1,0 +1,63 @@
+"""`trimtab apply`: the compressed model as a folder that loads again, here and elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from core import format as formats
+from core import techniques
+from core.artefacts.apply import apply as write_artefact
+from core.catalogue import models, targets, workloads
+from core.plan import Case, Plan
+
+
+def apply(parsed: argparse.Namespace) -> int:
+    """Apply the techniques, write the folder, print what is in it."""
+    model = models.resolve(parsed.model)
+    workload = "chat" if model.task == "text" else "sensor-frame"
+    case = Case(model, targets.resolve("local"), workloads.resolve(workload))
+    plan = Plan(case, tuple(map(techniques.parse, parsed.technique)), parsed.seed)
+    folder = Path(parsed.output)
+    progress = Progress()
+    made = write_artefact(plan, folder, parsed.format, progress.note, progress)
+    progress.end()
+    if parsed.json:
+        json.dump({"folder": str(folder), **asdict(made)}, sys.stdout, indent=2)
+        sys.stdout.write("\n")
+        return 0
+    matrices = ", ".join(f"{count} {name}" for name, count in made.matrices.items())
+    print(f"{folder}: {plan.title} as {made.format}, {matrices}")
+    print(
+        f"weights {formats.of_metric('disk_bytes', made.sizes['weights'])}, from"
+        f" {formats.of_metric('disk_bytes', made.sizes['source'])} of {model.id}"
+    )
+    for one in made.runtime:
+        print(f"to be chosen when it is served: {one['name']}")
+    print(f"run it with: trimtab run --model {folder}")
+    return 0
+
+
+class Progress:
+    """Notes to stderr, and the running stage on a terminal."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+
+    def __call__(self, stage: str, share: float) -> None:
+        """Show a stage and its share."""
+        if self._terminal:
+            print(f"\r\x1b[K{stage} {share:.0%}", end="", file=sys.stderr, flush=True)
+
+    def note(self, text: str) -> None:
+        """A line that a technique or a format has to say."""
+        self.end()
+        print(text, file=sys.stderr)
+
+    def end(self) -> None:
+        """Clear the running line."""
+        if self._terminal:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

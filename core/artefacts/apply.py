@@ -1,0 +1,176 @@
+"""Apply a plan's techniques to a model and write what comes of it as a deployable artefact.
+
+The flow of `trimtab apply`: check, load, apply, take apart, write.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from core.artefacts import manifest as manifests
+from core.artefacts.contents import Contents, contents
+from core.artefacts.manifest import Manifest
+from core.artefacts.save import (
+    Layout,
+    check_place,
+    copied,
+    files_of,
+    native_layout,
+    weights_bytes,
+    write_folder,
+)
+from core.deployment import Deployment
+from core.errors import BadInput, Refused
+from core.plan import Plan, Technique, settings
+
+FORMATS = ("trimtab",)
+# Kinds whose techniques change how a model is run, not its weights.
+RUNTIME = ("cache", "decode", "batch")
+PACKAGES = ("trimtab", "torch", "transformers", "safetensors", "numpy")
+
+
+def apply(
+    plan: Plan,
+    folder: Path,
+    format: str = "trimtab",
+    note: Callable[[str], None] = lambda text: None,
+    report: Callable[[str, float], None] = lambda stage, share: None,
+) -> Manifest:
+    """Write the model of `plan` into `folder`; the manifest says what came of it.
+
+    `note` is told what a technique says, `report` the stage and its progress in [0, 1]. Raises
+    BadInput or Refused with one sentence, before anything is loaded where that can be seen.
+    """
+    notes: list[str] = []
+
+    def keep(text: str) -> None:
+        notes.append(text)
+        note(text)
+
+    changing, runtime = divided(plan, format)
+    check_place(folder)
+    deployment = _applied(plan, changing, keep, report)
+    source, config = _source(plan)
+    found = contents(deployment.engine, config)
+    layout = layout_of(found, format)
+    for text in layout.notes:
+        keep(text)
+    resident = int(deployment.engine.weight_bytes())
+    report("write", 0.0)
+    named = files_of(layout)
+    named += [(name, [data]) for name, data in copied(source).items()]
+    weights = weights_bytes(layout)
+
+    def facts() -> Manifest:
+        sizes = {
+            "weights": weights,
+            "resident": resident,
+            "source": sum(path.stat().st_size for path in source.glob("*.safetensors")),
+        }
+        return Manifest(
+            format=format,
+            source={
+                "model": plan.case.model.id,
+                "family": plan.case.model.family,
+                "digest": plan.case.model.revision,
+            },
+            techniques=[settings(one) for one in changing],
+            runtime=[settings(one) for one in runtime],
+            seed=plan.seed,
+            sizes=sizes,
+            matrices=found.formats(),
+            versions=_versions(),
+            made_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            notes=notes,
+        )
+
+    made = facts()
+    content = made.to_bytes()
+    named.append((manifests.NAME, [content]))
+    write_folder(folder, named, weights + len(content) + 4 * len(layout.config_bytes()))
+    report("write", 1.0)
+    return made
+
+
+def layout_of(found: Contents, format: str) -> Layout:
+    """The files of an engine in a format; Refused names the formats that can hold it."""
+    return native_layout(found)
+
+
+def divided(plan: Plan, format: str) -> tuple[list[Technique], list[Technique]]:
+    """The techniques that change the weights, and those that are settings of serving.
+
+    Raises BadInput or Refused for a plan that leaves nothing to write.
+    """
+    if format not in FORMATS:
+        raise BadInput(f"--format {format!r} is not one of {', '.join(FORMATS)}.")
+    reason = plan.refuse()
+    if reason is not None:
+        raise Refused(reason)
+    if plan.case.model.source == "shape":
+        raise Refused(
+            f"{plan.case.model.id} has random weights, there is nothing in it to deploy; apply to a"
+            " bundled model, a folder or a hub id."
+        )
+    runtime = [one for one in plan.techniques if one.kind in RUNTIME]
+    changing = [one for one in plan.techniques if one.kind not in RUNTIME]
+    if not changing:
+        what = ", ".join(one.name for one in runtime)
+        raise Refused(
+            f"{what} changes how the model is run, not its weights: there is nothing to write; add"
+            " a technique that changes them, or name it when the model is served."
+            if what
+            else "no technique is given, so that the model would only be copied; add --technique."
+        )
+    return changing, runtime
+
+
+def _applied(
+    plan: Plan,
+    changing: Iterable[Technique],
+    note: Callable[[str], None],
+    report: Callable[[str, float], None],
+) -> Deployment:
+    import torch
+
+    from core.loading.load import find_folder, load_engine, load_tokenizer
+
+    model = plan.case.model
+    torch.manual_seed(plan.seed)
+    report("load", 0.0)
+    has_text = model.task == "text" and (find_folder(model.id) / "tokenizer.json").exists()
+    deployment = Deployment(
+        case=plan.case,
+        engine=load_engine(model),
+        load_baseline=lambda: load_engine(model),
+        tokenizer=load_tokenizer(model) if has_text else None,
+        seed=plan.seed,
+        note=note,
+    )
+    for technique in changing:
+        deployment.report = lambda share, name=technique.name: report(name, share)  # type: ignore[misc]
+        technique.apply(deployment)
+    return deployment
+
+
+def _source(plan: Plan) -> tuple[Path, dict[str, Any]]:
+    from core.loading.load import find_folder
+    from core.loading.preflight import check_folder
+
+    folder = find_folder(plan.case.model.id)
+    return folder, check_folder(folder).config
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "unknown"
+    return found

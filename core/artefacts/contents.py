@@ -1,0 +1,123 @@
+"""Owns what an engine holds, in words of files: its config.json, its matrices, and the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from core.artefacts.layout import EMBEDDING, Stack, stacks
+from core.artefacts.parts import Part, part
+from core.errors import Refused
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from core.engine.decoder import Decoder
+    from kernels.weight import KernelWeight
+
+# What transformers 4 wrote for rope_parameters.
+OLD_ROPE = ("rope_scaling", "rope_theta")
+DROPPED = ("quantization_config", "compression_config", "torch_dtype", "trimtab", *OLD_ROPE)
+LONG = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+@dataclass(frozen=True)
+class Contents:
+    """An engine taken apart. `config` is its config.json without a word on quantization, `dtype`
+    that of the engine; `weights` has every matrix, a tied head left out; `plain` is the rest.
+    """
+
+    config: dict[str, Any]
+    dtype: str
+    weights: tuple[tuple[Stack, KernelWeight], ...]
+    plain: tuple[Part, ...]
+
+    def quantized(self) -> list[tuple[Stack, KernelWeight]]:
+        """The matrices that are not plain floats."""
+        return [one for one in self.weights if one[1].format not in LONG]
+
+    def formats(self) -> dict[str, int]:
+        """Number of matrices by format."""
+        found: dict[str, int] = {}
+        for _, weight in self.weights:
+            found[weight.format] = found.get(weight.format, 0) + 1
+        return found
+
+
+def contents(engine: Any, source: Mapping[str, Any]) -> Contents:
+    """Take a lean decoder or a classifier apart; `source` is the config.json that it came with.
+
+    Raises Refused for an engine that no folder of ours holds.
+    """
+    from core.engine.classifier import DigitsCNN, DigitsMLP
+    from core.engine.decoder import Decoder
+
+    if isinstance(engine, Decoder):
+        return _of_decoder(engine, source)
+    if isinstance(engine, DigitsMLP | DigitsCNN):
+        return _of_classifier(engine)
+    raise Refused(
+        "apply writes models of the Llama family (llama, mistral, qwen2, qwen3) and the digit"
+        f" classifiers, not a {source.get('model_type')}, which runs through transformers"
+    )
+
+
+def dense_parts(stack: Stack, weight: KernelWeight) -> list[Part]:
+    """A dense matrix under its Hugging Face names."""
+    parts, row = [], 0
+    whole: Tensor = weight.tensors()[0]
+    for name, rows in stack.parts:
+        parts.append(part(f"{name}.weight", whole[row : row + rows]))
+        if weight.bias is not None:
+            parts.append(part(f"{name}.bias", weight.bias[row : row + rows]))
+        row += rows
+    return parts
+
+
+def _of_decoder(decoder: Decoder, source: Mapping[str, Any]) -> Contents:
+    from core.engine.config import from_hf
+    from core.engine.linear import DENSE
+
+    tied = decoder.head.weight is decoder.embedding
+    config = {key: value for key, value in source.items() if key not in DROPPED}
+    config |= decoder.config.to_hf()
+    config["tie_word_embeddings"] = tied
+    if len(set(decoder.config.intermediate_sizes)) == 1:
+        config.pop("intermediate_sizes", None)
+    dtype = next(name for name, kind in DENSE.items() if kind is decoder.dtype)
+    config |= {"dtype": LONG[dtype], "trimtab": {"dtype": dtype}}
+    again = from_hf(config)
+    if again.with_intermediate_sizes(decoder.config.intermediate_sizes) != again:
+        raise Refused("the config.json of this model cannot say how wide its MLPs are")
+    held = {name: linear.kernel_weight for name, linear in decoder.linears()}
+    weights = tuple(
+        (stack, held[stack.name])
+        for stack in stacks(decoder.config)
+        if stack.name != "head" or not tied
+    )
+    plain = [part(EMBEDDING, decoder.embedding), part("model.norm.weight", decoder.final_norm)]
+    for i, layer in enumerate(decoder.layers):
+        at = f"model.layers.{i}."
+        plain.append(part(f"{at}input_layernorm.weight", layer.attn_norm))
+        plain.append(part(f"{at}post_attention_layernorm.weight", layer.mlp_norm))
+        if layer.q_norm is not None and layer.k_norm is not None:
+            plain.append(part(f"{at}self_attn.q_norm.weight", layer.q_norm))
+            plain.append(part(f"{at}self_attn.k_norm.weight", layer.k_norm))
+    return Contents(config, dtype, weights, tuple(plain))
+
+
+def _of_classifier(model: Any) -> Contents:
+    from core.engine.linear import DENSE
+    from core.engine.modules import KernelLinear
+
+    weights = []
+    for name, module in model.named_modules():
+        if isinstance(module, KernelLinear):
+            weight = module.weight_of_kernel
+            weights.append((Stack(name, ((name, weight.n),), weight.k, bias=True), weight))
+    plain = [part(name, tensor) for name, tensor in model.state_dict().items()]
+    kinds = {one.dtype for _, one in weights} | {one.make().dtype for one in plain}
+    dtype = next(name for name, kind in DENSE.items() if kind in kinds)
+    config = model.config() | {"trimtab": {"dtype": dtype}}
+    return Contents(config, dtype, tuple(weights), tuple(plain))

@@ -1,0 +1,63 @@
+"""Owns trimtab.json: where an artefact comes from, how it was made and what it takes.
+
+Nothing that loading needs is in it: without it the folder loads as well.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from core.errors import BadInput
+from core.loading import files
+from core.loading.jsonfile import read_object
+
+NAME, VERSION = "trimtab.json", 1
+MAX_BYTES = 4_000_000
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The facts of one artefact.
+
+    `techniques` changed the weights; `runtime` are those that leave nothing to save and are chosen
+    again when the model is served. `sizes` are bytes: `files` as written, `weights` of the file of
+    weights, `resident` of the engine's tensors when it was written, `source` of the source's files.
+    `matrices` counts the engine's matrices by format.
+    """
+
+    format: str
+    source: dict[str, str]
+    techniques: list[dict[str, Any]]
+    runtime: list[dict[str, Any]]
+    seed: int
+    sizes: dict[str, int]
+    matrices: dict[str, int]
+    versions: dict[str, str]
+    made_at: str
+    notes: list[str] = field(default_factory=list)
+    version: int = VERSION
+
+    def to_bytes(self) -> bytes:
+        """The content of trimtab.json."""
+        return (json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a folder; None when it has none. BadInput when it is damaged."""
+    if not files.present(folder, NAME):
+        return None
+    content = read_object(files.regular(folder, NAME), MAX_BYTES)
+    if content.get("version") != VERSION:
+        raise BadInput(f"{NAME}: version {content.get('version')!r:.40} is not {VERSION}.")
+    known: dict[str, Any] = {
+        "format": str, "source": dict, "techniques": list, "runtime": list, "seed": int,
+        "sizes": dict, "matrices": dict, "versions": dict, "made_at": str, "notes": list,
+        "version": int,
+    }  # fmt: skip
+    for name, kind in known.items():
+        if not isinstance(content.get(name), kind):
+            raise BadInput(f"{NAME}: {name} is missing or no {kind.__name__}.")
+    return Manifest(**{name: content[name] for name in known})

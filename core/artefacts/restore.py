@@ -1,0 +1,140 @@
+"""Owns making an engine of a folder whose matrices are quantized. The folder was checked by
+core.loading.preflight; here the values are judged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from core.artefacts import native
+from core.artefacts.layout import EMBEDDING, Stack, stacks
+from core.errors import BadInput
+from core.loading import quantized
+from core.loading.preflight import CheckedFolder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from core.engine.decoder import Decoder
+    from core.engine.linear import Linear
+
+
+class Stored:
+    """The tensors of a checked folder by name, each in memory of its own, so that no file stays
+    mapped.
+    """
+
+    def __init__(self, found: CheckedFolder, stack: contextlib.ExitStack) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        self._homes: dict[str, tuple[str, Any]] = {}
+        for path in found.weight_files:
+            try:
+                file = stack.enter_context(safe_open(str(path), framework="pt"))
+            except SafetensorError as error:
+                raise BadInput(f"{path.name} cannot be read: {error}.") from None
+            for name in file.keys():  # noqa: SIM118 - the handle is no mapping
+                self._homes[name] = (path.name, file)
+
+    def __call__(self, name: str) -> Tensor:
+        """The tensor, as it is stored."""
+        tensor: Tensor = self._homes[name][1].get_tensor(name).clone()
+        return tensor
+
+    def dense(self, name: str, dtype: str) -> Tensor:
+        """Floats that were judged by core.loading.values, in `dtype`."""
+        from core.loading.values import DTYPES, check_values
+
+        tensor = self(name)
+        check_values(self._homes[name][0], name, tensor, dtype)
+        return tensor.to(DTYPES[dtype])
+
+
+@contextlib.contextmanager
+def opened(found: CheckedFolder) -> Iterator[Stored]:
+    """The folder's tensors; BadInput instead of the library's errors."""
+    from safetensors import SafetensorError
+
+    with contextlib.ExitStack() as stack:
+        try:
+            yield Stored(found, stack)
+        except SafetensorError as error:
+            raise BadInput(f"{found.weight_files[0].name} cannot be read: {error}.") from None
+
+
+def restore_decoder(found: CheckedFolder, dtype: str, device: str) -> Decoder:
+    """The lean decoder of a checked folder; its matrices are what the folder holds, bit for bit."""
+    from core.engine.config import from_hf
+    from core.engine.decoder import Decoder, Layer
+    from core.engine.linear import DENSE, Linear
+
+    config = from_hf(found.config)
+    records = native.records(found.config, quantized.matrices(found.config))
+    with opened(found) as stored:
+        embedding = stored.dense(EMBEDDING, dtype).to(device)
+
+        def vector(name: str) -> Tensor:
+            return stored.dense(name, dtype).to(device)
+
+        def matrix(stack: Stack) -> Linear:
+            if stack.name in records:
+                record = records[stack.name]
+                kept = native.restore(stack, record, stored, DENSE[dtype], device)
+                return Linear.from_kernel(kept)
+            if stack.name == "head" and quantized.tied(found.config):
+                return Linear(embedding)
+            return _dense(stored, stack, dtype, device)
+
+        by_name = {stack.name: stack for stack in stacks(config)}
+        layers = []
+        for i in range(config.num_layers):
+            at = f"model.layers.{i}."
+            normed = config.qk_norm
+            layers.append(
+                Layer(
+                    attn_norm=vector(f"{at}input_layernorm.weight"),
+                    qkv=matrix(by_name[f"layers.{i}.qkv"]),
+                    o=matrix(by_name[f"layers.{i}.o"]),
+                    mlp_norm=vector(f"{at}post_attention_layernorm.weight"),
+                    gate_up=matrix(by_name[f"layers.{i}.gate_up"]),
+                    down=matrix(by_name[f"layers.{i}.down"]),
+                    q_norm=vector(f"{at}self_attn.q_norm.weight") if normed else None,
+                    k_norm=vector(f"{at}self_attn.k_norm.weight") if normed else None,
+                )
+            )
+        norm, head = vector("model.norm.weight"), matrix(by_name["head"])
+    return Decoder(config, embedding, layers, norm, head)
+
+
+def restore_classifier(found: CheckedFolder, dtype: str, device: str) -> Any:
+    """The classifier of a checked folder, its nn.Linear replaced where the folder holds codes."""
+    from core.engine.classifier import new_classifier
+    from core.engine.linear import DENSE
+    from core.engine.modules import KernelLinear
+
+    model = new_classifier(found.config).to(DENSE[dtype])
+    known = quantized.matrices(found.config)
+    with opened(found) as stored:
+        for name, record in native.records(found.config, known).items():
+            made = native.restore(known[name], record, stored, DENSE[dtype], device)
+            owner, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(owner), leaf, KernelLinear(made))
+        rest = {name: stored.dense(name, dtype) for name in model.state_dict()}
+    model.load_state_dict(rest)
+    return model.to(device).eval()
+
+
+def _dense(stored: Stored, stack: Stack, dtype: str, device: str) -> Linear:
+    import torch
+
+    from core.engine.linear import Linear
+
+    weight = torch.cat([stored.dense(f"{name}.weight", dtype) for name, _ in stack.parts])
+    bias = None
+    if stack.bias:
+        bias = torch.cat([stored.dense(f"{name}.bias", dtype) for name, _ in stack.parts]).to(
+            device
+        )
+    return Linear.from_dense(weight.to(device), bias, dtype)

@@ -1,0 +1,146 @@
+"""Owns writing an artefact's folder: beside its place, checked by the pre-flight, then renamed.
+
+What is in the files is said by the modules of the formats.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core import disk
+from core.artefacts import native
+from core.artefacts.contents import Contents, dense_parts
+from core.artefacts.parts import Part, blocks, file_bytes, write_file
+from core.errors import BadInput, Refused
+from core.loading import files
+
+CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+# What belongs to a tokenizer beside tokenizer.json; others' readers look for it.
+COPIED = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
+MAX_COPIED = 64_000_000
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files of an artefact before they are written: config.json's content, the tensors, and
+    sentences about what this format does not hold exactly.
+    """
+
+    config: dict[str, Any]
+    parts: tuple[Part, ...]
+    notes: tuple[str, ...] = ()
+
+    def config_bytes(self) -> bytes:
+        """The content of config.json."""
+        return (json.dumps(self.config, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def native_layout(found: Contents) -> Layout:
+    """The format "trimtab"; a folder of plain weights where nothing is quantized."""
+    parts, records = list(found.plain), {}
+    for stack, weight in found.weights:
+        if weight.format in ("fp32", "bf16", "fp16"):
+            parts += dense_parts(stack, weight)
+        else:
+            records[stack.name], more = native.store(stack.name, weight)
+            parts += more
+    config = dict(found.config)
+    if records:
+        config["quantization_config"] = {
+            "quant_method": native.METHOD, "version": native.VERSION, "matrices": records,
+        }  # fmt: skip
+    return Layout(config, tuple(parts))
+
+
+def check_place(folder: Path) -> None:
+    """BadInput unless a new folder can come to `folder`: nothing is there, or an empty folder."""
+    try:
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            raise BadInput(f"-o {folder}: there is a file or a link; name a new folder.")
+        if folder.is_dir() and any(folder.iterdir()):
+            raise BadInput(f"-o {folder}: the folder is not empty; name a new one.")
+        above = folder.absolute().parent
+        while not above.exists():
+            above = above.parent
+        if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+            raise BadInput(f"-o {folder}: {above} is no folder that you may write into.")
+    except OSError as error:
+        raise BadInput(f"-o {folder}: {error.strerror or error}.") from None
+
+
+def weights_bytes(layout: Layout) -> int:
+    """Bytes of model.safetensors."""
+    return file_bytes(layout.parts)
+
+
+def copied(source: Path | None) -> dict[str, bytes]:
+    """The tokenizer's files of the source folder, those that may be read."""
+    found: dict[str, bytes] = {}
+    if source is None:
+        return found
+    for name in (TOKENIZER, *COPIED):
+        if files.present(source, name):
+            path = files.regular(source, name)
+            if path.stat().st_size <= MAX_COPIED:
+                found[name] = path.read_bytes()
+    return found
+
+
+def write_folder(
+    folder: Path, named: Sequence[tuple[str, Iterable[memoryview | bytes]]], total: int
+) -> dict[str, int]:
+    """Write files into a new folder that appears whole or not at all; their sizes by name.
+
+    `total` is about what they take. Raises BadInput or Refused with a sentence.
+    """
+    check_place(folder)
+    folder = folder.absolute()
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder.parent).free
+        if total > free:
+            raise Refused(
+                f"-o {folder}: the artefact takes {total:,} bytes, {free:,} are free on that disk."
+            )
+        stage = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+    except OSError as error:
+        raise BadInput(f"-o {folder}: {error.strerror or error}.") from None
+    try:
+        stage.chmod(0o755)
+        sizes = {name: write_file(stage / name, pieces) for name, pieces in named}
+        disk.sync_folder(stage)
+        if (stage / CONFIG).exists():
+            _verify(stage)
+        disk.rename(stage, folder)
+        return sizes
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = "the disk is full" if full else error.strerror or str(error)
+        raise Refused(f"-o {folder}: {reason}; nothing was left there.") from None
+    finally:
+        with contextlib.suppress(OSError):
+            if stage.exists():
+                shutil.rmtree(stage)
+
+
+def files_of(layout: Layout) -> list[tuple[str, Iterable[memoryview | bytes]]]:
+    """The files that every format of safetensors has."""
+    return [(CONFIG, [layout.config_bytes()]), (files.SINGLE, blocks(layout.parts))]
+
+
+def _verify(stage: Path) -> None:
+    from core.loading.preflight import check_folder
+
+    try:
+        check_folder(stage)
+    except BadInput as error:
+        raise Refused(f"what was written would not load again: {error}") from None

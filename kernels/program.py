@@ -1,7 +1,7 @@
 """Binds C++ kernels to their arguments once and runs many of them on one team of threads.
 
-Owns: BoundCall (one kernel with its arguments), Program (several, run by one call from Python) and
-their counting. Knows nothing of what a kernel computes.
+Owns: BoundCall (one kernel with its arguments), BoundCalls (a step of several), Program (many, run
+by one call from Python) and their counting. Knows nothing of what a kernel computes.
 """
 
 import ctypes
@@ -63,6 +63,16 @@ class BoundCall:
         self._alone()
 
 
+class BoundCalls(tuple[BoundCall, ...]):
+    """Bound calls that are one step; `join` takes them apart."""
+
+    __slots__ = ()
+
+    def __call__(self) -> None:
+        for call in self:
+            call()
+
+
 class Program:
     """Bound calls that run in order; each is counted at every run."""
 
@@ -105,6 +115,9 @@ def join(steps: Iterable[Step]) -> list[Step]:
     for step in steps:
         if isinstance(step, BoundCall):
             waiting.append(step)
+            continue
+        if isinstance(step, BoundCalls):
+            waiting += step
             continue
         if waiting:
             joined.append(Program(waiting))

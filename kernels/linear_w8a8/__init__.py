@@ -98,9 +98,11 @@ class W8A8Weight:
             bound: Callable[[], object] = bind(x, out, residual, apart)
             return bound
 
+        columns = None if apart is None else self.form().apart
+
         def step() -> None:
-            if apart is not None:
-                torch.index_select(x, 1, self.form().apart, out=apart)
+            if apart is not None and columns is not None:
+                torch.index_select(x, 1, columns, out=apart)
             y = self(x)
             torch.add(residual, y, out=out) if residual is not None else out.copy_(y)
 

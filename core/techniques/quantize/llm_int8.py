@@ -1,0 +1,66 @@
+"""LLM.int8(): int8 weights and activations, with the outlier columns kept in 16 bit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from core.techniques.base import Base
+
+if TYPE_CHECKING:
+    from core.techniques.quantize.calibration import Inputs
+    from core.techniques.quantize.matrices import Matrix
+    from kernels.weight import KernelWeight
+
+
+@dataclass(frozen=True)
+class LlmInt8(Base):
+    """Columns of x that exceed `threshold` in calibration are multiplied in the model's own dtype,
+    all others vector-wise in int8 (Dettmers et al. 2022; coverage Q8).
+
+    The paper looks for them at run time, in every batch; here the set is fixed by the calibration
+    pass, so that the weight of those columns is stored once, and only in floats. An outlier that
+    calibration did not see widens its token's int8 scale.
+    """
+
+    threshold: float = 6.0
+
+    name: ClassVar[str] = "llm-int8"
+    kind: ClassVar[str] = "quantize"
+    title: ClassVar[str] = "LLM.int8(): outliers in 16 bit"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold < math.inf:
+            raise ValueError(f"threshold must be a positive number, not {self.threshold:g}")
+
+    def apply(self, deployment: Any) -> None:
+        """Replace every matrix, the head included; one without outliers becomes plain W8A8."""
+        import torch
+
+        from core.techniques.quantize.calibration import Calibration, each_matrix
+        from kernels.linear_w8a8 import W8A8Weight, quantize
+        from kernels.linear_w8a8.outliers import OutlierWeight
+
+        before = deployment.engine.weight_bytes()
+        outliers = columns = whole = 0
+
+        def choose(matrix: Matrix, inputs: Inputs) -> KernelWeight | None:
+            nonlocal outliers, columns, whole
+            found = torch.nonzero(inputs.absmax > self.threshold).flatten()
+            columns += matrix.k
+            outliers += len(found)
+            if len(found) == matrix.k:
+                whole += 1
+                return None
+            if len(found):
+                return OutlierWeight(matrix.dense(), found, matrix.bias, matrix.dtype)
+            return W8A8Weight(quantize(matrix.dense()), matrix.bias, matrix.dtype)
+
+        each_matrix(deployment, Calibration(rows=8), choose, second_order=False)
+        kept = f", {whole} matrices wholly" if whole else ""
+        deployment.note(
+            f"llm-int8: {outliers:,} of {columns:,} columns exceed {self.threshold:g} and stay in"
+            f" floats{kept}; weights went from {before:,} to"
+            f" {deployment.engine.weight_bytes():,} bytes"
+        )

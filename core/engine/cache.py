@@ -1,7 +1,11 @@
-"""Owns the keys and values of past tokens for a static batch. It computes no attention."""
+"""Owns the keys and values of past tokens for a static batch, and which kernel reads them.
+
+It computes no attention. A cache in codes is core.engine.quantized_cache's.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,19 +13,15 @@ from torch import Tensor
 
 from core.engine.config import DecoderConfig
 from core.errors import BadInput
+from kernels import attention
 
 
-class KVCache:
-    """Keys and values [layers, batch, kv heads, capacity, head_dim]; all rows have one length."""
+class Rows:
+    """What every cache counts: `batch` rows of one length, at most `capacity` tokens each."""
 
-    def __init__(
-        self, config: DecoderConfig, batch: int, capacity: int, dtype: torch.dtype, device: str
-    ) -> None:
+    def __init__(self, batch: int, capacity: int) -> None:
         if batch < 1 or capacity < 1:
             raise BadInput(f"a cache needs batch >= 1 and capacity >= 1, not {batch}, {capacity}.")
-        shape = (config.num_layers, batch, config.num_kv_heads, capacity, config.head_dim)
-        self.keys: Tensor = torch.zeros(shape, dtype=dtype, device=device)
-        self.values: Tensor = torch.zeros(shape, dtype=dtype, device=device)
         self.batch = batch
         self.capacity = capacity
         self.length = 0
@@ -44,7 +44,44 @@ class KVCache:
             raise BadInput(f"cannot truncate a cache of {self.length} tokens to {length}.")
         self.length = length
 
+    def attend(self, layer: int, qkv: Tensor, start: int, heads: attention.Heads) -> Tensor:
+        """Append a layer's new tokens at `start` and attend; see kernels.attention.attention."""
+        raise NotImplementedError
+
+    def bind(
+        self, layer: int, qkv: Tensor, start: Tensor, heads: attention.Heads, out: Tensor
+    ) -> Callable[[], object]:
+        """`attend` as a call for repeated steps; see kernels.attention.prepare."""
+        raise NotImplementedError
+
     @property
     def nbytes(self) -> int:
         """Bytes allocated for keys and values."""
+        raise NotImplementedError
+
+
+class KVCache(Rows):
+    """Keys and values [layers, batch, kv heads, capacity, head_dim]; all rows have one length."""
+
+    def __init__(
+        self, config: DecoderConfig, batch: int, capacity: int, dtype: torch.dtype, device: str
+    ) -> None:
+        super().__init__(batch, capacity)
+        shape = (config.num_layers, batch, config.num_kv_heads, capacity, config.head_dim)
+        self.keys: Tensor = torch.zeros(shape, dtype=dtype, device=device)
+        self.values: Tensor = torch.zeros(shape, dtype=dtype, device=device)
+
+    def attend(self, layer: int, qkv: Tensor, start: int, heads: attention.Heads) -> Tensor:
+        """See Rows."""
+        return attention.attention(qkv, self.keys[layer], self.values[layer], start, heads)
+
+    def bind(
+        self, layer: int, qkv: Tensor, start: Tensor, heads: attention.Heads, out: Tensor
+    ) -> Callable[[], object]:
+        """See Rows."""
+        return attention.prepare(qkv, self.keys[layer], self.values[layer], start, heads, out)
+
+    @property
+    def nbytes(self) -> int:
+        """See Rows."""
         return 2 * self.keys.numel() * self.keys.element_size()

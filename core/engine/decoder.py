@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from core.engine import names
-from core.engine.cache import KVCache
+from core.engine.cache import KVCache, Rows
 from core.engine.config import DecoderConfig
 from core.engine.linear import DENSE, Linear
+from core.engine.quantized_cache import QuantizedCache
 from core.engine.step import MAX_ROWS, Step
 from core.errors import BadInput
-from kernels.attention import Heads, attention
+from kernels.attention import Heads
+from kernels.kv_codes import KVFormat
 from kernels.rms_norm import rms_norm
 from kernels.swiglu import swiglu
 
@@ -65,6 +67,8 @@ class Decoder:
         self.head = head
         self.dtype = embedding.dtype
         self.device = str(embedding.device)
+        # Every pass, with a cache or without, attends to keys and values as this format keeps them.
+        self.cache_format: KVFormat | None = None
         self._cos = self._sin = torch.empty(0)
 
     @classmethod
@@ -122,12 +126,16 @@ class Decoder:
         """Positions that the model was made for."""
         return self.config.max_positions
 
-    def new_cache(self, batch: int, capacity: int) -> KVCache:
-        """An empty cache for `batch` rows of at most `capacity` tokens."""
-        return KVCache(self.config, batch, capacity, self.dtype, self.device)
+    def new_cache(self, batch: int, capacity: int) -> Rows:
+        """An empty cache for `batch` rows of at most `capacity` tokens, in `cache_format`."""
+        if self.cache_format is None:
+            return KVCache(self.config, batch, capacity, self.dtype, self.device)
+        return QuantizedCache(
+            self.config, self.cache_format, batch, capacity, self.dtype, self.device
+        )
 
     @torch.inference_mode()
-    def forward(self, ids: Tensor, cache: KVCache | None = None, last_only: bool = False) -> Tensor:
+    def forward(self, ids: Tensor, cache: Rows | None = None, last_only: bool = False) -> Tensor:
         """Logits float32 [B, T, V], or [B, 1, V] of the last position, for ids int64 [B, T].
 
         With a cache the ids follow the tokens in it and are appended. Raises BadInput for ids
@@ -195,19 +203,19 @@ class Decoder:
         angles = torch.arange(rows, dtype=torch.float32)[:, None] * frequencies
         self._cos, self._sin = angles.cos().to(self.device), angles.sin().to(self.device)
 
-    def _prefill(self, ids: Tensor, cache: KVCache, last_only: bool) -> Tensor:
+    def _prefill(self, ids: Tensor, cache: Rows, last_only: bool) -> Tensor:
         eps, start = self.config.rms_norm_eps, cache.length
         x = self.embedding[ids]
         for i, layer in enumerate(self.layers):
             heads = self.heads(layer, start + ids.shape[1])
             qkv = layer.qkv(rms_norm(x, layer.attn_norm, eps))
-            x = x + layer.o(attention(qkv, cache.keys[i], cache.values[i], start, heads))
+            x = x + layer.o(cache.attend(i, qkv, start, heads))
             x = x + layer.down(swiglu(layer.gate_up(rms_norm(x, layer.mlp_norm, eps))))
         cache.length = start + ids.shape[1]
         x = rms_norm(x[:, -1:] if last_only else x, self.final_norm, eps)
         return self.head(x).float()
 
-    def _step(self, ids: Tensor, cache: KVCache, last_only: bool) -> Tensor:
+    def _step(self, ids: Tensor, cache: Rows, last_only: bool) -> Tensor:
         step = cache.programs.get(ids.shape[1])
         if step is None or not step.is_current():
             step = cache.programs[ids.shape[1]] = Step(self, cache, ids.shape[1])

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from kernels import attention, rms_norm, swiglu
+from kernels import rms_norm, swiglu
 from kernels.program import join
 
 if TYPE_CHECKING:
-    from core.engine.cache import KVCache
+    from core.engine.cache import Rows
     from core.engine.decoder import Decoder
 
 # From here on torch's blocked products are faster than streaming the weights once per row tile.
@@ -27,11 +27,11 @@ MAX_ROWS = 16
 class Step:
     """One forward pass of `tokens` new tokens for the rows of one cache."""
 
-    def __init__(self, decoder: Decoder, cache: KVCache, tokens: int) -> None:
+    def __init__(self, decoder: Decoder, cache: Rows, tokens: int) -> None:
         self.decoder = decoder
         # The cache keeps its steps: with a strong reference back it would outlive its request until
         # the garbage collector comes by, and several caches would lie in memory at once.
-        self.cache: KVCache = weakref.proxy(cache)
+        self.cache: Rows = weakref.proxy(cache)
         self.tokens = tokens
         self._bound = self._weights()
         self._calls = self._bind()
@@ -73,14 +73,11 @@ class Step:
         for i, layer in enumerate(decoder.layers):
             gate_up = zeros((rows, layer.gate_up.out_features))
             gated = zeros((rows, layer.down.in_features))
-            keys, values = cache.keys[i], cache.values[i]
             heads = decoder.heads(layer, cache.capacity)
             steps += [
                 rms_norm.prepare(x, layer.attn_norm, eps, h),
                 layer.qkv.prepare(h, qkv),
-                attention.prepare(
-                    qkv.view(shape), keys, values, self._start, heads, mixed.view(shape)
-                ),
+                cache.bind(i, qkv.view(shape), self._start, heads, mixed.view(shape)),
                 layer.o.prepare(mixed, x, residual=x),
                 rms_norm.prepare(x, layer.mlp_norm, eps, h),
                 layer.gate_up.prepare(h, gate_up),

@@ -16,7 +16,8 @@ class Work:
     """What an engine does: `weights` bytes that a step reads, `kv` bytes a cached token, `flops` a
     weight-bound token, `attention` FLOPs a token and token attended, `head` FLOPs a sequence.
 
-    `window` is how many tokens attention sees at most (None: all); `format` multiplies.
+    `window` is how many tokens attention sees at most (None: all); `format` multiplies. Of a cache
+    in codes the newest `near` tokens, on average, have `near_kv` bytes each instead of `kv`.
     """
 
     weights: float
@@ -26,11 +27,14 @@ class Work:
     head: float
     format: str
     window: int | None = None
+    near: float = 0.0
+    near_kv: float = 0.0
 
     def step_bytes(self, sequences: float, context: float) -> float:
         """One pass for one new token of each sequence behind `context` others."""
         seen = context if self.window is None else min(context, self.window)
-        return self.weights + sequences * seen * self.kv
+        near = min(seen, self.near)
+        return self.weights + sequences * ((seen - near) * self.kv + near * self.near_kv)
 
     def step_flops(self, sequences: float, context: float) -> float:
         """FLOPs of that pass."""
@@ -51,7 +55,7 @@ def work_of(engine: Any, shape: DecoderShape) -> Work:
 
     A table that is only looked up, the embedding that the head does not share, is not read.
     """
-    kv = _kv_bytes(engine, shape)
+    kv, near, near_kv = _kv_bytes(engine, shape)
     weights = float(engine.weight_bytes() - _looked_up(engine))
     window = getattr(getattr(engine, "config", None), "sliding_window", None)
     seen = window if isinstance(window, int) and window > 0 else None
@@ -61,9 +65,8 @@ def work_of(engine: Any, shape: DecoderShape) -> Work:
         attention = 4.0 * config.num_layers * config.num_heads * config.head_dim
         sizes = {name: one.in_features * one.out_features for name, one in engine.linears()}
         head = 2.0 * sizes.pop("head", 0)
-        return Work(
-            weights, kv, 2.0 * sum(sizes.values()), attention, head, format_of(engine), seen
-        )
+        body, form = 2.0 * sum(sizes.values()), format_of(engine)
+        return Work(weights, kv, body, attention, head, form, seen, near, near_kv)
     body, head = 2.0 * shape.layers * shape.layer_params(), 2.0 * shape.vocabulary * shape.hidden
     return Work(weights, kv, body, attention, head, format_of(engine), seen)
 
@@ -83,13 +86,23 @@ def _looked_up(engine: Any) -> int:
     return int(inner.weight.nbytes)
 
 
-def _kv_bytes(engine: Any, shape: DecoderShape) -> float:
-    """Bytes of keys and values that a cached token holds, as the engine's own cache keeps them."""
+def _kv_bytes(engine: Any, shape: DecoderShape) -> tuple[float, float, float]:
+    """Bytes of keys and values that a cached token holds, as the engine's own cache keeps them; how
+    many of the newest tokens are held in another way, on average, and their bytes.
+    """
+    kept = getattr(engine, "cache_format", None)
+    if kept is not None:
+        config, item = engine.config, 4 if format_of(engine) == "fp32" else 2
+        heads = config.num_layers * config.num_kv_heads
+        codes = heads * kept.block_bytes(config.head_dim) / kept.group_size
+        near = kept.residual + (kept.group_size - 1) / 2
+        return codes, near, float(2 * heads * config.head_dim * item)
     tokens = 64
     held = int(engine.new_cache(1, tokens).nbytes)
     if held:
-        return held / tokens
-    return float(shape.kv_values_per_token() * (4 if format_of(engine) == "fp32" else 2))
+        return held / tokens, 0.0, 0.0
+    item = 4 if format_of(engine) == "fp32" else 2
+    return float(shape.kv_values_per_token() * item), 0.0, 0.0
 
 
 def format_of(engine: Any) -> str:

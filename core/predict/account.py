@@ -67,7 +67,7 @@ def account(plan: Plan) -> MemoryAccount:
     for work in works:
         for name, size in weights_by_format(work).items():
             formats[name if work is works[0] else f"draft {name}"] = size
-    per_token = sum(work.kv_per_token() for work in works)
+    kv = batch * sum(work.kv_held(tokens) for work in works)
     space = max(
         decoder_workspace(
             work.shape, batch, workload.prompt_tokens, work.found.item, work.found.packed
@@ -75,9 +75,7 @@ def account(plan: Plan) -> MemoryAccount:
         for work in works
     )
     tables = sum(rotary_tables(work.shape, tokens) for work in works)
-    return MemoryAccount(
-        tuple(formats.items()), batch * tokens * per_token, per_token, space + tables
-    )
+    return MemoryAccount(tuple(formats.items()), kv, kv / (batch * tokens), space + tables)
 
 
 def weights_by_format(work: DecoderWork) -> dict[str, float]:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from core.model import DecoderShape
 from core.plan import Case, Plan, Technique, settings
+from kernels.kv_codes import KVFormat
 from kernels.lowbit_bytes import LowBitBytes
 
 # Pruned widths stay multiples of this, as in core.techniques.prune.
@@ -37,13 +38,15 @@ class Effects:
     `dtype` is that of what stays dense: embedding, norms, KV cache, and the matrices while `stored`
     is None. `stored` is how every matrix is kept after quantizing (the head then is one of its
     own), `mix` which matrices (`layers.3.down`, `head`) are kept in another way; None in it means
-    dense. `sparsity` is the share of MLP channels removed; `draft` proposes `draft_tokens` a step;
-    `unknown` names the techniques whose effect nobody stated.
+    dense. `kv` is how the cache is kept, None in `dtype`. `sparsity` is the share of MLP channels
+    removed; `draft` proposes `draft_tokens` a step; `unknown` names the techniques whose effect
+    nobody stated.
     """
 
     dtype: str = "bf16"
     stored: Stored | None = None
     mix: tuple[tuple[str, Stored | None], ...] = ()
+    kv: KVFormat | None = None
     sparsity: tuple[float, ...] = ()
     batch: int = 1
     draft: str | None = None
@@ -103,6 +106,12 @@ def _nothing(before: Effects, technique: Technique, case: Case) -> Effects:
     return before
 
 
+def _kv_cache(before: Effects, technique: Technique, case: Case) -> Effects:
+    """Keys and values in codes, the newest ones in 16 bit."""
+    fields = (int(_field(technique, name)) for name in ("bits", "group_size", "residual"))
+    return replace(before, kv=KVFormat(*fields))
+
+
 def _speculative(before: Effects, technique: Technique, case: Case) -> Effects:
     """A draft model beside the model, `tokens` proposals a step."""
     chosen = _field(technique, "draft")
@@ -124,6 +133,7 @@ EFFECTS: dict[str, Callable[[Effects, Technique, Case], Effects]] = {
     "weight-int4": _int4,
     "prune-mlp": _prune,
     "distill-soft": _nothing,
+    "kv-cache": _kv_cache,
     "speculative": _speculative,
     "static-batch": _batch,
 }

@@ -40,12 +40,12 @@ class DecoderWork:
 
         Weights are read once; each sequence reads its own cache.
         """
-        moved = self.read_bytes + sequences * context * self.kv_per_token()
+        moved = self.read_bytes + sequences * self.kv_read(context)
         return Load(moved, rows * self.shape.token_flops(context), rows)
 
     def prompt(self, tokens: int, sequences: int, model: Model) -> Load:
         """Reading `sequences` prompts: weights once, the head on the last position alone."""
-        moved = self.read_bytes + sequences * tokens * self.kv_per_token()
+        moved = self.read_bytes + sequences * self.kv_read(tokens)
         flops = sequences * replace(model, shape=self.shape).prefill_flops(tokens)
         return Load(moved, flops, tokens * sequences)
 
@@ -54,9 +54,23 @@ class DecoderWork:
         """Bytes of every matrix, the head included, as a pass reads them."""
         return float(sum(stored.nbytes(n, k) for stored, n, k in self.matrices()))
 
-    def kv_per_token(self) -> float:
-        """Bytes that one token of one sequence takes in the KV cache."""
-        return float(self.shape.kv_values_per_token() * self.found.item)
+    def kv_held(self, capacity: int) -> float:
+        """Bytes of one sequence's cache for `capacity` tokens."""
+        shape, kv = self.shape, self.found.kv
+        if kv is None:
+            return float(capacity * shape.kv_values_per_token() * self.found.item)
+        heads = shape.layers * shape.kv_heads
+        return float(heads * kv.head_bytes(shape.head_dim, capacity, self.found.item))
+
+    def kv_read(self, context: int) -> float:
+        """Bytes of one sequence's cache that a token behind `context` others reads; about as many
+        are written while they are said.
+        """
+        shape, kv = self.shape, self.found.kv
+        if kv is None:
+            return float(context * shape.kv_values_per_token() * self.found.item)
+        heads = shape.layers * shape.kv_heads
+        return float(heads * kv.read_bytes(shape.head_dim, context, self.found.item))
 
     def matrices(self) -> list[tuple[Stored, int, int]]:
         """(how it is stored, rows, columns) of every matrix as the lean decoder stacks them, the

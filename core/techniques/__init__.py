@@ -11,6 +11,7 @@ from core.errors import BadInput
 from core.plan import Technique, parse_setting
 from core.techniques.base import Base
 from core.techniques.batch.static import StaticBatch
+from core.techniques.cache.kv_cache import KvCache
 from core.techniques.decode.speculative import Speculative
 from core.techniques.distill.soft_targets import SoftTargets
 from core.techniques.prune.mlp_channels import PruneMlpChannels
@@ -22,6 +23,7 @@ TECHNIQUES: tuple[type[Base], ...] = (
     SoftTargets,
     WeightInt8,
     WeightInt4,
+    KvCache,
     Speculative,
     StaticBatch,
 )

@@ -274,22 +274,22 @@ INLINE void attend(const Call& call, const Decode& decode, int64_t unit, int64_t
   }
 }
 
-#define DECODE(name, bits, size, target)                                                       \
+#define DECODE(name, tail, bits, size, target)                                                 \
   target static void keys_##name(const uint8_t* c, const uint16_t* k, int64_t d, float* s,     \
                                  float* to) {                                                  \
-    decode_keys<bits, size>(c, k, d, s, to);                                                   \
+    decode_keys##tail<bits, size>(c, k, d, s, to);                                             \
   }                                                                                            \
   target static void values_##name(const uint8_t* c, const uint16_t* k, int64_t d, int64_t w,  \
                                    float* s, float* to) {                                      \
-    decode_values<bits, size>(c, k, d, w, s, to);                                              \
+    decode_values##tail<bits, size>(c, k, d, w, s, to);                                        \
   }
-#define ISA(isa, lanes, target)                                                                \
-  DECODE(isa##_8_32, 8, 32, target)                                                            \
-  DECODE(isa##_4_32, 4, 32, target)                                                            \
-  DECODE(isa##_2_32, 2, 32, target)                                                            \
-  DECODE(isa##_8_64, 8, 64, target)                                                            \
-  DECODE(isa##_4_64, 4, 64, target)                                                            \
-  DECODE(isa##_2_64, 2, 64, target)                                                            \
+#define ISA(isa, tail, lanes, target)                                                          \
+  DECODE(isa##_8_32, tail, 8, 32, target)                                                      \
+  DECODE(isa##_4_32, tail, 4, 32, target)                                                      \
+  DECODE(isa##_2_32, tail, 2, 32, target)                                                      \
+  DECODE(isa##_8_64, tail, 8, 64, target)                                                      \
+  DECODE(isa##_4_64, tail, 4, 64, target)                                                      \
+  DECODE(isa##_2_64, tail, 2, 64, target)                                                      \
   static const Decode decode_##isa[] = {                                                       \
       {keys_##isa##_8_32, values_##isa##_8_32}, {keys_##isa##_4_32, values_##isa##_4_32},      \
       {keys_##isa##_2_32, values_##isa##_2_32}, {keys_##isa##_8_64, values_##isa##_8_64},      \
@@ -313,9 +313,13 @@ struct Work {
   const Decode* decode;
 };
 
-ISA(avx512, 16, FOR_AVX512)
-ISA(avx2, 8, FOR_AVX2)
-ISA(any, 4, )
+#if defined(__x86_64__)
+ISA(avx512, _avx512, 16, FOR_AVX512)
+#else
+ISA(avx512, , 16, )
+#endif
+ISA(avx2, , 8, FOR_AVX2)
+ISA(any, , 4, )
 
 static const Work& work_of(const Call& call) {
   if (HAS_AVX512 && call.isa > 1) return work_avx512;

@@ -4,6 +4,10 @@
 
 #include "heads.h"
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 // fp16 by its bits, for any instruction set. Infinities do not occur: what is stored is clamped.
 INLINE float load_half(uint16_t h) {
   const uint32_t magnitude = (uint32_t)(h & 0x7fff) << 13;
@@ -143,3 +147,76 @@ INLINE void decode_values(const uint8_t* codes, const uint16_t* kept, int64_t di
       }
     }
 }
+
+#if defined(__x86_64__)
+// The same with a permutation as table: a group's 2^BITS numbers lie in one vector, repeated as far
+// as it goes, so that the bits of neighbouring codes in an index do not matter.
+
+FOR_AVX512 static inline void load_halves_avx512(const uint16_t* from, int64_t count, float* to) {
+  for (int64_t i = 0; i < count; i += 16) {
+    const __mmask16 some = count - i >= 16 ? 0xffff : (__mmask16)((1u << (count - i)) - 1);
+    _mm512_mask_storeu_ps(to + i, some, _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(some, from + i)));
+  }
+}
+
+// The numbers of a group by their codes; for 8 bits the code itself is multiplied.
+template <int BITS>
+FOR_AVX512 static inline __m512 numbers(float scale, float low) {
+  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i code = _mm512_and_si512(lane, _mm512_set1_epi32((1 << BITS) - 1));
+  return _mm512_fmadd_ps(_mm512_cvtepi32_ps(code), _mm512_set1_ps(scale), _mm512_set1_ps(low));
+}
+
+template <int BITS, int SIZE>
+FOR_AVX512 static void decode_keys_avx512(const uint8_t* codes, const uint16_t* kept, int64_t dim,
+                                          float* scales, float* to) {
+  constexpr int bytes = SIZE * BITS / 8;
+  load_halves_avx512(kept, 2 * dim, scales);
+  for (int64_t i = 0; i < dim; i++, codes += bytes, to += SIZE) {
+    if constexpr (BITS == 8) {
+      const __m512 scale = _mm512_set1_ps(scales[i]), low = _mm512_set1_ps(scales[dim + i]);
+      for (int j = 0; j < bytes; j += 16) {
+        const __m512i code = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)(codes + j)));
+        _mm512_storeu_ps(to + j, _mm512_fmadd_ps(_mm512_cvtepi32_ps(code), scale, low));
+      }
+    } else if constexpr (bytes == 8) {
+      const __m512 table = numbers<BITS>(scales[i], scales[dim + i]);
+      const __m128i twice = _mm_set1_epi64x(*(const int64_t*)codes);
+      const __m512i index = _mm512_cvtepu8_epi32(twice);
+      const __m512i even = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2, 2, 2, 2, 2);
+      const __m512i odd = _mm512_setr_epi32(4, 4, 4, 4, 4, 4, 4, 4, 6, 6, 6, 6, 6, 6, 6, 6);
+      _mm512_storeu_ps(to, _mm512_permutexvar_ps(_mm512_srlv_epi32(index, even), table));
+      _mm512_storeu_ps(to + 16, _mm512_permutexvar_ps(_mm512_srlv_epi32(index, odd), table));
+    } else {
+      const __m512 table = numbers<BITS>(scales[i], scales[dim + i]);
+      for (int j = 0; j < bytes; j += 16) {
+        const __m512i index = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)(codes + j)));
+        for (int p = 0; p < 8 / BITS; p++)
+          _mm512_storeu_ps(to + p * bytes + j,
+                           _mm512_permutexvar_ps(_mm512_srli_epi32(index, p * BITS), table));
+      }
+    }
+  }
+}
+
+// For channels that fill whole vectors in every bit position; else the plain code is taken.
+template <int BITS, int SIZE>
+FOR_AVX512 static void decode_values_avx512(const uint8_t* codes, const uint16_t* kept, int64_t dim,
+                                            int64_t width, float* scales, float* to) {
+  if (dim % (16 * 8 / BITS)) return decode_values<BITS, SIZE>(codes, kept, dim, width, scales, to);
+  const int64_t bytes = dim * BITS / 8, groups = (dim + SIZE - 1) / SIZE;
+  load_halves_avx512(kept, SIZE * 2 * groups, scales);
+  for (int s = 0; s < SIZE; s++, codes += bytes, to += width, scales += 2 * groups)
+    for (int p = 0; p < 8 / BITS; p++)
+      for (int64_t j = 0; j < bytes; j += 16) {
+        const int64_t g = (p * bytes + j) / SIZE;
+        const __m512i index = _mm512_srli_epi32(
+            _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)(codes + j))), p * BITS);
+        const __m512 value =
+            BITS == 8 ? _mm512_fmadd_ps(_mm512_cvtepi32_ps(index), _mm512_set1_ps(scales[g]),
+                                        _mm512_set1_ps(scales[groups + g]))
+                      : _mm512_permutexvar_ps(index, numbers<BITS>(scales[g], scales[groups + g]));
+        _mm512_storeu_ps(to + p * bytes + j, value);
+      }
+}
+#endif

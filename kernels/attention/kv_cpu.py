@@ -77,7 +77,7 @@ def prepare(
 def run(qkv: Tensor, cache: KVCodes, start: int, heads: Heads, out: Tensor) -> None:
     """All tokens of qkv, as many passes as they need."""
     bound = prepare(qkv, cache, torch.tensor([start]), heads, out)
+    record = bound.record
     for first in range(0, qkv.shape[1], PASS_TOKENS):
-        bound.record.first = first  # type: ignore[attr-defined]
-        bound.record.tokens = min(PASS_TOKENS, qkv.shape[1] - first)  # type: ignore[attr-defined]
+        record.first, record.tokens = first, min(PASS_TOKENS, qkv.shape[1] - first)
         bound()

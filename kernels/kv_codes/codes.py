@@ -137,12 +137,13 @@ def pack(codes: Tensor, bits: int) -> Tensor:
     padded = torch.nn.functional.pad(codes, (0, width * each - size))
     planes = padded.unflatten(-1, (each, width))
     shifts = torch.arange(each, device=codes.device, dtype=torch.uint8)[:, None] * bits
-    return (planes << shifts).sum(dim=-2, dtype=torch.uint8)
+    packed: Tensor = (planes << shifts).sum(dim=-2, dtype=torch.uint8)
+    return packed
 
 
 def unpack(packed: Tensor, bits: int, size: int) -> Tensor:
     """Codes uint8 [..., size] of what `pack` made."""
     each = 8 // bits
     shifts = torch.arange(each, device=packed.device, dtype=torch.uint8)[:, None] * bits
-    planes = (packed[..., None, :] >> shifts) & (2**bits - 1)
+    planes: Tensor = (packed[..., None, :] >> shifts) & (2**bits - 1)
     return planes.flatten(-2)[..., :size]

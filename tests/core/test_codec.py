@@ -19,6 +19,7 @@ from core.plan import Case, Plan
 from core.report import Report
 from core.study import Study, Trial
 from core.techniques.batch.static import StaticBatch
+from core.techniques.cache.kv_cache import KvCache
 from core.techniques.decode.speculative import Speculative
 from core.techniques.distill.soft_targets import SoftTargets
 from core.techniques.prune.mlp_channels import PruneMlpChannels
@@ -38,6 +39,9 @@ TECHNIQUES = st.one_of(
     ),
     st.just(WeightInt8()),
     st.builds(WeightInt4, st.sampled_from((32, 64, 128))),
+    st.builds(
+        KvCache, st.sampled_from((8, 4, 2)), st.sampled_from((32, 64)), st.integers(0, 4096)
+    ),
     st.builds(Speculative, st.integers(1, 16), TEXT),
     st.builds(StaticBatch, st.integers(1, 1024)),
 )
@@ -104,7 +108,15 @@ def test_every_technique_comes_back_equal(technique: techniques.Technique) -> No
 
 
 def test_the_strategies_reach_every_registered_technique() -> None:
-    reached = {PruneMlpChannels, SoftTargets, WeightInt8, WeightInt4, Speculative, StaticBatch}
+    reached = {
+        PruneMlpChannels,
+        SoftTargets,
+        WeightInt8,
+        WeightInt4,
+        KvCache,
+        Speculative,
+        StaticBatch,
+    }
     assert reached == set(techniques.TECHNIQUES)
 
 

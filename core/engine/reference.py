@@ -71,16 +71,23 @@ class TrainableDecoder(nn.Module):
             h = self._norm(x, f"{prefix}input_layernorm.weight")
             x = x + self._attention(h, f"{prefix}self_attn.", turn, mask)
             h = self._norm(x, f"{prefix}post_attention_layernorm.weight")
-            gated = silu(self._linear(h, f"{prefix}mlp.gate_proj"))
-            x = x + self._linear(
-                gated * self._linear(h, f"{prefix}mlp.up_proj"), f"{prefix}mlp.down_proj"
+            gated = silu(self.project(h, f"{prefix}mlp.gate_proj"))
+            x = x + self.project(
+                gated * self.project(h, f"{prefix}mlp.up_proj"), f"{prefix}mlp.down_proj"
             )
             states.append(x)
         x = self._norm(x, "model.norm.weight")
         states.append(x)
         tied = self.config.tied_embeddings
-        logits = linear(x, self._get("model.embed_tokens.weight" if tied else "lm_head.weight"))
+        logits = self.project(x, "model.embed_tokens" if tied else "lm_head")
         return (logits, states) if hidden_states else logits
+
+    def project(self, x: Tensor, name: str) -> Tensor:
+        """x times the matrix `name` transposed, plus its bias. Who trains beside the weights, or
+        through a rounding of them, overrides this.
+        """
+        bias = self.weights.get(_key(f"{name}.bias"), None)
+        return linear(x, self._get(f"{name}.weight"), bias)
 
     def _attention(
         self, x: Tensor, prefix: str, turn: tuple[Tensor, Tensor], mask: Tensor | None
@@ -89,7 +96,7 @@ class TrainableDecoder(nn.Module):
         batch, tokens, _ = x.shape
 
         def heads(part: str, count: int) -> Tensor:
-            y = self._linear(x, f"{prefix}{part}_proj").view(batch, tokens, count, config.head_dim)
+            y = self.project(x, f"{prefix}{part}_proj").view(batch, tokens, count, config.head_dim)
             if config.qk_norm and part in "qk":
                 y = self._norm(y, f"{prefix}{part}_norm.weight")
             return y.transpose(1, 2)
@@ -105,7 +112,7 @@ class TrainableDecoder(nn.Module):
             attn_mask=mask,
             is_causal=mask is None,
         )
-        return self._linear(mixed.transpose(1, 2).reshape(batch, tokens, -1), f"{prefix}o_proj")
+        return self.project(mixed.transpose(1, 2).reshape(batch, tokens, -1), f"{prefix}o_proj")
 
     def _mask(self, tokens: int, device: torch.device) -> Tensor | None:
         window = self.config.sliding_window
@@ -113,11 +120,6 @@ class TrainableDecoder(nn.Module):
             return None
         seen = torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril()
         return seen.triu(1 - window)
-
-    def _linear(self, x: Tensor, name: str) -> Tensor:
-        key = _key(f"{name}.bias")
-        bias = self.weights.get(key, None)
-        return linear(x, self._get(f"{name}.weight"), bias)
 
     def _norm(self, x: Tensor, name: str) -> Tensor:
         scale = torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + self.config.rms_norm_eps)

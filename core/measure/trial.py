@@ -164,10 +164,10 @@ def rehearse(plan: Plan, tokenizer: Any) -> None:
     if tokenizer is not None:
         workload = plan.workload()
         prompts(tokenizer, None, workload.concurrency, workload.prompt_tokens, 0, plan.seed)
-    if any(technique.kind == "distill" for technique in plan.techniques):
-        from core.techniques.distill.training import rehearse_training
+    if any(hasattr(technique, "learning_rate") for technique in plan.techniques):
+        from core.techniques import learn
 
-        rehearse_training(engine)
+        learn.rehearse(engine)
 
 
 def _tokenizer(model: Model) -> Any:

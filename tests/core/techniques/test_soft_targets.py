@@ -16,7 +16,7 @@ from core.deployment import Deployment
 from core.errors import Refused
 from core.loading.load import load_tokenizer
 from core.measure.quality.text import text_quality
-from core.techniques.distill import training
+from core.techniques import learn
 from core.techniques.distill.soft_targets import SoftTargets
 from core.techniques.distill.training import distill, soft_target_loss
 from core.techniques.prune.slicing import slice_mlp
@@ -85,7 +85,7 @@ def test_the_teacher_gets_no_gradient() -> None:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows of 32 tokens instead of 256, so that a step is quick."""
-    monkeypatch.setattr(training, "LENGTH", 32)
+    monkeypatch.setattr(learn, "LENGTH", 32)
 
 
 def deployed(deploy: Deploy, tiny: Callable[..., Any]) -> tuple[Deployment, list[str], Any]:

@@ -1,0 +1,64 @@
+"""Quantization-aware training: the weights learn under the rounding that they will have."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from core.plan import Case
+from core.techniques.base import Base
+
+
+@dataclass(frozen=True)
+class Qat(Base):
+    """Fake quantization with a straight-through estimator (Bengio et al. 2013) and learned scales
+    (LSQ, Esser et al. 2020), then real packing of the codes it ended with (coverage Q12).
+
+    Integers of `bits` in groups of `group_size` along the input, symmetric or with a whole zero.
+    `loss` is "kl", towards the unchanged model's distribution, or "ce", the next token. Each of
+    `steps` steps reads 4 windows of 256 tokens of training text. `learning_rate` is counted in
+    quantization steps: a weight moves by about that share of its group's scale.
+    """
+
+    bits: int = 4
+    group_size: int = 32
+    symmetric: int = 1
+    steps: int = 100
+    learning_rate: float = 0.01
+    loss: str = "kl"
+
+    name: ClassVar[str] = "qat"
+    kind: ClassVar[str] = "quantize"
+    title: ClassVar[str] = "Quantization-aware training"
+
+    def __post_init__(self) -> None:
+        if self.bits not in (2, 3, 4):
+            raise ValueError(f"bits must be 2, 3 or 4, not {self.bits}")
+        if self.group_size not in (32, 64, 128):
+            raise ValueError(f"group_size must be 32, 64 or 128, not {self.group_size}")
+        if self.symmetric not in (0, 1):
+            raise ValueError(f"symmetric must be 0 or 1, not {self.symmetric}")
+        if not 1 <= self.steps <= 100_000:
+            raise ValueError(f"steps must lie between 1 and 100000, not {self.steps}")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ValueError("learning_rate must be finite and above 0")
+        if self.loss not in ("kl", "ce"):
+            raise ValueError(f"loss must be kl or ce, not {self.loss!r}")
+
+    @classmethod
+    def candidates(cls, case: Case) -> tuple[Qat, ...]:
+        """Training pays most where rounding alone loses most."""
+        return cls(3), cls(2), cls(4)
+
+    def refuse(self, case: Case) -> str | None:
+        """Needs something to learn from: a model that was trained."""
+        if case.model.source == "shape":
+            return "a shape model has random weights: there is nothing to learn from it"
+        return None
+
+    def apply(self, deployment: Any) -> None:
+        """Train under rounding, then replace every matrix by its packed codes."""
+        from core.techniques.quantize.qat_training import train
+
+        train(deployment, self)

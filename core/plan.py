@@ -15,8 +15,9 @@ from core.model import Model
 from core.target import Target
 from core.workload import Workload
 
-# The order in which kinds act: a smaller model, then cheaper weights, then a cheaper way to run.
-KINDS = ("prune", "distill", "quantize", "cache", "decode", "batch")
+# The order in which kinds act: a smaller model, then cheaper weights, then what makes up for their
+# loss, then a cheaper way to run.
+KINDS = ("prune", "distill", "quantize", "recover", "cache", "decode", "batch")
 
 
 @dataclass(frozen=True)
@@ -138,11 +139,14 @@ class Plan:
                     f"{later.name} must come before {earlier.name}: the order is {', '.join(KINDS)}"
                 )
         once = [technique.kind for technique in self.techniques]
-        for kind in ("quantize", "decode", "batch"):
+        for kind in ("quantize", "recover", "decode", "batch"):
             if once.count(kind) > 1:
                 return (
                     f"a plan can have one technique of kind {kind}, this one has {once.count(kind)}"
                 )
+        based = [one.name for one in self.techniques if one.kind == "recover" and _base(one)]
+        if based and "quantize" in once:
+            return f"{based[0]}: the plan quantizes already, so there is nothing to do for base"
         if "decode" in once and any(
             getattr(technique, "size", 1) > 1 for technique in self.techniques
         ):
@@ -155,6 +159,11 @@ class Plan:
             if reason is not None:
                 return f"{technique.name}: {reason}"
         return None
+
+
+def _base(technique: Technique) -> str:
+    """The format that a technique would round to by itself, when it names one."""
+    return str(getattr(technique, "base", ""))
 
 
 def parse_setting(text: str) -> tuple[str, dict[str, str]]:

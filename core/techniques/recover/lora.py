@@ -1,0 +1,74 @@
+"""Low-rank adapters beside quantized matrices, trained to give back what rounding lost."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from core.plan import Case
+from core.techniques.base import Base
+
+# What rounds dense matrices when no technique before this one did; QLoRA's format is the default.
+BASES = {
+    "": "nf4-g64",
+    "nf4": "nf4-g64",
+    "int4": "int4-g32",
+    "int3": "int3-g32",
+    "int2": "int2-g32",
+}
+_BASE = re.compile(r"(?:int[2-8]|nf4|fp4)-g(?:32|64|128)")
+
+
+@dataclass(frozen=True)
+class Lora(Base):
+    """W0 + (alpha / rank) B A with W0 quantized and frozen (LoRA, Hu et al. 2021; QLoRA, Dettmers
+    et al. 2023; coverage Q13), trained towards the unchanged model for `steps` steps of 4 windows
+    of 256 tokens of training text.
+
+    W0 is what a technique of kind quantize before this one made. On a model that none has changed,
+    W0 is its matrices rounded to `base` (nf4, int4, int3, int2, or a format as int4-g64). The
+    adapters stay beside W0 in 16 bit and are never merged into it.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    steps: int = 100
+    learning_rate: float = 2e-3
+    base: str = ""
+
+    name: ClassVar[str] = "lora"
+    kind: ClassVar[str] = "recover"
+    title: ClassVar[str] = "Low-rank adapters on the quantized model"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.rank <= 256:
+            raise ValueError(f"rank must lie between 1 and 256, not {self.rank}")
+        if not 1 <= self.steps <= 100_000:
+            raise ValueError(f"steps must lie between 1 and 100000, not {self.steps}")
+        for value in (self.alpha, self.learning_rate):
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError("alpha and learning_rate must be finite and above 0")
+        if self.base not in BASES and not _BASE.fullmatch(self.base):
+            known = ", ".join(filter(None, BASES))
+            raise ValueError(f"base must be {known} or a format as int4-g64, not {self.base!r}")
+
+    @property
+    def base_format(self) -> str:
+        """The format that dense matrices are rounded to."""
+        return BASES.get(self.base, self.base)
+
+    def refuse(self, case: Case) -> str | None:
+        """Needs a decoder that was trained."""
+        if case.model.task != "text":
+            return "needs a decoder; an image classifier is recovered by qat"
+        if case.model.source == "shape":
+            return "a shape model has random weights: there is nothing to learn from it"
+        return None
+
+    def apply(self, deployment: Any) -> None:
+        """Quantize what is dense when nothing is quantized yet, then train adapters beside it."""
+        from core.techniques.recover.lora_training import train
+
+        train(deployment, self)

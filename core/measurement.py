@@ -45,7 +45,9 @@ class Measurement:
             raise ValueError(f"{self.metric}: a sample is not finite")
         if self.pooled is not None and not math.isfinite(self.pooled):
             raise ValueError(f"{self.metric}: the value is not finite")
-        if self.bounds is not None and not -math.inf < self.bounds[0] <= self.bounds[1] < math.inf:
+        if self.bounds is not None and not (
+            all(map(math.isfinite, self.bounds)) and self.bounds[0] <= self.bounds[1]
+        ):
             raise ValueError(f"{self.metric}: the bounds are not finite, or in the wrong order")
 
     @property

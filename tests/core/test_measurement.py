@@ -156,6 +156,11 @@ def test_the_interval_of_a_quantile_is_bounded_by_binomial_ranks(n: int, q: floa
     assert found == (None if low < 0 or high >= n else (samples[low], samples[high]))
 
 
+def test_bounds_beyond_every_float_are_refused() -> None:
+    with pytest.raises(OverflowError):
+        Measurement("ttft_s", (), "s", "projected", "", pooled=1.0, bounds=(0.0, 10**400))
+
+
 def test_too_few_samples_bound_no_high_quantile() -> None:
     assert quantile_interval(tuple(range(71)), 0.95) is None
     assert quantile_interval(tuple(range(367)), 0.99) is None

@@ -19,24 +19,6 @@ if TYPE_CHECKING:
 # Tables that older exporters wrote beside the weights; they follow from the config.
 IGNORED = (".rotary_emb.inv_freq", ".masked_bias", ".attn.bias")
 
-# What the lean decoder stacks in each matrix of a layer.
-STACKED = {
-    "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "o": ("self_attn.o_proj",),
-    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
-    "down": ("mlp.down_proj",),
-}
-
-
-def stacked(config: DecoderConfig) -> dict[str, tuple[str, ...]]:
-    """The modules that stand stacked in each matrix (`layers.3.qkv`, `head`) of a lean decoder."""
-    found = {
-        f"layers.{i}.{matrix}": tuple(f"model.layers.{i}.{part}" for part in parts)
-        for i in range(config.num_layers)
-        for matrix, parts in STACKED.items()
-    }
-    return {**found, "head": ("lm_head",)}
-
 
 def expected(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor that the config asks for."""

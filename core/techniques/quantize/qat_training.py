@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from core.artefacts.layout import stacks
 from core.deployment import Deployment
-from core.engine import names
 from core.engine.config import DecoderConfig
 from core.engine.reference import TrainableDecoder
 from core.techniques.learn import LOSSES, Course, Forward, Part, learn
@@ -66,8 +66,8 @@ class QuantizedDecoder(TrainableDecoder):
         super().__init__(replace(config, tied_embeddings=False), tensors)
         self.requires_grad_(False)
         self.rounded: dict[str, FakeQuantized] = {}
-        for parts in names.stacked(config).values():
-            for name in parts:
+        for stacked in stacks(config):
+            for name, _ in stacked.parts:
                 weight = self.weights.pop(f"{name}.weight".replace(".", "/"))
                 self.rounded[name] = _fake(weight, settings)
 
@@ -80,9 +80,8 @@ class QuantizedDecoder(TrainableDecoder):
 def _of_decoder(deployment: Deployment, settings: Qat) -> tuple[Forward, Rounded]:
     decoder = lean(deployment, "quantization-aware training")
     student = QuantizedDecoder(decoder.config, decoder.export_tensors(), settings)
-    stacked = names.stacked(decoder.config)
     return student, {
-        matrix: [student.rounded[name] for name in parts] for matrix, parts in stacked.items()
+        one.name: [student.rounded[name] for name, _ in one.parts] for one in stacks(decoder.config)
     }
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from core.artefacts.layout import stacks
 from core.deployment import Deployment
-from core.engine import names
 from core.engine.adapted import Adapted
 from core.engine.decoder import Decoder
 from core.engine.linear import DENSE
@@ -81,7 +81,7 @@ class AdaptedDecoder(TrainableDecoder):
         self.adapters = nn.ParameterDict()
         # The matrix that a module stands in, and its rows there.
         self.places: dict[str, tuple[str, int, int]] = {}
-        stacked = names.stacked(decoder.config)
+        parts = {one.name: one.parts for one in stacks(decoder.config)}
         for matrix in chosen:
             a = (2 * torch.rand(settings.rank, matrix.k, generator=random) - 1) / math.sqrt(
                 matrix.k
@@ -90,8 +90,7 @@ class AdaptedDecoder(TrainableDecoder):
             b = torch.zeros(matrix.n, settings.rank, device=decoder.device)
             self.adapters[_key(matrix.name, "b")] = nn.Parameter(b)
             row = 0
-            for part in stacked[matrix.name]:
-                rows = tensors[f"{part}.weight"].shape[0]
+            for part, rows in parts[matrix.name]:
                 self.places[part] = matrix.name, row, row + rows
                 row += rows
 

@@ -37,20 +37,40 @@ class LowBitBytes:
         return name if self._whole(k) else f"{name}-g{self.group_size}"
 
     def nbytes(self, n: int, k: int, kernel: str = "cpp") -> int:
-        """Bytes of codes, scales and zeros as `kernel` ("cpp" or "torch") keeps them."""
+        """Bytes of codes, scales and zeros as `kernel` keeps them: "cpp", "torch" and torch's
+        "torch-int4pack" and "torch-int8pack" with x of 32 bits; "fp32" is the one that takes x of
+        32 bits on a CPU. ValueError for another.
+        """
+        if kernel == "fp32":
+            kernel = self.kernel_of_fp32(k)
+        groups, scale = self._groups(k), SCALE_BYTES[self.scale_format]
         if kernel == "torch":
             codes = n * sum(-(-k * width // 8) for width in PLANES[self.bits])
-            groups = n * self._groups(k)
-            zero = min(1, ZERO_BYTES[self.zero]) if self.zero == "int8" else 4 * bool(self.zero)
-            return codes + groups * (SCALE_BYTES[self.scale_format] + zero) + self._steps(n)
+            zero = 1 if self.zero == "int8" else 4 * bool(self.zero)
+            return codes + n * groups * (scale + zero) + self._steps(n)
+        if kernel == "torch-int4pack":
+            rows, size = -(-n // 16) * 16, self.group_size or k
+            return rows * groups * (size // 2 + 8) + n * groups * (scale + 4 * bool(self.zero))
+        if kernel == "torch-int8pack":
+            return n * (-(-k // 32) * 32 + 4 + scale)
         if kernel != "cpp":
-            raise ValueError(f"the bytes of kernel {kernel!r} are not known; cpp and torch are.")
+            raise ValueError(f"the bytes of kernel {kernel!r} are not known.")
         rows, columns = -(-n // ROWS), -(-k // COLUMNS)
         width = 8 if self.bits == 7 else self.bits
         codes = rows * columns * ROWS * COLUMNS * width // 8
-        groups = columns * 2 if self.group_size == 16 and k > 16 else self._groups(k)
-        side = SCALE_BYTES[self.scale_format] + ZERO_BYTES[self.zero]
+        if self.group_size == 16 and k > 16:
+            groups = columns * 2
+        side = scale + ZERO_BYTES[self.zero]
         return codes + rows * ROWS * groups * side + self._steps(n) + TABLE
+
+    def kernel_of_fp32(self, k: int) -> str:
+        """The CPU kernel that takes the matrix with x of 32 bits, as linear_lowbit chooses it."""
+        packed = self.kind == "int" and self.scale_format != "u8"
+        if packed and self.bits == 4 and (self.group_size or k) in (32, 64, 128, 256):
+            return "torch-int4pack"
+        if packed and self.bits == 8 and self._whole(k) and not self.zero:
+            return "torch-int8pack"
+        return "torch"
 
     def _whole(self, k: int) -> bool:
         return not self.group_size or self.group_size >= k

@@ -27,11 +27,12 @@ class _Classifier(nn.Module):
         self.widths = tuple(widths)
         self.classes = classes
 
-    @staticmethod
-    def _checked(images: Tensor) -> Tensor:
+    def _checked(self, images: Tensor) -> Tensor:
+        """The images in the dtype that the model was cast to."""
         if images.ndim != 4 or images.shape[1:] != (1, SIDE, SIDE):
             raise BadInput(f"images must have the shape [B, 1, 8, 8], not {list(images.shape)}.")
-        return images
+        dense = next(self.parameters(), None)
+        return images if dense is None else images.to(dense.dtype)
 
     def weight_bytes(self) -> int:
         """Bytes that the weights occupy now, packed ones included."""
@@ -55,7 +56,7 @@ class DigitsMLP(_Classifier):
         x = self._checked(images).flatten(1)
         for linear in self.linears[:-1]:
             x = torch.relu(linear(x))
-        logits: Tensor = self.linears[-1](x)
+        logits: Tensor = self.linears[-1](x).float()
         return logits
 
 
@@ -83,7 +84,7 @@ class DigitsCNN(_Classifier):
         x = self._checked(images)
         for convolution in self.convolutions:
             x = torch.max_pool2d(torch.relu(convolution(x)), 2)
-        logits: Tensor = self.head(x.flatten(1))
+        logits: Tensor = self.head(x.flatten(1)).float()
         return logits
 
 

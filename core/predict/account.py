@@ -107,9 +107,9 @@ def classifier_by_format(shape: ClassifierShape, found: Effects) -> dict[str, fl
     left = shape.parameters
     for rows, columns in shape.linears:
         name = stored.format(columns)
-        # x has 32 bits, which the kernel "torch" takes; the bias counts to its matrix.
-        bias = rows * found.item
-        sizes[name] = sizes.get(name, 0.0) + stored.nbytes(rows, columns, kernel="torch") + bias
+        # The bias counts to its matrix.
+        held = stored.nbytes(rows, columns, kernel="fp32") + rows * found.item
+        sizes[name] = sizes.get(name, 0.0) + held
         left -= rows * (columns + 1)
     sizes[found.dtype] = float(left * found.item)
     return sizes

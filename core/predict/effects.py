@@ -15,6 +15,7 @@ from core.model import DecoderShape
 from core.plan import Case, Plan, Technique, settings
 from kernels.kv_codes import KVFormat
 from kernels.lowbit_bytes import LowBitBytes
+from kernels.w8a8_bytes import W8A8Bytes
 
 # Pruned widths stay multiples of this, as in core.techniques.prune.
 MULTIPLE = 32
@@ -96,6 +97,53 @@ def _int4(before: Effects, technique: Technique, case: Case) -> Effects:
     return replace(before, stored=LowBitBytes(4, size, zero="int8"))
 
 
+def _w8a8(before: Effects, technique: Technique, case: Case) -> Effects:
+    """One byte a weight and a 32-bit scale per output row."""
+    return replace(before, stored=W8A8Bytes(_field(technique, "mode") == "static"))
+
+
+def _llm_int8(before: Effects, technique: Technique, case: Case) -> Effects:
+    """As w8a8; what the outlier columns add is known after calibration only."""
+    return replace(before, stored=W8A8Bytes())
+
+
+def _rtn(before: Effects, technique: Technique, case: Case) -> Effects:
+    """So many bits a weight, a 16-bit scale and, when affine, a zero of a byte per group."""
+    zero = "" if _field(technique, "symmetric") else "int8"
+    bits, group = int(_field(technique, "bits")), int(getattr(technique, "group", 0))
+    return replace(before, stored=LowBitBytes(bits, group, zero=zero))
+
+
+def _cast(before: Effects, technique: Technique, case: Case) -> Effects:
+    """Every dense value in another format."""
+    return replace(before, dtype=str(_field(technique, "dtype")))
+
+
+def _nf4(before: Effects, technique: Technique, case: Case) -> Effects:
+    """Half a byte a weight and a scale of 8 or 16 bit per group."""
+    size, scales = int(_field(technique, "group_size")), "u8" if _field(technique, "double") else ""
+    return replace(before, stored=LowBitBytes(4, size, "nf4", scales or "fp16"))
+
+
+def _fp8(before: Effects, technique: Technique, case: Case) -> Effects:
+    """One byte a weight and a 16-bit scale per output row."""
+    return replace(before, stored=LowBitBytes(8, kind=str(_field(technique, "format"))))
+
+
+def _fp4(before: Effects, technique: Technique, case: Case) -> Effects:
+    """Half a byte a weight and a 16-bit scale per group."""
+    return replace(before, stored=LowBitBytes(4, int(_field(technique, "group_size")), "fp4"))
+
+
+def _few_values(before: Effects, technique: Technique, case: Case) -> Effects:
+    """One or two bits a weight and a 16-bit scale per group; the head in `head_bits` bits."""
+    bits = 1 if technique.name == "binary" else 2
+    group = int(getattr(technique, "group", _field(technique, "group_size")))
+    head = int(_field(technique, "head_bits"))
+    mix = (("head", LowBitBytes(head)),) if head else ()
+    return replace(before, stored=LowBitBytes(bits, group, technique.name), mix=mix)
+
+
 def _prune(before: Effects, technique: Technique, case: Case) -> Effects:
     """Fewer MLP channels in every layer."""
     return replace(before, sparsity=(*before.sparsity, float(_field(technique, "sparsity"))))
@@ -131,6 +179,15 @@ def _field(technique: Technique, name: str) -> Any:
 EFFECTS: dict[str, Callable[[Effects, Technique, Case], Effects]] = {
     "weight-int8": _int8,
     "weight-int4": _int4,
+    "w8a8": _w8a8,
+    "llm-int8": _llm_int8,
+    "rtn": _rtn,
+    "cast": _cast,
+    "nf4": _nf4,
+    "fp8": _fp8,
+    "fp4": _fp4,
+    "binary": _few_values,
+    "ternary": _few_values,
     "prune-mlp": _prune,
     "distill-soft": _nothing,
     "kv-cache": _kv_cache,

@@ -15,6 +15,15 @@ from core.techniques.cache.kv_cache import KvCache
 from core.techniques.decode.speculative import Speculative
 from core.techniques.distill.soft_targets import SoftTargets
 from core.techniques.prune.mlp_channels import PruneMlpChannels
+from core.techniques.quantize.binary import Binary
+from core.techniques.quantize.cast import Cast
+from core.techniques.quantize.fp4 import Fp4
+from core.techniques.quantize.fp8 import Fp8
+from core.techniques.quantize.llm_int8 import LlmInt8
+from core.techniques.quantize.nf4 import NormalFloat4
+from core.techniques.quantize.rtn import RoundToNearest
+from core.techniques.quantize.ternary import Ternary
+from core.techniques.quantize.w8a8 import W8A8
 from core.techniques.quantize.weight_int4 import WeightInt4
 from core.techniques.quantize.weight_int8 import WeightInt8
 
@@ -23,6 +32,15 @@ TECHNIQUES: tuple[type[Base], ...] = (
     SoftTargets,
     WeightInt8,
     WeightInt4,
+    RoundToNearest,
+    Cast,
+    NormalFloat4,
+    Fp8,
+    Fp4,
+    Binary,
+    Ternary,
+    W8A8,
+    LlmInt8,
     KvCache,
     Speculative,
     StaticBatch,

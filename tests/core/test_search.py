@@ -89,8 +89,8 @@ def test_wanted_techniques_that_exclude_each_other_run_alone() -> None:
 
 
 def test_a_refused_technique_is_proposed_so_that_its_reason_is_seen() -> None:
-    plans = propose(IMAGES, "quick", (WeightInt8(),))
-    assert plans[1].techniques == (WeightInt8(),)
+    plans = propose(IMAGES, "quick", (SoftTargets(),))
+    assert plans[1].techniques == (SoftTargets(),)
     assert "needs a decoder" in str(plans[1].refuse())
 
 

@@ -36,6 +36,22 @@ def test_the_bytes_are_those_of_the_tensors(kernel: str, kind: str, bits: int) -
                     assert one.format(k) == held.format
 
 
+@pytest.mark.parametrize("bits", [3, 4, 8])
+def test_with_x_of_32_bits_torchs_own_kernels_take_what_they_can(bits: int) -> None:
+    names = set()
+    for n, k in [*SHAPES, (33, 64), (16, 128)]:
+        for group in (0, 16, 32, 64):
+            for symmetric in (True, False):
+                form = quantize(torch.randn(n, k), bits, group or k, symmetric=symmetric)
+                held = LowBitWeight(form, dtype=torch.float32)
+                one = LowBitBytes(bits, group, zero="" if symmetric else "int8")
+                if held.kernel != "torch" or {"torch-int4pack", "torch-int8pack"} <= RUNNING:
+                    assert one.kernel_of_fp32(k) == held.kernel
+                assert one.nbytes(n, k, held.kernel) == sum(t.nbytes for t in held.tensors())
+                names.add(held.kernel)
+    assert "torch" in names
+
+
 @pytest.mark.parametrize(("zeros", "name"), [(0.5, "fp16"), (1 / 3, "fp32")])
 def test_zeros_that_are_not_whole_take_the_format_that_holds_them(zeros: float, name: str) -> None:
     from dataclasses import replace

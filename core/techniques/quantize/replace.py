@@ -19,7 +19,10 @@ def replace_each(deployment: Deployment, form: Callable[[Matrix], LowBit | None]
     before = deployment.engine.weight_bytes()
     formats: dict[str, int] = {}
     for index, matrix in enumerate(found):
-        made = form(matrix)
+        try:
+            made = form(matrix)
+        except ValueError as error:
+            raise Refused(f"{matrix.name}: {error}") from None
         if made is not None:
             matrix.replace(LowBitWeight(made, matrix.bias, matrix.dtype))
             formats[made.format] = formats.get(made.format, 0) + 1
@@ -29,6 +32,12 @@ def replace_each(deployment: Deployment, form: Callable[[Matrix], LowBit | None]
         f"{names or 'nothing'}: weights went from {before:,} to"
         f" {deployment.engine.weight_bytes():,} bytes"
     )
+
+
+def is_head(deployment: Deployment, matrix: Matrix) -> bool:
+    """Whether the matrix gives a language model's logits."""
+    last = matrix.name.rpartition(".")[2] in ("head", "lm_head")
+    return last and deployment.case.model.task == "text"
 
 
 def lean(deployment: Deployment, what: str) -> Decoder:

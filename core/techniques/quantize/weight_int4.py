@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from core.plan import Case
 from core.techniques.base import Base
 
 
@@ -24,14 +23,6 @@ class WeightInt4(Base):
     def __post_init__(self) -> None:
         if self.group_size not in (32, 64, 128):
             raise ValueError(f"group_size must be 32, 64 or 128, not {self.group_size}")
-
-    def refuse(self, case: Case) -> str | None:
-        """Needs a decoder."""
-        return (
-            None
-            if case.model.task == "text"
-            else "needs a decoder; image classifiers have no packed INT4 path yet"
-        )
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix of the layers, the head included, by packed INT4."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from core.plan import Case
 from core.techniques.base import Base
 
 
@@ -16,14 +15,6 @@ class WeightInt8(Base):
     name: ClassVar[str] = "weight-int8"
     kind: ClassVar[str] = "quantize"
     title: ClassVar[str] = "Weight-only INT8, per channel"
-
-    def refuse(self, case: Case) -> str | None:
-        """Classifiers of the zoo are not made of the linear layers that this kernel serves."""
-        return (
-            None
-            if case.model.task == "text"
-            else "needs a decoder; image classifiers have no packed INT8 path yet"
-        )
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix of the layers, the head included, by packed INT8."""

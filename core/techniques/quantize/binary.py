@@ -1,0 +1,62 @@
+"""Binary weights: one bit and a scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from core.techniques.base import Base
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kernels.linear_lowbit import LowBit
+
+
+@dataclass(frozen=True)
+class Binary(Base):
+    """w = a sign(w), a = mean|w| of a group of `group_size` inputs (0: the whole row), which is the
+    nearest in the least squares sense (Rastegari et al. 2016, XNOR-Net, equation 6; coverage Q11).
+
+    Binary-Weight-Networks: activations keep their bits, unlike XNOR-Net's. As there, the last layer
+    is spared: the head keeps `head_bits` bits (0: it is binary too). Without training a language
+    model loses nearly all it knows; see qat.
+    """
+
+    group_size: int = 64
+    head_bits: int = 8
+
+    name: ClassVar[str] = "binary"
+    kind: ClassVar[str] = "quantize"
+    title: ClassVar[str] = "Binary weights, group scales"
+
+    def __post_init__(self) -> None:
+        if self.group_size not in (0, 32, 64, 128):
+            raise ValueError(f"group_size must be 32, 64, 128 or 0 (a row), not {self.group_size}")
+        if not 0 <= self.head_bits <= 8:
+            raise ValueError(f"head_bits must lie between 0 and 8, not {self.head_bits}")
+
+    def apply(self, deployment: Any) -> None:
+        """Replace every matrix by packed codes."""
+        from core.techniques.quantize.replace import is_head, replace_each
+        from kernels.linear_lowbit import quantize
+
+        def form(one: Any) -> LowBit:
+            if self.head_bits and is_head(deployment, one):
+                return quantize(one.dense(), self.head_bits, one.k)
+            return self.form(one.dense())
+
+        replace_each(deployment, form)
+
+    def form(self, weight: Tensor) -> LowBit:
+        """The weight [n, k] in two values; 0 counts as positive."""
+        import torch
+
+        from core.techniques.quantize.groups import grouped
+        from kernels.linear_lowbit import LowBit
+        from kernels.linear_lowbit.codes import round_scale
+
+        size = self.group_size or weight.shape[1]
+        groups, real = grouped(weight, size)
+        scale, _ = round_scale(groups.abs().sum(2) / real.sum(2), "fp16")
+        return LowBit((weight >= 0).to(torch.uint8), scale, None, 1, size, "binary")

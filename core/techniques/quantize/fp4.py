@@ -1,0 +1,35 @@
+"""Weight-only FP4: 4-bit floats (E2M1) with group scales."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from core.techniques.base import Base
+
+
+@dataclass(frozen=True)
+class Fp4(Base):
+    """w = s q, q in 0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives, s = max|w| / 6 of a group of
+    `group_size` inputs (OCP Microscaling Formats 1.0, element type E2M1; coverage Q10).
+
+    The scale has 16 bits where MXFP4 has a power of two. Weights only: no device we support
+    multiplies in FP4, so a product is done in 16 or 32 bits.
+    """
+
+    group_size: int = 32
+
+    name: ClassVar[str] = "fp4"
+    kind: ClassVar[str] = "quantize"
+    title: ClassVar[str] = "Weight-only FP4 (E2M1), group scales"
+
+    def __post_init__(self) -> None:
+        if self.group_size not in (32, 64, 128):
+            raise ValueError(f"group_size must be 32, 64 or 128, not {self.group_size}")
+
+    def apply(self, deployment: Any) -> None:
+        """Replace every matrix of the layers, the head included, by packed codes."""
+        from core.techniques.quantize.replace import replace_each
+        from kernels.linear_lowbit import quantize
+
+        replace_each(deployment, lambda one: quantize(one.dense(), 4, self.group_size, "fp4"))

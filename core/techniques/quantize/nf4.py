@@ -1,0 +1,54 @@
+"""Weight-only NF4: 16 levels at the quantiles of a normal distribution, scales quantized again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from core.plan import Case, Technique
+from core.techniques.base import Base
+
+
+@dataclass(frozen=True)
+class NormalFloat4(Base):
+    """w = s level[q] with s the largest magnitude of a group of `group_size` inputs (Dettmers et
+    al. 2023, QLoRA, section 3; coverage Q7).
+
+    With `double` = 1 the scales are kept in 8 bit, on an affine grid shared by the groups of 16
+    rows, where QLoRA has an 8-bit float shared by 256 scales. QLoRA's paged state is the
+    optimizer's: it pages Adam's moments out of a GPU's memory while adapters are trained. There is
+    no optimizer here, so there is nothing to page.
+    """
+
+    group_size: int = 64
+    double: int = 1
+
+    name: ClassVar[str] = "nf4"
+    kind: ClassVar[str] = "quantize"
+    title: ClassVar[str] = "Weight-only NF4, double quantization"
+
+    def __post_init__(self) -> None:
+        if self.group_size not in (32, 64, 128):
+            raise ValueError(f"group_size must be 32, 64 or 128, not {self.group_size}")
+        if self.double not in (0, 1):
+            raise ValueError(f"double must be 0 or 1, not {self.double}")
+
+    @classmethod
+    def candidates(cls, case: Case) -> tuple[Technique, ...]:
+        """QLoRA's setting, and its scales in 16 bit."""
+        return (cls(), cls(double=0))
+
+    @property
+    def scale_format(self) -> str:
+        """How the scales are kept."""
+        return "u8" if self.double else "fp16"
+
+    def apply(self, deployment: Any) -> None:
+        """Replace every matrix of the layers, the head included, by packed codes."""
+        from core.techniques.quantize.replace import replace_each
+        from kernels.linear_lowbit import quantize
+
+        def form(one: Any) -> Any:
+            return quantize(one.dense(), 4, self.group_size, "nf4", scale_format=self.scale_format)
+
+        replace_each(deployment, form)

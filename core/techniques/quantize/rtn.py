@@ -1,0 +1,76 @@
+"""Weight-only integers of 1 to 8 bit by rounding to nearest: no data, no calibration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from core.plan import Case, Technique
+from core.techniques.base import Base
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kernels.linear_lowbit import LowBit
+
+GRANULARITIES = ("tensor", "channel", "group")
+
+
+@dataclass(frozen=True)
+class RoundToNearest(Base):
+    """w = s (q - z) with q = round(w / s) + z in 0 .. 2^bits - 1 (coverage Q2, Q4).
+
+    Symmetric (absmax): z = 2^(bits-1), s from the largest magnitude. Affine (zero point): s and z
+    from the smallest and the largest value. One s for a `group` of `group_size` inputs (0: the
+    whole row), for a `channel` (row of the weight) or for the whole `tensor`; each row keeps its
+    copy of a tensor's s. Activations stay as they are.
+    """
+
+    bits: int = 4
+    group_size: int = 32
+    symmetric: int = 0
+    granularity: str = "group"
+
+    name: ClassVar[str] = "rtn"
+    kind: ClassVar[str] = "quantize"
+    title: ClassVar[str] = "Weight-only, 1 to 8 bit, round to nearest"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.bits <= 8:
+            raise ValueError(f"bits must lie between 1 and 8, not {self.bits}")
+        if self.group_size not in (0, 32, 64, 128):
+            raise ValueError(f"group_size must be 32, 64, 128 or 0 (a row), not {self.group_size}")
+        if self.symmetric not in (0, 1):
+            raise ValueError(f"symmetric must be 0 or 1, not {self.symmetric}")
+        if self.granularity not in GRANULARITIES:
+            known = ", ".join(GRANULARITIES)
+            raise ValueError(f"granularity must be one of {known}, not {self.granularity!r}")
+
+    @classmethod
+    def candidates(cls, case: Case) -> tuple[Technique, ...]:
+        """The trade-off curve from 8 to 2 bit."""
+        return tuple(cls(bits) for bits in (4, 8, 6, 5, 3, 2))
+
+    @property
+    def group(self) -> int:
+        """Inputs that share a scale within a row; 0 for all of them."""
+        return self.group_size if self.granularity == "group" else 0
+
+    def apply(self, deployment: Any) -> None:
+        """Replace every matrix of the layers, the head included, by packed codes."""
+        from core.techniques.quantize.replace import replace_each
+
+        replace_each(deployment, lambda one: self.form(one.dense()))
+
+    def form(self, weight: Tensor) -> LowBit:
+        """The weight [n, k], rounded."""
+        from kernels.linear_lowbit import LowBit, quantize
+
+        n, k = weight.shape
+        symmetric = bool(self.symmetric)
+        if self.granularity != "tensor":
+            return quantize(weight, self.bits, self.group or k, symmetric=symmetric)
+        flat = quantize(weight.reshape(1, -1), self.bits, n * k, symmetric=symmetric)
+        zero = None if flat.zero is None else flat.zero.expand(n, 1).contiguous()
+        scale = flat.scale.expand(n, 1).contiguous()
+        return LowBit(flat.codes.view(n, k), scale, zero, self.bits, k)

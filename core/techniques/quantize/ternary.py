@@ -1,0 +1,92 @@
+"""Ternary weights: -1, 0 or 1, and a scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from core.plan import Case, Technique
+from core.techniques.base import Base
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kernels.linear_lowbit import LowBit
+
+# Li and Liu 2016, section 3.1: the threshold over the mean magnitude.
+TWN_THRESHOLD = 0.7
+
+
+@dataclass(frozen=True)
+class Ternary(Base):
+    """w = a q with q in -1, 0, 1 (coverage Q11).
+
+    `rule` "twn": q = sign(w) where |w| > 0.7 mean|w|, a = mean|w| of those (Ternary Weight
+    Networks, Li and Liu 2016, equations 5 and 6), for every group of `group_size` inputs (0: a
+    row). "absmean": a = mean|w| of the whole matrix, q = round(w / a) cut to -1 .. 1 (BitNet
+    b1.58, Ma et al. 2024, equations 1 to 3); no groups. The head keeps `head_bits` bits (0: it is
+    ternary too). Without training a language model loses much of what it knows; see qat.
+    """
+
+    group_size: int = 64
+    rule: str = "twn"
+    head_bits: int = 8
+
+    name: ClassVar[str] = "ternary"
+    kind: ClassVar[str] = "quantize"
+    title: ClassVar[str] = "Ternary weights, group scales"
+
+    def __post_init__(self) -> None:
+        if self.group_size not in (0, 32, 64, 128):
+            raise ValueError(f"group_size must be 32, 64, 128 or 0 (a row), not {self.group_size}")
+        if self.rule not in ("twn", "absmean"):
+            raise ValueError(f"rule must be twn or absmean, not {self.rule!r}")
+        if not 0 <= self.head_bits <= 8:
+            raise ValueError(f"head_bits must lie between 0 and 8, not {self.head_bits}")
+
+    @classmethod
+    def candidates(cls, case: Case) -> tuple[Technique, ...]:
+        """Both rules."""
+        return (cls(), cls(rule="absmean"))
+
+    @property
+    def group(self) -> int:
+        """Inputs that share a scale within a row; 0 for all of them."""
+        return self.group_size if self.rule == "twn" else 0
+
+    def apply(self, deployment: Any) -> None:
+        """Replace every matrix by packed codes."""
+        from core.techniques.quantize.replace import is_head, replace_each
+        from kernels.linear_lowbit import quantize
+
+        def form(one: Any) -> LowBit:
+            if self.head_bits and is_head(deployment, one):
+                return quantize(one.dense(), self.head_bits, one.k)
+            return self.form(one.dense())
+
+        replace_each(deployment, form)
+
+    def form(self, weight: Tensor) -> LowBit:
+        """The weight [n, k] in three values."""
+        import torch
+
+        from core.techniques.quantize.groups import checked, grouped, ungrouped
+        from kernels.linear_lowbit import LowBit
+        from kernels.linear_lowbit.codes import round_scale
+
+        n, k = weight.shape
+        size = self.group or k
+        if self.rule == "absmean":
+            scale, _ = round_scale(checked(weight).abs().mean().expand(n, 1), "fp16")
+            divisor = torch.where(scale > 0, scale, torch.ones_like(scale))
+            signs = (weight / divisor).round().clamp(-1, 1)
+        else:
+            groups, real = grouped(weight, size)
+            magnitude = groups.abs()
+            threshold = TWN_THRESHOLD * magnitude.sum(2) / real.sum(2)
+            kept = magnitude > threshold[..., None]
+            raw = (magnitude * kept).sum(2) / kept.sum(2).clamp(min=1)
+            scale, _ = round_scale(raw, "fp16")
+            signs = ungrouped(groups.sign() * kept, k)
+        codes = (signs + 1).to(torch.uint8).contiguous()
+        return LowBit(codes, scale.contiguous(), None, 2, size, "ternary")

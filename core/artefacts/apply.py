@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from core.artefacts import foreign, native
 from core.artefacts import manifest as manifests
 from core.artefacts.contents import Contents, contents
 from core.artefacts.manifest import Manifest
@@ -28,7 +29,7 @@ from core.deployment import Deployment
 from core.errors import BadInput, Refused
 from core.plan import Plan, Technique, settings
 
-FORMATS = ("trimtab",)
+FORMATS = (native.METHOD, *foreign.MODULES)
 # Kinds whose techniques change how a model is run, not its weights.
 RUNTIME = ("cache", "decode", "batch")
 PACKAGES = ("trimtab", "torch", "transformers", "safetensors", "numpy")
@@ -99,7 +100,7 @@ def apply(
 
 def layout_of(found: Contents, format: str) -> Layout:
     """The files of an engine in a format; Refused names the formats that can hold it."""
-    return native_layout(found)
+    return native_layout(found) if format == native.METHOD else foreign.layout(found, format)
 
 
 def divided(plan: Plan, format: str) -> tuple[list[Technique], list[Technique]]:

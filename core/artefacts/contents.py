@@ -79,7 +79,8 @@ def _of_decoder(decoder: Decoder, source: Mapping[str, Any]) -> Contents:
     from core.engine.config import from_hf
     from core.engine.linear import DENSE
 
-    tied = decoder.head.weight is decoder.embedding
+    head = decoder.head.kernel_weight.tensors()[0]
+    tied = head.data_ptr() == decoder.embedding.data_ptr()
     config = {key: value for key, value in source.items() if key not in DROPPED}
     config |= decoder.config.to_hf()
     config["tie_word_embeddings"] = tied

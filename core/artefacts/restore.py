@@ -5,10 +5,10 @@ core.loading.preflight; here the values are judged.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from core.artefacts import native
+from core.artefacts import foreign, native
 from core.artefacts.layout import EMBEDDING, Stack, stacks
 from core.errors import BadInput
 from core.loading import quantized
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from core.engine.decoder import Decoder
     from core.engine.linear import Linear
+    from kernels.weight import KernelWeight
 
 
 class Stored:
@@ -71,7 +72,7 @@ def restore_decoder(found: CheckedFolder, dtype: str, device: str) -> Decoder:
     from core.engine.linear import DENSE, Linear
 
     config = from_hf(found.config)
-    records = native.records(found.config, quantized.matrices(found.config))
+    weigh = _reader(found, DENSE[dtype], device)
     with opened(found) as stored:
         embedding = stored.dense(EMBEDDING, dtype).to(device)
 
@@ -79,9 +80,8 @@ def restore_decoder(found: CheckedFolder, dtype: str, device: str) -> Decoder:
             return stored.dense(name, dtype).to(device)
 
         def matrix(stack: Stack) -> Linear:
-            if stack.name in records:
-                record = records[stack.name]
-                kept = native.restore(stack, record, stored, DENSE[dtype], device)
+            kept = weigh(stack, stored)
+            if kept is not None:
                 return Linear.from_kernel(kept)
             if stack.name == "head" and quantized.tied(found.config):
                 return Linear(embedding)
@@ -115,15 +115,45 @@ def restore_classifier(found: CheckedFolder, dtype: str, device: str) -> Any:
     from core.engine.modules import KernelLinear
 
     model = new_classifier(found.config).to(DENSE[dtype])
-    known = quantized.matrices(found.config)
+    weigh = _reader(found, DENSE[dtype], device)
     with opened(found) as stored:
-        for name, record in native.records(found.config, known).items():
-            made = native.restore(known[name], record, stored, DENSE[dtype], device)
-            owner, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(owner), leaf, KernelLinear(made))
+        for name, stack in quantized.matrices(found.config).items():
+            kept = weigh(stack, stored)
+            if kept is not None:
+                owner, _, leaf = name.rpartition(".")
+                setattr(model.get_submodule(owner), leaf, KernelLinear(kept))
         rest = {name: stored.dense(name, dtype) for name in model.state_dict()}
     model.load_state_dict(rest)
     return model.to(device).eval()
+
+
+def _reader(
+    found: CheckedFolder, dtype: Any, device: str
+) -> Callable[[Stack, Stored], KernelWeight | None]:
+    """Gives the quantized matrix of a stack, None where the folder has a dense one."""
+    known, method = quantized.matrices(found.config), str(quantized.method(found.config))
+    if method == native.METHOD:
+        from core.artefacts.native_weights import restore
+
+        records = native.records(found.config, known)
+
+        def ours(stack: Stack, stored: Stored) -> KernelWeight | None:
+            if stack.name not in records:
+                return None
+            return restore(stack, records[stack.name], stored, dtype, device)
+
+        return ours
+    schemes = foreign.schemes(found.config, known)
+
+    def others(stack: Stack, stored: Stored) -> KernelWeight | None:
+        scheme = schemes.get(stack.parts[0][0])
+        return (
+            None
+            if scheme is None
+            else foreign.restore(method, stack, scheme, stored, dtype, device)
+        )
+
+    return others
 
 
 def _dense(stored: Stored, stack: Stack, dtype: str, device: str) -> Linear:

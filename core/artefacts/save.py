@@ -18,7 +18,7 @@ from typing import Any
 
 from core import disk
 from core.artefacts import native
-from core.artefacts.contents import Contents, dense_parts
+from core.artefacts.contents import LONG, Contents, dense_parts
 from core.artefacts.parts import Part, blocks, file_bytes, write_file
 from core.errors import BadInput, Refused
 from core.loading import files
@@ -46,12 +46,14 @@ class Layout:
 
 def native_layout(found: Contents) -> Layout:
     """The format "trimtab"; a folder of plain weights where nothing is quantized."""
+    from core.artefacts.native_weights import store
+
     parts, records = list(found.plain), {}
     for stack, weight in found.weights:
-        if weight.format in ("fp32", "bf16", "fp16"):
+        if weight.format in LONG:
             parts += dense_parts(stack, weight)
         else:
-            records[stack.name], more = native.store(stack.name, weight)
+            records[stack.name], more = store(stack.name, weight)
             parts += more
     config = dict(found.config)
     if records:

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from core.artefacts import native
+from core.artefacts import foreign, native
 from core.artefacts.layout import HEAD, Stack, others, stacks
 from core.engine import config as lean
 from core.errors import BadInput
 from core.loading.header import TensorEntry
 
 FIELD = "quantization_config"
-METHODS = (native.METHOD,)
+METHODS = (native.METHOD, *foreign.MODULES)
 FLOATS = ("F64", "F32", "F16", "BF16")
 DTYPES = {"fp32": 32, "bf16": 16, "fp16": 16}
 
@@ -79,8 +79,8 @@ def check(config: Mapping[str, Any], entries: Iterable[TensorEntry], file: str) 
 def expected(config: Mapping[str, Any]) -> native.Shapes:
     """Dtypes and shape of every tensor that the folder must have."""
     known = matrices(config)
-    if method(config) is None:
-        raise ValueError("the config is not quantized")
+    if method(config) != native.METHOD:
+        return _foreign(config, known) | plain(config)
     found = native.records(config, known)
     if "head" in found and tied(config):
         raise BadInput(
@@ -139,6 +139,21 @@ def bits(config: Mapping[str, Any], entries: Iterable[TensorEntry]) -> int:
             size *= side
         numbers += size
     return max(1, round(8 * stored / numbers))
+
+
+def _foreign(config: Mapping[str, Any], known: Mapping[str, Stack]) -> native.Shapes:
+    name = str(method(config))
+    if config["model_type"] not in lean.FAMILIES:
+        raise BadInput(f"config.json: {FIELD}.quant_method {name} is for language models.")
+    found = foreign.schemes(config, known)
+    wanted: native.Shapes = {}
+    for stack in known.values():
+        for module in foreign.modules_of(stack):
+            if module.name in found:
+                wanted |= foreign.expected(name, module, found[module.name])
+        if stack.parts[0][0] not in found:
+            wanted |= _dense(stack, tied(config))
+    return wanted
 
 
 def _dense(stack: Stack, is_tied: bool) -> native.Shapes:

@@ -33,12 +33,33 @@ class OutlierWeight:
         """`weight` floats [n, k]; `columns` int64 [o], ascending, fewer than k. Raises ValueError
         as `quantize` does; `kernel` is that of linear_w8a8.
         """
-        self.rest = W8A8Weight(quantize(weight, None, columns.int()), bias, dtype, kernel)
-        self.columns = columns
-        self._columns = DenseWeight(weight.detach()[:, columns].to(dtype).contiguous())
-        self.n, self.k, self.dtype, self.bias = self.rest.n, self.rest.k, dtype, self.rest.bias
+        rest = W8A8Weight(quantize(weight, None, columns.int()), bias, dtype, kernel)
+        kept = DenseWeight(weight.detach()[:, columns].to(dtype).contiguous())
+        self._take(rest, columns, kept)
+
+    @classmethod
+    def of_parts(cls, rest: W8A8Weight, kept: torch.Tensor) -> "OutlierWeight":
+        """Put together again what `rest` and `kept`, the outlier columns [n, o], were: a file holds
+        them apart. Raises ValueError when they do not fit.
+        """
+        apart = rest.form().apart
+        if apart is None or kept.shape != (rest.n, len(apart)) or kept.dtype is not rest.dtype:
+            raise ValueError(f"the columns must be {rest.dtype}, one for each that is left out.")
+        made = cls.__new__(cls)
+        made._take(rest, apart.long(), DenseWeight(kept))
+        return made
+
+    def _take(self, rest: W8A8Weight, columns: torch.Tensor, kept: DenseWeight) -> None:
+        self.rest, self.columns, self._columns = rest, columns, kept
+        self.n, self.k, self.dtype, self.bias = rest.n, rest.k, rest.dtype, rest.bias
         self.format = "llm-int8"
-        self.kernel = f"{self.rest.kernel}+{self._columns.kernel}"
+        self.kernel = f"{rest.kernel}+{kept.kernel}"
+
+    @property
+    def kept(self) -> torch.Tensor:
+        """The columns that stay in floats, [n, o] of `dtype`."""
+        weight: torch.Tensor = self._columns.weight
+        return weight
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """y [..., n] of x [..., k]; no gradients. Raises ValueError with a sentence."""

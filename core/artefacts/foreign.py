@@ -1,0 +1,252 @@
+"""Owns the formats of others: an engine's matrices apart into their modules, and back into stacks.
+
+How a module lies in a file is said by compressed_tensors.py, gptq.py and awq.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from core.artefacts import awq, compressed_tensors, gptq
+from core.artefacts.contents import LONG, Contents, dense_parts
+from core.artefacts.layout import HEAD, Stack
+from core.artefacts.native import Shapes
+from core.artefacts.parts import Part, part
+from core.artefacts.save import Layout
+from core.artefacts.scheme import Module, Scheme
+from core.errors import BadInput, Refused
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from kernels.linear_lowbit import LowBit
+    from kernels.linear_w8a8 import W8A8
+    from kernels.weight import KernelWeight
+
+MODULES = {one.METHOD: one for one in (compressed_tensors, gptq, awq)}
+
+
+def schemes(config: Mapping[str, Any], known: Mapping[str, Stack]) -> dict[str, Scheme]:
+    """The scheme of every quantized module of a folder; BadInput names the field."""
+    given = config["quantization_config"]
+    modules = [one for stack in known.values() for one in modules_of(stack)]
+    tied = bool(config.get("tie_word_embeddings"))
+    found: dict[str, Scheme] = MODULES[given["quant_method"]].schemes(
+        given, [m for m in modules if m.name != HEAD or not tied]
+    )
+    for stack in known.values():
+        kinds = {found.get(name) for name, _ in stack.parts}
+        if len(kinds) > 1:
+            names = ", ".join(name for name, _ in stack.parts)
+            raise BadInput(
+                f"config.json: quantization_config stores {names} in different formats; they share"
+                " their input and must be alike here."
+            )
+    return found
+
+
+def modules_of(stack: Stack) -> list[Module]:
+    """The modules that a stack's rows belong to."""
+    return [Module(name, rows, stack.columns, stack.bias) for name, rows in stack.parts]
+
+
+def expected(method: str, module: Module, scheme: Scheme) -> Shapes:
+    """Dtypes and shape of a module's tensors, the bias among them."""
+    wanted: Shapes = dict(MODULES[method].expected(module, scheme))
+    if module.bias:
+        wanted[f"{module.name}.bias"] = (("F32", "F16", "BF16"), (module.rows,))
+    return wanted
+
+
+def restore(
+    method: str,
+    stack: Stack,
+    scheme: Scheme,
+    get: Callable[[str], Tensor],
+    dtype: torch.dtype,
+    device: str,
+) -> KernelWeight:
+    """The kernel's weight of a stack, its modules' rows joined."""
+    from kernels.linear_lowbit import LowBitWeight
+    from kernels.linear_w8a8 import W8A8, W8A8Weight
+
+    modules = modules_of(stack)
+    try:
+        forms = [MODULES[method].read(one, scheme, get) for one in modules]
+        bias = _joined([get(f"{one.name}.bias") for one in modules]) if stack.bias else None
+        if bias is not None:
+            bias = bias.to(device, dtype)
+        form = join(stack.name, forms)
+        if isinstance(form, W8A8):
+            return W8A8Weight(_moved(form, device), bias, dtype)
+        return LowBitWeight(_moved(form, device), bias, dtype)
+    except ValueError as error:
+        raise BadInput(f"the matrix {stack.name} cannot be used: {error}") from None
+
+
+def join(name: str, forms: list[Any]) -> LowBit | W8A8:
+    """The forms of one stack as one; BadInput when inputs have different scales."""
+    from dataclasses import replace
+
+    from kernels.linear_w8a8 import W8A8
+
+    first: LowBit | W8A8 = forms[0]
+    if isinstance(first, W8A8):
+        if len({one.x_scale for one in forms}) > 1:
+            raise BadInput(f"the modules of {name} share their input, but not its input_scale.")
+        scale = _joined([one.scale for one in forms])
+        return replace(first, codes=_joined([one.codes for one in forms]), scale=scale)
+    zero = None
+    if any(one.zero is not None for one in forms):
+        zero = _joined([one.zeros() for one in forms])
+    wide = any(one.scale_format == "fp32" for one in forms)
+    return replace(
+        first,
+        codes=_joined([one.codes for one in forms]),
+        scale=_joined([one.scale for one in forms]),
+        zero=zero,
+        scale_format="fp32" if wide else first.scale_format,
+    )
+
+
+def layout(found: Contents, format: str) -> Layout:
+    """An engine's files in a format of others; Refused names the matrix and who can hold it."""
+    if found.config.get("intermediate_sizes") or found.config["model_type"].startswith("trimtab"):
+        raise Refused(
+            f"{format} is read by others, who know no such architecture (uneven MLPs, or a"
+            " classifier of ours); the format that holds it: trimtab"
+        )
+    schemes: dict[str, Scheme] = {}
+    dense: list[str] = []
+    parts, notes = list(found.plain), []
+    for stack, weight in found.weights:
+        names = [name for name, _ in stack.parts]
+        if weight.format in LONG:
+            dense += names
+            parts += dense_parts(stack, weight)
+        elif format == awq.METHOD and stack.name == "head":
+            dense += names
+            parts.append(_dequantized(weight))
+            notes.append(
+                f"awq keeps heads dense: the {weight.format} head is written as the fp16 matrix"
+                " that its codes stand for"
+            )
+        else:
+            form = form_of(stack.name, weight, format)
+            scheme = _scheme(form)
+            for begin, end, name in spans(stack):
+                schemes[name] = scheme
+                parts += _parts(format, name, weight, form, scheme, begin, end)
+                if weight.bias is not None:
+                    parts.append(part(f"{name}.bias", weight.bias[begin:end]))
+    if not schemes:
+        raise Refused(
+            f"nothing is quantized, which {format} is for; the format of plain weights is trimtab"
+        )
+    config = dict(found.config)
+    if config["tie_word_embeddings"]:
+        dense.append(HEAD)
+    config["quantization_config"] = MODULES[format].config(schemes, dense)
+    # Readers round what is loaded to this; the scales are fp16.
+    config["dtype"] = "float16" if format != compressed_tensors.METHOD else config["dtype"]
+    return Layout(config, tuple(parts), tuple(notes))
+
+
+def spans(stack: Stack) -> list[tuple[int, int, str]]:
+    """First row, row behind the last, and name of a stack's modules."""
+    found, begin = [], 0
+    for name, rows in stack.parts:
+        found.append((begin, begin + rows, name))
+        begin += rows
+    return found
+
+
+def form_of(name: str, weight: KernelWeight, format: str) -> LowBit | W8A8:
+    """A matrix in its canonical form; Refused, naming who can hold it, when `format` cannot."""
+    from kernels.linear_lowbit import LowBitWeight
+    from kernels.linear_w8a8 import W8A8Weight
+
+    if not isinstance(weight, LowBitWeight | W8A8Weight):
+        raise Refused(
+            f"{name} is a {weight.format} matrix, which {format} does not know; the format that may"
+            " hold it: trimtab"
+        )
+    form: LowBit | W8A8 = weight.form()
+    reason = refuse(form, format)
+    if reason is not None:
+        able = ["trimtab", *(one for one in MODULES if refuse(form, one) is None)]
+        raise Refused(
+            f"{name} is {weight.format}: {reason}; formats that hold it: {', '.join(able)}"
+        )
+    return form
+
+
+def refuse(form: LowBit | W8A8, format: str) -> str | None:
+    """Why a format cannot hold a form, or None."""
+    from kernels.linear_w8a8 import W8A8
+
+    if format == compressed_tensors.METHOD:
+        return compressed_tensors.refuse(form)
+    if isinstance(form, W8A8):
+        return f"{format} has no int8 inputs"
+    return gptq.refuse(form) if format == gptq.METHOD else awq.refuse(form)
+
+
+def _scheme(form: LowBit | W8A8) -> Scheme:
+    return compressed_tensors.scheme_of(form)
+
+
+def _parts(
+    format: str,
+    name: str,
+    weight: Any,
+    form: Any,
+    scheme: Scheme,
+    begin: int,
+    end: int,
+) -> list[Part]:
+    from dataclasses import replace
+
+    # Made again when they are written, so that not all of a model's codes lie there at once.
+    def codes() -> Tensor:
+        again: Tensor = weight.form().codes[begin:end]
+        return again
+
+    sides = {"codes": form.codes[begin:end], "scale": form.scale[begin:end]}
+    if getattr(form, "zero", None) is not None:
+        sides["zero"] = form.zero[begin:end]
+    rows = replace(form, **sides)
+    if format == compressed_tensors.METHOD:
+        return compressed_tensors.parts(name, rows, codes, scheme)
+    return gptq.parts(name, rows, codes) if format == gptq.METHOD else awq.parts(name, rows, codes)
+
+
+def _dequantized(weight: KernelWeight) -> Part:
+    import torch
+
+    def make() -> Tensor:
+        dense: Tensor = weight.dequantize().to(torch.float16)
+        return dense
+
+    return Part(f"{HEAD}.weight", "F16", (weight.n, weight.k), make)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    import torch
+
+    return torch.cat(parts)
+
+
+def _moved(form: Any, device: str) -> Any:
+    from dataclasses import replace
+
+    import torch
+
+    moved = {
+        name: value.to(device)
+        for name, value in vars(form).items()
+        if isinstance(value, torch.Tensor)
+    }
+    return replace(form, **moved)

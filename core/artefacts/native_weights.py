@@ -1,0 +1,173 @@
+"""Owns a kernel's weight on its way into the format "trimtab" and back; native.py says what is
+where. What is read was checked there; here the values are judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core.artefacts.layout import Stack
+from core.artefacts.native import Record
+from core.artefacts.parts import Part, part
+from core.artefacts.sound import check_scales, finite
+from core.engine.adapted import Adapted
+from core.errors import BadInput, Refused
+from kernels import linear_dense
+from kernels.linear_dense import DenseWeight
+from kernels.linear_lowbit import LowBit, LowBitWeight, planes
+from kernels.linear_lowbit.codes import DoubleScale
+from kernels.linear_w8a8 import W8A8, W8A8Weight
+from kernels.linear_w8a8.outliers import OutlierWeight
+from kernels.lowbit_bytes import PLANES
+from kernels.weight import KernelWeight
+
+Get = Callable[[str], Tensor]
+
+
+def store(name: str, weight: KernelWeight) -> tuple[Record, list[Part]]:
+    """The record and the tensors of one matrix; Refused for a kernel's weight that has none."""
+    record, parts = _store(name, weight)
+    if weight.bias is not None:
+        parts.append(part(f"{name}.bias", weight.bias))
+    return record, parts
+
+
+def restore(
+    stack: Stack, record: Mapping[str, Any], get: Get, dtype: torch.dtype, device: str
+) -> KernelWeight:
+    """The kernel's weight of a checked record; `get` gives a tensor by its name, in memory of its
+    own. Raises BadInput for values that no sound file has.
+    """
+
+    def here(name: str) -> Tensor:
+        return get(name).to(device)
+
+    bias = here(f"{stack.name}.bias").to(dtype) if stack.bias else None
+    if bias is not None:
+        finite(f"{stack.name}.bias", bias)
+    try:
+        return _restore(stack, record, here, bias, dtype)
+    except ValueError as error:
+        raise BadInput(f"the matrix {stack.name} cannot be used: {error}") from None
+
+
+def _store(name: str, weight: KernelWeight) -> tuple[Record, list[Part]]:
+    if isinstance(weight, LowBitWeight):
+        return _store_lowbit(name, weight)
+    if isinstance(weight, W8A8Weight):
+        form = weight.form()
+        record: Record = {"kind": "w8a8", "inputs": "dynamic"}
+        if form.x_scale is not None:
+            record |= {"inputs": "static", "x_scale": float(form.x_scale)}
+        return record, _store_int8(name, form, weight)
+    if isinstance(weight, OutlierWeight):
+        form, columns = weight.rest.form(), weight.columns
+        parts = _store_int8(name, form, weight.rest)
+        parts.append(part(f"{name}.apart", columns.to(torch.int32)))
+        parts.append(part(f"{name}.columns", weight.kept))
+        return {"kind": "llm-int8", "columns": len(columns)}, parts
+    if isinstance(weight, Adapted):
+        base, parts = _store(name, weight.base)
+        parts += [part(f"{name}.a", weight.a.weight), part(f"{name}.b", weight.b.weight)]
+        return {"kind": "adapted", "rank": weight.rank, "base": base}, parts
+    if isinstance(weight, DenseWeight):
+        return {"kind": "dense"}, [part(f"{name}.weight", weight.weight)]
+    raise Refused(
+        f"{name} is a {weight.format} matrix of the kernel {weight.kernel}, which no format of"
+        " apply holds"
+    )
+
+
+def _restore(
+    stack: Stack, record: Mapping[str, Any], get: Get, bias: Tensor | None, dtype: torch.dtype
+) -> KernelWeight:
+    name, kind = stack.name, record["kind"]
+    if kind == "adapted":
+        a, b = (finite(f"{name}.{side}", get(f"{name}.{side}")).to(dtype) for side in "ab")
+        return Adapted(_restore(stack, record["base"], get, bias, dtype), a, b)
+    if kind == "dense":
+        weight = finite(f"{name}.weight", get(f"{name}.weight")).to(dtype)
+        return linear_dense.prepare(weight, bias)
+    if kind == "lowbit":
+        return LowBitWeight(_restore_lowbit(stack, record, get), bias, dtype)
+    scale = finite(f"{name}.scale", get(f"{name}.scale"))
+    check_scales(name, scale)
+    codes = get(f"{name}.codes")
+    if kind == "w8a8":
+        return W8A8Weight(W8A8(codes, scale, record.get("x_scale")), bias, dtype)
+    apart = get(f"{name}.apart")
+    kept = finite(f"{name}.columns", get(f"{name}.columns")).to(dtype)
+    return OutlierWeight.of_parts(W8A8Weight(W8A8(codes, scale, None, apart), bias, dtype), kept)
+
+
+def _store_int8(name: str, form: W8A8, weight: W8A8Weight) -> list[Part]:
+    shape = (form.n, form.k)
+    return [
+        Part(f"{name}.codes", "I8", shape, lambda: weight.form().codes),
+        part(f"{name}.scale", form.scale),
+    ]
+
+
+def _store_lowbit(name: str, weight: LowBitWeight) -> tuple[Record, list[Part]]:
+    form = weight.form()
+    n, k, bits, zero = form.n, form.k, form.bits, form.zero
+    whole = zero is not None and bool(((zero == zero.round()) & (zero >= 0) & (zero <= 255)).all())
+    record: Record = {
+        "kind": "lowbit",
+        "codes": form.kind,
+        "bits": bits,
+        "group_size": 0 if form.group_size >= k else form.group_size,
+        "scale": form.scale_format,
+        "zero": None if zero is None else "u8" if whole else "fp32",
+    }
+
+    # Made again when they are written, so that not all of a model's codes lie there at once.
+    def plane(index: int) -> Callable[[], Tensor]:
+        return lambda: planes.pack(weight.form().codes, bits)[index]
+
+    parts = [
+        Part(f"{name}.codes.{i}", "U8", (n, -(-k * width // 8)), plane(i))
+        for i, width in enumerate(PLANES[bits])
+    ]
+    if form.double is not None:
+        double = form.double
+        parts += [
+            part(f"{name}.scale_codes", double.codes),
+            part(f"{name}.scale_step", double.step),
+            part(f"{name}.scale_low", double.low),
+        ]
+    else:
+        kept = torch.float16 if form.scale_format == "fp16" else torch.float32
+        parts.append(part(f"{name}.scale", form.scale.to(kept)))
+    if zero is not None:
+        parts.append(part(f"{name}.zero", zero.to(torch.uint8) if whole else zero))
+    return record, parts
+
+
+def _restore_lowbit(stack: Stack, record: Mapping[str, Any], get: Get) -> LowBit:
+    name, bits, kind = stack.name, record["bits"], record["codes"]
+    packed = [get(f"{name}.codes.{i}") for i in range(len(PLANES[bits]))]
+    codes = planes.unpack(packed, bits, stack.columns)
+    double = None
+    if record["scale"] == "u8":
+        double = DoubleScale(
+            get(f"{name}.scale_codes"),
+            finite(f"{name}.scale_step", get(f"{name}.scale_step")),
+            finite(f"{name}.scale_low", get(f"{name}.scale_low")),
+        )
+        scale = double.values()
+    else:
+        scale = finite(f"{name}.scale", get(f"{name}.scale")).float()
+    check_scales(name, scale)
+    zero = None
+    if record["zero"] is not None:
+        zero = finite(f"{name}.zero", get(f"{name}.zero")).float()
+    if kind in ("e4m3", "e5m2"):
+        float8 = torch.float8_e4m3fn if kind == "e4m3" else torch.float8_e5m2
+        finite(f"{name}.codes.0", codes.view(float8).float())
+    size = record["group_size"] or stack.columns
+    return LowBit(codes, scale, zero, bits, size, kind, record["scale"], double)

@@ -46,6 +46,11 @@ def train(deployment: Deployment, settings: Qat) -> None:
         parts.append(Part([one.scale], settings.learning_rate * step * SCALE_RATE))
     course = Course("qat", settings.steps, settings.learning_rate)
     learn(deployment, course, student, parts, LOSSES[settings.loss])
+    pack(deployment, rounded)
+
+
+def pack(deployment: Deployment, rounded: Rounded) -> None:
+    """Replace every matrix by the codes that its parts round to."""
 
     def form(matrix: Matrix) -> LowBit:
         return stack([one.form() for one in rounded[matrix.name]])

@@ -13,12 +13,14 @@ from typing import Any, Protocol
 
 from core.model import DecoderShape
 from core.plan import Case, Plan, Technique, settings
+from core.techniques.quantize.k_quant import type_of
 from kernels.kv_codes import KVFormat
 from kernels.lowbit_bytes import LowBitBytes
 from kernels.w8a8_bytes import W8A8Bytes
 
 # Pruned widths stay multiples of this, as in core.techniques.prune.
 MULTIPLE = 32
+PARTS = ("qkv", "o", "gate_up", "down")
 DENSE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 
@@ -114,6 +116,13 @@ def _rtn(before: Effects, technique: Technique, case: Case) -> Effects:
     return replace(before, stored=LowBitBytes(bits, group, zero=zero))
 
 
+def _calibrated(before: Effects, technique: Technique, case: Case) -> Effects:
+    """The format of `rtn`, with codes and scales chosen by the calibration inputs."""
+    zero = "" if _field(technique, "symmetric") else "int8"
+    bits, group = int(_field(technique, "bits")), int(_field(technique, "group_size"))
+    return replace(before, stored=LowBitBytes(bits, group, zero=zero))
+
+
 def _cast(before: Effects, technique: Technique, case: Case) -> Effects:
     """Every dense value in another format."""
     return replace(before, dtype=str(_field(technique, "dtype")))
@@ -142,6 +151,25 @@ def _few_values(before: Effects, technique: Technique, case: Case) -> Effects:
     head = int(_field(technique, "head_bits"))
     mix = (("head", LowBitBytes(head)),) if head else ()
     return replace(before, stored=LowBitBytes(bits, group, technique.name), mix=mix)
+
+
+def _k_quant(before: Effects, technique: Technique, case: Case) -> Effects:
+    """The mix's own type everywhere but where llama.cpp's rule says another."""
+    types = {
+        "q2_k": LowBitBytes(2, 16, zero="fp16"),
+        "q3_k": LowBitBytes(3, 16),
+        "q4_k": LowBitBytes(4, 32, zero="fp16"),
+        "q5_k": LowBitBytes(5, 32, zero="fp16"),
+        "q6_k": LowBitBytes(6, 16),
+    }
+    mix, shape = str(_field(technique, "mix")), case.model.shape
+    base = types[mix.removesuffix("_m")]
+    if not isinstance(shape, DecoderShape):
+        return replace(before, stored=base)
+    names = [f"layers.{i}.{part}" for i in range(shape.layers) for part in PARTS]
+    chosen = ((name, types[type_of(mix, name, shape)]) for name in (*names, "head"))
+    others = tuple(one for one in chosen if one[1] != base)
+    return replace(before, stored=base, mix=others)
 
 
 def _prune(before: Effects, technique: Technique, case: Case) -> Effects:
@@ -182,12 +210,14 @@ EFFECTS: dict[str, Callable[[Effects, Technique, Case], Effects]] = {
     "w8a8": _w8a8,
     "llm-int8": _llm_int8,
     "rtn": _rtn,
+    "gptq": _calibrated,
     "cast": _cast,
     "nf4": _nf4,
     "fp8": _fp8,
     "fp4": _fp4,
     "binary": _few_values,
     "ternary": _few_values,
+    "k-quant": _k_quant,
     "prune-mlp": _prune,
     "distill-soft": _nothing,
     "kv-cache": _kv_cache,

@@ -19,6 +19,8 @@ from core.techniques.quantize.binary import Binary
 from core.techniques.quantize.cast import Cast
 from core.techniques.quantize.fp4 import Fp4
 from core.techniques.quantize.fp8 import Fp8
+from core.techniques.quantize.gptq import Gptq
+from core.techniques.quantize.k_quant import KQuant
 from core.techniques.quantize.llm_int8 import LlmInt8
 from core.techniques.quantize.nf4 import NormalFloat4
 from core.techniques.quantize.rtn import RoundToNearest
@@ -33,12 +35,14 @@ TECHNIQUES: tuple[type[Base], ...] = (
     WeightInt8,
     WeightInt4,
     RoundToNearest,
+    Gptq,
     Cast,
     NormalFloat4,
     Fp8,
     Fp4,
     Binary,
     Ternary,
+    KQuant,
     W8A8,
     LlmInt8,
     KvCache,

@@ -2,25 +2,26 @@
 
 A lean decoder's layers are visited in order, and inside a layer qkv, o, gate_up, down: each matrix
 is replaced before the inputs of the next are collected, so that later ones make up for what earlier
-ones lost (GPTQ's "true sequential" order). In memory: the hidden states of the calibration set, and
-one matrix's statistics. A torch module is run once with hooks on every nn.Linear.
+ones lost (GPTQ's "true sequential" order). In memory: the hidden states of the calibration set
+(twice, when those of the unchanged model are asked for), and one matrix's statistics. A torch
+module is run once with hooks on every nn.Linear.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from core.data import digits, training_stream
 from core.deployment import Deployment
-from core.engine.decoder import Decoder
+from core.engine.decoder import MATRICES, Decoder, Layer
+from core.engine.linear import Linear
 from core.errors import Refused
 from core.measure.trial import start_id
 from core.techniques.quantize.matrices import Matrix, matrices, of_decoder
-from kernels.attention import attention
 from kernels.rms_norm import rms_norm
 from kernels.swiglu import swiglu
 from kernels.weight import KernelWeight
@@ -49,12 +50,13 @@ class Inputs:
     count: int = 0
     second_order: bool = True
     _sum: Tensor | None = None
+    _cross: Tensor | None = None
     _abs_sum: Tensor | None = None
     _absmax: Tensor | None = None
     _kept: list[Tensor] = field(default_factory=list)
 
-    def add(self, x: Tensor) -> None:
-        """Count the rows of x [..., k]."""
+    def add(self, x: Tensor, clean: Tensor | None = None) -> None:
+        """Count the rows of x [..., k]; `clean` are the same of the unchanged model."""
         rows = x.reshape(-1, self.k).float()
         size = rows.abs()
         if self._abs_sum is None or self._absmax is None:
@@ -66,6 +68,10 @@ class Inputs:
             if self._sum is None:
                 self._sum = torch.zeros(self.k, self.k, device=rows.device)
             self._sum.addmm_(rows.T, rows)
+            if clean is not None:
+                if self._cross is None:
+                    self._cross = torch.zeros(self.k, self.k, device=rows.device)
+                self._cross.addmm_(clean.reshape(-1, self.k).float().T, rows)
         # Every part gives the same share, evenly over its rows.
         each = max(1, self.keep // 8)
         step = max(1, len(rows) // each)
@@ -78,6 +84,12 @@ class Inputs:
         if self._sum is None:
             raise ValueError("these inputs were collected without second order")
         return self._sum * (2 / max(1, self.count))
+
+    def cross(self) -> Tensor | None:
+        """2 / count * sum of c x^T, fp32 [k, k], with c the unchanged model's input in the place of
+        x; None where it was not collected.
+        """
+        return None if self._cross is None else self._cross * (2 / max(1, self.count))
 
     @property
     def mean_abs(self) -> Tensor:
@@ -99,6 +111,9 @@ class Inputs:
 
 # A new weight for a matrix, or None to leave it.
 Choose = Callable[[Matrix, Inputs], KernelWeight | None]
+# Called before the first matrix of a layer (None: before the head) with the inputs that its
+# matrices, by name, have as they are.
+Prepare = Callable[[Layer | None, dict[str, Inputs]], None]
 
 
 @torch.inference_mode()
@@ -107,11 +122,15 @@ def each_matrix(
     settings: Calibration,
     choose: Choose,
     second_order: bool = True,
+    clean: bool = False,
+    prepare: Prepare | None = None,
 ) -> None:
     """Visit every matrix with its inputs and replace it by what `choose` returns.
 
-    Without `second_order` no Hessian is summed. Raises Refused when there is nothing to calibrate
-    on.
+    Without `second_order` no Hessian is summed. With `clean` the unchanged model is run beside the
+    changed one, for `Inputs.cross`. `prepare` may change the norms of a decoder's layer before it
+    is visited, and is not called for other models, which have no cross moments either. Raises
+    Refused when there is nothing to calibrate on.
     """
     engine = deployment.engine
     if not isinstance(engine, Decoder):
@@ -120,13 +139,29 @@ def each_matrix(
     ids = calibration_ids(deployment, settings)
     found = of_decoder(engine)
     hidden = [engine.embedding[part] for part in ids.split(TOGETHER)]
-    every = len(engine.layers) + 1
-    for index in range(len(engine.layers)):
+    untouched = list(hidden) if clean else None
+    visit = Visit(settings, choose, second_order, prepare)
+    for index, layer in enumerate(engine.layers):
+        now = _Stream(engine, layer, hidden)
+        was = None if untouched is None else _Stream(engine, replace(layer), untouched)
+        if prepare is not None:
+            ahead = _Stream(engine, replace(layer), list(hidden))
+            visit.prepare_layer(layer, {name: ahead.inputs(name) for name in MATRICES})
         here = [one for one in found if one.layer == index]
-        _visit_layer(engine, index, hidden, here, settings, choose, second_order)
-        deployment.report((index + 1) / every)
-    norm, eps = engine.final_norm, engine.config.rms_norm_eps
-    _visit(found[-1], (rms_norm(x, norm, eps) for x in hidden), settings, choose, second_order)
+        for name, matrix in zip(MATRICES, here, strict=True):
+            visit.matrix(matrix, now.inputs(name), None if was is None else was.inputs(name))
+        now.finish()
+        if was is not None:
+            was.finish()
+        deployment.report((index + 1) / (len(engine.layers) + 1))
+
+    def normed(states: list[Tensor]) -> list[Tensor]:
+        return [rms_norm(x, engine.final_norm, engine.config.rms_norm_eps) for x in states]
+
+    kept = None if untouched is None else normed(untouched)
+    if prepare is not None:
+        visit.prepare_layer(None, {"head": normed(hidden)})
+    visit.matrix(found[-1], normed(hidden), kept)
     deployment.report(1.0)
 
 
@@ -154,47 +189,71 @@ def calibration_ids(deployment: Deployment, settings: Calibration) -> Tensor:
     return torch.stack([stream[start : start + length] for start in starts.tolist()])
 
 
-def _visit_layer(
-    engine: Decoder,
-    index: int,
-    hidden: list[Tensor],
-    found: list[Matrix],
-    settings: Calibration,
-    choose: Choose,
-    second_order: bool,
-) -> None:
-    """Visit qkv, o, gate_up and down of one layer; `hidden` becomes the layer's output."""
-    layer, eps = engine.layers[index], engine.config.rms_norm_eps
-    qkv, o, gate_up, down = found
-    heads = engine.heads(layer, hidden[0].shape[1])
+@dataclass(frozen=True)
+class Visit:
+    """What is done with each matrix and its inputs."""
 
-    def visit(matrix: Matrix, inputs: list[Tensor]) -> None:
-        _visit(matrix, iter(inputs), settings, choose, second_order)
+    settings: Calibration
+    choose: Choose
+    second_order: bool
+    prepare: Prepare | None
 
-    inputs = [rms_norm(x, layer.attn_norm, eps) for x in hidden]
-    visit(qkv, inputs)
-    mixed = []
-    for x in inputs:
-        cache = engine.new_cache(x.shape[0], x.shape[1])
-        mixed.append(attention(layer.qkv(x), cache.keys[0], cache.values[0], 0, heads))
-    visit(o, mixed)
-    for i, x in enumerate(mixed):
-        hidden[i] = hidden[i] + layer.o(x)
-    inputs = [rms_norm(x, layer.mlp_norm, eps) for x in hidden]
-    visit(gate_up, inputs)
-    gated = [swiglu(layer.gate_up(x)) for x in inputs]
-    visit(down, gated)
-    for i, x in enumerate(gated):
-        hidden[i] = hidden[i] + layer.down(x)
+    def prepare_layer(self, layer: Layer | None, given: dict[str, list[Tensor]]) -> None:
+        """Let `prepare` see the inputs, by matrix, that the layer has as it is."""
+        assert self.prepare is not None
+        seen = {}
+        for name, parts in given.items():
+            seen[name] = self._inputs(parts[0].shape[-1], parts, None)
+        with torch.inference_mode(False), torch.no_grad():
+            self.prepare(layer, seen)
+
+    def matrix(self, matrix: Matrix, parts: list[Tensor], clean: list[Tensor] | None) -> None:
+        """Choose a matrix's new weight by its inputs."""
+        _replace(matrix, self._inputs(matrix.k, parts, clean), self.choose)
+
+    def _inputs(self, k: int, parts: list[Tensor], clean: list[Tensor] | None) -> Inputs:
+        found = Inputs(k, self.settings.rows, second_order=self.second_order)
+        for index, x in enumerate(parts):
+            found.add(x, None if clean is None else clean[index])
+        return found
 
 
-def _visit(
-    matrix: Matrix, parts: object, settings: Calibration, choose: Choose, second_order: bool
-) -> None:
-    inputs = Inputs(matrix.k, settings.rows, second_order=second_order)
-    for x in parts:  # type: ignore[attr-defined]
-        inputs.add(x)
-    _replace(matrix, inputs, choose)
+class _Stream:
+    """The calibration set on its way through one layer; `hidden` becomes the layer's output.
+
+    The matrices are called when the next one's inputs are asked for: by then they may be others.
+    """
+
+    def __init__(self, engine: Decoder, layer: Layer, hidden: list[Tensor]) -> None:
+        self.engine, self.layer, self.hidden = engine, layer, hidden
+        self.parts: list[Tensor] = []
+
+    def inputs(self, name: str) -> list[Tensor]:
+        """The inputs of the matrix `name`; to be asked for in the order of MATRICES."""
+        layer, eps = self.layer, self.engine.config.rms_norm_eps
+        if name == "qkv":
+            self.parts = [rms_norm(x, layer.attn_norm, eps) for x in self.hidden]
+        elif name == "o":
+            self.parts = [self._attention(x) for x in self.parts]
+        elif name == "gate_up":
+            self._add(layer.o)
+            self.parts = [rms_norm(x, layer.mlp_norm, eps) for x in self.hidden]
+        else:
+            self.parts = [swiglu(layer.gate_up(x)) for x in self.parts]
+        return self.parts
+
+    def finish(self) -> None:
+        """Add the output of `down`: the hidden states behind the layer."""
+        self._add(self.layer.down)
+
+    def _attention(self, x: Tensor) -> Tensor:
+        cache = self.engine.new_cache(x.shape[0], x.shape[1])
+        heads = self.engine.heads(self.layer, x.shape[1])
+        return cache.attend(0, self.layer.qkv(x), 0, heads)
+
+    def _add(self, matrix: Linear) -> None:
+        for index, x in enumerate(self.parts):
+            self.hidden[index] = self.hidden[index] + matrix(x)
 
 
 def _replace(matrix: Matrix, inputs: Inputs, choose: Choose) -> None:

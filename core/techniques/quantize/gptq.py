@@ -1,0 +1,96 @@
+"""GPTQ: low-bit codes chosen one column after another, so that later ones make up for earlier."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from core.plan import Case, Technique
+from core.techniques.base import Base
+
+if TYPE_CHECKING:
+    from core.techniques.quantize.calibration import Inputs
+    from core.techniques.quantize.matrices import Matrix
+    from kernels.weight import KernelWeight
+
+
+@dataclass(frozen=True)
+class Gptq(Base):
+    """Second-order rounding of `bits` in groups of `group_size` inputs (0: one group a row), after
+    Frantar et al. 2022 (coverage Q5).
+
+    `act_order` takes the columns of the largest inputs first, under scales set before, so that the
+    codes need no permutation at run time; `damping` is the share of the Hessian's mean diagonal
+    added to it. Beyond the paper: `refits` times the scales are set anew to fit the codes, and with
+    `clean` the outputs of the unchanged model are matched rather than those of the same weights on
+    inputs that are already changed. Both lower the loss on `pycode`; so does `samples`, the number
+    of calibration sequences of 256 tokens (figures: tests/core/techniques/figure_gptq_awq.py).
+    """
+
+    bits: int = 4
+    group_size: int = 32
+    symmetric: int = 0
+    act_order: int = 1
+    damping: float = 0.01
+    refits: int = 1
+    clean: int = 1
+    samples: int = 64
+
+    name: ClassVar[str] = "gptq"
+    kind: ClassVar[str] = "quantize"
+    title: ClassVar[str] = "GPTQ: second-order rounding"
+
+    def __post_init__(self) -> None:
+        if self.bits not in (2, 3, 4, 8):
+            raise ValueError(f"bits must be 2, 3, 4 or 8, not {self.bits}")
+        if self.group_size not in (0, 32, 64, 128):
+            raise ValueError(
+                f"group_size must be 32, 64, 128 or 0 for one group a row, not {self.group_size}"
+            )
+        for name in ("symmetric", "act_order", "clean"):
+            if getattr(self, name) not in (0, 1):
+                raise ValueError(f"{name} must be 0 or 1, not {getattr(self, name)}")
+        if not 0 <= self.damping <= 1:
+            raise ValueError(f"damping must lie between 0 and 1, not {self.damping:g}")
+        if not 0 <= self.refits <= 10:
+            raise ValueError(f"refits must lie between 0 and 10, not {self.refits}")
+        if not 1 <= self.samples <= 4096:
+            raise ValueError(f"samples must lie between 1 and 4096, not {self.samples}")
+
+    @classmethod
+    def candidates(cls, case: Case) -> tuple[Technique, ...]:
+        """4 bit, where it keeps most of the quality, then 3."""
+        return (cls(4), cls(3))
+
+    def apply(self, deployment: Any) -> None:
+        """Replace every matrix, the head included, by low-bit codes. Raises Refused."""
+        from core.errors import Refused
+        from core.techniques.quantize.calibration import Calibration, each_matrix
+        from core.techniques.quantize.gptq_solve import Grid, quantize_by_inputs
+        from kernels.linear_lowbit import LowBitWeight
+
+        grid = Grid(self.bits, self.group_size, bool(self.symmetric))
+        before = deployment.engine.weight_bytes()
+
+        def choose(matrix: Matrix, inputs: Inputs) -> KernelWeight | None:
+            try:
+                form = quantize_by_inputs(
+                    matrix.dense(),
+                    None,
+                    inputs,
+                    grid,
+                    self.damping,
+                    bool(self.act_order),
+                    self.refits,
+                    lambda text: deployment.note(f"{matrix.name}: {text}"),
+                )
+            except ValueError as error:
+                raise Refused(f"{matrix.name}: {error}") from None
+            return LowBitWeight(form, matrix.bias, matrix.dtype)
+
+        # One kept row: GPTQ reads only the sums.
+        settings = Calibration(samples=self.samples, rows=1)
+        each_matrix(deployment, settings, choose, clean=bool(self.clean))
+        deployment.note(
+            f"gptq: weights went from {before:,} to {deployment.engine.weight_bytes():,} bytes"
+        )

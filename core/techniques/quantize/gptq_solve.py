@@ -1,0 +1,259 @@
+"""Owns GPTQ on one matrix: codes whose rounding errors make up for each other under a Hessian.
+
+GPTQ: Frantar et al. 2022, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
+Transformers". It knows matrices, not models; where inputs come from is calibration.py's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from core.techniques.quantize.calibration import Inputs
+from core.techniques.quantize.clipping import search_scales, step_products
+from kernels.linear_lowbit.codes import LowBit, quantize, round_scale
+
+# Columns that are rounded before the rest is updated with one product (section 3, step 2).
+BLOCK = 128
+# fp32 values of the weight that are worked on at once: 16 MB.
+AT_ONCE = 1 << 22
+# Where the Hessian cannot be factored, damping grows by this factor, so often.
+GROWTH, ATTEMPTS = 10.0, 7
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Integers of `bits` in groups of `group_size` columns (0: one group a row)."""
+
+    bits: int
+    group_size: int
+    symmetric: bool
+
+    def size(self, k: int) -> int:
+        """Columns that share a scale in a matrix of `k` columns."""
+        return min(self.group_size or k, k)
+
+    def nearest(self, weight: Tensor) -> LowBit:
+        """Weight [n, k] rounded to nearest."""
+        size = self.size(weight.shape[1])
+        return quantize(weight, self.bits, size, symmetric=self.symmetric)
+
+
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """The order of columns, U upper triangular fp32 [k, k] with U^T U = the inverse of the damped
+    Hessian in that order, and the share of its mean diagonal that was added.
+    """
+
+    order: Tensor
+    upper: Tensor
+    damping: float
+
+
+def factor(hessian: Tensor, damping: float = 0.01, act_order: bool = True) -> Factor:
+    """Cholesky of the inverse of hessian [k, k] + damping * mean diagonal (section 3, step 3).
+
+    Columns that were never given anything count as the mean. With `act_order` the columns of the
+    largest diagonal come first. Where the factorization fails, damping grows tenfold at a time;
+    a Hessian that is not finite, or that cannot be factored even so, raises ValueError.
+    """
+    if not bool(torch.isfinite(hessian).all()):
+        raise ValueError("the calibration inputs have NaN or infinite values.")
+    work = hessian.double()
+    diagonal = work.diagonal().clone()
+    dead = diagonal <= 0
+    live = diagonal[~dead]
+    mean = float(live.mean()) if len(live) else 1.0
+    order = torch.arange(len(work), device=work.device)
+    if act_order:
+        order = torch.argsort(diagonal, descending=True, stable=True)
+    # H^-1 = U^T U needs no inverse of H: with H = R R^T, R upper, U is the inverse of R, and R is
+    # the Cholesky factor of H turned around.
+    turned = order.flip(0)
+    work = work[turned][:, turned]
+    work.diagonal()[dead[turned]] = mean
+    added = 0.0
+    for attempt in range(ATTEMPTS):
+        wanted = damping * GROWTH**attempt if damping or not attempt else 1e-6 * GROWTH**attempt
+        work.diagonal().add_((wanted - added) * mean)
+        added = wanted
+        lower, info = torch.linalg.cholesky_ex(work)
+        if not int(info) and bool(torch.isfinite(lower).all()):
+            eye = torch.eye(len(work), dtype=work.dtype, device=work.device)
+            upper = torch.linalg.solve_triangular(lower, eye, upper=False).flip(0, 1)
+            return Factor(order, upper.float(), added)
+    raise ValueError(f"the Hessian cannot be factored even with damping {added:g}.")
+
+
+def gptq(
+    weight: Tensor,
+    hessian: Tensor,
+    grid: Grid,
+    factored: Factor | None = None,
+    refits: int = 0,
+    clip: bool = False,
+) -> LowBit:
+    """Codes of weight fp32 [n, k] chosen column by column, each rounding error spread over the
+    columns that are still to come (algorithm 1).
+
+    The groups' scales are set before ("static groups"), so that columns may be taken in any order
+    and the codes still lie as the kernel reads them. `clip` searches them (clipping.py); `refits`
+    times they are then set anew, to the best for the codes under the Hessian, and the codes chosen
+    again. Of all these and round-to-nearest each row keeps the one with the least loss
+    tr(D H D^T), so that no row is worse than by round-to-nearest. Raises ValueError for what is not
+    finite.
+    """
+    factored = factored or factor(hessian)
+    k = weight.shape[1]
+    rows = max(1, AT_ONCE // k)
+    made = [_of_rows(part, hessian, grid, factored, refits, clip) for part in weight.split(rows)]
+    codes, scale = (torch.cat([getattr(one, of) for one in made]) for of in ("codes", "scale"))
+    zeros = [one.zero for one in made if one.zero is not None]
+    return LowBit(codes, scale, torch.cat(zeros) if zeros else None, grid.bits, grid.size(k))
+
+
+def loss(weight: Tensor, form: LowBit, hessian: Tensor) -> Tensor:
+    """fp32 [n]: d H d^T of each row, half the squared error of its outputs per calibration row."""
+    lost = form.dequantize().sub_(weight)
+    return (lost @ hessian).mul_(lost).sum(dim=1)
+
+
+def _of_rows(
+    weight: Tensor, hessian: Tensor, grid: Grid, factored: Factor, refits: int, clip: bool
+) -> LowBit:
+    best = grid.nearest(weight)
+    least = loss(weight, best, hessian)
+    form, scale, zero = best, best.scale, best.zero
+    if clip:
+        blocks = pad(hessian.diagonal(), (0, -len(hessian) % grid.size(len(hessian))))
+        scale, zero = search_scales(
+            weight,
+            grid.bits,
+            grid.size(weight.shape[1]),
+            grid.symmetric,
+            torch.diag_embed(blocks.view(best.groups, -1)),
+        )
+    for attempt in range(1 + refits):
+        if attempt:
+            scale = refit_scales(weight, form, hessian, factored.damping)
+        codes = _rounded(weight, scale, zero, grid, factored)
+        form = LowBit(codes, scale, zero, grid.bits, grid.size(weight.shape[1]))
+        lost = loss(weight, form, hessian)
+        best, least = _better(best, least, form, lost)
+    return best
+
+
+def _better(one: LowBit, lost: Tensor, other: LowBit, other_lost: Tensor) -> tuple[LowBit, Tensor]:
+    """Row by row the form with the smaller loss, and that loss."""
+    take = other_lost < lost
+    zero = one.zero
+    if zero is not None and other.zero is not None:
+        zero = torch.where(take[:, None], other.zero, zero)
+    form = LowBit(
+        torch.where(take[:, None], other.codes, one.codes),
+        torch.where(take[:, None], other.scale, one.scale),
+        zero,
+        one.bits,
+        one.group_size,
+    )
+    return form, torch.where(take, other_lost, lost)
+
+
+def _rounded(
+    weight: Tensor, scale: Tensor, zero: Tensor | None, grid: Grid, factored: Factor
+) -> Tensor:
+    """Codes uint8 [n, k] under fixed scales fp32 [n, groups]."""
+    order, upper = factored.order, factored.upper
+    k = weight.shape[1]
+    # Columns become rows: each lies together in memory.
+    left = weight.T[order].contiguous()
+    divisor = torch.where(scale != 0, scale, torch.ones_like(scale)).T.contiguous()
+    scale = scale.T.contiguous()
+    centre = torch.full_like(scale, 2 ** (grid.bits - 1)) if zero is None else zero.T.contiguous()
+    group = (order // grid.size(k)).tolist()
+    position = order.tolist()
+    codes = torch.empty(k, weight.shape[0], dtype=torch.uint8, device=weight.device)
+    diagonal = upper.diagonal().tolist()
+    for begin in range(0, k, BLOCK):
+        end = min(k, begin + BLOCK)
+        errors = torch.empty_like(left[begin:end])
+        for column in range(begin, end):
+            g = group[column]
+            code = (left[column] / divisor[g]).add_(centre[g]).round_().clamp_(0, 2**grid.bits - 1)
+            codes[position[column]] = code.to(torch.uint8)
+            error = errors[column - begin]
+            torch.sub(left[column], code.sub_(centre[g]).mul_(scale[g]), out=error)
+            error.div_(diagonal[column])
+            left[column + 1 : end].addr_(upper[column, column + 1 : end], error, alpha=-1)
+        left[end:].addmm_(upper[begin:end, end:].T, errors, alpha=-1)
+    return codes.T.contiguous()
+
+
+def refit_scales(weight: Tensor, form: LowBit, hessian: Tensor, damping: float = 0.01) -> Tensor:
+    """The scales, fp32 [n, groups] rounded to fp16, that are best for the codes of `form`.
+
+    Least squares of each row under the Hessian, damped as in `factor`: with Z [k, groups] the
+    steps code - zero of a row, s = (Z^T H Z)^-1 Z^T H w.
+    """
+    steps = step_products(form.codes, form.zeros(), form.group_size)
+    n, groups, size = steps.shape
+    room = groups * size - form.k
+    damped = hessian.clone()
+    damped.diagonal().add_(damping * hessian.diagonal().mean())
+    wanted = (pad(weight @ damped, (0, room)).view(n, groups, size) * steps).sum(dim=2)
+    damped = pad(damped, (0, room, 0, room)).view(groups, size, -1)
+    matrix = torch.empty(n, groups, groups, device=weight.device)
+    for g in range(groups):
+        matrix[:, g] = ((steps[:, g] @ damped[g]).view(n, groups, size) * steps).sum(dim=2)
+    # A group of zeros alone has no best scale: it keeps the one it has.
+    ridge = 1e-5 * matrix.diagonal(dim1=1, dim2=2).mean(dim=1, keepdim=True)
+    ridge = ridge.clamp(min=torch.finfo(torch.float32).tiny * 1e6)
+    matrix.diagonal(dim1=1, dim2=2).add_(ridge)
+    best = torch.linalg.solve(matrix, wanted + ridge * form.scale)
+    usable = torch.isfinite(best) & (best.abs() < 65504)
+    return round_scale(torch.where(usable, best, form.scale), "fp16")[0]
+
+
+def best_float(weight: Tensor, hessian: Tensor, wanted: Tensor, damping: float = 0.05) -> Tensor:
+    """fp32 [n, k]: the unquantized V whose outputs on the inputs x come nearest to the outputs y.
+
+    wanted: 2 / count * sum of y x^T, [n, k]. V = W + (wanted - W H) (H + damping)^-1 minimises
+    mean |V x - y|^2 + damping |V - W|^2, damping relative to the mean diagonal; rounding V under H
+    then minimises the same error. With the unchanged model's y this is the aim of GPTAQ (Li et al.
+    2025), solved in closed form.
+    """
+    damped = hessian.double()
+    mean = damped.diagonal().mean()
+    damped.diagonal().add_(damping * mean if mean > 0 else 1.0)
+    missing = wanted.double() - weight.double() @ hessian.double()
+    moved: Tensor = torch.linalg.solve(damped, missing.T).T.float()
+    return weight + moved
+
+
+def quantize_by_inputs(
+    weight: Tensor,
+    original: Tensor | None,
+    inputs: Inputs,
+    grid: Grid,
+    damping: float = 0.01,
+    act_order: bool = True,
+    refits: int = 1,
+    note: Callable[[str], None] = lambda text: None,
+) -> LowBit:
+    """GPTQ of weight fp32 [n, k] for its calibration inputs.
+
+    Where `inputs` have the unchanged model's beside them, the outputs of `original` (None: of
+    `weight`) on those are aimed at. `note` is told when more damping was needed. Raises ValueError
+    for weights or inputs that are not finite.
+    """
+    hessian, cross = inputs.hessian(), inputs.cross()
+    factored = factor(hessian, damping, act_order)
+    if factored.damping != damping:
+        note(f"the Hessian was damped by {factored.damping:g} instead of {damping:g}")
+    if cross is not None:
+        weight = best_float(weight, hessian, (weight if original is None else original) @ cross)
+    return gptq(weight, hessian, grid, factored, refits)

@@ -10,15 +10,16 @@
 #endif
 
 #include "form.h"
-#include "plain.h"
 
 namespace lowbit {
 namespace {
 
+constexpr int kPlainRows = 16;  // rows of x at a time in plain.h
+
 #if defined(__x86_64__)
 
-constexpr int kTile[] = {1, 2, 4, 8, 12};  // rows of x in a tile
-constexpr int kTiles = 5;
+constexpr int kTile[] = {1, 2, 3, 4, 6, 8, 12};  // rows of x in a tile
+constexpr int kTiles = 7;
 constexpr int kTogether = 48;  // rows of x that meet a row block while it is in the cache
 
 namespace avx512 {
@@ -64,25 +65,41 @@ TARGET INLINE __m512i narrow_pairs(__m512 even, __m512 odd) {
 #undef TARGET
 }  // namespace avx512_bf16
 
-FOR_AVX2 void span_avx2(const Call& call, const uint16_t* x, const uint16_t* residual, uint16_t* y,
-                        int rows, int64_t begin, int64_t end) {
-  plain_span(call, x, residual, y, rows, begin, end);
+namespace avx2 {
+#define TARGET FOR_AVX2
+#define BYTES 32
+using Floats = float __attribute__((vector_size(BYTES)));
+using Words = uint32_t __attribute__((vector_size(BYTES)));
+template <int WIDTH>
+TARGET INLINE Floats look_up(const float* table, Words code) {
+  const __m256i index = (__m256i)code;
+  if constexpr (WIDTH > 4) return (Floats)_mm256_i32gather_ps(table, index, 4);
+  const __m256 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), index);
+  if constexpr (WIDTH < 4) return (Floats)low;
+  const __m256 high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), index);
+  const __m256 which = _mm256_castsi256_ps(_mm256_slli_epi32(index, 28));
+  return (Floats)_mm256_blendv_ps(low, high, which);
 }
-
-FOR_AVX2 void unpack_avx2(const Form& f, int64_t row_block, int count, uint16_t* out) {
-  plain_unpack(f, row_block, count, out);
-}
+#include "plain.h"
+#undef TARGET
+#undef BYTES
+}  // namespace avx2
 
 #endif
 
-void span_scalar(const Call& call, const uint16_t* x, const uint16_t* residual, uint16_t* y,
-                 int rows, int64_t begin, int64_t end) {
-  plain_span(call, x, residual, y, rows, begin, end);
+namespace scalar {
+#define TARGET
+#define BYTES 16
+using Floats = float __attribute__((vector_size(BYTES)));
+using Words = uint32_t __attribute__((vector_size(BYTES)));
+template <int WIDTH>
+TARGET INLINE Floats look_up(const float* table, Words code) {
+  return Floats{table[code[0]], table[code[1]], table[code[2]], table[code[3]]};
 }
-
-void unpack_scalar(const Form& f, int64_t row_block, int count, uint16_t* out) {
-  plain_unpack(f, row_block, count, out);
-}
+#include "plain.h"
+#undef TARGET
+#undef BYTES
+}  // namespace scalar
 
 // What an instruction set does, and for how many rows of x at once.
 struct Set {
@@ -95,9 +112,9 @@ Set set_of(const Form& f) {
 #if defined(__x86_64__)
   if (f.isa == 3) return {kTogether, avx512_bf16::span, avx512_bf16::loops_of(f.width).unpack};
   if (f.isa == 2) return {kTogether, avx512::span, avx512::loops_of(f.width).unpack};
-  if (f.isa == 1) return {kPlainRows, span_avx2, unpack_avx2};
+  if (f.isa == 1) return {kPlainRows, avx2::span, avx2::unpack};
 #endif
-  return {kPlainRows, span_scalar, unpack_scalar};
+  return {kPlainRows, scalar::span, scalar::unpack};
 }
 
 }  // namespace

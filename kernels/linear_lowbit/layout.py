@@ -69,7 +69,7 @@ class Packed:
 
     @property
     def group_columns(self) -> int:
-        """Columns of a group as the kernel counts them; a group of a whole row ends with a block."""
+        """Columns of a group as the kernel counts them: a whole row ends with a block."""
         if self.group_size >= self.k:
             return -(-self.k // COLUMNS) * COLUMNS
         return self.group_size

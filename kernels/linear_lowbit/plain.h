@@ -1,16 +1,10 @@
-// The loops without vector intrinsics, which the compiler vectorizes once per target: a block of w
-// is written out as fp32 and meets all rows of x.
-#pragma once
+// The loops in the compiler's own vectors, included once per target inside a namespace of its own: a
+// block of w is written out as fp32 and meets all rows of x.
+//
+// The includer defines TARGET (the function attribute), BYTES (of a vector) and
+// look_up<WIDTH>(table, codes): a vector of table[code].
 
-#include <initializer_list>
-
-#include "form.h"
-
-namespace lowbit {
-
-constexpr int kPlainRows = 16;  // rows of x at a time
-
-INLINE float half_to_float(uint16_t half) {
+TARGET INLINE float half_to_float(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
   const uint32_t size = half & 0x7fffu;
   float value = static_cast<float>(size) * 0x1p-24f;
@@ -18,94 +12,138 @@ INLINE float half_to_float(uint16_t half) {
   return __builtin_bit_cast(float, __builtin_bit_cast(uint32_t, value) | sign);
 }
 
-INLINE float scale_of(const Form& f, int64_t row_block, int64_t group, int row) {
+TARGET INLINE float scale_of(const Form& f, int64_t row_block, int64_t group, int row) {
   const int64_t at = (row_block * f.groups + group) * kRows + row;
   if (f.scale_format == kFp16) return half_to_float(reinterpret_cast<const uint16_t*>(f.scale)[at]);
   if (f.scale_format == kFp32) return reinterpret_cast<const float*>(f.scale)[at];
   return f.scale[at] * f.step[row_block] + f.low[row_block];
 }
 
-INLINE float zero_of(const Form& f, int64_t row_block, int64_t group, int row) {
+TARGET INLINE float zero_of(const Form& f, int64_t row_block, int64_t group, int row) {
   const int64_t at = (row_block * f.groups + group) * kRows + row;
-  if (f.zero_format == kInt8) return reinterpret_cast<const int8_t*>(f.zero)[at] + f.shift;
-  if (f.zero_format == kZeroFp16)
-    return half_to_float(reinterpret_cast<const uint16_t*>(f.zero)[at]) + f.shift;
-  if (f.zero_format == kZeroFp32) return reinterpret_cast<const float*>(f.zero)[at] + f.shift;
-  return f.shift;
+  if (f.zero_format == kInt8) return reinterpret_cast<const int8_t*>(f.zero)[at];
+  if (f.zero_format == kZeroFp16) return half_to_float(reinterpret_cast<const uint16_t*>(f.zero)[at]);
+  if (f.zero_format == kZeroFp32) return reinterpret_cast<const float*>(f.zero)[at];
+  return 0;
 }
 
-// The codes of column pair `v` of a block, w[0] and w[1] of 16 rows each.
-INLINE void codes_of(const uint8_t* at, int64_t width, int v, int32_t code[2][kRows]) {
-  for (int r = 0; r < kRows; ++r) code[0][r] = code[1][r] = 0;
-  int below = 0;
-  for (const int plane : {8, 4, 2, 1}) {
-    if (!(width & plane)) continue;
-    const int each = 16 / plane, shift = v % each * plane;
-    const int32_t mask = (1 << plane) - 1;
-    uint32_t words[kRows];
-    std::memcpy(words, at + v / each * 64, 64);
-    for (int r = 0; r < kRows; ++r) {
-      code[0][r] |= static_cast<int32_t>(words[r] >> shift & mask) << below;
-      code[1][r] |= static_cast<int32_t>(words[r] >> (16 + shift) & mask) << below;
-    }
-    at += 64 * plane;
-    below += plane;
-  }
+constexpr int kLanes = BYTES / 4, kParts = kRows / kLanes;  // a part is a vector of rows
+using Signed = int32_t __attribute__((vector_size(BYTES)));
+
+// The values of 16 rows of each column of a block, without scale, zero and plain_shift.
+struct Values {
+  Floats of[kColumns][kParts];
+};
+
+// An integer is its code, or for 8 bits its code - 128; what `values` of vectors.h differ by.
+TARGET INLINE float plain_shift(const Form& f) {
+  if (!f.uniform) return f.shift;
+  return f.width == 8 ? f.shift - 0.5f : f.shift + static_cast<float>(1 << (f.width - 1));
 }
 
-// w[column][row] of a block, without scale and zero.
-INLINE void values_of(const Form& f, const uint8_t* at, float w[kColumns][kRows]) {
-  int32_t code[2][kRows];
-  for (int v = 0; v < kColumns / 2; ++v) {
-    codes_of(at, f.width, v, code);
-    for (int p = 0; p < 2; ++p) {
-      float* to = w[2 * v + p];
-      if (f.uniform && f.width == 8) {
-        for (int r = 0; r < kRows; ++r) {
-          const float size = static_cast<float>(code[p][r] & 127) + 0.5f;
-          to[r] = code[p][r] & 128 ? -size : size;
-        }
-      } else if (f.uniform) {
-        const float middle = static_cast<float>(1 << (f.width - 1));
-        for (int r = 0; r < kRows; ++r) to[r] = static_cast<float>(code[p][r]) - middle;
-      } else {
-        for (int r = 0; r < kRows; ++r) {
-          const float size = load(bf16{f.table[code[p][r] & 127]});
-          to[r] = code[p][r] & 128 ? -size : size;
-        }
+template <int WIDTH, bool UNIFORM>
+TARGET INLINE void decode(const float* table, const uint8_t* at, Values& w) {
+#pragma GCC unroll 16
+  for (int v = 0; v < kColumns / 2; ++v)
+#pragma GCC unroll 4
+    for (int part = 0; part < kParts; ++part) {
+      Words code[2] = {};
+      int start = 0, below = 0;
+#pragma GCC unroll 4
+      for (int plane = 8; plane; plane /= 2) {
+        if (!(WIDTH & plane)) continue;
+        const int each = 16 / plane, shift = v % each * plane;
+        const uint32_t mask = ((1u << plane) - 1u) << below;
+        Words word;
+        std::memcpy(&word, at + start + v / each * 64 + BYTES * part, BYTES);
+        code[0] |= (shift < below ? word << (below - shift) : word >> (shift - below)) & mask;
+        code[1] |= word >> (16 + shift - below) & mask;
+        start += 64 * plane;
+        below += plane;
+      }
+#pragma GCC unroll 2
+      for (int p = 0; p < 2; ++p) {
+        Signed number = (Signed)code[p];
+        if (WIDTH == 8) number = (number & 127) ^ -(number >> 7);
+        w.of[2 * v + p][part] =
+            UNIFORM ? __builtin_convertvector(number, Floats) : look_up<WIDTH>(table, code[p]);
       }
     }
+}
+
+template <int WIDTH>
+TARGET void decode_either(const Form& f, const float* table, const uint8_t* at, Values& w) {
+  if (f.uniform)
+    decode<WIDTH, true>(table, at, w);
+  else
+    decode<WIDTH, false>(table, at, w);
+}
+
+using Decode = void (*)(const Form&, const float*, const uint8_t*, Values&);
+
+Decode decode_of(int64_t width) {
+  static const Decode kDecode[] = {decode_either<1>, decode_either<2>, decode_either<3>,
+                                   decode_either<4>, decode_either<5>, decode_either<6>,
+                                   decode_either<8>};
+  return kDecode[width == 8 ? 6 : width - 1];
+}
+
+// The table in fp32, with a sign for width 8.
+TARGET INLINE void widen_table(const Form& f, float table[256]) {
+  for (int i = 0; i < 256; ++i) {
+    const float size = load(bf16{f.table[i & 127]});
+    table[i] = i & 128 ? -size : size;
   }
+}
+
+// Adds the products of columns [16 * half, 16 * half + 16) with M rows of x, [M][32].
+template <int M>
+TARGET INLINE void add_products(const Values& w, int half, const float* x,
+                                Floats (*sum)[kParts]) {
+  // One row alone is added in turns, so that a product need not wait for the one before.
+  constexpr int U = M == 1 ? 4 : 1;
+  Floats part[U][M][kParts] = {};
+  for (int j = 16 * half; j < 16 * half + 16; j += U)
+#pragma GCC unroll 4
+    for (int u = 0; u < U; ++u)
+#pragma GCC unroll 4
+      for (int i = 0; i < kParts; ++i)
+#pragma GCC unroll 4
+        for (int m = 0; m < M; ++m) part[u][m][i] += w.of[j + u][i] * x[32 * m + j + u];
+#pragma GCC unroll 4
+  for (int u = 0; u < U; ++u)
+#pragma GCC unroll 4
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+      for (int i = 0; i < kParts; ++i) sum[m][i] += part[u][m][i];
 }
 
 // out[m][row] for `rows` rows of x in fp32, [column blocks][kPlainRows][32]; sums: [groups][16].
-INLINE void plain_tile(const Form& f, int64_t row_block, int rows, const float* x,
-                       const float* sums, float* out) {
+TARGET void plain_tile(const Form& f, int64_t row_block, int rows, const float* table,
+                       const float* x, const float* sums, float* out) {
   const int64_t blocks = f.column_blocks(), halves = f.group_halves;
   const uint8_t* codes = f.codes + row_block * blocks * f.block_bytes();
-  float w[kColumns][kRows], sum[kPlainRows][kRows] = {}, total[kPlainRows][kRows] = {};
+  const Decode decode = decode_of(f.width);
+  Values w;
+  Floats sum[kPlainRows][kParts] = {};
+  float total[kPlainRows][kRows] = {};
   int64_t group = 0, left = halves;
   for (int64_t block = 0; block < blocks; ++block, codes += f.block_bytes(), x += 32 * kPlainRows) {
-    values_of(f, codes, w);
+    decode(f, table, codes, w);
     for (int half = 0; half < 2; ++half) {
-      for (int m = 0; m < rows; ++m) {
-        float part[kRows];
-        std::memcpy(part, sum[m], sizeof(part));
-        for (int j = 16 * half; j < 16 * half + 16; ++j) {
-          const float factor = x[32 * m + j];
-          for (int r = 0; r < kRows; ++r) part[r] += factor * w[j][r];
-        }
-        std::memcpy(sum[m], part, sizeof(part));
-      }
+      int m = 0;
+      for (; m + 4 <= rows; m += 4) add_products<4>(w, half, x + 32 * m, sum + m);
+      for (; m < rows; ++m) add_products<1>(w, half, x + 32 * m, sum + m);
       if (--left > 0 && !(half && block + 1 == blocks)) continue;
       float scale[kRows], zero[kRows];
       for (int r = 0; r < kRows; ++r) scale[r] = scale_of(f, row_block, group, r);
-      for (int r = 0; r < kRows; ++r) zero[r] = zero_of(f, row_block, group, r);
-      for (int m = 0; m < rows; ++m)
-        for (int r = 0; r < kRows; ++r) {
-          total[m][r] += scale[r] * (sum[m][r] - zero[r] * sums[group * kPlainRows + m]);
-          sum[m][r] = 0;
-        }
+      for (int r = 0; r < kRows; ++r) zero[r] = zero_of(f, row_block, group, r) + plain_shift(f);
+      for (m = 0; m < rows; ++m) {
+        for (int r = 0; r < kRows; ++r)
+          total[m][r] +=
+              scale[r] * (sum[m][r / kLanes][r % kLanes] - zero[r] * sums[group * kPlainRows + m]);
+        for (int i = 0; i < kParts; ++i) sum[m][i] = Floats{};
+      }
       ++group;
       left = halves;
     }
@@ -113,7 +151,7 @@ INLINE void plain_tile(const Form& f, int64_t row_block, int rows, const float* 
   std::memcpy(out, total, sizeof(float) * rows * kRows);
 }
 
-INLINE void plain_ready(const Form& f, const uint16_t* x, int rows, float* packed, float* sums) {
+TARGET void plain_ready(const Form& f, const uint16_t* x, int rows, float* packed, float* sums) {
   const int64_t blocks = f.column_blocks(), columns = blocks * kColumns;
   for (int m = 0; m < rows; ++m) {
     float sum = 0;
@@ -129,7 +167,7 @@ INLINE void plain_ready(const Form& f, const uint16_t* x, int rows, float* packe
   }
 }
 
-INLINE void plain_finish(const float* sums, const uint16_t* bias, const uint16_t* residual,
+TARGET INLINE void plain_finish(const float* sums, const uint16_t* bias, const uint16_t* residual,
                          uint16_t* y, int count) {
   for (int r = 0; r < count; ++r) {
     float total = sums[r];
@@ -142,18 +180,19 @@ INLINE void plain_finish(const float* sums, const uint16_t* bias, const uint16_t
 }
 
 // Row blocks [begin, end) of w against at most kPlainRows rows of x.
-INLINE void plain_span(const Call& call, const uint16_t* x, const uint16_t* residual, uint16_t* y,
+TARGET void span(const Call& call, const uint16_t* x, const uint16_t* residual, uint16_t* y,
                        int rows, int64_t begin, int64_t end) {
   const Form& f = *call.form;
   const int64_t columns = f.column_blocks() * kColumns;
   float* packed = static_cast<float*>(x_memory.take(kPlainRows * columns * 4));
   float* sums = static_cast<float*>(sums_memory.take(kPlainRows * f.groups * 4));
   plain_ready(f, x, rows, packed, sums);
-  float out[kPlainRows * kRows];
+  float out[kPlainRows * kRows], table[256];
+  widen_table(f, table);
   for (int64_t block = begin; block < end; ++block) {
     const int64_t n = block * kRows;
     const int count = static_cast<int>(f.n - n < kRows ? f.n - n : kRows);
-    plain_tile(f, block, rows, packed, sums, out);
+    plain_tile(f, block, rows, table, packed, sums, out);
     for (int m = 0; m < rows; ++m) {
       const int64_t at = m * f.n + n;
       plain_finish(out + kRows * m, f.bias ? f.bias + n : nullptr,
@@ -162,23 +201,29 @@ INLINE void plain_span(const Call& call, const uint16_t* x, const uint16_t* resi
   }
 }
 
-INLINE void plain_unpack(const Form& f, int64_t row_block, int count, uint16_t* out) {
+TARGET void unpack(const Form& f, int64_t row_block, int count, uint16_t* out) {
   const int64_t blocks = f.column_blocks();
   const uint8_t* codes = f.codes + row_block * blocks * f.block_bytes();
-  float w[kColumns][kRows];
+  const float shift = plain_shift(f);
+  const Decode decode = decode_of(f.width);
+  Values w;
+  float table[256];
+  widen_table(f, table);
   for (int64_t block = 0; block < blocks; ++block, codes += f.block_bytes()) {
-    values_of(f, codes, w);
-    for (int j = 0; j < kColumns; ++j) {
-      const int64_t column = kColumns * block + j, group = column / (16 * f.group_halves);
-      if (column >= f.k) break;
+    decode(f, table, codes, w);
+    for (int half = 0; half < 2; ++half) {
+      const int64_t group = (2 * block + half) / f.group_halves;
+      const int64_t first = kColumns * block + 16 * half;
       for (int r = 0; r < count; ++r) {
-        bf16 rounded;
-        store(rounded, scale_of(f, row_block, group, r) *
-                           (w[j][r] - zero_of(f, row_block, group, r)));
-        out[r * f.k + column] = rounded.bits;
+        const float scale = scale_of(f, row_block, group, r);
+        const float zero = zero_of(f, row_block, group, r) + shift;
+        for (int j = 0; j < 16 && first + j < f.k; ++j) {
+          bf16 rounded;
+          store(rounded, scale * (w.of[16 * half + j][r / kLanes][r % kLanes] - zero));
+          out[r * f.k + first + j] = rounded.bits;
+        }
       }
     }
   }
 }
 
-}  // namespace lowbit

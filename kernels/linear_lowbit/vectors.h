@@ -116,7 +116,7 @@ template <int WIDTH, int M>
 TARGET void tile(const Form& f, int64_t row_block, const Number* x, const float* x_sums,
                  float* out) {
   // Products are added in turns, so that one need not wait for the one before.
-  constexpr int U = M == 1 ? 4 : M == 2 ? 2 : 1;
+  constexpr int U = M <= 4 ? 4 : M <= 8 ? 2 : 1;
   const int64_t blocks = f.column_blocks(), halves = f.group_halves, bytes = 64 * WIDTH;
   const int64_t x_step = x_sums ? M : 0;
   const uint8_t* codes = f.codes + row_block * blocks * bytes;
@@ -205,13 +205,18 @@ TARGET void ready(const Form& f, const uint16_t* x, int rows, int M, Number* pac
 #include "unpack.h"
 
 struct Loops {
+  int tiles;  // of kTile that are used
   void (*tile[kTiles])(const Form&, int64_t, const Number*, const float*, float*);
   void (*unpack)(const Form&, int64_t, int, uint16_t*);
 };
 
+// Twelve rows pay where decoding takes long; elsewhere eight keep more sums independent.
 template <int WIDTH>
 constexpr Loops of_width() {
-  return {{tile<WIDTH, 1>, tile<WIDTH, 2>, tile<WIDTH, 4>, tile<WIDTH, 8>, tile<WIDTH, 12>},
+  constexpr bool slow = WIDTH >= 5;
+  return {slow ? kTiles : kTiles - 1,
+          {tile<WIDTH, 1>, tile<WIDTH, 2>, tile<WIDTH, 3>, tile<WIDTH, 4>, tile<WIDTH, 6>,
+           tile<WIDTH, 8>, slow ? tile<WIDTH, slow ? 12 : 8> : nullptr},
           unpack<WIDTH>};
 }
 
@@ -232,7 +237,7 @@ void span(const Call& call, const uint16_t* x, const uint16_t* residual, uint16_
   int kind[kTogether], tiles = 0, all = 0;
   for (; all < rows; all += kTile[kind[tiles++]]) {
     kind[tiles] = 0;
-    while (kind[tiles] + 1 < kTiles && kTile[kind[tiles]] < rows - all) ++kind[tiles];
+    while (kind[tiles] + 1 < loops.tiles && kTile[kind[tiles]] < rows - all) ++kind[tiles];
   }
   const Number* from = reinterpret_cast<const Number*>(x);
   Number* packed = nullptr;

@@ -19,8 +19,9 @@ class W8A8:
     """A matrix [n, k] = codes * scale[:, None], for x in int8.
 
     codes: int8 [n, k]. scale: fp32 [n]. x_scale: the one scale of all of x, found by calibration;
-    None: each row of x has max |x| / 127. `apart`: int32 [o], ascending columns of x that are read
-    as zero, because another product takes them. Raises ValueError when the parts do not fit.
+    None: each row of x has max |x| / 127. `apart`: int32 [o], ascending columns of x that are left
+    out, because another product takes them: fewer than k, and their codes are 0. Raises ValueError
+    when the parts do not fit.
     """
 
     codes: torch.Tensor
@@ -47,11 +48,14 @@ class W8A8:
         if apart is not None and (
             apart.dtype is not torch.int32
             or apart.dim() != 1
-            or apart.numel() == 0
+            or not 0 < apart.numel() < self.k
             or bool((apart.diff() <= 0).any())
             or not 0 <= int(apart[0]) <= int(apart[-1]) < self.k
+            or bool(codes[:, apart.long()].any())
         ):
-            raise ValueError(f"apart must be ascending int32 columns below {self.k}.")
+            raise ValueError(
+                f"apart must be ascending int32 columns of {self.k}, not all, whose codes are 0."
+            )
 
     @property
     def n(self) -> int:
@@ -67,6 +71,33 @@ class W8A8:
     def format(self) -> str:
         """`w8a8`, each row of x with its scale, or `w8a8-static`."""
         return "w8a8" if self.x_scale is None else "w8a8-static"
+
+    def kept_columns(self) -> torch.Tensor:
+        """int64 [k - o]: the columns that are not left out."""
+        left = torch.ones(self.k, dtype=torch.bool, device=self.codes.device)
+        if self.apart is not None:
+            left[self.apart.long()] = False
+        return left.nonzero().flatten()
+
+    def kept(self) -> torch.Tensor:
+        """The codes of those columns, int8 [n, k - o]."""
+        return self.codes if self.apart is None else self.codes[:, self.kept_columns()]
+
+    @classmethod
+    def of_kept(
+        cls,
+        kept: torch.Tensor,
+        scale: torch.Tensor,
+        x_scale: float | None,
+        apart: torch.Tensor | None,
+        k: int,
+    ) -> "W8A8":
+        """The reverse of `kept`."""
+        if apart is None:
+            return cls(kept, scale, x_scale)
+        whole = cls(kept.new_zeros(kept.shape[0], k), scale, x_scale, apart)
+        whole.codes[:, whole.kept_columns()] = kept
+        return whole
 
     def dequantize(self) -> torch.Tensor:
         """The matrix that the codes stand for, fp32 [n, k]."""

@@ -15,8 +15,10 @@ struct Weight {
   const uint8_t* codes;  // [ceil(n / 16), ceil(k / 4), 16, 4]
   const float* scale;    // [n]
   const void* bias;      // [n] like x, or null
-  const int32_t* apart;  // the columns of x that are read as zero
-  int64_t n, k, aparts;
+  const int32_t* apart;  // the columns of x that are left out, ascending
+  int64_t n, aparts;
+  int64_t width;         // columns of x
+  int64_t k;             // columns without those left out, as in codes
   int64_t is_bf16;       // x, bias, residual and y are bf16, else fp32
   int64_t isa;           // 0 scalar, 1 avx2, 2 avx_vnni, 3 avx512_vnni
   double x_scale;        // of all rows of x; 0: each row has its own
@@ -24,7 +26,7 @@ struct Weight {
 
 struct Call {
   const Weight* weight;
-  const void* x;         // [rows, k]
+  const void* x;         // [rows, width]
   const void* residual;  // [rows, n] or null; may be y
   void* y;               // [rows, n]
   void* apart;           // [rows, aparts], what stood in the columns left out, or null
@@ -85,29 +87,31 @@ INLINE uint32_t largest(const float* x, int64_t k) {
   return most;
 }
 
+// A row of x without the columns left out, which go to `apart` unless that is null.
 template <class T>
-T* copied(const T* x, int64_t k) {
+const T* taken_apart(const Weight& w, const T* x, T* apart) {
   static thread_local std::vector<T> memory;
-  if (static_cast<int64_t>(memory.size()) < k) memory.resize(k);
-  std::memcpy(memory.data(), x, k * sizeof(T));
+  if (static_cast<int64_t>(memory.size()) < w.k) memory.resize(w.k);
+  T* to = memory.data();
+  int64_t from = 0;
+  for (int64_t i = 0; i <= w.aparts; ++i) {
+    const int64_t column = i < w.aparts ? w.apart[i] : w.width;
+    std::memcpy(to, x + from, (column - from) * sizeof(T));
+    to += column - from;
+    from = column + 1;
+    if (apart && i < w.aparts) apart[i] = x[column];
+  }
   return memory.data();
 }
 
 // One row of x in int8. NaN and infinity make its scale NaN, so that the row's outputs are NaN.
 template <class T>
 INLINE void quantize(const Weight& w, const void* from, void* apart, Row row) {
-  const T* __restrict x = static_cast<const T*>(from);
+  const T* x = static_cast<const T*>(from);
+  if (w.aparts) x = taken_apart(w, x, static_cast<T*>(apart));
   // Bytes may alias anything: loops need their bounds and pointers in variables of their own.
   int8_t* __restrict codes = row.codes;
   const int64_t k = w.k;
-  if (w.aparts) {
-    T* copy = copied(x, k);
-    for (int64_t i = 0; i < w.aparts; ++i) {
-      if (apart) static_cast<T*>(apart)[i] = copy[w.apart[i]];
-      copy[w.apart[i]] = T{};
-    }
-    x = copy;
-  }
   const uint32_t bits = largest(x, k);
   const float most = __builtin_bit_cast(float, bits);
   const float fixed = static_cast<float>(w.x_scale);
@@ -304,7 +308,7 @@ extern "C" void w8a8_quantize(const Call* call, int64_t share, int64_t shares) {
   const int64_t size = w.is_bf16 ? 2 : 4, stride = row_stride(w.k);
   for (int64_t m = share; m < call->rows; m += shares) {
     char* apart = static_cast<char*>(call->apart);
-    quantize(w, static_cast<const char*>(call->x) + m * w.k * size,
+    quantize(w, static_cast<const char*>(call->x) + m * w.width * size,
              apart ? apart + m * w.aparts * size : nullptr,
              {call->codes + m * stride, call->scales + m, call->sums + m});
   }

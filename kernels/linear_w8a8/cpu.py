@@ -25,7 +25,7 @@ CHUNK_ROWS = 4096
 class _Weight(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("codes", "scale", "bias", "apart")),
-        *((name, ctypes.c_int64) for name in ("n", "k", "aparts", "is_bf16", "isa")),
+        *((name, ctypes.c_int64) for name in ("n", "aparts", "width", "k", "is_bf16", "isa")),
         ("x_scale", ctypes.c_double),
     )
 
@@ -103,7 +103,8 @@ class Product:
         if wanted > best:
             raise KernelUnavailable(f"This processor has no {instruction_set} instructions.")
         self.n, self.k, self.x_scale, self._bias = form.n, form.k, form.x_scale, bias
-        self._codes = lay_out(form.codes)
+        codes = form.kept()
+        self._codes = lay_out(codes)
         self._scale, self._apart = form.scale.contiguous(), form.apart
         self._record = _Weight(
             self._codes.data_ptr(),
@@ -111,14 +112,16 @@ class Product:
             _pointer(bias),
             _pointer(form.apart),
             form.n,
+            form.k - codes.shape[1],
             form.k,
-            0 if form.apart is None else form.apart.numel(),
+            codes.shape[1],
             dtype is torch.bfloat16,
             wanted,
             form.x_scale or 0.0,
         )
         self._address = ctypes.addressof(self._record)
-        self._stride = library.w8a8_row_stride(form.k)
+        self._columns = codes.shape[1]
+        self._stride = library.w8a8_row_stride(self._columns)
         self._alone = library.w8a8_alone_rows()
         self._run = library.w8a8_run
 
@@ -188,8 +191,8 @@ class Product:
         """The canonical form, exactly the one that was laid out."""
         blocks, quads = self._codes.shape[:2]
         rows = self._codes.transpose(1, 2).reshape(blocks * BLOCK, quads * QUAD)
-        codes = (rows[: self.n, : self.k] ^ 128).contiguous().view(torch.int8)
-        return W8A8(codes, self._scale, self.x_scale, self._apart)
+        codes = (rows[: self.n, : self._columns] ^ 128).contiguous().view(torch.int8)
+        return W8A8.of_kept(codes, self._scale, self.x_scale, self._apart, self.k)
 
     def tensors(self) -> list[torch.Tensor]:
         """Codes, scales and columns left out."""

@@ -38,14 +38,12 @@ def _quantize_kernel(
     codes_ptr,  # [M, K padded] int8
     scale_ptr,  # [M] fp32
     x_ptr,
-    apart_ptr,  # [K] int8, 1 where x is read as zero
     k,
     padded,
     x_stride_row,
     x_stride_k,
     x_scale,
     FIXED: tl.constexpr,
-    APART: tl.constexpr,
     TINY_MAX: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
@@ -56,8 +54,6 @@ def _quantize_kernel(
     for start in range(0, k, BLOCK_K):
         column = start + tl.arange(0, BLOCK_K)
         x = tl.load(at + column * x_stride_k, mask=column < k, other=0.0).to(tl.float32)
-        if APART:
-            x = tl.where(tl.load(apart_ptr + column, mask=column < k, other=0) != 0, 0.0, x)
         size = tl.abs(x)
         # Not below infinity: infinite or not a number.
         bad = bad | tl.where(size < float("inf"), 0, 1)
@@ -76,8 +72,6 @@ def _quantize_kernel(
     for start in range(0, padded, BLOCK_K):
         column = start + tl.arange(0, BLOCK_K)
         x = tl.load(at + column * x_stride_k, mask=column < k, other=0.0).to(tl.float32)
-        if APART:
-            x = tl.where(tl.load(apart_ptr + column, mask=column < k, other=0) != 0, 0.0, x)
         steps = tl.minimum(tl.maximum(x * inverse, -127.0), 127.0)
         # Adding 1.5 * 2^23 and taking it away rounds to nearest even.
         code = tl.where(broken, 0.0, (steps + 12582912.0) - 12582912.0).to(tl.int8)
@@ -178,34 +172,33 @@ def _finish_kernel(
 
 
 class Product:
-    """See W8A8Weight: int8 codes [n, k rounded up]."""
+    """See W8A8Weight: int8 codes of the columns that are not left out, their number rounded up."""
 
     def __init__(self, form: W8A8, dtype: torch.dtype, bias: torch.Tensor | None) -> None:
         self.n, self.k, self._bias = form.n, form.k, bias
-        self._codes = pad(form.codes, (0, -form.k % K_MULTIPLE)).contiguous()
-        self._scale, self._x_scale = form.scale.contiguous(), form.x_scale
-        self._apart, self._mask = form.apart, None
-        if form.apart is not None:
-            self._mask = torch.zeros(form.k, dtype=torch.int8, device=form.codes.device)
-            self._mask[form.apart.long()] = 1
+        self._scale, self._x_scale, self._apart = form.scale.contiguous(), form.x_scale, form.apart
+        self._columns = None if form.apart is None else form.kept_columns()
+        codes = form.kept()
+        self._width = codes.shape[1]
+        self._codes = pad(codes, (0, -self._width % K_MULTIPLE)).contiguous()
 
     def quantized(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Codes int8 [M, k rounded up] and scales fp32 [M] of x [M, k]."""
+        """Codes int8 [M, k rounded up] and scales fp32 [M] of x [M, width]."""
         padded = self._codes.shape[1]
         codes = torch.empty(len(x), padded, dtype=torch.int8, device=x.device)
         scale = torch.empty(len(x), dtype=torch.float32, device=x.device)
-        block = min(4096, triton.next_power_of_2(padded))
         _quantize_kernel[(len(x),)](
-            codes, scale, x, codes if self._mask is None else self._mask,
-            self.k, padded, x.stride(0), x.stride(1), self._x_scale or 0.0,
-            FIXED=self._x_scale is not None, APART=self._mask is not None,
-            TINY_MAX=TINY, BLOCK_K=block,
+            codes, scale, x, self._width, padded, x.stride(0), x.stride(1), self._x_scale or 0.0,
+            FIXED=self._x_scale is not None, TINY_MAX=TINY,
+            BLOCK_K=min(4096, triton.next_power_of_2(padded)),
         )  # fmt: skip
         return codes, scale
 
     def __call__(self, x: torch.Tensor, split: int | None = None) -> torch.Tensor:
         """x [M, k] -> y [M, n]. `split` programs share a sum over k; by default enough of them."""
         rows, padded = len(x), self._codes.shape[1]
+        if self._columns is not None:
+            x = x.index_select(1, self._columns)
         codes, x_scale = self.quantized(x)
         block_m = 16 if rows <= 16 else 64 if rows <= 64 else 128
         block_n, block_k = (64 if rows > 1 else 32), 128
@@ -236,14 +229,14 @@ class Product:
 
     def undo(self) -> W8A8:
         """The canonical form."""
-        codes = self._codes[:, : self.k].contiguous()
-        return W8A8(codes, self._scale, self._x_scale, self._apart)
+        codes = self._codes[:, : self._width].contiguous()
+        return W8A8.of_kept(codes, self._scale, self._x_scale, self._apart, self.k)
 
     def tensors(self) -> list[torch.Tensor]:
-        """Codes, scales, and which columns are left out."""
+        """Codes, scales, the columns left out and the others."""
         found = [self._codes, self._scale]
-        if self._apart is not None and self._mask is not None:
-            found += [self._apart, self._mask]
+        if self._apart is not None and self._columns is not None:
+            found += [self._apart, self._columns]
         return found
 
 

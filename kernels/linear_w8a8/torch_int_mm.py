@@ -24,36 +24,41 @@ def refuse(form: W8A8, dtype: torch.dtype) -> str | None:
 
 
 class Product:
-    """See W8A8Weight: the codes as they are, row-major."""
+    """See W8A8Weight: the codes of the columns that are not left out, row-major."""
 
     def __init__(self, form: W8A8, dtype: torch.dtype, bias: torch.Tensor | None) -> None:
-        self._form, self._bias, self.dtype = form, bias, dtype
-        codes = form.codes
+        self.n, self.k, self.dtype, self._bias = form.n, form.k, dtype, bias
+        self._scale, self._x_scale, self._apart = form.scale, form.x_scale, form.apart
+        self._columns = None if form.apart is None else form.kept_columns()
+        codes = form.kept()
+        self._width = codes.shape[1]
         if codes.is_cuda:
-            codes = pad(codes, (0, -form.k % CUDA_MULTIPLE, 0, -form.n % CUDA_MULTIPLE))
+            codes = pad(codes, (0, -self._width % CUDA_MULTIPLE, 0, -form.n % CUDA_MULTIPLE))
         self._codes = codes.contiguous()
-        self._form = W8A8(self._codes[: form.n, : form.k], form.scale, form.x_scale, form.apart)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """x [M, k] -> y [M, n]."""
-        form, rows = self._form, len(x)
-        if form.apart is not None:
-            x = x.index_fill(1, form.apart.long(), 0)
-        codes, scale = quantize_rows(x, form.x_scale)
+        rows = len(x)
+        if self._columns is not None:
+            x = x.index_select(1, self._columns)
+        codes, scale = quantize_rows(x, self._x_scale)
         if codes.is_cuda:
-            missing = self._codes.shape[1] - form.k
+            missing = self._codes.shape[1] - self._width
             codes = pad(codes, (0, missing, 0, max(0, CUDA_ROWS - rows)))
-        sums = torch._int_mm(codes, self._codes.t())[:rows, : form.n]
-        y = sums.float() * (scale[:, None] * form.scale)
+        sums = torch._int_mm(codes, self._codes.t())[:rows, : self.n]
+        y = sums.float() * (scale[:, None] * self._scale)
         if self._bias is not None:
             y += self._bias
         return y.to(self.dtype)
 
     def undo(self) -> W8A8:
         """The canonical form."""
-        return self._form
+        codes = self._codes[: self.n, : self._width]
+        return W8A8.of_kept(codes, self._scale, self._x_scale, self._apart, self.k)
 
     def tensors(self) -> list[torch.Tensor]:
-        """Codes, scales and columns left out."""
-        found = [self._codes, self._form.scale]
-        return found if self._form.apart is None else [*found, self._form.apart]
+        """Codes, scales, the columns left out and the others."""
+        found = [self._codes, self._scale]
+        if self._apart is not None and self._columns is not None:
+            found += [self._apart, self._columns]
+        return found

@@ -1,0 +1,198 @@
+"""k-quants: the gguf package reads the same numbers, the search finds small errors, llama.cpp's
+rule gives the types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from core import techniques
+from core.deployment import Deployment
+from core.engine.reference import TrainableDecoder
+from core.errors import BadInput, Refused
+from core.model import DecoderShape
+from core.plan import Case, Plan
+from core.predict.account import account
+from core.techniques.quantize.k_blocks import TYPES, k_blocks
+from core.techniques.quantize.k_pack import SIZES, pack
+from core.techniques.quantize.k_quant import MIXES, type_of
+from kernels.linear_lowbit import quantize
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+Deploy = Callable[..., tuple[Deployment, list[str]]]
+
+
+def hostile(n: int, k: int) -> torch.Tensor:
+    """Rows of zeros, of one value of either sign, of tiny values, with an outlier."""
+    weight = torch.randn(n, k)
+    rows = (0.0, 0.25, -3.0)
+    for row, value in enumerate(rows):
+        weight[row] = value
+    weight[3] *= 1e-5
+    weight[4, 7] = 300.0
+    weight[5, : k // 2] = 0.0
+    weight[6] = weight[6].abs() + 5.0
+    return weight
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_the_gguf_package_reads_the_same_numbers(name: str) -> None:
+    gguf = pytest.importorskip("gguf")
+    for weight in (torch.randn(9, 512), hostile(9, 256), torch.randn(2, 768) * 0.02):
+        blocks = k_blocks(weight, name)
+        packed = pack(blocks)
+        assert packed.shape == (len(weight), weight.shape[1] // 256 * SIZES[name])
+        theirs = gguf.dequantize(packed, gguf.GGMLQuantizationType[name.upper()])
+        assert np.array_equal(theirs, blocks.dequantize().numpy())
+
+
+@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("k", [256, 300, 33, 1])
+def test_the_form_that_kernels_take_is_the_same_within_half_precision(name: str, k: int) -> None:
+    weight = hostile(9, max(k, 8))[:, :k].contiguous()
+    blocks = k_blocks(weight, name)
+    exact, form = blocks.dequantize().double(), blocks.low_bit()
+    # Scale and minimum are each rounded to 11 bits, and cancel where the weight is small.
+    low = blocks.steps()[1]
+    reach = weight.abs().amax(1, keepdim=True) if low is None else low.abs().amax(1, keepdim=True)
+    bound = 2**-10 * (exact.abs() + reach) + 1e-7
+    assert bool(((form.dequantize().double() - exact).abs() <= bound).all())
+    assert (form.bits, form.scale_format) == (TYPES[name].bits, "fp16")
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_the_search_loses_less_than_rounding_to_nearest(name: str) -> None:
+    """Against plain rounding over the same groups, with scales in 16 bit that ggml's type lacks."""
+    kind, weight = TYPES[name], torch.randn(32, 1024)
+    found = k_blocks(weight, name).dequantize()
+    plain = quantize(weight, kind.bits, kind.group, symmetric=not kind.minimum).dequantize()
+    lost, theirs = ((one - weight).square().mean() for one in (found, plain))
+    assert lost < theirs
+    # Uniform rounding of a normal distribution at so many bits: 2 ** -2 bits, within a factor.
+    assert lost < 6 * 4.0**-kind.bits
+
+
+def brute_force(x: np.ndarray, weight: np.ndarray, most: int) -> float:
+    """The least weighted squared error of q * scale + low, low <= 0, over a fine grid of grids."""
+    best = np.inf
+    for share in np.linspace(0.5, 1.2, 141):
+        for shift in np.linspace(0.7, 1.1, 41):
+            low = min(x.min(), 0) * shift
+            step = max((x.max() - low) * share / most, 1e-9)
+            q = np.clip(np.round((x - low) / step), 0, most)
+            best = min(best, float((weight * (q * step + low - x) ** 2).sum()))
+    return best
+
+
+def test_the_scale_and_minimum_are_near_the_best_there_are() -> None:
+    """Without the second level of scales, against brute force in fp64."""
+    from core.techniques.quantize.groups import grouped
+    from core.techniques.quantize.k_blocks import _search_affine
+
+    kind, weight = TYPES["q4_k"], torch.randn(6, 32)
+    x, real = grouped(weight, 32)
+    scale, low = _search_affine(x, real, kind, 15)
+    ours = best = 0.0
+    for row in range(6):
+        w = weight[row].double().numpy()
+        importance = np.sqrt((w**2).mean()) + np.abs(w)
+        s, m = float(scale[row, 0]), float(low[row, 0])
+        q = np.clip(np.round((w + m) / s), 0, 15)
+        ours += float((importance * (q * s - m - w) ** 2).sum())
+        best += brute_force(w, importance, 15)
+    assert ours <= 1.3 * best
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_zeros_stay_zeros_and_constants_stay_near(name: str) -> None:
+    weight = hostile(9, 256)
+    found = k_blocks(weight, name).low_bit().dequantize()
+    assert bool((found[0] == 0).all())
+    assert found[1].numpy() == pytest.approx(0.25, rel=0.03)
+    assert found[2].numpy() == pytest.approx(-3.0, rel=0.03)
+    assert bool(found.isfinite().all())
+
+
+def test_what_is_not_finite_or_too_large_is_refused() -> None:
+    weight = torch.zeros(2, 256)
+    weight[1, 3] = float("inf")
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        k_blocks(weight, "q4_k")
+    weight[1, 3] = 1e9
+    with pytest.raises(ValueError, match="above 65504"):
+        k_blocks(weight, "q4_k")
+
+
+def test_rows_that_are_no_whole_super_blocks_are_not_packed() -> None:
+    with pytest.raises(ValueError, match="300 weights are no whole super-blocks"):
+        pack(k_blocks(torch.randn(2, 300), "q4_k"))
+
+
+# What llama-quantize chooses for a Llama of 32 layers with four query heads per key head.
+LARGE = DecoderShape(4096, 32, 32, 8, 128, 14336, 128256, 8192)
+
+
+@pytest.mark.parametrize(
+    ("mix", "name", "type_"),
+    [
+        ("q4_k_m", "head", "q6_k"),
+        ("q4_k_m", "layers.0.down", "q6_k"),
+        ("q4_k_m", "layers.3.qkv", "q6_k"),
+        ("q4_k_m", "layers.4.down", "q4_k"),
+        ("q4_k_m", "layers.6.down", "q6_k"),
+        ("q4_k_m", "layers.27.down", "q6_k"),
+        ("q4_k_m", "layers.28.qkv", "q6_k"),
+        ("q4_k_m", "layers.26.qkv", "q4_k"),
+        ("q4_k_m", "layers.0.gate_up", "q4_k"),
+        ("q4_k_m", "layers.0.o", "q4_k"),
+        ("q5_k_m", "layers.31.down", "q6_k"),
+        ("q3_k_m", "layers.1.qkv", "q5_k"),
+        ("q3_k_m", "layers.2.qkv", "q4_k"),
+        ("q3_k_m", "layers.1.down", "q5_k"),
+        ("q3_k_m", "layers.2.down", "q4_k"),
+        ("q3_k_m", "layers.9.o", "q4_k"),
+        ("q3_k_m", "layers.9.gate_up", "q3_k"),
+        ("q2_k", "layers.9.qkv", "q4_k"),
+        ("q2_k", "layers.9.o", "q3_k"),
+        ("q2_k", "layers.9.gate_up", "q2_k"),
+        ("q6_k", "layers.9.gate_up", "q6_k"),
+        ("q4_k_m", "linears.0", "q4_k"),
+    ],
+)
+def test_the_type_of_a_matrix_is_llama_cpps(mix: str, name: str, type_: str) -> None:
+    assert type_of(mix, name, LARGE) == type_
+
+
+def test_fewer_query_heads_per_key_head_get_fewer_bits() -> None:
+    assert type_of("q2_k", "layers.9.qkv", replace(LARGE, kv_heads=16)) == "q3_k"
+
+
+@pytest.mark.parametrize("mix", MIXES)
+def test_a_mix_runs_on_packed_codes_and_weighs_what_was_predicted(
+    mix: str, tiny: Callable[..., Any], deploy: Deploy, case: Case
+) -> None:
+    engine = tiny("bf16", seed=3)
+    technique = techniques.parse(f"k-quant:mix={mix}")
+    technique.apply(deploy(engine)[0])
+    ids = torch.randint(0, 131, (2, 19))
+    with torch.no_grad():
+        expected = TrainableDecoder.from_decoder(engine)(ids)
+    assert (engine.forward(ids) - expected).abs().max() < 0.03 * expected.abs().max()
+    assert engine.head.format == "int6-g16"
+    if engine.head.kernel_weight.kernel == "cpp":
+        assert account(Plan(case, (technique,))).weights == engine.weight_bytes()
+
+
+def test_a_bad_weight_and_a_bad_mix_are_named(tiny: Callable[..., Any], deploy: Deploy) -> None:
+    engine = tiny("bf16")
+    engine.layers[0].down.weight[2, 3] = float("inf")
+    with pytest.raises(Refused, match=r"layers\.0\.down: weight has NaN"):
+        techniques.parse("k-quant").apply(deploy(engine)[0])
+    with pytest.raises(BadInput, match="mix must be one of q2_k"):
+        techniques.parse("k-quant:mix=q4_0")

@@ -90,7 +90,7 @@ def run_trial(plan: Plan, preset_name: str, environment: str, emit: Emit) -> Non
     )
     served += [
         *memory,
-        measure_disk(plan),
+        measure_disk(plan, deployment.engine),
         Measurement(
             "model_bytes",
             (float(size),),

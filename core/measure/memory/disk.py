@@ -1,41 +1,73 @@
-"""The size of a model's artefact on disk, from the files that are there."""
+"""The size of a model's artefact on disk: of the files that are there, or of those that `trimtab
+apply` writes, which are known to the byte before they are written.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from core.errors import TrimtabError
 from core.measurement import Measurement, unavailable
 from core.plan import Plan
 
 # What an artefact consists of; cards, licences and other weights are not loaded.
 SUFFIXES = (".safetensors", ".json")
-# Kinds of techniques after which the weights are others than the files'.
-CHANGING = ("distill", "prune", "quantize")
+# Nothing that loading needs is in it.
+MANIFEST = "trimtab.json"
+# Kinds of techniques after which the weights are the files' still.
+KEEPING = ("cache", "decode", "batch")
 
 
-def measure_disk(plan: Plan) -> Measurement:
-    """disk_bytes of the model as it is stored; unavailable for random weights and for a plan whose
-    result is in memory alone.
+def measure_disk(plan: Plan, engine: Any = None) -> Measurement:
+    """disk_bytes of the model as it is deployed; `engine` has the weights as techniques left them.
+
+    Unavailable for random weights, and for what no artefact of ours holds.
     """
     if plan.case.model.source == "shape":
         return unavailable("disk_bytes", "B", "a shape model has random weights and no files")
-    changing = [one.name for one in plan.techniques if one.kind in CHANGING]
-    if changing:
+    from core.loading.load import find_folder
+
+    folder = find_folder(plan.case.model.id)
+    changing = [one.name for one in plan.techniques if one.kind not in KEEPING]
+    if not changing:
+        return folder_bytes(folder)
+    if engine is None:
         return unavailable(
             "disk_bytes",
             "B",
-            f"{', '.join(changing)} changed the weights in memory and nothing wrote them: what"
-            " files of them would take is not known",
+            f"{', '.join(changing)} changed the weights in memory and nothing wrote them",
         )
-    from core.loading.load import find_folder
-
-    return folder_bytes(find_folder(plan.case.model.id))
+    return artefact_bytes(folder, engine)
 
 
 def folder_bytes(folder: Path) -> Measurement:
     """disk_bytes of a folder: its weights, configuration and tokenizer, links followed."""
     files = [path for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES]
-    sizes = {path.name: path.stat().st_size for path in files if path.is_file()}
+    sizes = {
+        path.name: path.stat().st_size for path in files if path.is_file() and path.name != MANIFEST
+    }
     weights = sum(size for name, size in sizes.items() if name.endswith(".safetensors"))
     method = f"{len(sizes)} files, {weights:,} B of them weights"
     return Measurement("disk_bytes", (float(sum(sizes.values())),), "B", "measured", method)
+
+
+def artefact_bytes(folder: Path, engine: Any) -> Measurement:
+    """disk_bytes of the files that `apply` writes of this engine, counted and not written; `folder`
+    is the source's.
+    """
+    from core.artefacts.contents import contents
+    from core.artefacts.save import copied, native_layout, weights_bytes
+    from core.loading.preflight import check_folder
+
+    try:
+        layout = native_layout(contents(engine, check_folder(folder).config))
+    except TrimtabError as error:
+        return unavailable("disk_bytes", "B", f"no artefact of it can be written: {error}")
+    weights = weights_bytes(layout)
+    total = weights + len(layout.config_bytes()) + sum(map(len, copied(folder).values()))
+    method = (
+        "the files that `trimtab apply` writes in the format trimtab, counted to the byte,"
+        f" {weights:,} B of them weights"
+    )
+    return Measurement("disk_bytes", (float(total),), "B", "measured", method)

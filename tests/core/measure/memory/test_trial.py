@@ -155,6 +155,8 @@ def test_what_was_never_written_has_no_size_on_disk() -> None:
     changed = measure_disk(plan("pycode-small", "prune-mlp:sparsity=0.5 weight-int8"))
     assert changed.value is None
     assert "prune-mlp, weight-int8 changed the weights in memory" in changed.method
+    other = plan("pycode-small", "weight-int8")
+    assert "no artefact of it can be written" in measure_disk(other, object()).method
     random = plan("pycode-small")
     shape = replace(random, case=replace(random.case, model=models.resolve("shape:smollm2-135m")))
     assert "no files" in measure_disk(shape).method

@@ -84,6 +84,15 @@ KERNELS: tuple[KernelInfo, ...] = (
         ("int8",),
         "kernels.linear_lowbit.torch_int8pack",
     ),
+    KernelInfo(
+        "linear_lowbit",
+        "triton",
+        ("cuda",),
+        _LOWBIT,
+        "kernels.linear_lowbit.gpu",
+        "triton",
+        ("cpu",),
+    ),
     KernelInfo("linear_lowbit", "torch", _ANY, _LOWBIT, "kernels.linear_lowbit.torch_tiles"),
     KernelInfo("linear_w8a8", "cpp", ("cpu",), ("int8",), "kernels.linear_w8a8.cpu", _COMPILER),
     KernelInfo(

@@ -109,7 +109,8 @@ def _choose(form: LowBit, dtype: torch.dtype, wanted: str | None) -> str:
         return name
     reasons = []
     for info, reason in registry.kernels_available(device):
-        if info.op != OP or format_ not in info.formats:
+        # A kernel that runs here on request only is not chosen by itself.
+        if info.op != OP or format_ not in info.formats or device.type not in info.devices:
             continue
         reason = reason or _module(info.name).refuse(form, dtype)
         if reason is None:

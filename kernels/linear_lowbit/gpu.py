@@ -1,0 +1,184 @@
+"""The kernel "triton": codes of 1 to 8 bit multiplied on the GPU, in bf16, fp16 or fp32.
+
+NOT YET RUN ON A GPU: correct under TRITON_INTERPRET=1 and compiled for compute capability 9.0 only
+(LOG.md). Owns what the kernel refuses, Product and the launches; device code is gpu_kernels.py's.
+"""
+
+import contextlib
+import functools
+import math
+from collections.abc import Callable
+
+import torch
+import triton
+
+from kernels.calls import count
+from kernels.linear_lowbit import gpu_kernels, gpu_layout
+from kernels.linear_lowbit.codes import LowBit, levels
+
+# Up to this many rows the vector units keep up with memory (an estimate; LOG.md); beyond it the
+# matrix units do, whose tiles are 16 rows high at least.
+FEW_ROWS = 2
+MAX_SPLIT = 16
+_KINDS = {
+    "int": gpu_kernels.INTEGER,
+    "nf4": gpu_kernels.TABLE,
+    "fp4": gpu_kernels.E2M1,
+    "ternary": gpu_kernels.TERNARY,
+    "binary": gpu_kernels.BINARY,
+    "e4m3": gpu_kernels.E4M3,
+    "e5m2": gpu_kernels.E5M2,
+}
+# The smallest code without its sign that is infinite or not a number.
+_BROKEN = {"e4m3": 0x7F, "e5m2": 0x7C}
+
+
+def available() -> str | None:
+    """None: importing this module already proved that triton is there."""
+    return None
+
+
+def refuse(form: LowBit, dtype: torch.dtype) -> str | None:
+    """None, or the rest of a sentence that begins with the kernel's name."""
+    if form.group_size < form.k and form.group_size % 8:
+        return (
+            f"takes groups of a multiple of {GROUP_MULTIPLE} or whole rows, not {form.group_size}"
+        )
+    broken = _BROKEN.get(form.kind)
+    if broken is not None and bool(((form.codes & 0x7F) >= broken).any()):
+        return f"takes no infinite or undefined {form.kind} codes"
+    return None
+
+
+class Product:
+    """See LowBitWeight; the layout is gpu_layout's."""
+
+    def __init__(self, form: LowBit, dtype: torch.dtype, bias: torch.Tensor | None) -> None:
+        self.layout = gpu_layout.lay_out(form)
+        self._bias = bias
+        self._table = levels("nf4").to(form.codes.device) if form.kind == "nf4" else None
+        whole_row = form.group_size >= form.k
+        per_block = gpu_layout.WORDS * (32 // self.layout.width)
+        group = 0 if whole_row else form.group_size
+        # Neighbouring columns of a block that surely lie in one group.
+        stretch = per_block if whole_row else math.gcd(per_block, group)
+        centre = 2 ** (form.bits - 1) if form.kind == "int" and form.zero is None else 0
+        self._meta = {
+            "WIDTH": self.layout.width,
+            "KIND": _KINDS[form.kind],
+            "CENTRE": centre,
+            "GROUP": group,
+            "PARTS": per_block // stretch,
+            "ZERO": form.zero is not None,
+            "DOUBLE": form.double is not None,
+        }
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """x [M, k] -> y [M, n]."""
+        return self.run(x, x.new_empty(len(x), self.layout.n))
+
+    def run(
+        self,
+        x: torch.Tensor,
+        out: torch.Tensor,
+        residual: torch.Tensor | None = None,
+        gated: bool = False,
+        split: int | None = None,
+        few: bool | None = None,
+    ) -> torch.Tensor:
+        """Write y of x [M, k], contiguous, into out and return it; + residual where given.
+
+        With `gated` the weight's rows are gate and up, n / 2 each, and out [M, n / 2] =
+        silu(gate) * up. out may be residual. `split` programs share a sum over k, by default as
+        many as fill the device; `few` chooses the kernel (default: by the rows of x).
+        """
+        layout, rows = self.layout, len(x)
+        if gated and layout.n % 2:
+            raise ValueError(f"a gated product needs an even n, not {layout.n}.")
+        few = rows <= FEW_ROWS if few is None else few
+        kernel = gpu_kernels.few_rows if few else gpu_kernels.many_rows
+
+        def splits(meta: dict[str, int]) -> int:
+            if split is not None:
+                return max(1, min(split, layout.blocks))
+            wanted = meta["WAVES"] * _processors(x.device)
+            most = max(1, min(MAX_SPLIT, layout.blocks // meta["BLOCKS"]))
+            return max(1, min(most, wanted // tiles(meta)))
+
+        def tiles(meta: dict[str, int]) -> int:
+            high = 1 if few else triton.cdiv(rows, meta["BLOCK_M"])
+            return high * triton.cdiv(layout.n, meta["BLOCK_N"])
+
+        most = max(splits(config.kwargs) for config in kernel.configs)
+        partial = out
+        if most > 1 or gated:
+            partial = torch.empty(most * rows * layout.n, dtype=torch.float32, device=x.device)
+        words = layout.words
+        first = (
+            out, partial, x, words, layout.scale, _or(layout.zero, words),
+            _or(layout.double_step, words), _or(layout.double_low, words), _or(self._table, words),
+            _or(self._bias, words), _or(residual, words), rows, layout.n, layout.k, layout.blocks,
+        )  # fmt: skip
+        meta = self._meta | {
+            "BIAS": self._bias is not None and not gated,
+            "RESIDUAL": residual is not None and not gated,
+            "PARTIAL": gated,
+        }
+        with _on(x.device):
+            if few:
+                high = triton.next_power_of_2(rows)
+                kernel[lambda m: (tiles(m), splits(m))](*first, **meta, ROWS=high)
+            else:
+                kernel[lambda m: (tiles(m), splits(m))](
+                    *first, triton.next_power_of_2(max(16, rows)), **meta,
+                    PRECISION="ieee" if x.dtype is torch.float32 else "tf32",
+                    # Triton's interpreter multiplies the bit patterns of bf16 in a dot.
+                    FP32_DOT=x.device.type == "cpu",
+                )  # fmt: skip
+            used = splits(kernel.best_config.kwargs)
+            if used > 1 or gated:
+                wide = out.shape[1]
+                gpu_kernels.finish[(rows, triton.cdiv(wide, 512))](
+                    out, partial, _or(self._bias, words), _or(residual, words),
+                    rows, layout.n, wide, used, BIAS=self._bias is not None,
+                    RESIDUAL=residual is not None, GATED=gated, BLOCK=512,
+                )  # fmt: skip
+        return out
+
+    def bind(
+        self, x: torch.Tensor, out: torch.Tensor, residual: torch.Tensor | None = None
+    ) -> Callable[[], object]:
+        """A counted call that adds bias and residual in the same launch."""
+
+        def step() -> None:
+            count("linear_lowbit", "triton")
+            self.run(x, out, residual)
+
+        return step
+
+    def undo(self) -> LowBit:
+        """The canonical form."""
+        return gpu_layout.undo(self.layout)
+
+    def tensors(self) -> list[torch.Tensor]:
+        """Words, scales, zeros and the table of values."""
+        found = self.layout.tensors()
+        return found if self._table is None else [*found, self._table]
+
+
+def _or(tensor: torch.Tensor | None, other: torch.Tensor) -> torch.Tensor:
+    """A pointer that the kernel never follows in place of one that is not there."""
+    return other if tensor is None else tensor
+
+
+def _on(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    if device.type != "cuda" or torch.cuda.current_device() == device.index:
+        return contextlib.nullcontext()
+    return torch.cuda.device(device)
+
+
+@functools.cache
+def _processors(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 1
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)

@@ -1,0 +1,213 @@
+"""The Triton kernels in its interpreter; the variable must be set before triton is imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import kernels
+from kernels import registry
+from kernels.linear_lowbit import LowBitWeight, codes, gpu_layout, quantize
+
+ROOT = Path(kernels.__file__).parents[1]
+START = """
+import json, sys, torch
+from kernels import calls
+from kernels.linear_lowbit import LowBitWeight, quantize, reference
+torch.use_deterministic_algorithms(True)  # fresh memory holds NaN
+torch.manual_seed(0)
+def off(y, exact, k):
+    return ((y.double() - exact).abs() / (exact.abs() + k ** 0.5)).max().item()
+"""
+PRODUCTS = """
+FORMS = (("int", 4, True, "fp16"), ("int", 4, False, "fp32"), ("int", 8, True, "fp16"),
+         ("int", 8, False, "fp16"), ("int", 3, True, "fp32"), ("int", 2, False, "fp16"),
+         ("int", 5, False, "fp16"), ("nf4", 4, True, "u8"), ("fp4", 4, True, "fp16"),
+         ("e4m3", 8, True, "fp16"), ("e5m2", 8, True, "fp16"), ("ternary", 2, True, "fp16"),
+         ("binary", 1, True, "fp16"))
+SHAPES = ((1, 1, 5, 32), (2, 33, 100, 24), (3, 40, 150, 64), (17, 17, 70, 1 << 20))
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+found = {}
+for turn, (kind, bits, symmetric, scales) in enumerate(FORMS):
+    for shape, (rows, n, k, group) in enumerate(SHAPES):
+        dtype = DTYPES[(turn + shape) % 3]
+        form = quantize(torch.randn(n, k), bits, group, kind, symmetric, scales)
+        bias, x = torch.randn(n).to(dtype), torch.randn(rows, k).to(dtype)
+        weight = LowBitWeight(form, bias, dtype, "triton")
+        exact = reference.linear(x, form, bias)
+        errors = [off(weight(x), exact, k)]
+        if k > 100:  # more than one block
+            out = torch.empty(rows, n, dtype=dtype)
+            errors += [off(weight._product.run(x, out, split=3), exact, k)]
+        back = weight.form()
+        same = all((torch.equal(back.codes, form.codes), torch.equal(back.scale, form.scale),
+                    torch.equal(back.zeros(), form.zeros()), back.format == form.format))
+        found[f"{kind}{bits} {shape} {dtype}"] = [max(errors), same]
+print(json.dumps([found, calls.snapshot()]))
+"""
+FUSED = """
+found = []
+for rows, few in ((1, True), (5, True), (5, False)):
+    form = quantize(torch.randn(24, 96), 4, 32)
+    bias, x = torch.randn(24), torch.randn(rows, 96)
+    weight = LowBitWeight(form, bias, torch.float32, "triton")
+    exact = reference.linear(x, form, bias)
+    gate, up = exact.chunk(2, dim=1)
+    for split in (1, 2):
+        out = torch.empty(rows, 12)
+        weight._product.run(x, out, gated=True, split=split, few=few)
+        found.append(off(out, torch.nn.functional.silu(gate) * up, 96))
+        side = torch.randn(rows, 24)
+        wanted = side.double() + exact
+        weight._product.run(x, side, residual=side, split=split, few=few)
+        found.append(off(side, wanted, 96))
+    out, side = torch.empty(rows, 24), torch.randn(rows, 24)
+    weight.bind(x, out, side)()
+    found.append(off(out, side + exact, 96))
+print(json.dumps([found, calls.snapshot()]))
+"""
+HOSTILE = """
+form = quantize(torch.cat((torch.zeros(2, 40), torch.full((2, 40), -3.0))), 4, 32)
+weight = LowBitWeight(form, None, torch.float32, "triton")
+x = torch.randn(3, 40)
+x[0, 7], x[1, 33] = float("inf"), float("nan")
+for few in (True, False):
+    y = weight._product.run(x, torch.empty(3, 4), few=few)
+    exact = reference.linear(x, form)
+    assert torch.equal(y.isnan(), exact.isnan()), (y, exact)
+    assert (y[2].double() - exact[2]).abs().max() < 1e-4
+print(json.dumps(True))
+"""
+TOLERANCE = {"torch.float32": 2e-6, "torch.bfloat16": 8e-3, "torch.float16": 1e-3}
+
+
+def interpreted(program: str) -> object:
+    pytest.importorskip("triton")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", START + program],
+        cwd=ROOT,
+        env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+def test_every_kind_of_codes_agrees_with_fp64_in_the_interpreter() -> None:
+    found, counted = interpreted(PRODUCTS)
+    assert len(found) == 52
+    for case, (error, same) in found.items():
+        assert error < TOLERANCE[case.split()[2]], case
+        assert same, case
+    assert counted == [{"op": "linear_lowbit", "name": "triton", "calls": 52}]
+
+
+def test_bias_residual_and_gate_are_fused_right() -> None:
+    found, counted = interpreted(FUSED)
+    assert len(found) == 15
+    assert max(found) < 2e-6
+    assert counted == [{"op": "linear_lowbit", "name": "triton", "calls": 3}]
+
+
+def test_zero_rows_and_infinite_inputs_behave_as_in_the_reference() -> None:
+    assert interpreted(HOSTILE) is True
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize("scale_format", ["fp16", "fp32", "u8"])
+def test_the_layout_gives_the_form_back(bits: int, scale_format: str) -> None:
+    form = quantize(torch.randn(33, 70), bits, 32, "int", False, scale_format)
+    layout = gpu_layout.lay_out(form)
+    back = gpu_layout.undo(layout)
+    assert torch.equal(back.codes, form.codes)
+    assert torch.equal(back.dequantize(), form.dequantize())
+    assert layout.words.shape == (-(-70 // (256 // layout.width)), 33, 8)
+    assert layout.words.is_contiguous()
+
+
+def test_a_position_of_eight_words_is_eight_neighbouring_columns() -> None:
+    form = codes.LowBit(
+        torch.arange(64, dtype=torch.uint8)[None] % 16, torch.ones(1, 2), None, 4, 32
+    )
+    words = gpu_layout.lay_out(form).words[0, 0]
+    for place in range(8):
+        nibbles = (words >> (4 * place)) & 15
+        assert nibbles.tolist() == [(8 * place + i) % 16 for i in range(8)]
+
+
+def test_forms_it_does_not_take_get_a_sentence() -> None:
+    gpu = pytest.importorskip("kernels.linear_lowbit.gpu")
+    odd = quantize(torch.randn(3, 40), 4, 12)
+    assert "multiple of 8" in (gpu.refuse(odd, torch.bfloat16) or "")
+    form = quantize(torch.randn(3, 40), 8, 40, "e4m3")
+    assert gpu.refuse(form, torch.bfloat16) is None
+    broken = form.codes.clone()
+    broken[1, 3] = 0xFF
+    bad = codes.LowBit(broken, form.scale, None, 8, 40, "e4m3")
+    assert "e4m3" in (gpu.refuse(bad, torch.bfloat16) or "")
+
+
+@pytest.mark.usefixtures("fresh")
+def test_it_runs_on_the_cpu_only_when_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert LowBitWeight(quantize(torch.randn(3, 40), 4, 8)).kernel != "triton"
+    monkeypatch.delenv("TRITON_INTERPRET")
+    with pytest.raises(registry.KernelUnavailable, match="TRITON_INTERPRET=1"):
+        LowBitWeight(quantize(torch.randn(3, 40), 4, 8), kernel="triton")
+
+
+GPU = "NOT YET RUN ON A GPU: needs a CUDA device"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason=GPU)
+@pytest.mark.parametrize("rows", [1, 2, 3, 8, 17, 200])
+@pytest.mark.parametrize(
+    ("kind", "bits", "group"),
+    [("int", 4, 32), ("int", 4, 128), ("int", 8, 1 << 20), ("int", 3, 64), ("int", 2, 32),
+     ("nf4", 4, 64), ("e4m3", 8, 1 << 20)],
+)  # fmt: skip
+def test_the_kernels_agree_with_fp64_on_a_gpu(rows: int, kind: str, bits: int, group: int) -> None:
+    from kernels.linear_lowbit import reference
+
+    for n, k in ((33, 100), (1000, 4096), (576, 1536)):
+        for symmetric in (True, False):
+            form = quantize(torch.randn(n, k, device="cuda"), bits, group, kind, symmetric)
+            weight = LowBitWeight(form, None, torch.bfloat16)
+            assert weight.kernel == "triton"
+            x = torch.randn(rows, k, device="cuda").bfloat16()
+            on_cpu = gpu_layout.undo(weight._product.layout)
+            exact = reference.linear(x.cpu(), _cpu(on_cpu))
+            for few in (True, False) if rows <= 8 else (False,):
+                out = torch.empty(rows, n, device="cuda", dtype=torch.bfloat16)
+                y = weight._product.run(x, out, few=few).cpu().double()
+                assert ((y - exact).abs() / (exact.abs() + k**0.5)).max() < 8e-3
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason=GPU)
+def test_choosing_blocks_does_not_add_the_residual_twice_on_a_gpu() -> None:
+    from kernels.linear_lowbit import reference
+
+    form = quantize(torch.randn(160, 1408, device="cuda"), 4, 32)
+    weight = LowBitWeight(form, None, torch.float16)
+    for rows in (1, 64):
+        x = torch.randn(rows, 1408, device="cuda").half()
+        side = torch.randn(rows, 160, device="cuda").half()
+        exact = side.cpu().double() + reference.linear(x.cpu(), _cpu(form))
+        weight.bind(x, side, side)()
+        assert ((side.cpu() - exact).abs() / (exact.abs() + 1408**0.5)).max() < 2e-3
+
+
+def _cpu(form: codes.LowBit) -> codes.LowBit:
+    zero = None if form.zero is None else form.zero.cpu()
+    return codes.LowBit(
+        form.codes.cpu(), form.scale.cpu(), zero, form.bits, form.group_size, form.kind
+    )

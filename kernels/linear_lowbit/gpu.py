@@ -41,9 +41,7 @@ def available() -> str | None:
 def refuse(form: LowBit, dtype: torch.dtype) -> str | None:
     """None, or the rest of a sentence that begins with the kernel's name."""
     if form.group_size < form.k and form.group_size % 8:
-        return (
-            f"takes groups of a multiple of {GROUP_MULTIPLE} or whole rows, not {form.group_size}"
-        )
+        return f"takes groups of a multiple of 8 or whole rows, not {form.group_size}"
     broken = _BROKEN.get(form.kind)
     if broken is not None and bool(((form.codes & 0x7F) >= broken).any()):
         return f"takes no infinite or undefined {form.kind} codes"

@@ -35,6 +35,22 @@ class Stored(Protocol):
 
 
 @dataclass(frozen=True)
+class AdaptedBytes:
+    """`base` with an adapter of `rank` beside it (core.engine.adapted)."""
+
+    base: Stored
+    rank: int
+
+    def format(self, k: int) -> str:
+        """See Stored."""
+        return f"{self.base.format(k)}+r{self.rank}"
+
+    def nbytes(self, n: int, k: int, kernel: str = "cpp") -> int:
+        """The base's bytes and 16 bit for every number of A and B."""
+        return self.base.nbytes(n, k, kernel) + 2 * self.rank * (n + k)
+
+
+@dataclass(frozen=True)
 class Effects:
     """A plan's effects together.
 
@@ -172,6 +188,19 @@ def _k_quant(before: Effects, technique: Technique, case: Case) -> Effects:
     return replace(before, stored=base, mix=others)
 
 
+def _lora(before: Effects, technique: Technique, case: Case) -> Effects:
+    """Two thin 16-bit matrices beside every quantized one; a dense model is rounded first."""
+    if before.stored is None:
+        name, _, group = str(getattr(technique, "base_format", "")).partition("-g")
+        bits = int(name[3:]) if name.startswith("int") else 4
+        kind, zero = ("int", "int8") if name.startswith("int") else (name, "")
+        before = replace(before, stored=LowBitBytes(bits, int(group), kind, zero=zero))
+    assert before.stored is not None
+    rank = int(_field(technique, "rank"))
+    mix = tuple((name, one and AdaptedBytes(one, rank)) for name, one in before.mix)
+    return replace(before, stored=AdaptedBytes(before.stored, rank), mix=mix)
+
+
 def _prune(before: Effects, technique: Technique, case: Case) -> Effects:
     """Fewer MLP channels in every layer."""
     return replace(before, sparsity=(*before.sparsity, float(_field(technique, "sparsity"))))
@@ -211,6 +240,8 @@ EFFECTS: dict[str, Callable[[Effects, Technique, Case], Effects]] = {
     "llm-int8": _llm_int8,
     "rtn": _rtn,
     "gptq": _calibrated,
+    "qat": _calibrated,
+    "awq": _calibrated,
     "cast": _cast,
     "nf4": _nf4,
     "fp8": _fp8,
@@ -218,6 +249,7 @@ EFFECTS: dict[str, Callable[[Effects, Technique, Case], Effects]] = {
     "binary": _few_values,
     "ternary": _few_values,
     "k-quant": _k_quant,
+    "lora": _lora,
     "prune-mlp": _prune,
     "distill-soft": _nothing,
     "kv-cache": _kv_cache,

@@ -15,6 +15,7 @@ from core.techniques.cache.kv_cache import KvCache
 from core.techniques.decode.speculative import Speculative
 from core.techniques.distill.soft_targets import SoftTargets
 from core.techniques.prune.mlp_channels import PruneMlpChannels
+from core.techniques.quantize.awq import Awq
 from core.techniques.quantize.binary import Binary
 from core.techniques.quantize.cast import Cast
 from core.techniques.quantize.fp4 import Fp4
@@ -23,11 +24,13 @@ from core.techniques.quantize.gptq import Gptq
 from core.techniques.quantize.k_quant import KQuant
 from core.techniques.quantize.llm_int8 import LlmInt8
 from core.techniques.quantize.nf4 import NormalFloat4
+from core.techniques.quantize.qat import Qat
 from core.techniques.quantize.rtn import RoundToNearest
 from core.techniques.quantize.ternary import Ternary
 from core.techniques.quantize.w8a8 import W8A8
 from core.techniques.quantize.weight_int4 import WeightInt4
 from core.techniques.quantize.weight_int8 import WeightInt8
+from core.techniques.recover.lora import Lora
 
 TECHNIQUES: tuple[type[Base], ...] = (
     PruneMlpChannels,
@@ -36,6 +39,8 @@ TECHNIQUES: tuple[type[Base], ...] = (
     WeightInt4,
     RoundToNearest,
     Gptq,
+    Awq,
+    Qat,
     Cast,
     NormalFloat4,
     Fp8,
@@ -45,6 +50,7 @@ TECHNIQUES: tuple[type[Base], ...] = (
     KQuant,
     W8A8,
     LlmInt8,
+    Lora,
     KvCache,
     Speculative,
     StaticBatch,

@@ -1,0 +1,135 @@
+"""AWQ: columns of large inputs are scaled up before rounding, so that they lose less."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from core.plan import Case, Technique
+from core.techniques.base import Base
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from core.engine.decoder import Decoder, Layer
+    from core.techniques.quantize.calibration import Inputs
+    from core.techniques.quantize.gptq_solve import Grid
+    from core.techniques.quantize.matrices import Matrix
+    from core.techniques.quantize.smoothquant import Folded
+    from kernels.weight import KernelWeight
+
+THEN = ("nearest", "gptq")
+
+
+@dataclass(frozen=True)
+class Awq(Base):
+    """Input columns of `bits` integers in groups of `group_size` (0: one group a row) are scaled by
+    mean|x|^alpha, searched for each matrix, after Lin et al. 2023 (coverage Q6).
+
+    What makes x takes the inverse scales: the norm before qkv, gate_up and the head, the rows of v
+    before o, the rows of up before down; so running costs nothing. `clip` searches the range of
+    each group as well; `then` rounds to nearest or by GPTQ, whose own settings are its defaults.
+    """
+
+    bits: int = 4
+    group_size: int = 32
+    symmetric: int = 0
+    clip: int = 1
+    then: str = "nearest"
+    samples: int = 64
+
+    name: ClassVar[str] = "awq"
+    kind: ClassVar[str] = "quantize"
+    title: ClassVar[str] = "AWQ: activation-aware scales"
+
+    def __post_init__(self) -> None:
+        if self.bits not in (2, 3, 4, 8):
+            raise ValueError(f"bits must be 2, 3, 4 or 8, not {self.bits}")
+        if self.group_size not in (0, 32, 64, 128):
+            raise ValueError(
+                f"group_size must be 32, 64, 128 or 0 for one group a row, not {self.group_size}"
+            )
+        for name in ("symmetric", "clip"):
+            if getattr(self, name) not in (0, 1):
+                raise ValueError(f"{name} must be 0 or 1, not {getattr(self, name)}")
+        if self.then not in THEN:
+            raise ValueError(f"then must be one of {', '.join(THEN)}, not {self.then!r}")
+        if not 1 <= self.samples <= 4096:
+            raise ValueError(f"samples must lie between 1 and 4096, not {self.samples}")
+
+    @classmethod
+    def candidates(cls, case: Case) -> tuple[Technique, ...]:
+        """4 bit alone and with GPTQ, then 3 with GPTQ."""
+        return (cls(4, then="gptq"), cls(4), cls(3, then="gptq"))
+
+    def refuse(self, case: Case) -> str | None:
+        """Needs something before each matrix that takes the inverse scales."""
+        if case.model.task == "text":
+            return None
+        return (
+            "needs a decoder, whose norms take the inverse scales: between the layers of an image"
+            " classifier nothing can; use gptq"
+        )
+
+    def apply(self, deployment: Any) -> None:
+        """Replace every matrix, the head included, by low-bit codes. Raises Refused."""
+        from core.errors import Refused
+        from core.techniques.quantize.awq_search import clipped
+        from core.techniques.quantize.calibration import Calibration, each_matrix
+        from core.techniques.quantize.gptq_solve import Grid, quantize_by_inputs
+        from core.techniques.quantize.replace import lean
+        from kernels.linear_lowbit import LowBitWeight
+
+        engine = lean(deployment, "awq, which folds scales into norms,")
+        grid = Grid(self.bits, self.group_size, bool(self.symmetric))
+        before = engine.weight_bytes()
+        folded: dict[str, Folded] = {}
+
+        def prepare(layer: Layer | None, inputs: dict[str, Inputs]) -> None:
+            folded.clear()
+            folded.update(_folded(engine, layer, inputs, grid))
+
+        def choose(matrix: Matrix, inputs: Inputs) -> KernelWeight:
+            mine = folded.pop(matrix.name.rpartition(".")[2])
+            bias: Tensor | None = None if mine.bias is None else mine.bias.to(matrix.dtype)
+            if self.then == "gptq":
+                form = quantize_by_inputs(
+                    mine.weight,
+                    mine.weight / mine.s,
+                    inputs,
+                    grid,
+                    note=lambda text: deployment.note(f"{matrix.name}: {text}"),
+                )
+            elif self.clip:
+                form = clipped(mine.weight, inputs.sample, grid)
+            else:
+                form = grid.nearest(mine.weight)
+            return LowBitWeight(form, bias, matrix.dtype)
+
+        second = self.then == "gptq"
+        try:
+            each_matrix(
+                deployment, Calibration(samples=self.samples), choose, second, second, prepare
+            )
+        except ValueError as error:
+            raise Refused(f"awq: {error}") from None
+        deployment.note(
+            f"awq: weights went from {before:,} to {engine.weight_bytes():,} bytes; the scales are"
+            " in the norms and in the matrices before"
+        )
+
+
+def _folded(
+    engine: Decoder, layer: Layer | None, inputs: dict[str, Inputs], grid: Grid
+) -> dict[str, Folded]:
+    """A layer's matrices, or the head (None), with their scales."""
+    from core.techniques.quantize.awq_search import fold_layer, search_columns
+    from core.techniques.quantize.smoothquant import Folded, through_norm
+
+    if layer is not None:
+        return fold_layer(layer, engine.config, inputs, grid)
+    head = Folded.of(engine.head)
+    s = search_columns(head.weight, inputs["head"], grid)
+    engine.final_norm, s = through_norm(engine.final_norm, s)
+    head.scale_columns(s)
+    return {"head": head}

@@ -30,7 +30,7 @@ class Product:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """x [M, k] -> y [M, n]."""
         rows = x.shape[0]
-        if rows > cpu.MANY_ROWS:
+        if rows > cpu.few_rows():
             return cpu.matmul_many(x, self._packed, self._bias)
         out = x.new_empty(rows, self.n)
         self._product.run(x, out, rows)
@@ -40,7 +40,7 @@ class Product:
         self, x: torch.Tensor, out: torch.Tensor, residual: torch.Tensor | None = None
     ) -> Callable[[], object] | None:
         """A BoundCall for few rows, None for many."""
-        if x.shape[0] > cpu.MANY_ROWS:
+        if x.shape[0] > cpu.few_rows():
             return None
         return self._product.bind(x, out, x.shape[0], residual)
 

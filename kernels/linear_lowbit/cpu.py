@@ -19,12 +19,12 @@ from kernels.linear_lowbit.layout import ROWS, Packed, lay_out, undo
 from kernels.program import BoundCall
 from kernels.registry import KernelUnavailable
 
-__all__ = ["MANY_ROWS", "Packed", "Product", "available", "lay_out", "matmul_many", "undo"]
+__all__ = ["Packed", "Product", "available", "few_rows", "lay_out", "matmul_many", "undo"]
 
 INSTRUCTION_SETS = ("scalar", "avx2", "avx512", "avx512_bf16")
-# Above this many rows of x a product of torch's with tiles of bf16 is faster (LOG.md).
-MANY_ROWS = 64
-# Bytes of such a tile: it is read from the cache again.
+# Rows of x up to which cpu.cpp is used where torch has faster instructions than it.
+ROWS_BESIDE_TORCH = 24
+# Bytes of a tile of bf16 weights in matmul_many: it is read from the cache again.
 TILE_BYTES = 4 << 20
 _SCALE_FORMATS = {"fp16": 0, "fp32": 1, "u8": 2}
 _ZERO_FORMATS = {None: 0, torch.int8: 1, torch.float16: 2, torch.float32: 3}
@@ -78,6 +78,18 @@ def available() -> str | None:
 def best_instruction_set() -> str:
     """The name, from INSTRUCTION_SETS, that this processor would use."""
     return INSTRUCTION_SETS[_library().lowbit_best_isa()]
+
+
+@functools.cache
+def few_rows() -> float:
+    """The rows of x up to which Product is faster than matmul_many; infinite where it always is.
+
+    With AVX2 and AVX-512 it is up to 512 rows at least (LOG.md). torch has matrix instructions that
+    it lacks on processors with AMX and on those that are not x86; the bound there is reckoned from
+    both sides' rates, not measured.
+    """
+    amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return ROWS_BESIDE_TORCH if amx() or best_instruction_set() == "scalar" else float("inf")
 
 
 def _address(tensor: torch.Tensor | None) -> int | None:

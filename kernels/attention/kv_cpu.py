@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kernels import build
 from kernels.kv_codes import PASS_TOKENS
-from kernels.program import BoundCall
+from kernels.program import BoundCall, Program
 
 if TYPE_CHECKING:
     from kernels.attention import Heads
@@ -77,7 +77,8 @@ def prepare(
 def run(qkv: Tensor, cache: KVCodes, start: int, heads: Heads, out: Tensor) -> None:
     """All tokens of qkv, as many passes as they need."""
     bound = prepare(qkv, cache, torch.tensor([start]), heads, out)
-    record = bound.record
+    # A bound call that runs itself is freed by the garbage collector only, its tensors with it.
+    program, record = Program((bound,)), bound.record
     for first in range(0, qkv.shape[1], PASS_TOKENS):
         record.first, record.tokens = first, min(PASS_TOKENS, qkv.shape[1] - first)
-        bound()
+        program()

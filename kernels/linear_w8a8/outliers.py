@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 
 from kernels.linear_dense import DenseWeight
-from kernels.linear_w8a8 import W8A8Weight, quantize
+from kernels.linear_w8a8 import W8A8, W8A8Weight, quantize
 from kernels.program import BoundCall, BoundCalls
 
 
@@ -20,53 +20,51 @@ class OutlierWeight:
     added in `dtype`, as the paper's implementation does.
     """
 
-    __slots__ = ("_columns", "bias", "columns", "dtype", "format", "k", "kernel", "n", "rest")
+    __slots__ = ("bias", "columns", "dense", "dtype", "format", "k", "kernel", "n", "rest")
 
     def __init__(
         self,
+        form: W8A8,
+        dense: torch.Tensor,
+        bias: torch.Tensor | None = None,
+        kernel: str | None = None,
+    ) -> None:
+        """`form` with its columns apart, `dense` [n, o] those columns in the dtype of x and y.
+
+        `kernel` is that of linear_w8a8. Raises ValueError when the parts do not fit.
+        """
+        if form.apart is None or dense.shape != (form.n, len(form.apart)):
+            raise ValueError(
+                f"dense {list(dense.shape)} must have {form.n} rows and the form's columns apart."
+            )
+        self.rest = W8A8Weight(form, bias, dense.dtype, kernel)
+        self.columns = form.apart.long()
+        self.dense = DenseWeight(dense)
+        self.n, self.k, self.dtype, self.bias = form.n, form.k, dense.dtype, self.rest.bias
+        self.format = "llm-int8"
+        self.kernel = f"{self.rest.kernel}+{self.dense.kernel}"
+
+    @classmethod
+    def of(
+        cls,
         weight: torch.Tensor,
         columns: torch.Tensor,
         bias: torch.Tensor | None = None,
         dtype: torch.dtype = torch.bfloat16,
         kernel: str | None = None,
-    ) -> None:
-        """`weight` floats [n, k]; `columns` int64 [o], ascending, fewer than k. Raises ValueError
-        as `quantize` does; `kernel` is that of linear_w8a8.
+    ) -> "OutlierWeight":
+        """Of a float weight [n, k] and ascending int64 columns [o], 0 < o < k; the others are
+        rounded to nearest. Raises ValueError as `quantize` does.
         """
-        rest = W8A8Weight(quantize(weight, None, columns.int()), bias, dtype, kernel)
-        kept = DenseWeight(weight.detach()[:, columns].to(dtype).contiguous())
-        self._take(rest, columns, kept)
-
-    @classmethod
-    def of_parts(cls, rest: W8A8Weight, kept: torch.Tensor) -> "OutlierWeight":
-        """Put together again what `rest` and `kept`, the outlier columns [n, o], were: a file holds
-        them apart. Raises ValueError when they do not fit.
-        """
-        apart = rest.form().apart
-        if apart is None or kept.shape != (rest.n, len(apart)) or kept.dtype is not rest.dtype:
-            raise ValueError(f"the columns must be {rest.dtype}, one for each that is left out.")
-        made = cls.__new__(cls)
-        made._take(rest, apart.long(), DenseWeight(kept))
-        return made
-
-    def _take(self, rest: W8A8Weight, columns: torch.Tensor, kept: DenseWeight) -> None:
-        self.rest, self.columns, self._columns = rest, columns, kept
-        self.n, self.k, self.dtype, self.bias = rest.n, rest.k, rest.dtype, rest.bias
-        self.format = "llm-int8"
-        self.kernel = f"{rest.kernel}+{kept.kernel}"
-
-    @property
-    def kept(self) -> torch.Tensor:
-        """The columns that stay in floats, [n, o] of `dtype`."""
-        weight: torch.Tensor = self._columns.weight
-        return weight
+        form = quantize(weight, None, columns.int())
+        return cls(form, weight.detach()[:, columns].to(dtype).contiguous(), bias, kernel)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """y [..., n] of x [..., k]; no gradients. Raises ValueError with a sentence."""
         y = self.rest(x)
         if x.numel() == 0:
             return y
-        return self._columns(x.detach().index_select(-1, self.columns), y, y)
+        return self.dense(x.detach().index_select(-1, self.columns), y, y)
 
     def bind(
         self, x: torch.Tensor, out: torch.Tensor, residual: torch.Tensor | None = None
@@ -74,7 +72,7 @@ class OutlierWeight:
         """See KernelWeight.bind; a kernels.program.BoundCalls where both kernels have one."""
         apart = x.new_zeros(x.shape[0], len(self.columns))
         rest = self.rest.bind(x, out, residual, apart)
-        columns = self._columns.bind(apart, out, out)
+        columns = self.dense.bind(apart, out, out)
         if isinstance(rest, BoundCall) and isinstance(columns, BoundCall):
             return BoundCalls((rest, columns))
 
@@ -86,8 +84,8 @@ class OutlierWeight:
 
     def dequantize(self) -> torch.Tensor:
         """The matrix that the two kernels multiply with, fp32 [n, k]."""
-        return self.rest.dequantize().index_copy_(1, self.columns, self._columns.weight.float())
+        return self.rest.dequantize().index_copy_(1, self.columns, self.dense.weight.float())
 
     def tensors(self) -> list[torch.Tensor]:
         """Codes, scales, columns and the bias, as they lie in memory."""
-        return [*self.rest.tensors(), *self._columns.tensors(), self.columns]
+        return [*self.rest.tensors(), *self.dense.tensors(), self.columns]

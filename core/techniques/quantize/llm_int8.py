@@ -54,7 +54,7 @@ class LlmInt8(Base):
                 whole += 1
                 return None
             if len(found):
-                return OutlierWeight(matrix.dense(), found, matrix.bias, matrix.dtype)
+                return OutlierWeight.of(matrix.dense(), found, matrix.bias, matrix.dtype)
             return W8A8Weight(quantize(matrix.dense()), matrix.bias, matrix.dtype)
 
         each_matrix(deployment, Calibration(rows=8), choose, second_order=False)

@@ -42,7 +42,7 @@ class W8A8(Base):
         """Dynamic and static; for text both with and dynamic also without SmoothQuant."""
         if case.model.task != "text":
             return cls(), cls("static")
-        return cls(), cls(smooth=0.5), cls("static", 0.5)
+        return cls(), cls(smooth=0.8), cls("static", 0.8)
 
     def refuse(self, case: Case) -> str | None:
         """SmoothQuant needs norms to fold its scales into."""

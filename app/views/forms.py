@@ -15,7 +15,6 @@ from core.errors import BadInput
 from core.model import Model
 from core.priorities import Priorities, parse_limit
 from core.target import Target
-from core.techniques import TECHNIQUES
 from core.workload import Workload
 
 PLACES = {
@@ -278,25 +277,6 @@ def in_words(limit: str) -> str:
         return words.limit_words(parse_limit(limit))
     except BadInput:
         return limit
-
-
-def techniques() -> list[str]:
-    """Technique names; none chosen means all that the preset proposes."""
-    titles = {one.name: one.title for one in TECHNIQUES}
-    chosen = st.pills(
-        "Techniques",
-        list(titles),
-        selection_mode="multi",
-        key=state.key("techniques", list(titles)),
-        format_func=titles.__getitem__,
-        label_visibility="collapsed",
-    )
-    state.keep("techniques", chosen)
-    st.caption(
-        "None chosen: the preset's own list. Chosen ones are tried alone and, where the order "
-        "makes sense, together."
-    )
-    return list(chosen)
 
 
 def preset() -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from app import services, state, uploads
-from app.views import common, forms, quality_forms, words
+from app.views import common, forms, quality_forms, technique_forms, words
 from core import predict, priorities
 from core.plan import Plan
 from core.study import Study
@@ -92,7 +92,7 @@ def _wish() -> Wish | None:
         data = quality_forms.data(model)
     with st.container(border=True):
         st.subheader("Techniques", anchor=False)
-        techniques = forms.techniques()
+        techniques = technique_forms.techniques()
         preset = forms.preset()
     if model is None:
         return None

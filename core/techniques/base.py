@@ -16,6 +16,8 @@ class Base:
     name: ClassVar[str] = ""
     kind: ClassVar[str] = ""
     title: ClassVar[str] = ""
+    # Of fields that take few values only: which. Pages offer them.
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {}
 
     @classmethod
     def candidates(cls, case: Case) -> tuple[Technique, ...]:

@@ -85,9 +85,11 @@ class Jobs:
     state: Health | None = None
     wish: str = ""
     waiting: int = 0
+    plans: tuple[Plan, ...] = ()
 
     def submit(self, study: Study, plans: tuple[Plan, ...]) -> str:
         self.asked.append(("submit", study.id))
+        self.plans = plans
         self.store.ingest(
             [study_created(study), event("study-state", study.id, state="queued", reason="")]
         )

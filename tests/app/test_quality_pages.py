@@ -162,3 +162,44 @@ def test_bad_data_and_margins_are_one_sentence(
         lines = capsys.readouterr().err.strip().splitlines()
         assert len(lines) == 1
         assert named in lines[0]
+
+
+def test_techniques_are_added_with_their_settings_and_start_a_study(
+    opened: services.Services,
+) -> None:
+    at = show("plan", model="pycode-small")
+    at.selectbox(key="technique-name").set_value("weight-int4").run()
+    at.selectbox(key="technique-weight-int4-group_size").set_value(64)
+    at.button(key="technique-add").click().run()
+    at.selectbox(key="technique-name").set_value("static-batch").run()
+    at.button(key="technique-add").click().run()
+    assert at.query_params["techniques"] == "weight-int4:group_size=64,static-batch"
+    at.button(key="start").click().run()
+    assert not at.exception
+    jobs: Any = opened.jobs
+    assert [plan.title for plan in jobs.plans] == [
+        "baseline",
+        "weight-int4(group_size=64)",
+        "static-batch(size=4)",
+        "weight-int4(group_size=64) + static-batch(size=4)",
+    ]
+
+
+def test_every_technique_can_be_chosen_on_the_page(opened: services.Services) -> None:
+    from core.techniques import TECHNIQUES
+
+    at = show("plan", model="pycode-small")
+    for one in TECHNIQUES:
+        at.selectbox(key="technique-name").set_value(one.name).run()
+        at.button(key="technique-add").click().run()
+        assert not at.error, one.name
+    assert at.query_params["techniques"] == ",".join(one.name for one in TECHNIQUES)
+
+
+def test_a_setting_that_cannot_be_is_a_sentence(opened: services.Services) -> None:
+    at = show("plan", model="pycode-small")
+    at.selectbox(key="technique-name").set_value("static-batch").run()
+    at.number_input(key="technique-static-batch-size").set_value(0)
+    at.button(key="technique-add").click().run()
+    assert "size" in at.error[0].value
+    assert "techniques" not in at.query_params

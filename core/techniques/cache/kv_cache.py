@@ -30,6 +30,7 @@ class KvCache(Base):
     name: ClassVar[str] = "kv-cache"
     kind: ClassVar[str] = "cache"
     title: ClassVar[str] = "KV cache in 8, 4 or 2 bits"
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"bits": (2, 4, 8), "group_size": (32, 64)}
 
     def __post_init__(self) -> None:
         self.format()

@@ -41,6 +41,13 @@ class Awq(Base):
     name: ClassVar[str] = "awq"
     kind: ClassVar[str] = "quantize"
     title: ClassVar[str] = "AWQ: activation-aware scales"
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "bits": (2, 3, 4, 8),
+        "group_size": (0, 32, 64, 128),
+        "symmetric": (0, 1),
+        "clip": (0, 1),
+        "then": ("nearest", "gptq"),
+    }
 
     def __post_init__(self) -> None:
         if self.bits not in (2, 3, 4, 8):

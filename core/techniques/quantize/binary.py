@@ -29,6 +29,7 @@ class Binary(Base):
     name: ClassVar[str] = "binary"
     kind: ClassVar[str] = "quantize"
     title: ClassVar[str] = "Binary weights, group scales"
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"group_size": (0, 32, 64, 128)}
 
     def __post_init__(self) -> None:
         if self.group_size not in (0, 32, 64, 128):

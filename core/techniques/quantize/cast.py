@@ -28,6 +28,7 @@ class Cast(Base):
     name: ClassVar[str] = "cast"
     kind: ClassVar[str] = "quantize"
     title: ClassVar[str] = "Cast to another float format"
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"dtype": ("fp32", "bf16", "fp16")}
 
     def __post_init__(self) -> None:
         if self.dtype not in ("fp32", "bf16", "fp16"):

@@ -22,6 +22,7 @@ class Fp4(Base):
     name: ClassVar[str] = "fp4"
     kind: ClassVar[str] = "quantize"
     title: ClassVar[str] = "Weight-only FP4 (E2M1), group scales"
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"group_size": (32, 64, 128)}
 
     def __post_init__(self) -> None:
         if self.group_size not in (32, 64, 128):

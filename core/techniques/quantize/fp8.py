@@ -24,6 +24,7 @@ class Fp8(Base):
     name: ClassVar[str] = "fp8"
     kind: ClassVar[str] = "quantize"
     title: ClassVar[str] = "Weight-only FP8, per channel"
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"format": ("e4m3", "e5m2")}
 
     def __post_init__(self) -> None:
         if self.format not in ("e4m3", "e5m2"):

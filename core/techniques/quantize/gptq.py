@@ -39,6 +39,13 @@ class Gptq(Base):
     name: ClassVar[str] = "gptq"
     kind: ClassVar[str] = "quantize"
     title: ClassVar[str] = "GPTQ: second-order rounding"
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "bits": (2, 3, 4, 8),
+        "group_size": (0, 32, 64, 128),
+        "symmetric": (0, 1),
+        "act_order": (0, 1),
+        "clean": (0, 1),
+    }
 
     def __post_init__(self) -> None:
         if self.bits not in (2, 3, 4, 8):

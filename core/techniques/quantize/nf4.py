@@ -26,6 +26,7 @@ class NormalFloat4(Base):
     name: ClassVar[str] = "nf4"
     kind: ClassVar[str] = "quantize"
     title: ClassVar[str] = "Weight-only NF4, double quantization"
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"group_size": (32, 64, 128), "double": (0, 1)}
 
     def __post_init__(self) -> None:
         if self.group_size not in (32, 64, 128):

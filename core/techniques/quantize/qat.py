@@ -31,6 +31,12 @@ class Qat(Base):
     name: ClassVar[str] = "qat"
     kind: ClassVar[str] = "quantize"
     title: ClassVar[str] = "Quantization-aware training"
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "bits": (2, 3, 4),
+        "group_size": (32, 64, 128),
+        "symmetric": (0, 1),
+        "loss": ("kl", "ce"),
+    }
 
     def __post_init__(self) -> None:
         if self.bits not in (2, 3, 4):

@@ -34,6 +34,12 @@ class RoundToNearest(Base):
     name: ClassVar[str] = "rtn"
     kind: ClassVar[str] = "quantize"
     title: ClassVar[str] = "Weight-only, 1 to 8 bit, round to nearest"
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "bits": (1, 2, 3, 4, 5, 6, 7, 8),
+        "group_size": (0, 32, 64, 128),
+        "symmetric": (0, 1),
+        "granularity": ("group", "channel", "tensor"),
+    }
 
     def __post_init__(self) -> None:
         if not 1 <= self.bits <= 8:

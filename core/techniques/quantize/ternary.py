@@ -35,6 +35,10 @@ class Ternary(Base):
     name: ClassVar[str] = "ternary"
     kind: ClassVar[str] = "quantize"
     title: ClassVar[str] = "Ternary weights, group scales"
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "group_size": (0, 32, 64, 128),
+        "rule": ("twn", "absmean"),
+    }
 
     def __post_init__(self) -> None:
         if self.group_size not in (0, 32, 64, 128):

@@ -19,6 +19,7 @@ class WeightInt4(Base):
     name: ClassVar[str] = "weight-int4"
     kind: ClassVar[str] = "quantize"
     title: ClassVar[str] = "Weight-only INT4, group scales"
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"group_size": (32, 64, 128)}
 
     def __post_init__(self) -> None:
         if self.group_size not in (32, 64, 128):

@@ -89,7 +89,8 @@ def _kept(group: Tensor, bits: int) -> Tensor:
     if step == 0:
         return low.double().expand(group.shape)
     codes = torch.round((group.float() - low) / step).clamp(0, 2**bits - 1)
-    return codes.double() * step.double() + low.double()
+    back: Tensor = codes.double() * step.double() + low.double()
+    return back
 
 
 def _normed(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:

@@ -5,7 +5,8 @@ How a module lies in a file is said by compressed_tensors.py, gptq.py and awq.py
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from core.artefacts import awq, compressed_tensors, gptq
@@ -88,8 +89,6 @@ def restore(
 
 def join(name: str, forms: list[Any]) -> LowBit | W8A8:
     """The forms of one stack as one; BadInput when inputs have different scales."""
-    from dataclasses import replace
-
     from kernels.linear_w8a8 import W8A8
 
     first: LowBit | W8A8 = forms[0]
@@ -135,7 +134,9 @@ def layout(found: Contents, format: str) -> Layout:
             )
         else:
             form = form_of(stack.name, weight, format)
-            scheme = _scheme(form)
+            scheme = compressed_tensors.scheme_of(form)
+            if format != compressed_tensors.METHOD:
+                scheme = replace(scheme, layout=compressed_tensors.PACKED)
             for begin, end, name in spans(stack):
                 schemes[name] = scheme
                 parts += _parts(format, name, weight, form, scheme, begin, end)
@@ -145,6 +146,8 @@ def layout(found: Contents, format: str) -> Layout:
         raise Refused(
             f"nothing is quantized, which {format} is for; the format of plain weights is trimtab"
         )
+    columns = {name: stack.columns for stack, _ in found.weights for name, _ in stack.parts}
+    schemes = {name: alike(one, columns[name], schemes.values()) for name, one in schemes.items()}
     config = dict(found.config)
     if config["tie_word_embeddings"]:
         dense.append(HEAD)
@@ -152,6 +155,13 @@ def layout(found: Contents, format: str) -> Layout:
     # Readers round what is loaded to this; the scales are fp16.
     config["dtype"] = "float16" if format != compressed_tensors.METHOD else config["dtype"]
     return Layout(config, tuple(parts), tuple(notes))
+
+
+def alike(scheme: Scheme, columns: int, every: Iterable[Scheme]) -> Scheme:
+    """A matrix that is a single group wide has that group where others have it, too."""
+    size = next((one.group_size for one in every if one.group_size == columns), 0)
+    packed = scheme.layout == compressed_tensors.PACKED and not scheme.group_size
+    return replace(scheme, group_size=size) if packed and size else scheme
 
 
 def spans(stack: Stack) -> list[tuple[int, int, str]]:
@@ -194,10 +204,6 @@ def refuse(form: LowBit | W8A8, format: str) -> str | None:
     return gptq.refuse(form) if format == gptq.METHOD else awq.refuse(form)
 
 
-def _scheme(form: LowBit | W8A8) -> Scheme:
-    return compressed_tensors.scheme_of(form)
-
-
 def _parts(
     format: str,
     name: str,
@@ -207,8 +213,6 @@ def _parts(
     begin: int,
     end: int,
 ) -> list[Part]:
-    from dataclasses import replace
-
     # Made again when they are written, so that not all of a model's codes lie there at once.
     def codes() -> Tensor:
         again: Tensor = weight.form().codes[begin:end]
@@ -240,8 +244,6 @@ def _joined(parts: list[Tensor]) -> Tensor:
 
 
 def _moved(form: Any, device: str) -> Any:
-    from dataclasses import replace
-
     import torch
 
     moved = {

@@ -58,18 +58,18 @@ def refuse(form: LowBit) -> str | None:
 
 def config(schemes: Mapping[str, Scheme], dense: Sequence[str]) -> dict[str, Any]:
     """quantization_config of matrices that are all alike; Refused when they are not."""
-    kinds = {(one.bits, one.group_size, one.symmetric) for one in schemes.values()}
+    kinds = {(one.bits, one.group_size) for one in schemes.values()}
     if len(kinds) > 1 or [name for name in dense if name != "lm_head"]:
         raise Refused(
             "gptq holds one width and one group size for all matrices (the head alone may stay"
             " dense); formats that hold others: trimtab, compressed-tensors"
         )
-    bits, size, symmetric = next(iter(kinds))
+    bits, size = next(iter(kinds))
     return {
         "quant_method": METHOD,
         "bits": bits,
         "group_size": size or -1,
-        "sym": symmetric,
+        "sym": all(one.symmetric for one in schemes.values()),
         "desc_act": False,
         "static_groups": False,
         "true_sequential": True,

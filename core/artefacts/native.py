@@ -8,9 +8,10 @@ A record of kind "lowbit" for the matrix NAME [n, k] means NAME.codes.0, .1, ...
 width / 8)], one for each plane of kernels.linear_lowbit.planes; NAME.scale fp16 or fp32 [n,
 groups], or NAME.scale_codes uint8 with NAME.scale_step and NAME.scale_low fp32 [ceil(n / 16)];
 NAME.zero uint8 or fp32 [n, groups] where the groups have zeros of their own. "w8a8": NAME.codes
-int8 [n, k], NAME.scale fp32 [n]. "llm-int8": the same, with NAME.apart int32 [o], the columns that
-NAME.columns [n, o] holds in floats. "adapted": a record `base`, with NAME.a [r, k] and NAME.b
-[n, r] beside it. "dense": NAME.weight [n, k]. All with NAME.bias [n] where the model has one.
+int8 [n, k], NAME.scale fp32 [n]. "llm-int8": the same with codes [n, k - o], NAME.apart int32 [o],
+the columns that NAME.columns [n, o] holds in floats. "adapted": a record `base`, with NAME.a [r, k]
+and NAME.b [n, r] beside it. "dense": NAME.weight [n, k]. All with NAME.bias [n] where the model has
+one.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ METHOD, VERSION = "trimtab", 1
 BITS_OF = {"nf4": 4, "fp4": 4, "ternary": 2, "binary": 1, "e4m3": 8, "e5m2": 8}
 FLOATS = ("F32", "F16", "BF16")
 KINDS = ("lowbit", "w8a8", "llm-int8", "adapted")
-MAX_RANK = 4096
+# A group at least as long as a row is the whole row.
+MAX_RANK, MAX_GROUP = 4096, 1 << 30
 # Dtypes that a tensor may have, and its shape, by name.
 Shapes = dict[str, tuple[tuple[str, ...], tuple[int, ...]]]
 Record = dict[str, Any]
@@ -66,12 +68,16 @@ def _expected(name: str, n: int, k: int, record: Mapping[str, Any]) -> Shapes:
     if kind == "dense":
         return {f"{name}.weight": (FLOATS, (n, k))}
     if kind in ("w8a8", "llm-int8"):
-        wanted: Shapes = {f"{name}.codes": (("I8",), (n, k)), f"{name}.scale": (("F32",), (n,))}
-        if kind == "llm-int8":
-            wanted[f"{name}.apart"] = (("I32",), (record["columns"],))
-            wanted[f"{name}.columns"] = (FLOATS, (n, record["columns"]))
+        apart = record["columns"] if kind == "llm-int8" else 0
+        wanted: Shapes = {
+            f"{name}.codes": (("I8",), (n, k - apart)),
+            f"{name}.scale": (("F32",), (n,)),
+        }
+        if apart:
+            wanted[f"{name}.apart"] = (("I32",), (apart,))
+            wanted[f"{name}.columns"] = (FLOATS, (n, apart))
         return wanted
-    groups = -(-k // (record["group_size"] or k))
+    groups = -(-k // record["group_size"])
     wanted = {
         f"{name}.codes.{i}": (("U8",), (n, -(-k * width // 8)))
         for i, width in enumerate(PLANES[record["bits"]])
@@ -108,7 +114,7 @@ def _check(where: str, record: Any, stack: Stack, kinds: tuple[str, ...]) -> Non
         _whole(where, record, "bits", 1, 8)
         if record["bits"] != BITS_OF.get(record["codes"], record["bits"]):
             raise BadInput(f"{where}.bits must be {BITS_OF[record['codes']]} here.")
-        _whole(where, record, "group_size", 0, max(0, stack.columns - 1))
+        _whole(where, record, "group_size", 1, MAX_GROUP)
         _one_of(where, record, "scale", ("fp16", "fp32", "u8"))
         _one_of(where, record, "zero", (None, "u8", "fp32"))
 

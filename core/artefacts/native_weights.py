@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from core.artefacts.layout import Stack
-from core.artefacts.native import Record
+from core.artefacts.native import MAX_GROUP, Record
 from core.artefacts.parts import Part, part
 from core.artefacts.sound import check_scales, finite
 from core.engine.adapted import Adapted
@@ -68,7 +68,7 @@ def _store(name: str, weight: KernelWeight) -> tuple[Record, list[Part]]:
         form, columns = weight.rest.form(), weight.columns
         parts = _store_int8(name, form, weight.rest)
         parts.append(part(f"{name}.apart", columns.to(torch.int32)))
-        parts.append(part(f"{name}.columns", weight.kept))
+        parts.append(part(f"{name}.columns", weight.dense.weight))
         return {"kind": "llm-int8", "columns": len(columns)}, parts
     if isinstance(weight, Adapted):
         base, parts = _store(name, weight.base)
@@ -101,13 +101,13 @@ def _restore(
         return W8A8Weight(W8A8(codes, scale, record.get("x_scale")), bias, dtype)
     apart = get(f"{name}.apart")
     kept = finite(f"{name}.columns", get(f"{name}.columns")).to(dtype)
-    return OutlierWeight.of_parts(W8A8Weight(W8A8(codes, scale, None, apart), bias, dtype), kept)
+    return OutlierWeight(W8A8.of_kept(codes, scale, None, apart, stack.columns), kept, bias)
 
 
 def _store_int8(name: str, form: W8A8, weight: W8A8Weight) -> list[Part]:
-    shape = (form.n, form.k)
+    shape = (form.n, form.k - (0 if form.apart is None else form.apart.numel()))
     return [
-        Part(f"{name}.codes", "I8", shape, lambda: weight.form().codes),
+        Part(f"{name}.codes", "I8", shape, lambda: weight.form().kept()),
         part(f"{name}.scale", form.scale),
     ]
 
@@ -120,7 +120,7 @@ def _store_lowbit(name: str, weight: LowBitWeight) -> tuple[Record, list[Part]]:
         "kind": "lowbit",
         "codes": form.kind,
         "bits": bits,
-        "group_size": 0 if form.group_size >= k else form.group_size,
+        "group_size": min(form.group_size, MAX_GROUP),
         "scale": form.scale_format,
         "zero": None if zero is None else "u8" if whole else "fp32",
     }
@@ -169,5 +169,5 @@ def _restore_lowbit(stack: Stack, record: Mapping[str, Any], get: Get) -> LowBit
     if kind in ("e4m3", "e5m2"):
         float8 = torch.float8_e4m3fn if kind == "e4m3" else torch.float8_e5m2
         finite(f"{name}.codes.0", codes.view(float8).float())
-    size = record["group_size"] or stack.columns
+    size = record["group_size"]
     return LowBit(codes, scale, zero, bits, size, kind, record["scale"], double)

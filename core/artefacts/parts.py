@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.disk import system
+from core import disk
 from core.loading.header import ITEM_BYTES
 
 if TYPE_CHECKING:
@@ -102,10 +102,10 @@ def write_file(path: Path, pieces: Iterable[memoryview | bytes]) -> int:
         for piece in pieces:
             view = memoryview(piece)
             while view:
-                written = system.write(handle, view[:BLOCK])  # type: ignore[arg-type]
+                written = disk.system.write(handle, view[:BLOCK])  # type: ignore[arg-type]
                 view = view[written:]
                 total += written
-        system.sync(handle)
+        disk.system.sync(handle)
     finally:
         os.close(handle)
     return total

@@ -51,6 +51,8 @@ def measure(one: Plan, before: int | None = 0) -> tuple[list[Measurement], list[
         ("pycode-small", "static-batch:size=3"),
         ("pycode-small", "prune-mlp:sparsity=0.5 weight-int8"),
         ("pycode-small", "weight-int4:group_size=64"),
+        ("pycode-small", "kv-cache:bits=2,residual=0 static-batch:size=3"),
+        ("pycode-small", "kv-cache:group_size=64,residual=5"),
         ("digits-cnn", ""),
         ("digits-mlp", ""),
     ],

@@ -25,7 +25,7 @@ def cases(op: str, device: str) -> Iterator[Case]:
         for info in infos:
             torch.manual_seed(0)
             with only(info):
-                step, _, moved = _step(op, rows, size, device)
+                step, _, moved = _step(info, rows, size, device)
             contenders.append(Contender(name_of(info), moved, step))
         label = f"{size} tokens" if op == "attention" else str(size)
         yield Case(op, label, rows, f"{op}={BASELINES[op]}", tuple(contenders))
@@ -36,7 +36,7 @@ def check(info: KernelInfo, device: str) -> str | None:
     for rows, size in ((1, 33), (3, 100)):
         torch.manual_seed(rows)
         with only(info):
-            step, results, _ = _step(info.op, rows, size, device, exact=True)
+            step, results, _ = _step(info, rows, size, device, exact=True)
         step()
         got, exact = results()
         error = ((got.cpu().double() - exact).abs() / (exact.abs() + 1)).max().item()
@@ -55,12 +55,14 @@ def _sizes(op: str) -> tuple[tuple[int, int], ...]:
 
 
 def _step(
-    op: str, rows: int, size: int, device: str, exact: bool = False
+    info: KernelInfo, rows: int, size: int, device: str, exact: bool = False
 ) -> tuple[Callable[[], object], Callable[[], tuple[torch.Tensor, torch.Tensor]], int]:
     """The prepared step, (output, fp64 reference of it) after one step, and the bytes it moves."""
-    if op == "attention":
+    if info.op == "attention":
+        if "-kv" in info.name:
+            return _attention_codes(rows, size, device, exact, int(info.name[-1]))
         return _attention(rows, size, device, exact)
-    if op == "rms_norm":
+    if info.op == "rms_norm":
         return _rms_norm(rows, size, device)
     return _swiglu(rows, size, device)
 
@@ -81,6 +83,28 @@ def _attention(
     wanted = reference.attention(qkv.cpu(), keys.cpu(), values.cpu(), size, fixed) if exact else out
     step = attention.prepare(qkv, keys, values, torch.tensor([size]), fixed, out)
     return step, lambda: (out, wanted), keys.nbytes + values.nbytes + qkv.nbytes + out.nbytes
+
+
+def _attention_codes(
+    rows: int, size: int, device: str, exact: bool, bits: int
+) -> tuple[Callable[[], object], Callable[[], tuple[torch.Tensor, torch.Tensor]], int]:
+    """As `_attention`, over a cache in codes that attention itself filled."""
+    from kernels.attention import Heads, quantized, reference
+    from kernels.kv_codes import KVFormat
+    from kernels.kv_codes.codes import allocate
+
+    heads, kv_heads, dim, form = 9, 3, 64, KVFormat(bits, 32, 0)
+    angles = torch.outer(torch.arange(size + 1.0), 1e4 ** -(torch.arange(dim / 2) * 2 / dim))
+    fixed = Heads(heads, kv_heads, dim, angles.cos().to(device), angles.sin().to(device))
+    text = torch.randn(rows, size + 1, (heads + 2 * kv_heads) * dim, device=device, dtype=DTYPE)
+    cache = allocate(form, (rows, kv_heads), dim, size + 1, DTYPE, device)
+    quantized.attention(text[:, :size], cache, 0, fixed)
+    qkv = text[:, size:].contiguous()
+    out = torch.empty(rows, 1, heads * dim, device=device, dtype=DTYPE)
+    wanted = reference.quantized(text.cpu(), form, fixed)[:, size:] if exact else out
+    step = quantized.prepare(qkv, cache, torch.tensor([size]), fixed, out)
+    moved = int(rows * kv_heads * form.read_bytes(dim, size + 1)) + qkv.nbytes + out.nbytes
+    return step, lambda: (out, wanted), moved
 
 
 def _rms_norm(

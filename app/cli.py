@@ -54,7 +54,7 @@ def dispatch(parsed: argparse.Namespace) -> int:
     if command == "bench":
         from core.bench import run_kernels
 
-        return run_kernels(parsed.op, parsed.json)
+        return run_kernels(parsed)
     functions = {
         "apply": cli_apply.apply,
         "doctor": cli_doctor.doctor,
@@ -212,7 +212,14 @@ def parser() -> argparse.ArgumentParser:
 
     bench = command("bench", "benchmark kernels against their alternatives", json=True)
     bench.add_argument("what", choices=("kernels",))
-    bench.add_argument("--op", default=None)
+    bench.add_argument("--op", help="only this operation, as linear_lowbit")
+    bench.add_argument("--format", nargs="+", default=[], help="only these, as int4-g32 w8a8")
+    bench.add_argument("--shape", nargs="+", default=[], metavar="NxK", help="as 4096x4096")
+    bench.add_argument("--rows", nargs="+", default=[], metavar="M", help="rows of x, as 1 8")
+    bench.add_argument(
+        "--full", action="store_true", help="every shape and number of rows; takes an hour"
+    )
+    bench.add_argument("--markdown", action="store_true", help="the summary as a table")
     return top
 
 

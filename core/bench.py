@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 
-def run_kernels(op: str | None, as_json: bool) -> int:
-    """Run kernels.bench and print its table or JSON; 1 when a kernel's correctness check failed."""
+from core.errors import BadInput
+
+
+def run_kernels(options: Namespace) -> int:
+    """Run kernels.bench with `op`, `format`, `shape`, `rows`, `full`, `markdown` and `json`, and
+    print; 1 when one of our kernels failed its check, 2 for an unknown operation or format.
+    """
     from kernels import bench
 
-    return int(bench.main(op, as_json))
+    try:
+        choice = bench.chosen(options)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+    return int(bench.main(as_json=options.json, **choice))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from kernels.bench_case import Case, Contender, name_of, only, runnable
+from kernels.bench_case import Case, Contender, is_own, name_of, only, runnable
 from kernels.registry import KernelInfo
 
 DTYPE = torch.bfloat16
@@ -20,13 +20,16 @@ EPS = 1e-5
 def cases(op: str, device: str) -> Iterator[Case]:
     """The cases of attention, rms_norm or swiglu, one at a time."""
     infos = runnable(op, device)
+    wrong = {info: check(info, device) for info in infos}
     for rows, size in _sizes(op):
         contenders = []
         for info in infos:
             torch.manual_seed(0)
             with only(info):
                 step, _, moved = _step(info, rows, size, device)
-            contenders.append(Contender(name_of(info), moved, step))
+            contenders.append(
+                Contender(name_of(info), moved, step, own=is_own(info), wrong=wrong[info])
+            )
         label = f"{size} tokens" if op == "attention" else str(size)
         yield Case(op, label, rows, f"{op}={BASELINES[op]}", tuple(contenders))
 

@@ -21,6 +21,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from kernels import bench_report, registry
 from kernels.bench_case import Case
@@ -39,7 +40,7 @@ Row = dict[str, object]
 Progress = Callable[[str], object]
 
 
-def run_bench(op: str | None = None, **choice: object) -> list[Row]:
+def run_bench(op: str | None = None, **choice: Any) -> list[Row]:
     """Check, then time, the kernels of one operation or of all; one row per kernel and case.
 
     Row: op, format, shape, rows, kernel, own, us, us_low, us_high, samples_us, gb_per_s,
@@ -192,7 +193,7 @@ def _sample(call: Callable[[], object], loops: int, wait: Callable[[], object]) 
 
 
 def main(
-    op: str | None = None, as_json: bool = False, markdown: bool = False, **choice: object
+    op: str | None = None, as_json: bool = False, markdown: bool = False, **choice: Any
 ) -> int:
     """Run and print: a table line by line as it comes, one JSON document, or a Markdown table.
 
@@ -232,7 +233,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--markdown", action="store_true", help="the table of the README")
 
 
-def chosen(options: argparse.Namespace) -> dict[str, object]:
+def chosen(options: argparse.Namespace) -> dict[str, Any]:
     """The arguments of main. Raises ValueError with one sentence."""
     shapes = []
     for text in options.shape:
@@ -262,4 +263,4 @@ if __name__ == "__main__":
         choice = chosen(options)
     except ValueError as error:
         parser.error(str(error))
-    sys.exit(main(as_json=options.json, **choice))  # type: ignore[arg-type]
+    sys.exit(main(as_json=options.json, **choice))

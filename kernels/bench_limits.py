@@ -52,7 +52,7 @@ def peaks(device: str) -> dict[str, float]:
     size = PEAK_SIZE * (4 if device == "cuda" else 1)
     float_ = torch.randn(size, size, device=device).bfloat16()
     whole = torch.randint(-127, 128, (size, size), device=device, dtype=torch.int8)
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
         "bf16": lambda: torch.matmul(float_, float_.T),
         "int8": lambda: torch._int_mm(whole, whole.T),
     }

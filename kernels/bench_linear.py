@@ -7,6 +7,7 @@ its operators (on a GPU a captured graph too), ONNX Runtime as one graph. Checks
 bench_checks.py's.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -93,11 +94,11 @@ def _tier(
     n, k = dense.shape
     few = tier[0] > ROWS_OF_ONE
     op = next(op for op, formats in OPS.items() if format_ in formats)
-    ready = [_Dense(dense, few)]
+    ready: list[Any] = [_Dense(dense, few)]
     if format_ == "bf16":
         ready += [_Own(info, dense, few, device) for info in runnable(op, device) if is_own(info)]
     else:
-        form = form_of(format_, n, k, device)
+        form: Any = form_of(format_, n, k, device)
         for info in runnable(op, device):
             if info.name == "torch":
                 # The fallback, which is tens of times slower and no peer.
@@ -131,7 +132,7 @@ class _Dense:
         self, x: torch.Tensor, wrong: bench_checks.Verdicts, format_: str
     ) -> Contender | None:
         weights = self._weights
-        call = _pass([lambda one=one: linear(x, one) for one in weights], x)  # type: ignore[misc]
+        call = _pass([functools.partial(linear, x, one) for one in weights], x)
         size = weights[0].nbytes + _moved(x, weights[0].shape[0])
         verdict = wrong.of("linear_dense", "torch", "bf16")
         return Contender(BASELINE, size, call, len(weights), wrong=verdict)
@@ -157,7 +158,7 @@ class _Own:
             outs = [x.new_empty(len(x), n) for _ in self._weights]
             steps = [one.bind(x, out) for one, out in zip(self._weights, outs, strict=True)]
         else:
-            steps = [lambda one=one: _plain(one, x) for one in self._weights]  # type: ignore[misc]
+            steps = [functools.partial(_plain, one, x) for one in self._weights]
         return Contender(
             name_of(self._info),
             self._size + _moved(x, n),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from core.engine.config import DecoderConfig
 from core.engine.decoder import MATRICES, Layer
@@ -104,7 +105,7 @@ def clipped(weight: Tensor, sample: Tensor, grid: Grid) -> LowBit:
     if size <= LONGEST_BLOCK:
         blocks = group_blocks(sample.T @ sample, size)
     else:
-        blocks = group_blocks(torch.diag(sample.square().sum(dim=0)), size)
+        blocks = pad(sample.square().sum(dim=0), (0, -k % size)).view(-1, size)
     scale, zero = search_scales(weight, grid.bits, size, grid.symmetric, blocks)
     codes = nearest(grouped(weight, size), scale, zero, grid.bits, "int")
     codes = codes.view(len(weight), -1)[:, :k].contiguous()

@@ -46,9 +46,9 @@ def search_scales(
 
     Each group takes, of `steps` shares of its range and of both signs where symmetric, the one
     whose rounding d loses least: d^T H_g d with H_g of `blocks` [groups, size, size] (what the
-    group adds to the output's squared error; Lin et al. 2023, section 3.2 and its implementation),
-    or |d|^2 without. The whole range is tried first, so no group is worse than by round-to-nearest.
-    Raises ValueError for weights that cannot be quantized.
+    group adds to the output's squared error; Lin et al. 2023, section 3.2 and its implementation)
+    or their diagonals [groups, size], or |d|^2 without. The whole range is tried first, so no group
+    is worse than by round-to-nearest. Raises ValueError for weights that cannot be quantized.
     """
     groups = grouped(weight, group_size)
     rows = max(1, AT_ONCE // groups[0].numel())
@@ -93,12 +93,14 @@ def _candidates(
 def rounding_loss(
     groups: Tensor, scale: Tensor, zero: Tensor | None, bits: int, blocks: Tensor | None = None
 ) -> Tensor:
-    """fp32 [n, groups]: d^T H_g d (|d|^2 without `blocks`) of rounding fp32 [n, groups, size]."""
+    """fp32 [n, groups]: d^T H_g d of rounding fp32 [n, groups, size], as in search_scales."""
     codes = nearest(groups, scale, zero, bits, "int").float()
     centre = 2 ** (bits - 1) if zero is None else zero[..., None]
     lost = (codes - centre).mul_(scale[..., None]).sub_(groups)
     if blocks is None:
         return lost.square_().sum(dim=2)
+    if blocks.dim() == 2:
+        return lost.square_().mul_(blocks).sum(dim=2)
     seen = torch.bmm(lost.transpose(0, 1), blocks).transpose(0, 1)
     return (seen * lost).sum(dim=2)
 

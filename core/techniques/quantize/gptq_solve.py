@@ -125,23 +125,19 @@ def loss(weight: Tensor, form: LowBit, hessian: Tensor) -> Tensor:
 def _of_rows(
     weight: Tensor, hessian: Tensor, grid: Grid, factored: Factor, refits: int, clip: bool
 ) -> LowBit:
+    k = weight.shape[1]
+    size = grid.size(k)
     best = grid.nearest(weight)
     least = loss(weight, best, hessian)
     form, scale, zero = best, best.scale, best.zero
     if clip:
-        blocks = pad(hessian.diagonal(), (0, -len(hessian) % grid.size(len(hessian))))
-        scale, zero = search_scales(
-            weight,
-            grid.bits,
-            grid.size(weight.shape[1]),
-            grid.symmetric,
-            torch.diag_embed(blocks.view(best.groups, -1)),
-        )
+        squares = pad(hessian.diagonal(), (0, -k % size)).view(best.groups, size)
+        scale, zero = search_scales(weight, grid.bits, size, grid.symmetric, squares)
     for attempt in range(1 + refits):
         if attempt:
             scale = refit_scales(weight, form, hessian, factored.damping)
-        codes = _rounded(weight, scale, zero, grid, factored)
-        form = LowBit(codes, scale, zero, grid.bits, grid.size(weight.shape[1]))
+        codes = round_in_order(weight, scale, zero, grid.bits, size, factored)
+        form = LowBit(codes, scale, zero, grid.bits, size)
         lost = loss(weight, form, hessian)
         best, least = _better(best, least, form, lost)
     return best
@@ -163,18 +159,26 @@ def _better(one: LowBit, lost: Tensor, other: LowBit, other_lost: Tensor) -> tup
     return form, torch.where(take, other_lost, lost)
 
 
-def _rounded(
-    weight: Tensor, scale: Tensor, zero: Tensor | None, grid: Grid, factored: Factor
+def round_in_order(
+    weight: Tensor,
+    scale: Tensor,
+    zero: Tensor | None,
+    bits: int,
+    group_size: int,
+    factored: Factor,
 ) -> Tensor:
-    """Codes uint8 [n, k] under fixed scales fp32 [n, groups]."""
+    """Codes uint8 [n, k] of weight fp32 [n, k] under fixed scales fp32 [n, groups] (algorithm 1).
+
+    Each column's error, over the diagonal of U, is taken off the columns still to come.
+    """
     order, upper = factored.order, factored.upper
     k = weight.shape[1]
     # Columns become rows: each lies together in memory.
     left = weight.T[order].contiguous()
     divisor = torch.where(scale != 0, scale, torch.ones_like(scale)).T.contiguous()
     scale = scale.T.contiguous()
-    centre = torch.full_like(scale, 2 ** (grid.bits - 1)) if zero is None else zero.T.contiguous()
-    group = (order // grid.size(k)).tolist()
+    centre = torch.full_like(scale, 2 ** (bits - 1)) if zero is None else zero.T.contiguous()
+    group = (order // group_size).tolist()
     position = order.tolist()
     codes = torch.empty(k, weight.shape[0], dtype=torch.uint8, device=weight.device)
     diagonal = upper.diagonal().tolist()
@@ -183,7 +187,7 @@ def _rounded(
         errors = torch.empty_like(left[begin:end])
         for column in range(begin, end):
             g = group[column]
-            code = (left[column] / divisor[g]).add_(centre[g]).round_().clamp_(0, 2**grid.bits - 1)
+            code = (left[column] / divisor[g]).add_(centre[g]).round_().clamp_(0, 2**bits - 1)
             codes[position[column]] = code.to(torch.uint8)
             error = errors[column - begin]
             torch.sub(left[column], code.sub_(centre[g]).mul_(scale[g]), out=error)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from core.measurement import Measurement
 from core.plan import Case
 
 
@@ -18,7 +19,8 @@ class Deployment:
     `engine` is a TextEngine or ImageEngine (core.engine.interface); `baseline` is a fresh,
     unchanged copy maker for teachers and comparisons; `draft` and `draft_tokens` describe
     speculative decoding; `batch` is the number of sequences served together. `note` writes one line
-    into the trial's log; `report` tells progress in [0, 1].
+    into the trial's log; `report` tells progress in [0, 1]; `keep` adds a measurement that a
+    technique took to the trial's.
     """
 
     case: Case
@@ -32,3 +34,4 @@ class Deployment:
     batch: int = 1
     note: Callable[[str], None] = field(default=lambda text: None)
     report: Callable[[float], None] = field(default=lambda share: None)
+    keep: Callable[[Measurement], None] = field(default=lambda measurement: None)

@@ -321,6 +321,25 @@ METRICS = (
         "Seconds that loading and applying the techniques took.",
     ),
     Metric(
+        "sensitivity_kl",
+        "Sensitivity",
+        "nat",
+        "lower",
+        "preparation",
+        "",
+        "KL per token, on calibration data, of the model with one matrix alone in so many bits:"
+        " what automatic mixed precision chose by; the condition names matrix and format.",
+    ),
+    Metric(
+        "chosen_bits",
+        "Chosen precision",
+        "bit",
+        "lower",
+        "preparation",
+        "",
+        "Bits of a matrix's codes that automatic mixed precision chose; 16 means left as it was.",
+    ),
+    Metric(
         "mbu",
         "Memory bandwidth used",
         "",

@@ -52,6 +52,11 @@ def run_trial(plan: Plan, preset_name: str, environment: str, emit: Emit) -> Non
     before_load = resident_bytes()
     began = time.perf_counter()
     report("load")(0.0)
+
+    def send(measurements: list[Measurement]) -> None:
+        for measurement in measurements:
+            emit("measurement", measurement=replace(measurement, environment=environment))
+
     deployment = Deployment(
         case=case,
         engine=load_engine(case.model, device=device),
@@ -60,16 +65,12 @@ def run_trial(plan: Plan, preset_name: str, environment: str, emit: Emit) -> Non
         device=device,
         seed=plan.seed,
         note=lambda text: emit("note", text=text),
+        keep=lambda measurement: send([measurement]),
     )
     for technique in plan.techniques:
         deployment.report = report(technique.name)
         technique.apply(deployment)
     prepared = time.perf_counter() - began
-
-    def send(measurements: list[Measurement]) -> None:
-        for measurement in measurements:
-            emit("measurement", measurement=replace(measurement, environment=environment))
-
     deployment.report = report("serve")
     workload = plan.workload()
     ours = Service(deployment, workload, _requests(deployment, workload, plan.seed))

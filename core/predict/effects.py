@@ -201,6 +201,13 @@ def _lora(before: Effects, technique: Technique, case: Case) -> Effects:
     return replace(before, stored=AdaptedBytes(before.stored, rank), mix=mix)
 
 
+def _auto_mixed(before: Effects, technique: Technique, case: Case) -> Effects:
+    """What is chosen is known after the search only: 4 bit stand for it, as an unknown effect."""
+    size = int(_field(technique, "group_size"))
+    unknown = (*before.unknown, technique.name)
+    return replace(before, stored=LowBitBytes(4, size, zero="int8"), unknown=unknown)
+
+
 def _prune(before: Effects, technique: Technique, case: Case) -> Effects:
     """Fewer MLP channels in every layer."""
     return replace(before, sparsity=(*before.sparsity, float(_field(technique, "sparsity"))))
@@ -249,6 +256,7 @@ EFFECTS: dict[str, Callable[[Effects, Technique, Case], Effects]] = {
     "binary": _few_values,
     "ternary": _few_values,
     "k-quant": _k_quant,
+    "auto-mixed": _auto_mixed,
     "lora": _lora,
     "prune-mlp": _prune,
     "distill-soft": _nothing,

@@ -15,6 +15,7 @@ from core.techniques.cache.kv_cache import KvCache
 from core.techniques.decode.speculative import Speculative
 from core.techniques.distill.soft_targets import SoftTargets
 from core.techniques.prune.mlp_channels import PruneMlpChannels
+from core.techniques.quantize.auto_mixed import AutoMixed
 from core.techniques.quantize.awq import Awq
 from core.techniques.quantize.binary import Binary
 from core.techniques.quantize.cast import Cast
@@ -48,6 +49,7 @@ TECHNIQUES: tuple[type[Base], ...] = (
     Binary,
     Ternary,
     KQuant,
+    AutoMixed,
     W8A8,
     LlmInt8,
     Lora,

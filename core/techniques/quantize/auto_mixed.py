@@ -1,0 +1,70 @@
+"""Automatic mixed precision: each matrix in as few bits as the user's limit allows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from core.plan import Case, Technique
+from core.techniques.base import Base
+
+WIDTHS = (2, 3, 4, 6, 8)
+# Stands for a matrix that is left as it is.
+DENSE = 16
+
+
+@dataclass(frozen=True)
+class AutoMixed(Base):
+    """Lower precision matrix by matrix until quality falls below a limit (coverage Q14).
+
+    Every matrix is scored at 2, 3, 4, 6 and 8 bit, rounded to nearest in groups of `group_size`:
+    by `score` "gradient" (one backward pass) or "trying" (the model is run for each). Then the bits
+    are chosen: with `max_mib` above 0, the least loss within so many MiB of resident weights; else
+    the fewest bytes read per token whose KL to the unchanged model stays within `max_kl` nats. The
+    KL is measured on other calibration text with the kernels that will serve, and precision is
+    given back until it holds. A matrix may stay in 16 bit. `samples` sequences of 256 tokens of
+    training text (images for a classifier), half to score and half to measure.
+    """
+
+    max_kl: float = 0.02
+    max_mib: float = 0.0
+    score: str = "gradient"
+    group_size: int = 32
+    samples: int = 16
+
+    name: ClassVar[str] = "auto-mixed"
+    kind: ClassVar[str] = "quantize"
+    title: ClassVar[str] = "Automatic mixed precision"
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "score": ("gradient", "trying"),
+        "group_size": (32, 64, 128),
+    }
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_kl < float("inf"):
+            raise ValueError(f"max_kl must be above 0, not {self.max_kl}")
+        if not 0 <= self.max_mib < float("inf"):
+            raise ValueError(f"max_mib must be 0 (no limit) or more, not {self.max_mib}")
+        if self.score not in ("gradient", "trying"):
+            raise ValueError(f"score must be gradient or trying, not {self.score!r}")
+        if self.group_size not in (32, 64, 128):
+            raise ValueError(f"group_size must be 32, 64 or 128, not {self.group_size}")
+        if not 2 <= self.samples <= 1024:
+            raise ValueError(f"samples must lie between 2 and 1024, not {self.samples}")
+
+    @classmethod
+    def candidates(cls, case: Case) -> tuple[Technique, ...]:
+        """Three limits on the quality."""
+        return tuple(cls(max_kl) for max_kl in (0.02, 0.005, 0.1))
+
+    def refuse(self, case: Case) -> str | None:
+        """Random weights have no quality to keep."""
+        if case.model.source == "shape":
+            return "needs a trained model: the answers of random weights are noise"
+        return None
+
+    def apply(self, deployment: Any) -> None:
+        """Score, choose, replace, measure; the scores are kept with the trial."""
+        from core.techniques.quantize.auto_search import search
+
+        search(deployment, self)

@@ -1,6 +1,6 @@
 """Kernels: one folder per operation, with a reference, fast kernels and one public function.
 
-Owns: the operations (`linear_dense`, `linear_w8`, `linear_w4`, ...), the choice between their
+Owns: the operations (`linear_dense`, `linear_lowbit`, `linear_w8a8`, ...), the choice between their
 kernels (`registry`), the count of what really ran (`calls`) and the C++ builds (`build`).
 Knows nothing of models, plans or pages. Importing this package imports neither torch nor triton;
 an operation's folder does (`from kernels.linear_dense import linear`).

@@ -6,6 +6,7 @@ kernels. What is in a kernel's cache key beside this (torch's OpenMP runtime) is
 
 import functools
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from kernels import build
@@ -26,7 +27,8 @@ def compiler_version() -> str:
 @functools.lru_cache(maxsize=2)
 def build_ids(triton: bool = False) -> dict[str, str]:
     """`{"attention": 12 hex digits, ...}` for every .cpp here, by its folder (or its own name at
-    the top); with `triton` also the GPU sources, as `linear_w4.gpu`. Empty without a compiler.
+    the top); with `triton` also the GPU sources (gpu*.py), as `linear_lowbit.gpu`. Empty without a
+    compiler.
     """
     found = {}
     compiler = compiler_version()
@@ -39,11 +41,11 @@ def build_ids(triton: bool = False) -> dict[str, str]:
             found[name] = _digest((compiler, *build.FLAGS), (source, *headers))
     if triton:
         for source in sorted(ROOT.rglob("gpu.py")):
-            found[f"{source.parent.name}.gpu"] = _digest((), (source,))
+            found[f"{source.parent.name}.gpu"] = _digest((), sorted(source.parent.glob("gpu*.py")))
     return found
 
 
-def _digest(words: tuple[str, ...], files: tuple[Path, ...]) -> str:
+def _digest(words: tuple[str, ...], files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for word in words:
         digest.update(word.encode() + b"\0")

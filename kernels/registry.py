@@ -106,16 +106,6 @@ KERNELS: tuple[KernelInfo, ...] = (
     ),
     KernelInfo("linear_w8a8", "torch-int-mm", _ANY, ("int8",), "kernels.linear_w8a8.torch_int_mm"),
     KernelInfo("linear_w8", "torch-int8pack", ("cpu",), ("int8",), "kernels.linear_w8.cpu"),
-    KernelInfo("linear_w4", "torch-int4pack", ("cpu",), ("int4",), "kernels.linear_w4.cpu"),
-    KernelInfo(
-        "linear_w4",
-        "triton-w4a16",
-        ("cuda",),
-        ("int4",),
-        "kernels.linear_w4.gpu",
-        "triton",
-        ("cpu",),
-    ),
     KernelInfo("attention", "cpp", ("cpu",), ("fp32", "bf16"), "kernels.attention.cpu", _COMPILER),
     KernelInfo("attention", "torch-sdpa", _ANY, _FLOATS, "kernels.attention.sdpa"),
     KernelInfo("attention", "cpp-kv8", ("cpu",), ("int8",), "kernels.attention.kv_cpu", _COMPILER),
@@ -163,7 +153,7 @@ def reset() -> None:
 
 @functools.lru_cache(maxsize=64)
 def requested(text: str) -> dict[str, str]:
-    """Parse TRIMTAB_KERNEL, "linear_dense=torch,linear_w4=triton-w4a16", into {op: name}."""
+    """Parse TRIMTAB_KERNEL, "linear_dense=torch,linear_lowbit=triton", into {op: name}."""
     wanted: dict[str, str] = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         op, equals, name = (piece.strip() for piece in part.partition("="))

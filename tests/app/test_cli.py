@@ -80,7 +80,7 @@ def test_doctor_names_every_kernel_and_why_one_does_not_run(
 ) -> None:
     assert cli.main(["doctor", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert {"linear_dense", "linear_w8", "linear_w4", "attention"} <= {
+    assert {"linear_dense", "linear_lowbit", "linear_w8a8", "attention"} <= {
         one["op"] for one in found["kernels"]
     }
     assert all(one["runs"] or one["reason"] for one in found["kernels"])

@@ -98,7 +98,7 @@ def test_a_study_runs_to_its_end_and_names_its_kernels(store: Store, tmp_path: P
     assert ended.state == "done"
     assert [trial.state for trial in ended.trials] == ["done"] * 2, ended.trials[-1].reason
     int8 = ended.trials[1]
-    assert any(kernel.op == "linear_w8" and kernel.calls > 0 for kernel in int8.kernels)
+    assert any(kernel.op == "linear_lowbit" and kernel.calls > 0 for kernel in int8.kernels)
     assert int8.value("model_bytes") < ended.baseline.value("model_bytes")
     assert 0 < int8.value("kl_nats") < 0.1
     # A journal on disk tells the same story: the store can be rebuilt from it.

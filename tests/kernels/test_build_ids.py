@@ -20,6 +20,7 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "add/cpu.cpp").write_text("int b;")
     (tmp_path / "add/own.h").write_text("// own")
     (tmp_path / "add/gpu.py").write_text("# triton")
+    (tmp_path / "add/gpu_code.py").write_text("# its device code")
     monkeypatch.setattr(build_ids, "ROOT", tmp_path)
     forget()
     yield tmp_path
@@ -46,6 +47,7 @@ def test_every_source_has_an_id_of_its_own(sources: Path) -> None:
         ("add/cpu.cpp", {"add"}),
         ("top.cpp", {"top"}),
         ("add/gpu.py", {"add.gpu"}),
+        ("add/gpu_code.py", {"add.gpu"}),
     ],
 )
 def test_a_changed_file_changes_what_is_built_from_it(

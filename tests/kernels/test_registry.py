@@ -108,8 +108,8 @@ def test_the_refusal_names_every_choice_and_why_it_does_not_fit(
     ("op", "device", "explicit", "words"),
     [
         ("nothing", "cpu", None, "no operation 'nothing'; there are"),
-        ("linear_w4", "cpu", "nope", "torch-int4pack, triton-w4a16"),
-        ("linear_w4", "tpu:0", None, "tpu:0 is not supported"),
+        ("linear_lowbit", "cpu", "nope", "torch-int8pack, triton, torch"),
+        ("linear_lowbit", "tpu:0", None, "tpu:0 is not supported"),
         ("linear_w8", "cuda", "torch-int8pack", "runs on cpu"),
     ],
 )
@@ -150,7 +150,7 @@ def test_every_kernel_is_listed_with_a_reason_or_none() -> None:
     found = {(one.op, one.name): reason for one, reason in kernels_available("cpu")}
     assert len(found) == len(KERNELS)
     assert found["linear_dense", "torch"] is None
-    assert "TRITON_INTERPRET=1" in (found["linear_w4", "triton-w4a16"] or "")
+    assert "TRITON_INTERPRET=1" in (found["linear_lowbit", "triton"] or "")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")

@@ -163,7 +163,7 @@ def test_a_gpu_that_only_the_driver_folder_shows_is_named_but_not_used(system: P
     _, facts = environment.environment()
     assert facts["gpus"] == [{"name": "NVIDIA L4"}]
     assert facts["driver"] == "580.82.07"
-    assert "linear_w4.gpu" in facts["kernels"]
+    assert "linear_lowbit.gpu" in facts["kernels"]
     assert environment.usable_gpu(facts) is None
 
 

@@ -16,6 +16,7 @@ import torch
 
 from kernels import build
 from kernels.linear_lowbit.layout import ROWS, Packed, lay_out, undo
+from kernels.pages import make_huge
 from kernels.program import BoundCall
 from kernels.registry import KernelUnavailable
 
@@ -136,6 +137,8 @@ class Product:
         self._packed = packed
         self._bias = None if bias is None else bias.detach().contiguous()
         self._form = _record(packed, self._bias, isa)
+        for tensor in packed.tensors():
+            make_huge(tensor)
         self._call = _library().lowbit_product
 
     def run(

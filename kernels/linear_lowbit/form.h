@@ -10,8 +10,8 @@ namespace lowbit {
 
 constexpr int kRows = 16;     // rows of w in a block
 constexpr int kColumns = 32;  // columns of w in a block
-// How far ahead of the codes memory is fetched, in bytes.
-constexpr int64_t kAhead = 8192;
+// How far ahead of the codes and scales memory is fetched, in bytes.
+constexpr int64_t kAhead = 8192, kScalesAhead = 1024;
 
 enum ScaleFormat { kFp16, kFp32, kU8 };
 enum ZeroFormat { kNone, kInt8, kZeroFp16, kZeroFp32 };
@@ -40,7 +40,6 @@ struct Form {
 };
 
 constexpr int64_t kScaleBytes[] = {2, 4, 1};
-constexpr int64_t kZeroBytes[] = {0, 1, 2, 4};
 
 // Memory of one thread that is kept between calls.
 class Scratch {

@@ -124,6 +124,7 @@ TARGET void tile(const Form& f, int64_t row_block, const Number* x, const float*
   table.load(f.table, kTables<WIDTH>);
   const __m512 step = _mm512_set1_ps(f.step ? f.step[row_block] : 0);
   const __m512 low = _mm512_set1_ps(f.low ? f.low[row_block] : 0);
+  const int64_t scale_bytes = kRows * kScaleBytes[f.scale_format];
   int64_t group = row_block * f.groups, left = halves;
   __m512 sum[M][U], total[M];
   clear(sum);
@@ -132,6 +133,7 @@ TARGET void tile(const Form& f, int64_t row_block, const Number* x, const float*
   for (int64_t block = 0; block < blocks; ++block) {
 #pragma GCC unroll 8
     for (int c = 0; c < WIDTH; ++c) __builtin_prefetch(codes + kAhead + 64 * c);
+    __builtin_prefetch(f.scale + scale_bytes * group + kScalesAhead);
 #pragma GCC unroll 16
     for (int v = 0; v < 16; ++v) {
       if (v == 8 && halves == 1) {

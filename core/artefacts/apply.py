@@ -8,28 +8,27 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from core.artefacts import foreign, native
+from core.artefacts import foreign, gguf, native
 from core.artefacts import manifest as manifests
 from core.artefacts.contents import Contents, contents
 from core.artefacts.manifest import Manifest
 from core.artefacts.save import (
+    TOKENIZER,
     Layout,
     check_place,
     copied,
-    files_of,
     native_layout,
-    weights_bytes,
     write_folder,
 )
 from core.deployment import Deployment
 from core.errors import BadInput, Refused
 from core.plan import Plan, Technique, settings
 
-FORMATS = (native.METHOD, *foreign.MODULES)
+FORMATS = (native.METHOD, *foreign.MODULES, gguf.METHOD)
 # Kinds whose techniques change how a model is run, not its weights.
 RUNTIME = ("cache", "decode", "batch")
 PACKAGES = ("trimtab", "torch", "transformers", "safetensors", "numpy")
@@ -58,49 +57,51 @@ def apply(
     deployment = _applied(plan, changing, keep, report)
     source, config = _source(plan)
     found = contents(deployment.engine, config)
-    layout = layout_of(found, format)
-    for text in layout.notes:
+    texts = copied(source)
+    laid_out = lay_out(found, format, texts, plan.case.model.title or plan.case.model.id)
+    for text in laid_out.notes:
         keep(text)
-    resident = int(deployment.engine.weight_bytes())
     report("write", 0.0)
-    named = files_of(layout)
-    named += [(name, [data]) for name, data in copied(source).items()]
-    weights = weights_bytes(layout)
-
-    def facts() -> Manifest:
-        sizes = {
-            "weights": weights,
-            "resident": resident,
+    made = Manifest(
+        format=format,
+        source={
+            "model": plan.case.model.id,
+            "family": plan.case.model.family,
+            "digest": plan.case.model.revision,
+        },
+        techniques=[settings(one) for one in changing],
+        runtime=[settings(one) for one in runtime],
+        seed=plan.seed,
+        sizes={
+            "weights": laid_out.weights_bytes(),
+            "resident": int(deployment.engine.weight_bytes()),
             "source": sum(path.stat().st_size for path in source.glob("*.safetensors")),
-        }
-        return Manifest(
-            format=format,
-            source={
-                "model": plan.case.model.id,
-                "family": plan.case.model.family,
-                "digest": plan.case.model.revision,
-            },
-            techniques=[settings(one) for one in changing],
-            runtime=[settings(one) for one in runtime],
-            seed=plan.seed,
-            sizes=sizes,
-            matrices=found.formats(),
-            versions=_versions(),
-            made_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            notes=notes,
-        )
-
-    made = facts()
-    content = made.to_bytes()
-    named.append((manifests.NAME, [content]))
-    write_folder(folder, named, weights + len(content) + 4 * len(layout.config_bytes()))
+        },
+        matrices=found.formats(),
+        versions=_versions(),
+        made_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        notes=notes,
+    )
+    rest = {**texts, manifests.NAME: made.to_bytes()}
+    named = [*laid_out.files(), *((name, [data]) for name, data in rest.items())]
+    total = made.sizes["weights"] + sum(map(len, rest.values()))
+    write_folder(folder, named, total)
     report("write", 1.0)
     return made
 
 
-def layout_of(found: Contents, format: str) -> Layout:
-    """The files of an engine in a format; Refused names the formats that can hold it."""
-    return native_layout(found) if format == native.METHOD else foreign.layout(found, format)
+def lay_out(
+    found: Contents, format: str, texts: Mapping[str, bytes], name: str
+) -> Layout | gguf.GgufLayout:
+    """The files of an engine in a format; Refused names the formats that can hold it.
+
+    `texts` are the tokenizer's files, `name` is what the model is called.
+    """
+    if format == native.METHOD:
+        return native_layout(found)
+    if format == gguf.METHOD:
+        return gguf.layout(found, texts.get(TOKENIZER), name)
+    return foreign.layout(found, format)
 
 
 def divided(plan: Plan, format: str) -> tuple[list[Technique], list[Technique]]:

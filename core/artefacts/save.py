@@ -43,6 +43,14 @@ class Layout:
         """The content of config.json."""
         return (json.dumps(self.config, indent=2, ensure_ascii=False) + "\n").encode()
 
+    def weights_bytes(self) -> int:
+        """Bytes of model.safetensors."""
+        return file_bytes(self.parts)
+
+    def files(self) -> list[tuple[str, Iterable[memoryview | bytes]]]:
+        """Name and content of each file."""
+        return [(CONFIG, [self.config_bytes()]), (files.SINGLE, blocks(self.parts))]
+
 
 def native_layout(found: Contents) -> Layout:
     """The format "trimtab"; a folder of plain weights where nothing is quantized."""
@@ -77,11 +85,6 @@ def check_place(folder: Path) -> None:
             raise BadInput(f"-o {folder}: {above} is no folder that you may write into.")
     except OSError as error:
         raise BadInput(f"-o {folder}: {error.strerror or error}.") from None
-
-
-def weights_bytes(layout: Layout) -> int:
-    """Bytes of model.safetensors."""
-    return file_bytes(layout.parts)
 
 
 def copied(source: Path | None) -> dict[str, bytes]:
@@ -132,11 +135,6 @@ def write_folder(
         with contextlib.suppress(OSError):
             if stage.exists():
                 shutil.rmtree(stage)
-
-
-def files_of(layout: Layout) -> list[tuple[str, Iterable[memoryview | bytes]]]:
-    """The files that every format of safetensors has."""
-    return [(CONFIG, [layout.config_bytes()]), (files.SINGLE, blocks(layout.parts))]
 
 
 def _verify(stage: Path) -> None:

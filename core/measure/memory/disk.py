@@ -57,14 +57,14 @@ def artefact_bytes(folder: Path, engine: Any) -> Measurement:
     is the source's.
     """
     from core.artefacts.contents import contents
-    from core.artefacts.save import copied, native_layout, weights_bytes
+    from core.artefacts.save import copied, native_layout
     from core.loading.preflight import check_folder
 
     try:
         layout = native_layout(contents(engine, check_folder(folder).config))
     except TrimtabError as error:
         return unavailable("disk_bytes", "B", f"no artefact of it can be written: {error}")
-    weights = weights_bytes(layout)
+    weights = layout.weights_bytes()
     total = weights + len(layout.config_bytes()) + sum(map(len, copied(folder).values()))
     method = (
         "the files that `trimtab apply` writes in the format trimtab, counted to the byte,"

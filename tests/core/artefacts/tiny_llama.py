@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from core.artefacts.contents import contents
-from core.artefacts.save import files_of, native_layout, write_folder
+from core.artefacts.save import native_layout, write_folder
 from core.engine import names
 from core.engine.config import from_hf
 from core.engine.decoder import Decoder
@@ -74,4 +74,4 @@ def write(engine: Any, folder: Path, format: str = "trimtab", **config: Any) -> 
 
     found = contents(engine, CONFIG | config)
     layout = native_layout(found) if format == "trimtab" else foreign.layout(found, format)
-    write_folder(folder, files_of(layout), 0)
+    write_folder(folder, layout.files(), 0)

@@ -1,0 +1,264 @@
+"""The format "gguf": a decoder as one file for llama.cpp and what is built on it.
+
+Owns the metadata, the names and the order of rows there; bytes are gguf_blocks.py's and
+gguf_file.py's. Architectures llama (also for Mistral), qwen2 and qwen3.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from core.artefacts import gguf_file
+from core.artefacts.contents import LONG, Contents
+from core.artefacts.foreign import spans
+from core.artefacts.gguf_file import TYPES, Entry
+from core.artefacts.layout import EMBEDDING
+from core.engine.config import DecoderConfig, from_hf
+from core.errors import Refused
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kernels.linear_lowbit import LowBit
+    from kernels.weight import KernelWeight
+
+METHOD, FILE = "gguf", "model.gguf"
+ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+NAMES = {
+    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm", "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+}  # fmt: skip
+TOP = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+# llama.cpp's own numbers for what most of a file is; "guessed" is 1024 more.
+FILE_TYPES = {"F32": 0, "F16": 1, "BF16": 32, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8,
+              "Q5_1": 9, "Q2_K": 10, "Q3_K": 12, "Q4_K": 15, "Q5_K": 17, "Q6_K": 18}  # fmt: skip
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
+
+
+@dataclass(frozen=True)
+class GgufLayout:
+    """The file before it is written, and sentences about what it does not hold exactly."""
+
+    metadata: dict[str, Any]
+    entries: tuple[Entry, ...]
+    notes: tuple[str, ...]
+
+    def weights_bytes(self) -> int:
+        """Bytes of model.gguf, metadata and vocabulary among them."""
+        return gguf_file.file_bytes(self.metadata, self.entries)
+
+    def files(self) -> list[tuple[str, Iterable[memoryview | bytes]]]:
+        """Name and content of each file."""
+        return [(FILE, gguf_file.pieces(self.metadata, self.entries))]
+
+
+def layout(found: Contents, tokenizer: bytes | None, name: str) -> GgufLayout:
+    """The file of an engine; Refused says what it cannot hold.
+
+    `tokenizer` is the content of a checked tokenizer.json, `name` the model's.
+    """
+    if found.config["model_type"] not in ARCHITECTURES:
+        raise Refused(
+            f"gguf holds {', '.join(ARCHITECTURES)} here, not {found.config['model_type']}; the"
+            " format that holds it: trimtab"
+        )
+    config = from_hf(found.config)
+    if config.sliding_window is not None:
+        raise Refused(
+            "gguf has no place for a sliding window of all layers; the format that holds it:"
+            " trimtab"
+        )
+    entries = [_plain(one.name, one.make()) for one in found.plain]
+    notes: list[str] = []
+    for stack, weight in found.weights:
+        for begin, end, module in spans(stack):
+            order = _order(config, module)
+            entries.append(_matrix(stack.name, module, weight, begin, end, order))
+            if weight.bias is not None:
+                bias = weight.bias[begin:end]
+                entries.append(_plain(f"{module}.bias", bias if order is None else bias[order]))
+    factors = rope_factors(config)
+    if factors is not None:
+        entries.append(_plain("rope_freqs", factors))
+    entries.sort(key=lambda one: one.name)
+    kinds = [one.type.name for one in entries if one.rows is not None]
+    most = max(set(kinds), key=lambda kind: sum(kind == one for one in kinds))
+    metadata = _metadata(config, name) | {"general.file_type": FILE_TYPES[most]}
+    words, note = vocabulary(config, None if tokenizer is None else json.loads(tokenizer))
+    if note:
+        notes.append(note)
+    if any(one.type.name in ("Q4_1", "Q5_1") for one in entries):
+        notes.append("gguf keeps the zero of a group as -scale * zero in fp16, which is rounded")
+    return GgufLayout(metadata | words, tuple(entries), tuple(notes))
+
+
+def rope_factors(config: DecoderConfig) -> Tensor | None:
+    """fp32 [head_dim / 2] by which llama.cpp divides the plain frequencies, for Llama 3's rule."""
+    import torch
+
+    if config.rope_scaling is None or config.rope_scaling.kind != "llama3":
+        return None
+    half = config.head_dim // 2
+    plain = [config.rope_theta ** (-2.0 * i / config.head_dim) for i in range(half)]
+    return torch.tensor([a / b for a, b in zip(plain, config.inverse_frequencies(), strict=True)])
+
+
+def vocabulary(
+    config: DecoderConfig, tokenizer: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], str]:
+    """The tokenizer's metadata, and a sentence where the file has to do without."""
+    empty = {"tokenizer.ggml.model": "no_vocab"}
+    if tokenizer is None:
+        return empty, "the source has no tokenizer.json: the gguf has no vocabulary"
+    model = tokenizer.get("model") or {}
+    if model.get("type") != "BPE" or "ByteLevel" not in json.dumps(tokenizer.get("decoder")):
+        return empty, (
+            "the tokenizer is no byte-level BPE: the gguf has no vocabulary, keep tokenizer.json"
+        )
+    words = [f"[PAD{i}]" for i in range(config.vocab_size)]
+    kinds = [UNUSED] * config.vocab_size
+    for word, number in model["vocab"].items():
+        words[number], kinds[number] = word, NORMAL
+    for one in tokenizer.get("added_tokens") or []:
+        words[one["id"]] = one["content"]
+        kinds[one["id"]] = CONTROL if one.get("special") else USER_DEFINED
+    merges = [m if isinstance(m, str) else " ".join(m) for m in model.get("merges") or []]
+    found: dict[str, Any] = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": _splitting(tokenizer.get("pre_tokenizer")),
+        "tokenizer.ggml.tokens": words,
+        "tokenizer.ggml.token_type": array("i", kinds),
+        "tokenizer.ggml.add_bos_token": False,
+    }
+    if merges:
+        found["tokenizer.ggml.merges"] = merges
+    if config.bos_token_id is not None:
+        found["tokenizer.ggml.bos_token_id"] = config.bos_token_id
+    if config.eos_token_ids:
+        found["tokenizer.ggml.eos_token_id"] = config.eos_token_ids[0]
+    return found, ""
+
+
+def _metadata(config: DecoderConfig, name: str) -> dict[str, Any]:
+    arch = ARCHITECTURES[config.family]
+    sizes = config.intermediate_sizes
+    found: dict[str, Any] = {
+        "general.architecture": arch,
+        "general.name": name,
+        "general.quantization_version": 2,
+        f"{arch}.vocab_size": config.vocab_size,
+        f"{arch}.context_length": config.max_positions,
+        f"{arch}.embedding_length": config.hidden_size,
+        f"{arch}.block_count": config.num_layers,
+        f"{arch}.feed_forward_length": sizes[0] if len(set(sizes)) == 1 else list(sizes),
+        f"{arch}.attention.head_count": config.num_heads,
+        f"{arch}.attention.head_count_kv": config.num_kv_heads,
+        f"{arch}.attention.key_length": config.head_dim,
+        f"{arch}.attention.value_length": config.head_dim,
+        f"{arch}.attention.layer_norm_rms_epsilon": config.rms_norm_eps,
+        f"{arch}.rope.dimension_count": config.head_dim,
+        f"{arch}.rope.freq_base": config.rope_theta,
+    }
+    if config.rope_scaling is not None and config.rope_scaling.kind == "linear":
+        found[f"{arch}.rope.scaling.type"] = "linear"
+        found[f"{arch}.rope.scaling.factor"] = config.rope_scaling.factor
+    return found
+
+
+def gguf_name(name: str) -> str:
+    """`model.layers.3.mlp.up_proj.weight` -> `blk.3.ffn_up.weight`."""
+    module, _, leaf = name.rpartition(".")
+    if name == "rope_freqs":
+        return "rope_freqs.weight"
+    if module in TOP:
+        return f"{TOP[module]}.{leaf}"
+    layer, _, part = module.removeprefix("model.layers.").partition(".")
+    return f"blk.{layer}.{NAMES[part]}.{leaf}"
+
+
+def _order(config: DecoderConfig, module: str) -> Tensor | None:
+    """The order of a module's rows: llama.cpp turns neighbours, Hugging Face halves of a head."""
+    import torch
+
+    heads = {"q_proj": config.num_heads, "k_proj": config.num_kv_heads}.get(
+        module.rpartition(".")[2]
+    )
+    if ARCHITECTURES[config.family] != "llama" or heads is None:
+        return None
+    rows = torch.arange(heads * config.head_dim)
+    return rows.view(heads, 2, config.head_dim // 2).transpose(1, 2).reshape(-1)
+
+
+def _plain(name: str, tensor: Tensor) -> Entry:
+    """A vector in F32, or the embedding in the floats that it has."""
+    from core.artefacts import gguf_blocks
+
+    if tensor.ndim == 1:
+        kept = tensor.float()
+        return Entry(
+            gguf_name(name), TYPES["F32"], None, len(kept), lambda: gguf_blocks.floats(kept)
+        )
+    kind = TYPES[gguf_blocks.FLOATS[tensor.dtype]]
+    rows, columns = tensor.shape
+    assert name == EMBEDDING
+    return Entry(gguf_name(name), kind, rows, columns, lambda: gguf_blocks.floats(tensor))
+
+
+def _matrix(
+    stack: str, module: str, weight: KernelWeight, begin: int, end: int, order: Tensor | None
+) -> Entry:
+    from core.artefacts import foreign, gguf_blocks
+    from kernels.linear_lowbit import LowBitWeight
+
+    name = gguf_name(f"{module}.weight")
+    if weight.format in LONG:
+        kind = TYPES[gguf_blocks.FLOATS[weight.dtype]]
+
+        def dense() -> Any:
+            rows = weight.tensors()[0][begin:end]
+            return gguf_blocks.floats(rows if order is None else rows[order])
+
+        return Entry(name, kind, end - begin, weight.k, dense)
+    if not isinstance(weight, LowBitWeight):
+        raise Refused(
+            f"{stack} is a {weight.format} matrix, which gguf does not know; the format that may"
+            " hold it: trimtab"
+        )
+    found = gguf_blocks.type_of(weight.form())
+    if isinstance(found, str):
+        able = ["trimtab", *(m for m in foreign.MODULES if not foreign.refuse(weight.form(), m))]
+        raise Refused(
+            f"{stack} is {weight.format}: {found}; formats that hold it: {', '.join(able)}"
+        )
+
+    def packed() -> Any:
+        return gguf_blocks.pack(_rows(weight.form(), begin, end, order), found)
+
+    return Entry(name, found, end - begin, weight.k, packed)
+
+
+def _rows(form: LowBit, begin: int, end: int, order: Tensor | None) -> LowBit:
+    part = form.rows(begin, end)
+    if order is None:
+        return part
+    from dataclasses import replace
+
+    zero = None if part.zero is None else part.zero[order]
+    return replace(part, codes=part.codes[order], scale=part.scale[order], zero=zero)
+
+
+def _splitting(rule: Any) -> str:
+    """llama.cpp's name for how a text is split before merging, by the patterns that it knows."""
+    text = json.dumps(rule)
+    if "\\\\p{N}{1,3}" in text:
+        return "llama-bpe"
+    if "(?i:" in text:
+        return "qwen2"
+    return "gpt-2"

@@ -1,0 +1,158 @@
+"""A low-bit matrix in the blocks of ggml, and floats as they are.
+
+Of 32 columns each: Q4_0, Q5_0 and Q8_0 (w = d (q - middle), exactly ours), Q4_1 and Q5_1 (w = d q +
+m with m = -scale * zero rounded to fp16). Wider groups repeat their scale in every block. Of 256
+columns: the k-quants, where the group scales are codes that can be found again. Source: ggml,
+ggml-quants.c.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from core.artefacts.gguf_file import TYPES, BlockType
+from core.techniques.quantize.k_blocks import SUPER, KBlocks
+from core.techniques.quantize.k_blocks import TYPES as K_TYPES
+from kernels.linear_lowbit import LowBit
+
+BLOCK = 32
+PLAIN = {(4, True): "Q4_0", (4, False): "Q4_1", (5, True): "Q5_0", (5, False): "Q5_1",
+         (8, True): "Q8_0"}  # fmt: skip
+FLOATS = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+HOLDS = (
+    "4, 5 and 8-bit integers in groups of multiples of 32 (8 bit without zeros), and the k-quants"
+)
+
+
+def type_of(form: LowBit) -> BlockType | str:
+    """The block type that holds a form, or why there is none."""
+    k = form.k
+    if form.kind != "int":
+        return f"gguf holds {HOLDS}"
+    found = PLAIN.get((form.bits, form.zero is None))
+    size, zero = form.group_size, form.zero
+    reason = f"gguf holds {HOLDS}"
+    if size == 16 or (zero is not None and not bool((zero == zero.round()).all())):
+        for name, kind in K_TYPES.items():
+            if (kind.bits, kind.group, kind.minimum) == (form.bits, size, zero is not None):
+                if k % SUPER:
+                    reason = f"gguf holds k-quants in rows of multiples of {SUPER} columns, not {k}"
+                elif blocks_of(form, name) is not None:
+                    return TYPES[name.upper()]
+                else:
+                    reason = f"its scales are not those of {name}, which gguf would hold them in"
+    if found is not None and k % BLOCK == 0 and (size >= k or size % BLOCK == 0):
+        if bool((form.scale.half().float() == form.scale).all()):
+            return TYPES[found]
+        reason = "gguf holds scales of fp16"
+    return reason
+
+
+def pack(form: LowBit, type: BlockType) -> Any:
+    """The bytes of a form that `type_of` gave this type, uint8 numpy [n, k / values * size]."""
+    if type.values == SUPER:
+        from core.techniques.quantize.k_pack import pack as pack_super
+
+        blocks = blocks_of(form, type.name.lower())
+        assert blocks is not None
+        return pack_super(blocks)
+    n, k = form.n, form.k
+    codes = form.codes.cpu().view(n, -1, BLOCK)
+    repeat = k // BLOCK // form.groups
+    scale = form.scale.cpu().repeat_interleave(repeat, dim=1)
+    parts = [_halves(scale)]
+    if form.zero is not None:
+        parts.append(_halves(-scale * form.zero.cpu().repeat_interleave(repeat, dim=1)))
+    if form.bits == 8:
+        parts.append((codes.to(torch.int16) - 128).to(torch.int8).view(torch.uint8))
+    else:
+        if form.bits == 5:
+            parts.append(_high_bits(codes >> 4))
+        low = codes & 15
+        parts.append(low[..., :16] | low[..., 16:] << 4)
+    return torch.cat(parts, dim=2).view(n, -1).numpy()
+
+
+def floats(tensor: Tensor) -> Any:
+    """The bytes of floats."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+
+
+def blocks_of(form: LowBit, name: str) -> KBlocks | None:
+    """The super-blocks that `KBlocks.low_bit` made the form of; None when there are none such."""
+    kind = K_TYPES[name]
+    n, each = form.n, SUPER // kind.group
+    scale, zero = form.scale.cpu(), None if form.zero is None else form.zero.cpu()
+    flat = torch.zeros_like(scale, dtype=torch.bool)
+    if zero is not None:
+        # low_bit's word for a group without a step: every code 0, the zero 1.
+        unused = (form.codes.cpu() == 0).view(n, -1, kind.group).all(dim=2)
+        flat = unused & (zero == 1)
+    stepped = torch.where(flat, torch.zeros_like(scale), scale)
+    most = 2 ** (kind.scale_bits - (0 if kind.minimum else 1))
+    bounds = (0, most - 1) if kind.minimum else (-most, most - 1)
+    found = _codes(stepped.view(n, -1, each), bounds, lambda value, _: value)
+    if found is None:
+        return None
+    s, d = found
+    if zero is None:
+        return KBlocks(kind, form.codes.cpu(), s.view(n, -1), None, d, None)
+    whole = torch.where(flat | (scale == 0), torch.ones_like(scale), scale).view(n, -1, each)
+    wanted = torch.where(flat, scale, zero).view(n, -1, each)
+    lows = _codes(wanted * whole, bounds, lambda value, at: value / whole[at], wanted)
+    if lows is None:
+        return None
+    return KBlocks(kind, form.codes.cpu(), s.view(n, -1), lows[0].view(n, -1), d, lows[1])
+
+
+def _codes(
+    values: Tensor, bounds: tuple[int, int], shown: Any, wanted: Tensor | None = None
+) -> tuple[Tensor, Tensor] | None:
+    """(codes int16 [n, supers, each], step fp32 [n, supers] of fp16's values): codes * step are
+    `values` up to fp16's rounding of what `shown` makes of them, which is `wanted`.
+    """
+    wanted = values if wanted is None else wanted
+    peak = values.gather(2, values.abs().argmax(dim=2, keepdim=True))
+    codes = torch.zeros_like(values)
+    step = torch.zeros_like(peak)
+    open_ = (peak != 0).squeeze(2)
+    low, high = bounds
+    # The peak's code is the outermost one where the search left it there; else one further in.
+    for outer in (one for size in range(max(high, -low), 0, -1) for one in (-size, size)):
+        if not low <= outer <= high or not bool(open_.any()):
+            continue
+        at = open_.nonzero(as_tuple=True)
+        first = (peak[at] / outer).half()
+        bits = first.view(torch.int16)
+        for move in (0, -1, 1, -2, 2):
+            tried = (bits + move).view(torch.float16).float()
+            made = (values[at] / torch.where(tried == 0, torch.ones_like(tried), tried)).round()
+            fits = (made >= low) & (made <= high) & tried.isfinite() & (tried != 0)
+            fits &= shown(made * tried, at).half().float() == wanted[at]
+            good = fits.all(dim=1)
+            where = tuple(side[good] for side in at)
+            codes[where], step[where] = made[good], tried[good]
+            open_[where] = False
+            left = ~good
+            at = tuple(side[left] for side in at)
+            bits = bits[left]
+            if not len(bits):
+                break
+    if bool(open_.any()):
+        return None
+    return codes.to(torch.int16), step.squeeze(2)
+
+
+def _halves(values: Tensor) -> Tensor:
+    """fp32 [n, blocks] -> the bytes of fp16, uint8 [n, blocks, 2]."""
+    return values.half().contiguous().view(torch.uint8).view(*values.shape, 2)
+
+
+def _high_bits(bits: Tensor) -> Tensor:
+    """The fifth bits [n, blocks, 32] as a little-endian word, uint8 [n, blocks, 4]."""
+    packed = np.packbits(bits.numpy(), axis=2, bitorder="little")
+    return torch.from_numpy(packed)

@@ -1,0 +1,138 @@
+"""The container GGUF, version 3: metadata and tensors in one file. It needs no torch.
+
+Owns the bytes of the header and the places of the tensors; which metadata a model has and how a
+matrix lies in blocks is said by gguf.py and gguf_blocks.py. Source: ggml, docs/gguf.md.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+MAGIC, VERSION, ALIGNMENT = b"GGUF", 3, 32
+U32, I32, F32, BOOL, STRING, ARRAY, U64 = 4, 5, 6, 7, 8, 9, 10
+
+
+@dataclass(frozen=True)
+class BlockType:
+    """A type of ggml: `size` bytes hold `values` numbers of a row."""
+
+    name: str
+    code: int
+    values: int
+    size: int
+
+    def nbytes(self, rows: int, columns: int) -> int:
+        """Bytes of a matrix whose rows are whole blocks."""
+        return rows * columns // self.values * self.size
+
+
+TYPES = {
+    one.name: one
+    for one in (
+        BlockType("F32", 0, 1, 4),
+        BlockType("F16", 1, 1, 2),
+        BlockType("BF16", 30, 1, 2),
+        BlockType("Q4_0", 2, 32, 18),
+        BlockType("Q4_1", 3, 32, 20),
+        BlockType("Q5_0", 6, 32, 22),
+        BlockType("Q5_1", 7, 32, 24),
+        BlockType("Q8_0", 8, 32, 34),
+        BlockType("Q2_K", 10, 256, 84),
+        BlockType("Q3_K", 11, 256, 110),
+        BlockType("Q4_K", 12, 256, 144),
+        BlockType("Q5_K", 13, 256, 176),
+        BlockType("Q6_K", 14, 256, 210),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor to be written: [rows, columns], or [columns] where `rows` is None."""
+
+    name: str
+    type: BlockType
+    rows: int | None
+    columns: int
+    make: Callable[[], Any]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the data."""
+        return self.type.nbytes(self.rows or 1, self.columns)
+
+
+def pieces(metadata: Mapping[str, Any], entries: Sequence[Entry]) -> Iterable[bytes | memoryview]:
+    """The bytes of the file, one tensor at a time. Whole numbers become uint32 where they fit, an
+    array of the code "i" int32. `make` gives a buffer of `nbytes` bytes.
+
+    Raises ValueError for a value that GGUF has no type for and for a tensor of another size.
+    """
+    yield header(metadata, entries)
+    for one in entries:
+        data = memoryview(one.make()).cast("B")
+        if len(data) != one.nbytes:
+            raise ValueError(f"{one.name} was to have {one.nbytes} bytes, it has {len(data)}.")
+        yield data
+        yield b"\0" * (-len(data) % ALIGNMENT)
+
+
+def header(metadata: Mapping[str, Any], entries: Sequence[Entry]) -> bytes:
+    """All that stands before the first tensor's data."""
+    out = [MAGIC, struct.pack("<IQQ", VERSION, len(entries), len(metadata))]
+    for key, value in metadata.items():
+        out += [_string(key), _value(key, value)]
+    offset = 0
+    for one in entries:
+        sizes = [one.columns] if one.rows is None else [one.columns, one.rows]
+        out.append(_string(one.name))
+        out.append(struct.pack(f"<I{len(sizes)}QIQ", len(sizes), *sizes, one.type.code, offset))
+        offset += one.nbytes + -one.nbytes % ALIGNMENT
+    text = b"".join(out)
+    return text + b"\0" * (-len(text) % ALIGNMENT)
+
+
+def file_bytes(metadata: Mapping[str, Any], entries: Sequence[Entry]) -> int:
+    """Bytes that the file of these has."""
+    return len(header(metadata, entries)) + sum(
+        one.nbytes + -one.nbytes % ALIGNMENT for one in entries
+    )
+
+
+def _string(text: str) -> bytes:
+    data = text.encode()
+    return struct.pack("<Q", len(data)) + data
+
+
+def _value(key: str, value: Any) -> bytes:
+    kind, data = _typed(key, value)
+    return struct.pack("<I", kind) + data
+
+
+def _typed(key: str, value: Any) -> tuple[int, bytes]:
+    if isinstance(value, bool):
+        return BOOL, struct.pack("<?", value)
+    if isinstance(value, int):
+        if 0 <= value < 1 << 32:
+            return U32, struct.pack("<I", value)
+        if -(1 << 31) <= value < 0:
+            return I32, struct.pack("<i", value)
+        return U64, struct.pack("<Q", value)
+    if isinstance(value, float):
+        return F32, struct.pack("<f", value)
+    if isinstance(value, str):
+        return STRING, _string(value)
+    if isinstance(value, array) and value.typecode == "i":
+        numbers = struct.pack(f"<{len(value)}i", *value)
+        return ARRAY, struct.pack("<IQ", I32, len(value)) + numbers
+    if isinstance(value, list) and value:
+        typed = [_typed(key, one) for one in value]
+        kinds = {kind for kind, _ in typed}
+        if len(kinds) == 1:
+            head = struct.pack("<IQ", typed[0][0], len(value))
+            return ARRAY, head + b"".join(data for _, data in typed)
+    raise ValueError(f"GGUF has no type for {key} = {value!r:.60}.")

@@ -21,10 +21,10 @@ class Gptq(Base):
 
     `act_order` takes the columns of the largest inputs first, under scales set before, so that the
     codes need no permutation at run time; `damping` is the share of the Hessian's mean diagonal
-    added to it. Beyond the paper: `refits` times the scales are set anew to fit the codes, and with
-    `clean` the outputs of the unchanged model are matched rather than those of the same weights on
-    inputs that are already changed. Both lower the loss on `pycode`; so does `samples`, the number
-    of calibration sequences of 256 tokens (figures: tests/core/techniques/figure_gptq_awq.py).
+    added to it. Beyond the paper: with `clip` the range of each group is searched, `refits` times
+    the scales are set anew to fit the codes, and with `clean` the outputs of the unchanged model
+    are matched rather than those of the same weights on inputs that are already changed. `samples`
+    is the number of calibration sequences of 256 tokens.
     """
 
     bits: int = 4
@@ -32,6 +32,7 @@ class Gptq(Base):
     symmetric: int = 0
     act_order: int = 1
     damping: float = 0.01
+    clip: int = 1
     refits: int = 1
     clean: int = 1
     samples: int = 64
@@ -54,7 +55,7 @@ class Gptq(Base):
             raise ValueError(
                 f"group_size must be 32, 64, 128 or 0 for one group a row, not {self.group_size}"
             )
-        for name in ("symmetric", "act_order", "clean"):
+        for name in ("symmetric", "act_order", "clip", "clean"):
             if getattr(self, name) not in (0, 1):
                 raise ValueError(f"{name} must be 0 or 1, not {getattr(self, name)}")
         if not 0 <= self.damping <= 1:
@@ -89,6 +90,7 @@ class Gptq(Base):
                     self.damping,
                     bool(self.act_order),
                     self.refits,
+                    bool(self.clip),
                     lambda text: deployment.note(f"{matrix.name}: {text}"),
                 )
             except ValueError as error:

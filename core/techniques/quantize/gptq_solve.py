@@ -246,6 +246,7 @@ def quantize_by_inputs(
     damping: float = 0.01,
     act_order: bool = True,
     refits: int = 1,
+    clip: bool = True,
     note: Callable[[str], None] = lambda text: None,
 ) -> LowBit:
     """GPTQ of weight fp32 [n, k] for its calibration inputs.
@@ -260,4 +261,4 @@ def quantize_by_inputs(
         note(f"the Hessian was damped by {factored.damping:g} instead of {damping:g}")
     if cross is not None:
         weight = best_float(weight, hessian, (weight if original is None else original) @ cross)
-    return gptq(weight, hessian, grid, factored, refits)
+    return gptq(weight, hessian, grid, factored, refits, clip)

@@ -110,5 +110,8 @@ def format_of(engine: Any) -> str:
     names = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}
     kind = getattr(engine, "dtype", None) or getattr(getattr(engine, "model", None), "dtype", None)
     if kind is None and hasattr(engine, "parameters"):
-        kind = next(engine.parameters()).dtype
+        # A classifier whose every matrix is packed has no parameters left.
+        packed = (getattr(one, "weight_of_kernel", None) for one in engine.modules())
+        held = [one.dtype for one in (*engine.parameters(), *packed) if one is not None]
+        kind = held[0] if held else None
     return names.get(str(kind), str(kind).removeprefix("torch."))

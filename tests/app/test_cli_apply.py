@@ -1,0 +1,73 @@
+"""`trimtab apply` from the command line, and running what it wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from app.cli import main
+
+
+def test_a_folder_is_written_and_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    words = ["apply", "--model", "digits-mlp", "--technique", "rtn:bits=8,group_size=0"]
+    assert main([*words, "-o", str(out)]) == 0
+    said = capsys.readouterr()
+    assert f"{out}: rtn(" in said.out
+    assert "3 int8" in said.out
+    assert f"trimtab run --model {out}" in said.out
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["config.json", "model.safetensors", "trimtab.json"]
+    store = f"duckdb:///{tmp_path}/store.duckdb"
+    run = ["run", "--model", str(out), "--technique", "static-batch:size=2", "--preset", "quick"]
+    assert main([*run, "--store", store, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    baseline = next(one for one in document["trials"] if one["id"] == document["baseline"])
+    assert baseline["state"] == "done"
+    assert "linear_lowbit" in {one["op"] for one in baseline["kernels"]}
+    weights = (out / "model.safetensors").stat().st_size
+    assert baseline["metrics"]["disk_bytes"]["value"] == weights + sum(
+        path.stat().st_size for path in out.glob("*.json") if path.name != "trimtab.json"
+    )
+
+
+def test_the_document_is_the_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    words = ["apply", "--model", "pycode-small", "--technique", "weight-int8", "--json"]
+    assert main([*words, "--format", "gguf", "-o", str(out)]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["folder"] == str(out)
+    assert document["format"] == "gguf"
+    assert document["matrices"] == {"int8": 17}
+    assert document["sizes"]["weights"] == (out / "model.gguf").stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--technique", "static-batch:size=4"], "there is nothing to write"),
+        (["--technique", "magic"], "unknown technique 'magic'"),
+        (["--technique", "weight-int8", "--format", "zip"], "--format 'zip' is not one of"),
+        (["--technique", "rtn:bits=3", "--format", "awq"], "formats that hold it: trimtab, gptq"),
+        ([], "no technique is given"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    words: list[str], reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["apply", "--model", "pycode-small", *words, "-o", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr()
+    assert reason in said.err
+    assert "Traceback" not in said.err
+    assert said.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_there_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine").write_text("mine")
+    words = ["apply", "--model", "pycode-small", "--technique", "weight-int8"]
+    assert main([*words, "-o", str(tmp_path)]) == 2
+    assert "the folder is not empty" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]

@@ -7,7 +7,15 @@ import pandas as pd
 import streamlit as st
 
 from app import facts, services, state
-from app.views import common, environment_facts, margin_words, memory_parts, rounds, words
+from app.views import (
+    common,
+    environment_facts,
+    margin_words,
+    memory_parts,
+    rounds,
+    sensitivity,
+    words,
+)
 from core import environments, metrics, share
 from core.compare import configuration
 from core.measurement import Measurement
@@ -58,6 +66,7 @@ def page() -> None:
     margin_words.draw(trial)
     _measurements(trial)
     memory_parts.draw(trial)
+    sensitivity.draw(trial)
     rounds.draw(trial)
     left, right = st.columns(2, gap="medium")
     with left:

@@ -204,7 +204,8 @@ def _keep(deployment: Deployment, settings: AutoMixed, scores: Scores, chosen: C
     how = (
         "KL of the model with this matrix alone rounded, on calibration data"
         if tried
-        else "1/2 E[(gradient . change)^2] over positions of calibration data, this matrix alone"
+        else "half the mean square of a matrix's change times the gradient of the model's own "
+        "log-probabilities, one backward pass over calibration data"
     )
     origin = "measured" if tried else "estimated"
     for (name, bits), value in scores.items():

@@ -23,6 +23,8 @@ from core.techniques.cache.kv_cache import KvCache
 from core.techniques.decode.speculative import Speculative
 from core.techniques.distill.soft_targets import SoftTargets
 from core.techniques.prune.mlp_channels import PruneMlpChannels
+from core.techniques.quantize.llm_int8 import LlmInt8
+from core.techniques.quantize.w8a8 import W8A8
 from core.techniques.quantize.weight_int4 import WeightInt4
 from core.techniques.quantize.weight_int8 import WeightInt8
 
@@ -39,9 +41,9 @@ TECHNIQUES = st.one_of(
     ),
     st.just(WeightInt8()),
     st.builds(WeightInt4, st.sampled_from((32, 64, 128))),
-    st.builds(
-        KvCache, st.sampled_from((8, 4, 2)), st.sampled_from((32, 64)), st.integers(0, 4096)
-    ),
+    st.builds(W8A8, st.just("static"), st.floats(0, 1), st.floats(50, 100)),
+    st.builds(LlmInt8, st.floats(1e-3, 1e6)),
+    st.builds(KvCache, st.sampled_from((8, 4, 2)), st.sampled_from((32, 64)), st.integers(0, 4096)),
     st.builds(Speculative, st.integers(1, 16), TEXT),
     st.builds(StaticBatch, st.integers(1, 1024)),
 )
@@ -113,6 +115,8 @@ def test_the_strategies_reach_every_registered_technique() -> None:
         SoftTargets,
         WeightInt8,
         WeightInt4,
+        W8A8,
+        LlmInt8,
         KvCache,
         Speculative,
         StaticBatch,

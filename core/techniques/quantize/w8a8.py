@@ -26,9 +26,11 @@ class W8A8(Base):
     name: ClassVar[str] = "w8a8"
     kind: ClassVar[str] = "quantize"
     title: ClassVar[str] = "INT8 weights and activations"
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"mode": ("dynamic", "static")}
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"mode": ("dynamic", "static")}
 
     def __post_init__(self) -> None:
-        if self.mode not in ("dynamic", "static"):
+        if self.mode not in self.choices["mode"]:
             raise ValueError(f"mode must be dynamic or static, not {self.mode!r:.40}")
         if not 0 <= self.smooth <= 1:
             raise ValueError(f"smooth must be from 0 to 1, not {self.smooth:g}")

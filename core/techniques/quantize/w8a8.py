@@ -27,7 +27,6 @@ class W8A8(Base):
     kind: ClassVar[str] = "quantize"
     title: ClassVar[str] = "INT8 weights and activations"
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {"mode": ("dynamic", "static")}
-    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"mode": ("dynamic", "static")}
 
     def __post_init__(self) -> None:
         if self.mode not in self.choices["mode"]:

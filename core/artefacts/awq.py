@@ -123,7 +123,7 @@ def read(module: Module, scheme: Scheme, get: Callable[[str], Tensor]) -> LowBit
 
     name, k = module.name, module.columns
     scale = finite(f"{name}.scales", get(f"{name}.scales")).T.contiguous()
-    check_scales(name, scale)
+    check_scales(f"{name}.scales", scale)
     codes = _unpack(get(f"{name}.qweight")).T.contiguous()
     zero = _unpack(get(f"{name}.qzeros")).T.contiguous()
     same = bool((zero == 8).all())

@@ -204,7 +204,7 @@ def read(module: Module, scheme: Scheme, get: Callable[[str], Tensor]) -> LowBit
 
     name, k, bits = module.name, module.columns, scheme.bits
     scale = finite(f"{name}.weight_scale", get(f"{name}.weight_scale"))
-    check_scales(name, scale)
+    check_scales(f"{name}.weight_scale", scale)
     format = "fp16" if scale.dtype is torch.float16 else "fp32"
     scale = scale.float()
     if scheme.inputs is not None:

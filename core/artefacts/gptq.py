@@ -150,7 +150,7 @@ def read(module: Module, scheme: Scheme, get: Callable[[str], Tensor]) -> LowBit
         )
     codes = words.unpack(get(f"{name}.qweight").T.contiguous(), bits, k)
     scale = finite(f"{name}.scales", get(f"{name}.scales")).T.contiguous()
-    check_scales(name, scale)
+    check_scales(f"{name}.scales", scale)
     zero = words.unpack(get(f"{name}.qzeros"), bits, module.rows).T.contiguous()
     if scheme.layout == V1:
         # AutoGPTQ's own reader lets the sum wrap around.

@@ -95,7 +95,7 @@ def _restore(
     if kind == "lowbit":
         return LowBitWeight(_restore_lowbit(stack, record, get), bias, dtype)
     scale = finite(f"{name}.scale", get(f"{name}.scale"))
-    check_scales(name, scale)
+    check_scales(f"{name}.scale", scale)
     codes = get(f"{name}.codes")
     if kind == "w8a8":
         return W8A8Weight(W8A8(codes, scale, record.get("x_scale")), bias, dtype)
@@ -162,7 +162,7 @@ def _restore_lowbit(stack: Stack, record: Mapping[str, Any], get: Get) -> LowBit
         scale = double.values()
     else:
         scale = finite(f"{name}.scale", get(f"{name}.scale")).float()
-    check_scales(name, scale)
+    check_scales(f"{name}.scale", scale)
     zero = None
     if record["zero"] is not None:
         zero = finite(f"{name}.zero", get(f"{name}.zero")).float()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from core.artefacts import foreign, native
 from core.artefacts.layout import EMBEDDING, Stack, stacks
 from core.errors import BadInput
-from core.loading import quantized
+from core.loading import files, quantized
 from core.loading.preflight import CheckedFolder
 
 if TYPE_CHECKING:
@@ -132,6 +132,7 @@ def _reader(
 ) -> Callable[[Stack, Stored], KernelWeight | None]:
     """Gives the quantized matrix of a stack, None where the folder has a dense one."""
     known, method = quantized.matrices(found.config), str(quantized.method(found.config))
+    file = found.weight_files[0].name if len(found.weight_files) == 1 else files.INDEX
     if method == native.METHOD:
         from core.artefacts.native_weights import restore
 
@@ -140,20 +141,29 @@ def _reader(
         def ours(stack: Stack, stored: Stored) -> KernelWeight | None:
             if stack.name not in records:
                 return None
-            return restore(stack, records[stack.name], stored, dtype, device)
+            with _named(file):
+                return restore(stack, records[stack.name], stored, dtype, device)
 
         return ours
     schemes = foreign.schemes(found.config, known)
 
     def others(stack: Stack, stored: Stored) -> KernelWeight | None:
         scheme = schemes.get(stack.parts[0][0])
-        return (
-            None
-            if scheme is None
-            else foreign.restore(method, stack, scheme, stored, dtype, device)
-        )
+        if scheme is None:
+            return None
+        with _named(file):
+            return foreign.restore(method, stack, scheme, stored, dtype, device)
 
     return others
+
+
+@contextlib.contextmanager
+def _named(file: str) -> Iterator[None]:
+    """The sentence begins with the file."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput(f"{file}: {error}") from None
 
 
 def _dense(stored: Stored, stack: Stack, dtype: str, device: str) -> Linear:

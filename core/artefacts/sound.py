@@ -18,8 +18,6 @@ def finite(name: str, tensor: Tensor) -> Tensor:
 
 
 def check_scales(name: str, scale: Tensor) -> None:
-    """BadInput when every scale is zero where no model has a matrix of nothing."""
-    if name.endswith(NEVER_ZERO) and not bool(scale.count_nonzero()):
-        raise BadInput(
-            f"the scales of the matrix {name} are nothing but zeros; the file is damaged."
-        )
+    """BadInput when the tensor `name` of scales is all zero where no matrix is nothing."""
+    if name.rpartition(".")[0].endswith(NEVER_ZERO) and not bool(scale.count_nonzero()):
+        raise BadInput(f"the tensor {name} holds nothing but zeros; the file is damaged.")

@@ -30,10 +30,15 @@ from typing import Any
 
 from damage_config import CONFIG, LAWFUL
 from damage_files import INDEXES, WEIGHTS
+from damage_quantized import QUANTIZED
 from damage_text import FOLDERS, TEXT
 from sound_folders import SHARDED, SOUND, Case, make
+from sound_quantized import SOUND_QUANTIZED, make_quantized
 
-KINDS = CONFIG | WEIGHTS | INDEXES | TEXT | FOLDERS
+KINDS = CONFIG | WEIGHTS | INDEXES | TEXT | FOLDERS | QUANTIZED
+SOUNDS = (*SOUND, *SOUND_QUANTIZED)
+# A word of codes that has other bits is another weight, which nothing can tell.
+BOTH = frozenset(name for name in (WEIGHTS | TEXT | FOLDERS) if not name.startswith("value"))
 LIMIT_S = 20.0
 MEMORY = 12 << 30
 NOBODY = 65534
@@ -74,6 +79,8 @@ class Bench:
         for name in SOUND:
             with torch.no_grad():
                 self.wanted[name] = make(name, root / name)(self.ids).logits
+        for name in SOUND_QUANTIZED:
+            self.wanted[name] = make_quantized(name, root / name).forward(self.ids)
         made = Tokenizer.from_file(str(root / "llama" / "tokenizer.json"))
         self.text = made.encode(SAMPLE, add_special_tokens=False).ids
         self.heard: list[str] = []
@@ -210,14 +217,23 @@ def as_nobody() -> Iterator[None]:
 def deal(count: int, seed: int) -> list[tuple[int, str, str, int]]:
     """Every sound folder untouched, then `count` cases: kinds in turn, families by lot."""
     rng = random.Random(seed)
-    cases = [("untouched", name) for name in SOUND]
+    cases = [("untouched", name) for name in SOUNDS]
     names = list(KINDS)
-    while len(cases) < count + len(SOUND):
+    while len(cases) < count + len(SOUNDS):
         rng.shuffle(names)
         for kind in names:
-            cases.append((kind, rng.choice(SHARDED if kind in INDEXES else tuple(SOUND))))
-    cases = cases[: count + len(SOUND)]
+            cases.append((kind, rng.choice(_fitting(kind))))
+    cases = cases[: count + len(SOUNDS)]
     return [(i, kind, sound, seed * 1_000_003 + i) for i, (kind, sound) in enumerate(cases)]
+
+
+def _fitting(kind: str) -> tuple[str, ...]:
+    """The sound folders that a kind of damage is for."""
+    if kind in INDEXES:
+        return SHARDED
+    if kind in QUANTIZED:
+        return tuple(SOUND_QUANTIZED)
+    return SOUNDS if kind in BOTH else tuple(SOUND)
 
 
 def _serve(bench: Bench, pipe: Any) -> None:
@@ -287,7 +303,7 @@ def main() -> int:
         f"{outcomes['refused before torch']} refused before torch, "
         f"{outcomes['refused at loading']} refused at loading, {outcomes['accepted']} harmless, "
         f"{len(wrong)} wrong (traceback, hang, code run, wrong logits or a poor sentence), "
-        f"{len(refused)} of {len(SOUND)} sound folders refused, slowest {slowest.seconds:.1f} s "
+        f"{len(refused)} of {len(SOUNDS)} sound folders refused, slowest {slowest.seconds:.1f} s "
         f"({slowest.kind})."
     )
     return 1 if wrong or refused else 0

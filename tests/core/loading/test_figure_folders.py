@@ -7,7 +7,7 @@ import figure_folders
 
 def test_damaged_folders_are_refused_or_harmless_and_sound_ones_load() -> None:
     verdicts = figure_folders.run(60, seed=3)
-    assert len(verdicts) == 60 + len(figure_folders.SOUND)
+    assert len(verdicts) == 60 + len(figure_folders.SOUNDS)
     assert [one for one in verdicts if one.wrong] == []
     assert all(one.outcome == "accepted" for one in verdicts if one.kind == "untouched")
 

@@ -139,7 +139,7 @@ class Plan:
                     f"{later.name} must come before {earlier.name}: the order is {', '.join(KINDS)}"
                 )
         once = [technique.kind for technique in self.techniques]
-        for kind in ("quantize", "recover", "decode", "batch"):
+        for kind in ("quantize", "recover", "cache", "decode", "batch"):
             if once.count(kind) > 1:
                 return (
                     f"a plan can have one technique of kind {kind}, this one has {once.count(kind)}"

@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from app.views import charts, common
+from app.views import charts, common, words
 from app.views.palette import palette, template
 from core import format
 from core.measurement import Measurement
@@ -37,7 +37,7 @@ def draw(trial: Trial) -> None:
     st.caption(
         "What rounding one matrix alone costs, by precision: KL to the unchanged model in nats a "
         "token (an image, for classifiers). Dots mark what was chosen. "
-        f"{scores[0].origin.capitalize()}: {scores[0].method}."
+        + words.plain(f"{scores[0].origin.capitalize()}: {scores[0].method}.")
     )
     st.plotly_chart(
         figure(cells, chosen, common.dark()),

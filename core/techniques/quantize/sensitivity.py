@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from core.deployment import Deployment
 from core.engine.decoder import Decoder
 from core.engine.reference import TrainableDecoder
+from core.errors import Refused
 from core.techniques.quantize.matrices import Matrix
 from kernels.linear_lowbit import LowBitWeight, quantize
 
@@ -43,11 +44,16 @@ PROJECTIONS = {
 
 
 class Judge:
-    """KL(what the engine answered at first || what it answers now), in nats a token or image."""
+    """KL(what the engine answered at first || what it answers now), in nats a token or image.
+
+    Raises Refused when an answer is not finite at first.
+    """
 
     def __init__(self, deployment: Deployment, parts: list[Tensor]) -> None:
         self._deployment, self._parts = deployment, parts
         self._before = [self._answer(part) for part in parts]
+        if not all(bool(one.isfinite().all()) for one in self._before):
+            raise Refused(f"the answers of {deployment.case.model.id} are not finite: it is broken")
 
     @torch.inference_mode()
     def kl(self) -> float:

@@ -7,11 +7,21 @@ from __future__ import annotations
 from core.measure.presets import preset as find_preset
 from core.plan import Case, Plan, Technique
 from core.techniques.batch.static import StaticBatch
+from core.techniques.cache.kv_cache import KvCache
 from core.techniques.decode.speculative import Speculative
 from core.techniques.distill.soft_targets import SoftTargets
 from core.techniques.prune.mlp_channels import PruneMlpChannels
+from core.techniques.quantize.auto_mixed import AutoMixed
+from core.techniques.quantize.awq import Awq
+from core.techniques.quantize.gptq import Gptq
+from core.techniques.quantize.k_quant import KQuant
+from core.techniques.quantize.nf4 import NormalFloat4
+from core.techniques.quantize.qat import Qat
+from core.techniques.quantize.rtn import RoundToNearest
+from core.techniques.quantize.w8a8 import W8A8
 from core.techniques.quantize.weight_int4 import WeightInt4
 from core.techniques.quantize.weight_int8 import WeightInt8
+from core.techniques.recover.lora import Lora
 
 
 def propose(
@@ -29,7 +39,8 @@ def propose(
         if len(wanted) > 1 and Plan(case, together, seed).refuse() is None:
             stacks.append(together)
     elif case.model.task == "image":
-        stacks = [(StaticBatch(size),) for size in (2, 4, 8, 16)]
+        stacks = [(W8A8(),), (RoundToNearest(8),), (RoundToNearest(4),)]
+        stacks += [(StaticBatch(size),) for size in (2, 4, 8, 16)]
     else:
         stacks = _decoder_stacks(case, find_preset(preset).distill_steps, deep=preset != "quick")
     plans = [Plan(case, (), seed)]
@@ -47,36 +58,52 @@ def _rank(technique: Technique) -> int:
 
 
 def _decoder_stacks(case: Case, steps: int, deep: bool) -> list[tuple[Technique, ...]]:
-    """One of every kind alone, then the stacks that the field uses."""
+    """One of every kind alone, then the stacks that the field uses. Random weights are neither
+    calibrated nor trained.
+    """
     half, quarter = PruneMlpChannels(0.5), PruneMlpChannels(0.25)
     recover = SoftTargets(steps=steps)
+    learns = case.model.source != "shape"
     stacks: list[tuple[Technique, ...]] = [
         (WeightInt8(),),
         (WeightInt4(),),
+        (W8A8(),),
         (quarter,),
+        (KvCache(8),),
         (Speculative(),),
-        (StaticBatch(2),),
         (StaticBatch(4),),
-        (StaticBatch(8),),
         (StaticBatch(16),),
-        (WeightInt8(), StaticBatch(8)),
+        (WeightInt4(), StaticBatch(8)),
     ]
-    if case.model.source != "shape":
+    if learns:
         stacks += [
+            (Gptq(),),
+            (NormalFloat4(), Lora(steps=steps)),
             (quarter, recover),
-            (half, recover),
             (quarter, recover, WeightInt8(), StaticBatch(8)),
         ]
-    if deep:
+    if not deep:
+        return stacks
+    stacks += [
+        (WeightInt4(128),),
+        (KQuant(),),
+        (RoundToNearest(3),),
+        (KvCache(4),),
+        (half,),
+        (Speculative(2),),
+        (Speculative(5),),
+        (WeightInt8(), Speculative()),
+        (StaticBatch(2),),
+        (StaticBatch(8),),
+        (WeightInt8(), StaticBatch(8)),
+    ]
+    if learns:
         stacks += [
-            (WeightInt4(64),),
-            (WeightInt4(128),),
-            (half,),
-            (Speculative(2),),
-            (Speculative(5),),
-            (WeightInt8(), Speculative()),
-            (WeightInt4(), StaticBatch(8)),
+            (Gptq(3),),
+            (Awq(),),
+            (AutoMixed(),),
+            (Qat(3, steps=steps),),
+            (half, recover),
+            (half, recover, WeightInt4()),
         ]
-        if case.model.source != "shape":
-            stacks += [(half, recover, WeightInt4())]
     return stacks

@@ -12,14 +12,21 @@ from core.target import Target
 from core.techniques.batch.static import StaticBatch
 from core.techniques.distill.soft_targets import SoftTargets
 from core.techniques.prune.mlp_channels import PruneMlpChannels
+from core.techniques.quantize.auto_mixed import AutoMixed
+from core.techniques.quantize.awq import Awq
+from core.techniques.quantize.gptq import Gptq
+from core.techniques.quantize.qat import Qat
 from core.techniques.quantize.weight_int4 import WeightInt4
 from core.techniques.quantize.weight_int8 import WeightInt8
+from core.techniques.recover.lora import Lora
 from core.workload import Workload
 
 SHAPE = DecoderShape(64, 2, 4, 2, 16, 96, 512, 256)
 TARGET = Target("local", "here", "cpu", "local", 10**9, None, (), local=True)
 CASE = Case(
-    Model("pycode", "llama", "bundled", "r1", SHAPE), TARGET, Workload("chat", "Chat", "text", 9, 9)
+    Model("pycode", "llama", "bundled", "r1", SHAPE),
+    TARGET,
+    Workload("chat", "Chat", "text", 128, 64),
 )
 RANDOM = Case(Model("shape:x", "llama", "shape", "r1", SHAPE), TARGET, CASE.workload)
 IMAGES = Case(
@@ -43,7 +50,7 @@ def test_the_quick_list_has_ten_runnable_trials_of_all_kinds() -> None:
     runnable = [plan for plan in plans if plan.refuse() is None]
     assert len(runnable) == len(plans) >= 10
     kinds = {technique.kind for plan in plans for technique in plan.techniques}
-    assert kinds == set(KINDS) - {"cache"}
+    assert kinds == set(KINDS)
     assert any(len(plan.techniques) == 4 for plan in plans)
 
 
@@ -62,14 +69,15 @@ def test_a_longer_preset_tries_more_and_distills_longer() -> None:
     assert max(steps(quick)) < min(steps(standard))
 
 
-def test_random_weights_are_never_distilled() -> None:
+def test_random_weights_are_never_calibrated_or_trained() -> None:
+    learn = (SoftTargets, Gptq, Awq, AutoMixed, Qat, Lora)
     for plan in propose(RANDOM, "deep"):
-        assert not any(isinstance(technique, SoftTargets) for technique in plan.techniques)
+        assert not any(isinstance(technique, learn) for technique in plan.techniques)
 
 
-def test_images_are_only_batched() -> None:
-    sizes = [plan.techniques for plan in propose(IMAGES, "standard")[1:]]
-    assert sizes == [(StaticBatch(size),) for size in (2, 4, 8, 16)]
+def test_images_are_quantized_and_batched() -> None:
+    kinds = {one.kind for plan in propose(IMAGES, "standard") for one in plan.techniques}
+    assert kinds == {"quantize", "batch"}
     assert all(plan.refuse() is None for plan in propose(IMAGES, "standard"))
 
 

@@ -83,7 +83,7 @@ class Awq(Base):
         from core.errors import Refused
         from core.techniques.quantize.awq_search import clipped
         from core.techniques.quantize.calibration import Calibration, each_matrix
-        from core.techniques.quantize.gptq_solve import Grid, quantize_by_inputs
+        from core.techniques.quantize.gptq_solve import Effort, Grid, quantize_by_inputs
         from core.techniques.quantize.replace import lean
         from kernels.linear_lowbit import LowBitWeight
 
@@ -102,9 +102,10 @@ class Awq(Base):
             if self.then == "gptq":
                 form = quantize_by_inputs(
                     mine.weight,
-                    mine.weight / mine.s,
                     inputs,
                     grid,
+                    Effort(),
+                    mine.s,
                     note=lambda text: deployment.note(f"{matrix.name}: {text}"),
                 )
             elif self.clip:

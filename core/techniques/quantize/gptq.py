@@ -74,24 +74,21 @@ class Gptq(Base):
         """Replace every matrix, the head included, by low-bit codes. Raises Refused."""
         from core.errors import Refused
         from core.techniques.quantize.calibration import Calibration, each_matrix
-        from core.techniques.quantize.gptq_solve import Grid, quantize_by_inputs
+        from core.techniques.quantize.gptq_solve import Effort, Grid, quantize_by_inputs
         from kernels.linear_lowbit import LowBitWeight
 
         grid = Grid(self.bits, self.group_size, bool(self.symmetric))
+        effort = Effort(self.damping, bool(self.act_order), bool(self.clip), self.refits)
         before = deployment.engine.weight_bytes()
 
         def choose(matrix: Matrix, inputs: Inputs) -> KernelWeight | None:
             try:
                 form = quantize_by_inputs(
                     matrix.dense(),
-                    None,
                     inputs,
                     grid,
-                    self.damping,
-                    bool(self.act_order),
-                    self.refits,
-                    bool(self.clip),
-                    lambda text: deployment.note(f"{matrix.name}: {text}"),
+                    effort,
+                    note=lambda text: deployment.note(f"{matrix.name}: {text}"),
                 )
             except ValueError as error:
                 raise Refused(f"{matrix.name}: {error}") from None

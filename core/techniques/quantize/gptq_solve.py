@@ -43,6 +43,16 @@ class Grid:
         return quantize(weight, self.bits, size, symmetric=self.symmetric)
 
 
+@dataclass(frozen=True)
+class Effort:
+    """How GPTQ is done; see Gptq, whose settings these are."""
+
+    damping: float = 0.01
+    act_order: bool = True
+    clip: bool = True
+    refits: int = 1
+
+
 @dataclass(frozen=True, eq=False)
 class Factor:
     """The order of columns, U upper triangular fp32 [k, k] with U^T U = the inverse of the damped
@@ -96,6 +106,7 @@ def gptq(
     factored: Factor | None = None,
     refits: int = 0,
     clip: bool = False,
+    shift: Tensor | None = None,
 ) -> LowBit:
     """Codes of weight fp32 [n, k] chosen column by column, each rounding error spread over the
     columns that are still to come (algorithm 1).
@@ -104,13 +115,16 @@ def gptq(
     and the codes still lie as the kernel reads them. `clip` searches them (clipping.py); `refits`
     times they are then set anew, to the best for the codes under the Hessian, and the codes chosen
     again. Of all these and round-to-nearest each row keeps the one with the least loss
-    tr(D H D^T), so that no row is worse than by round-to-nearest. Raises ValueError for what is not
-    finite.
+    tr(D H D^T), so that no row is worse than by round-to-nearest. With `shift` all this is done to
+    `best_float` of the weight instead. Raises ValueError for what is not finite.
     """
     factored = factored or factor(hessian)
     k = weight.shape[1]
     rows = max(1, AT_ONCE // k)
-    made = [_of_rows(part, hessian, grid, factored, refits, clip) for part in weight.split(rows)]
+    made = []
+    for part in weight.split(rows):
+        aim = part if shift is None else best_float(part, shift, factored)
+        made.append(_of_rows(aim, hessian, grid, factored, refits, clip))
     codes, scale = (torch.cat([getattr(one, of) for one in made]) for of in ("codes", "scale"))
     zeros = [one.zero for one in made if one.zero is not None]
     return LowBit(codes, scale, torch.cat(zeros) if zeros else None, grid.bits, grid.size(k))
@@ -222,43 +236,40 @@ def refit_scales(weight: Tensor, form: LowBit, hessian: Tensor, damping: float =
     return round_scale(torch.where(usable, best, form.scale), "fp16")[0]
 
 
-def best_float(weight: Tensor, hessian: Tensor, wanted: Tensor, damping: float = 0.05) -> Tensor:
-    """fp32 [n, k]: the unquantized V whose outputs on the inputs x come nearest to the outputs y.
+def best_float(weight: Tensor, shift: Tensor, factored: Factor) -> Tensor:
+    """fp32 [n, k]: the unquantized V whose outputs on the inputs x come nearest to those of the
+    weight on other inputs c, the unchanged model's.
 
-    wanted: 2 / count * sum of y x^T, [n, k]. V = W + (wanted - W H) (H + damping)^-1 minimises
-    mean |V x - y|^2 + damping |V - W|^2, damping relative to the mean diagonal; rounding V under H
-    then minimises the same error. With the unchanged model's y this is the aim of GPTAQ (Li et al.
-    2025), solved in closed form.
+    shift: 2 / count * sum of (c - x) x^T, [k, k]. V = W + W S (H + damping)^-1 minimises
+    mean |V x - W c|^2 + damping |V - W|^2; rounding V under H then minimises the same error. This
+    is the aim of GPTAQ (Li et al. 2025), solved in closed form.
     """
-    damped = hessian.double()
-    mean = damped.diagonal().mean()
-    damped.diagonal().add_(damping * mean if mean > 0 else 1.0)
-    missing = wanted.double() - weight.double() @ hessian.double()
-    moved: Tensor = torch.linalg.solve(damped, missing.T).T.float()
-    return weight + moved
+    missing = (weight @ shift)[:, factored.order]
+    moved = torch.empty_like(missing)
+    moved[:, factored.order] = missing @ factored.upper.T @ factored.upper
+    return moved.add_(weight)
 
 
 def quantize_by_inputs(
     weight: Tensor,
-    original: Tensor | None,
     inputs: Inputs,
     grid: Grid,
-    damping: float = 0.01,
-    act_order: bool = True,
-    refits: int = 1,
-    clip: bool = True,
+    effort: Effort,
+    scales: Tensor | None = None,
     note: Callable[[str], None] = lambda text: None,
 ) -> LowBit:
     """GPTQ of weight fp32 [n, k] for its calibration inputs.
 
-    Where `inputs` have the unchanged model's beside them, the outputs of `original` (None: of
-    `weight`) on those are aimed at. `note` is told when more damping was needed. Raises ValueError
-    for weights or inputs that are not finite.
+    Where `inputs` have the unchanged model's beside them, divided by `scales` [k] when there are
+    some, the outputs on those are aimed at. `note` is told when more damping was needed. Raises
+    ValueError for weights or inputs that are not finite.
     """
-    hessian, cross = inputs.hessian(), inputs.cross()
-    factored = factor(hessian, damping, act_order)
-    if factored.damping != damping:
-        note(f"the Hessian was damped by {factored.damping:g} instead of {damping:g}")
-    if cross is not None:
-        weight = best_float(weight, hessian, (weight if original is None else original) @ cross)
-    return gptq(weight, hessian, grid, factored, refits, clip)
+    hessian, shift = inputs.hessian(), inputs.cross()
+    factored = factor(hessian, effort.damping, effort.act_order)
+    if factored.damping != effort.damping:
+        note(f"the Hessian was damped by {factored.damping:g} instead of {effort.damping:g}")
+    if shift is not None:
+        if scales is not None:
+            shift = shift / scales[:, None]
+        shift = shift - hessian
+    return gptq(weight, hessian, grid, factored, effort.refits, effort.clip, shift)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from core.techniques.quantize.calibration import Inputs
 from core.techniques.quantize.gptq_solve import (
+    Effort,
     Grid,
     best_float,
     factor,
@@ -138,7 +139,8 @@ def test_aiming_at_other_outputs_is_ridge_regression() -> None:
     clean = inputs + 0.1 * torch.randn(inputs.shape, generator=random)
     wanted = clean @ weight.T
     damping = 0.05
-    found = best_float(weight, hessian, 2 / len(inputs) * wanted.T @ inputs, damping)
+    shift = 2 / len(inputs) * (clean - inputs).T @ inputs
+    found = best_float(weight, shift, factor(hessian, damping))
     # The same as least squares with rows that pull the solution to the weight.
     pull = float((damping * hessian.diagonal().mean() * len(inputs) / 2) ** 0.5)
     left = torch.cat([inputs, pull * torch.eye(24)]).double()
@@ -181,7 +183,7 @@ def test_a_hessian_of_one_direction_gets_the_damping_that_it_needs() -> None:
     weight = torch.randn(3, 32, generator=torch.Generator().manual_seed(3))
     notes: list[str] = []
     grid = Grid(4, 32, False)
-    form = quantize_by_inputs(weight, None, inputs, grid, 0.0, refits=0, note=notes.append)
+    form = quantize_by_inputs(weight, inputs, grid, Effort(0.0, refits=0), note=notes.append)
     assert "damped by" in notes[0]
     assert "instead of 0" in notes[0]
     assert bool(form.dequantize().isfinite().all())

@@ -1,0 +1,72 @@
+"""How much memory does GPTQ's calibration take? Peak of the process, and seconds.
+
+    python tests/core/techniques/figure_gptq_memory.py                   shape:qwen2.5-0.5b
+    python tests/core/techniques/figure_gptq_memory.py --layers 2        a cut model, for a try
+
+Loads the model, applies the technique as a trial does, and prints what the process held at most,
+the loaded model included and the libraries not, as a share of the model's own 16-bit weights. At
+most 3 times is the goal; the last line says it, exit 1 when it is missed. Run it on a machine that
+does nothing else: the seconds are printed too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import replace
+
+from core import techniques
+from core.catalogue import models, targets, workloads
+from core.deployment import Deployment
+from core.loading.load import load_engine, random_engine, shape_config
+from core.measure.memory.process import peak_resident_bytes, reset_peak, resident_bytes
+from core.measure.trial import rehearse
+from core.plan import Case, Plan
+
+GOAL = 3.0
+
+
+def main() -> int:
+    """Calibrate once; 0 when the figure is reached."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--model", default="shape:qwen2.5-0.5b")
+    parser.add_argument("--technique", default="gptq")
+    parser.add_argument("--layers", type=int, default=0, help="keep only so many layers")
+    given = parser.parse_args()
+    technique = techniques.parse(given.technique)
+    case = Case(
+        models.resolve(given.model), targets.resolve("local"), workloads.resolve("autocomplete")
+    )
+    rehearse(Plan(case, (technique,)), None)
+    if not reset_peak():
+        print("this system does not let a process reset its peak: nothing was measured")
+        return 1
+    before = resident_bytes() or 0
+    if given.layers:
+        config = shape_config(given.model)
+        sizes = config.intermediate_sizes[: given.layers]
+        engine = random_engine(replace(config, num_layers=given.layers, intermediate_sizes=sizes))
+    else:
+        engine = load_engine(case.model)
+    weights = engine.weight_bytes()
+    loaded = (peak_resident_bytes() or 0) - before
+    reset_peak()
+    deployment = Deployment(case, engine, lambda: None, note=print)
+    began = time.perf_counter()
+    technique.apply(deployment)
+    seconds = time.perf_counter() - began
+    peak = (peak_resident_bytes() or 0) - before
+    print(f"weights {weights:,} B; peak while loading {loaded:,} B, while calibrating {peak:,} B")
+    reached = peak <= GOAL * weights
+    cut = f" cut to {given.layers} layers" if given.layers else ""
+    print(
+        f"{given.technique} on {given.model}{cut} holds at most {peak / weights:.2f} times its 16-bit"
+        f" weights (goal: {GOAL:g}), model included, in {seconds:.0f} s:"
+        f" {'reached' if reached else 'MISSED'}"
+    )
+    return 0 if reached else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -106,6 +106,10 @@ KERNELS: tuple[KernelInfo, ...] = (
     ),
     KernelInfo("linear_w8a8", "torch-int-mm", _ANY, ("int8",), "kernels.linear_w8a8.torch_int_mm"),
     KernelInfo("linear_w8", "torch-int8pack", ("cpu",), ("int8",), "kernels.linear_w8.cpu"),
+    KernelInfo(
+        "linear_fp8", "triton", ("cuda",), ("e4m3",), "kernels.linear_fp8.gpu", "triton", ("cpu",)
+    ),
+    KernelInfo("linear_fp8", "torch", _ANY, ("e4m3",), "kernels.linear_fp8.torch_tiles"),
     KernelInfo("attention", "cpp", ("cpu",), ("fp32", "bf16"), "kernels.attention.cpu", _COMPILER),
     KernelInfo("attention", "torch-sdpa", _ANY, _FLOATS, "kernels.attention.sdpa"),
     KernelInfo("attention", "cpp-kv8", ("cpu",), ("int8",), "kernels.attention.kv_cpu", _COMPILER),

@@ -27,7 +27,7 @@ from kernels import bench_report, registry
 from kernels.bench_case import Case
 
 BLOCKS = ("attention", "rms_norm", "swiglu")
-OPS = ("linear_dense", "linear_lowbit", "linear_w8a8", *BLOCKS)
+OPS = ("linear_dense", "linear_lowbit", "linear_w8a8", "linear_fp8", *BLOCKS)
 # Six repeats are the fewest whose range is a 95 % interval.
 LEAST_REPEATS = 6
 REPEATS = 15

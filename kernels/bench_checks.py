@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
-from kernels import bench_onnx, linear_dense, linear_lowbit, linear_w8a8
+from kernels import bench_onnx, linear_dense, linear_fp8, linear_lowbit, linear_w8a8
 from kernels.linear_dense import reference as dense_reference
+from kernels.linear_fp8 import reference as fp8_reference
+from kernels.linear_fp8.codes import quantize_rows
 from kernels.linear_lowbit import reference as lowbit_reference
 from kernels.linear_lowbit.codes import LowBit
 from kernels.linear_w8a8 import reference as w8a8_reference
@@ -77,16 +79,23 @@ def _both(
         got = linear_w8a8.W8A8Weight(moved, None, DTYPE, kernel)(x.to(device))
         codes, scales = w8a8_reference.quantize_rows(x, None)
         return got, w8a8_reference.linear(codes, scales, whole)
+    if op == "linear_fp8":
+        whole8 = linear_fp8.quantize(weight, 8, weight.shape[1], "e4m3")
+        got = linear_fp8.Fp8Weight(_moved(whole8, device), None, DTYPE, kernel)(x.to(device))
+        return got, fp8_reference.linear(*quantize_rows(x), whole8)
     form = quantized(format_, weight)
     exact = lowbit_reference.linear(x, form)
     if op == "onnxruntime":
         if bench_onnx.refuse(form) is not None:
             return None
         return bench_onnx.Session(form, 1, int(kernel)).product(x), exact
-    moved = LowBit(
-        form.codes.to(device), form.scale.to(device), None, form.bits, form.group_size, form.kind
-    )
-    return linear_lowbit.LowBitWeight(moved, None, DTYPE, kernel)(x.to(device)), exact
+    weight_ = linear_lowbit.LowBitWeight(_moved(form, device), None, DTYPE, kernel)
+    return weight_(x.to(device)), exact
+
+
+def _moved(form: LowBit, device: str) -> LowBit:
+    codes, scale = form.codes.to(device), form.scale.to(device)
+    return LowBit(codes, scale, None, form.bits, form.group_size, form.kind)
 
 
 def quantized(format_: str, weight: torch.Tensor) -> LowBit:

@@ -15,7 +15,15 @@ from typing import Any
 import torch
 from torch.nn.functional import linear
 
-from kernels import bench_checks, bench_onnx, linear_dense, linear_lowbit, linear_w8a8, program
+from kernels import (
+    bench_checks,
+    bench_onnx,
+    linear_dense,
+    linear_fp8,
+    linear_lowbit,
+    linear_w8a8,
+    program,
+)
 from kernels.bench_case import Case, Contender, is_own, missing, name_of, runnable
 from kernels.linear_lowbit.codes import LowBit, bits_of
 from kernels.linear_w8a8.codes import W8A8
@@ -33,8 +41,14 @@ PACKED = (
     ("int8", 0), ("int4-g32", 32), ("int4-g128", 128), ("nf4-g64", 64), ("int3-g64", 64),
     ("int2-g32", 32),
 )  # fmt: skip
-FORMATS = ("bf16", *(name for name, _ in PACKED), "w8a8")
-OPS = {"linear_dense": ("bf16",), "linear_lowbit": FORMATS[1:-1], "linear_w8a8": ("w8a8",)}
+# FP8 inputs are for GPUs: nothing of ours multiplies them on a CPU.
+FORMATS = ("bf16", *(name for name, _ in PACKED), "w8a8", "fp8-fp8")
+OPS = {
+    "linear_dense": ("bf16",),
+    "linear_lowbit": tuple(name for name, _ in PACKED),
+    "linear_w8a8": ("w8a8",),
+    "linear_fp8": ("fp8-fp8",),
+}
 # Larger than the last caches of the devices we know, with room.
 WORKING_SET = {"cpu": 96 << 20, "cuda": 256 << 20}
 # With more rows the weight is a small part of the work, and fewer copies do.
@@ -60,9 +74,10 @@ class Grid:
 def cases(grid: Grid, device: str) -> Iterator[Case]:
     """The cases of a grid, one at a time; a format's contenders are checked before its first."""
     wrong = bench_checks.Verdicts(device)
+    formats = [one for one in grid.formats if device == "cuda" or one != "fp8-fp8"]
     for n, k in grid.shapes:
         dense = torch.randn(n, k, device=device, dtype=DTYPE) / k**0.5
-        for format_ in grid.formats:
+        for format_ in formats:
             small = [rows for rows in grid.rows if rows <= ROWS_OF_ONE]
             for tier in (small, [rows for rows in grid.rows if rows > ROWS_OF_ONE]):
                 if tier:
@@ -74,6 +89,8 @@ def form_of(format_: str, n: int, k: int, device: str = "cpu") -> LowBit | W8A8:
     if format_ == "w8a8":
         codes = torch.randint(-127, 128, (n, k), dtype=torch.int8, device=device)
         return W8A8(codes, torch.rand(n, device=device) / k)
+    if format_ == "fp8-fp8":
+        return linear_fp8.quantize(torch.randn(n, k, device=device), 8, k, "e4m3")
     name, _, _ = format_.partition("-")
     group = dict(PACKED)[format_] or k
     kind = "int" if name.startswith("int") else name
@@ -204,6 +221,8 @@ def _weight(info: KernelInfo, form: Any) -> Any:
         return linear_dense.prepare(form.clone(), kernel=info.name)
     if info.op == "linear_w8a8":
         return linear_w8a8.W8A8Weight(form, None, DTYPE, info.name)
+    if info.op == "linear_fp8":
+        return linear_fp8.Fp8Weight(form, None, DTYPE, info.name)
     return linear_lowbit.LowBitWeight(form, None, DTYPE, info.name)
 
 

@@ -80,7 +80,7 @@ def sentences(entries: list[Row], rows: list[Row]) -> list[str]:
             f"{one['shapes']} shapes, {one['least']:.2f}x at least ({one['least_shape']}); "
             f"of bf16 {one['dense_mean']:.2f}x, {one['dense_least']:.2f}x at least"
         )
-        if one["copy_share"] is not None and one["rows"] <= 2:
+        if one["copy_share"] is not None and one["rows"] <= 8:
             said += f"; {one['copy_share']:.0%} of copy bandwidth from 4 MB on"
         text.append(said)
     if not entries:

@@ -156,7 +156,7 @@ def test_an_interval_holds_the_median_with_95_percent() -> None:
     assert 1 - 2 / 2**bench.LEAST_REPEATS > 0.95
 
 
-@pytest.mark.parametrize("format_", bench_linear.FORMATS[1:-1])
+@pytest.mark.parametrize("format_", bench_linear.OPS["linear_lowbit"])
 def test_random_codes_have_the_format_that_they_are_named(format_: str) -> None:
     form = bench_linear.form_of(format_, 5, 256)
     assert form.format == format_

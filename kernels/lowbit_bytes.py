@@ -4,12 +4,16 @@ Owns LowBitBytes for predictions, which load no torch; the layouts themselves ar
 kernels/linear_lowbit (layout.py for "cpp", planes.py for "torch").
 """
 
+import functools
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 # The kernel "cpp": blocks of 16 rows by 32 columns, and a table of 128 bf16 values.
 ROWS, COLUMNS, TABLE = 16, 32, 256
-# Above so many rows of x it writes out tiles of the weight (kernels.linear_lowbit.cpu).
-MANY_ROWS, TILE_BYTES = 64, 4 << 20
+# Where torch is faster (writes_tiles), it writes out tiles of the weight above so many rows of x
+# (kernels.linear_lowbit.cpu).
+MANY_ROWS, TILE_BYTES = 24, 4 << 20
 # Rows that share a second-level scale (kernels.linear_lowbit.codes.DOUBLE_ROWS).
 DOUBLE_ROWS = 16
 SCALE_BYTES = {"fp16": 2, "fp32": 4, "u8": 1}
@@ -82,9 +86,22 @@ class LowBitBytes:
         return 8 * -(-n // DOUBLE_ROWS) if self.scale_format == "u8" else 0
 
 
+@functools.cache
+def writes_tiles() -> bool:
+    """Whether the kernel "cpp" gives products of many rows to torch on this processor: one with
+    AMX, or without vectors that it was written for.
+    """
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        text = ""
+    flags = set(re.findall(r"\w+", text))
+    return "amx_tile" in flags or not {"avx2", "fma"} <= flags
+
+
 def scratch_bytes(n: int, k: int, rows: int) -> int:
-    """Bytes beside its result that a product of the kernel "cpp" with `rows` rows of x holds: above
-    MANY_ROWS a tile of the weight in bf16, and the product with it.
+    """Bytes beside its result that a product of the kernel "cpp" with `rows` rows of x holds where
+    it writes tiles: above MANY_ROWS a tile of the weight in bf16, and the product with it.
     """
     if rows <= MANY_ROWS:
         return 0

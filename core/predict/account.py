@@ -13,7 +13,7 @@ from core.model import ClassifierShape, DecoderShape
 from core.plan import Plan
 from core.predict.effects import Effects, effects
 from core.predict.work import DecoderWork, decoder_work, draft_work
-from kernels.lowbit_bytes import DenseBytes, scratch_bytes
+from kernels.lowbit_bytes import DenseBytes, scratch_bytes, writes_tiles
 
 # A convolution's result stands there three times at its largest: in the library's own layout, in
 # the plain one, and as the result of ReLU. A linear layer has its result and that of ReLU.
@@ -68,9 +68,11 @@ def account(plan: Plan) -> MemoryAccount:
         for name, size in weights_by_format(work).items():
             formats[name if work is works[0] else f"draft {name}"] = size
     kv = batch * sum(work.kv_held(tokens) for work in works)
+    target = plan.case.target
+    tiles = target.local and target.kind == "cpu" and writes_tiles()
     space = max(
         decoder_workspace(
-            work.shape, batch, workload.prompt_tokens, work.found.item, work.found.packed
+            work.shape, batch, workload.prompt_tokens, work.found.item, tiles and work.found.packed
         )
         for work in works
     )

@@ -75,7 +75,7 @@ def test_an_unknown_kernel_is_refused() -> None:
 
 
 def test_few_rows_need_no_scratch_and_many_one_tile() -> None:
-    assert scratch_bytes(1000, 500, 64) == 0
+    assert scratch_bytes(1000, 500, 24) == 0
     assert scratch_bytes(100, 500, 65) == 2 * 100 * (500 + 65)
     rows = (4 << 20) // (2 * 500) // 16 * 16
     assert scratch_bytes(10**6, 500, 65) == 2 * rows * (500 + 65)
@@ -83,8 +83,14 @@ def test_few_rows_need_no_scratch_and_many_one_tile() -> None:
 
 def test_the_numbers_are_those_of_the_kernels() -> None:
     from kernels import lowbit_bytes
-    from kernels.linear_lowbit import codes, layout, planes
+    from kernels.linear_lowbit import codes, cpu, layout, planes
 
+    if cpu.available() is None:
+        assert lowbit_bytes.writes_tiles() == (cpu.few_rows() < 1000)
+    assert (lowbit_bytes.MANY_ROWS, lowbit_bytes.TILE_BYTES) == (
+        cpu.ROWS_BESIDE_TORCH,
+        cpu.TILE_BYTES,
+    )
     assert (lowbit_bytes.ROWS, lowbit_bytes.COLUMNS) == (layout.ROWS, layout.COLUMNS)
     assert codes.DOUBLE_ROWS == lowbit_bytes.DOUBLE_ROWS
     assert planes.WIDTHS == lowbit_bytes.PLANES

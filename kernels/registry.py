@@ -105,7 +105,6 @@ KERNELS: tuple[KernelInfo, ...] = (
         ("cpu",),
     ),
     KernelInfo("linear_w8a8", "torch-int-mm", _ANY, ("int8",), "kernels.linear_w8a8.torch_int_mm"),
-    KernelInfo("linear_w8", "torch-int8pack", ("cpu",), ("int8",), "kernels.linear_w8.cpu"),
     KernelInfo(
         "linear_fp8", "triton", ("cuda",), ("e4m3",), "kernels.linear_fp8.gpu", "triton", ("cpu",)
     ),

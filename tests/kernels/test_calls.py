@@ -14,12 +14,12 @@ def test_nothing_ran_before_the_first_call() -> None:
 
 
 def test_a_snapshot_lists_kernels_by_name_with_their_calls() -> None:
-    calls.count("linear_w8", "torch-int8pack")
+    calls.count("linear_lowbit", "torch-int8pack")
     calls.count("attention", "cpp")
-    calls.count("linear_w8", "torch-int8pack")
+    calls.count("linear_lowbit", "torch-int8pack")
     assert calls.snapshot() == [
         {"op": "attention", "name": "cpp", "calls": 1},
-        {"op": "linear_w8", "name": "torch-int8pack", "calls": 2},
+        {"op": "linear_lowbit", "name": "torch-int8pack", "calls": 2},
     ]
     calls.reset()
     assert calls.snapshot() == []

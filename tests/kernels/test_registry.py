@@ -110,7 +110,7 @@ def test_the_refusal_names_every_choice_and_why_it_does_not_fit(
         ("nothing", "cpu", None, "no operation 'nothing'; there are"),
         ("linear_lowbit", "cpu", "nope", "torch-int8pack, triton, torch"),
         ("linear_lowbit", "tpu:0", None, "tpu:0 is not supported"),
-        ("linear_w8", "cuda", "torch-int8pack", "runs on cpu"),
+        ("linear_lowbit", "cuda", "torch-int8pack", "runs on cpu"),
     ],
 )
 def test_unknown_names_get_a_sentence(
@@ -121,7 +121,7 @@ def test_unknown_names_get_a_sentence(
 
 
 def test_the_environment_names_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(registry.ENVIRONMENT, "linear_w8=torch-int8pack, linear_dense=torch")
+    monkeypatch.setenv(registry.ENVIRONMENT, "linear_lowbit=torch-int8pack, linear_dense=torch")
     assert select("linear_dense", "cpu", "bf16").name == "torch"
     monkeypatch.setenv(registry.ENVIRONMENT, "linear_dense=gemv-bf16")
     with pytest.raises(KernelUnavailable, match="gemv-bf16 takes bf16"):

@@ -10,7 +10,6 @@ import importlib.metadata
 import platform
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from core.artefacts import foreign, gguf, native
 from core.artefacts import manifest as manifests
@@ -26,6 +25,7 @@ from core.artefacts.save import (
 )
 from core.deployment import Deployment
 from core.errors import BadInput, Refused
+from core.loading.preflight import CheckedFolder, check_folder
 from core.plan import Plan, Technique, settings
 
 FORMATS = (native.METHOD, *foreign.MODULES, gguf.METHOD)
@@ -55,9 +55,10 @@ def apply(
     changing, runtime = divided(plan, format)
     check_place(folder)
     deployment = _applied(plan, changing, keep, report)
-    source, config = _source(plan)
-    found = contents(deployment.engine, config)
-    texts = copied(source)
+    source = _source(plan)
+    found = contents(deployment.engine, source.config)
+    beside = source.tokenizer_file
+    texts = copied(beside.parent if beside is not None else source.path)
     laid_out = lay_out(found, format, texts, plan.case.model.title or plan.case.model.id)
     for text in laid_out.notes:
         keep(text)
@@ -75,7 +76,7 @@ def apply(
         sizes={
             "weights": laid_out.weights_bytes(),
             "resident": int(deployment.engine.weight_bytes()),
-            "source": sum(path.stat().st_size for path in source.glob("*.safetensors")),
+            "source": sum(path.stat().st_size for path in source.weight_files),
         },
         matrices=found.formats(),
         versions=_versions(),
@@ -160,12 +161,10 @@ def _applied(
     return deployment
 
 
-def _source(plan: Plan) -> tuple[Path, dict[str, Any]]:
+def _source(plan: Plan) -> CheckedFolder:
     from core.loading.load import find_folder
-    from core.loading.preflight import check_folder
 
-    folder = find_folder(plan.case.model.id)
-    return folder, check_folder(folder).config
+    return check_folder(find_folder(plan.case.model.id))
 
 
 def _versions() -> dict[str, str]:

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
 # What transformers 4 wrote for rope_parameters.
 OLD_ROPE = ("rope_scaling", "rope_theta")
-DROPPED = ("quantization_config", "compression_config", "torch_dtype", "trimtab", *OLD_ROPE)
+DROPPED = (
+    "quantization_config",
+    "compression_config",
+    "torch_dtype",
+    "trimtab",
+    ".gguf",
+    *OLD_ROPE,
+)
 LONG = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 

@@ -5,6 +5,7 @@ How a module lies in a file is said by compressed_tensors.py, gptq.py and awq.py
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -91,23 +92,42 @@ def join(name: str, forms: list[Any]) -> LowBit | W8A8:
     """The forms of one stack as one; BadInput when inputs have different scales."""
     from kernels.linear_w8a8 import W8A8
 
-    first: LowBit | W8A8 = forms[0]
+    first: Any = forms[0]
     if isinstance(first, W8A8):
         if len({one.x_scale for one in forms}) > 1:
             raise BadInput(f"the modules of {name} share their input, but not its input_scale.")
         scale = _joined([one.scale for one in forms])
-        return replace(first, codes=_joined([one.codes for one in forms]), scale=scale)
+        inputs: W8A8 = replace(first, codes=_joined([one.codes for one in forms]), scale=scale)
+        return inputs
+    if len({(one.bits, one.group_size) for one in forms}) > 1:
+        forms = widened(forms)
+        first = forms[0]
     zero = None
     if any(one.zero is not None for one in forms):
         zero = _joined([one.zeros() for one in forms])
     wide = any(one.scale_format == "fp32" for one in forms)
-    return replace(
+    whole: LowBit = replace(
         first,
         codes=_joined([one.codes for one in forms]),
         scale=_joined([one.scale for one in forms]),
         zero=zero,
         scale_format="fp32" if wide else first.scale_format,
     )
+    return whole
+
+
+def widened(forms: list[Any]) -> list[Any]:
+    """The same integers in the bits of the widest and the groups of the narrowest: the codes stay,
+    so do the values.
+    """
+    bits = max(one.bits for one in forms)
+    size = math.gcd(*(min(one.group_size, one.k) for one in forms))
+    found = []
+    for one in forms:
+        times = min(one.group_size, one.k) // size
+        scale, zero = (side.repeat_interleave(times, dim=1) for side in (one.scale, one.zeros()))
+        found.append(replace(one, scale=scale, zero=zero, bits=bits, group_size=size))
+    return found
 
 
 def layout(found: Contents, format: str) -> Layout:

@@ -79,11 +79,11 @@ def layout(found: Contents, tokenizer: bytes | None, name: str) -> GgufLayout:
     notes: list[str] = []
     for stack, weight in found.weights:
         for begin, end, module in spans(stack):
-            order = _order(config, module)
-            entries.append(_matrix(stack.name, module, weight, begin, end, order))
+            rows = order(config, module)
+            entries.append(_matrix(stack.name, module, weight, begin, end, rows))
             if weight.bias is not None:
                 bias = weight.bias[begin:end]
-                entries.append(_plain(f"{module}.bias", bias if order is None else bias[order]))
+                entries.append(_plain(f"{module}.bias", bias if rows is None else bias[rows]))
     factors = rope_factors(config)
     if factors is not None:
         entries.append(_plain("rope_freqs", factors))
@@ -183,7 +183,7 @@ def gguf_name(name: str) -> str:
     return f"blk.{layer}.{NAMES[part]}.{leaf}"
 
 
-def _order(config: DecoderConfig, module: str) -> Tensor | None:
+def order(config: DecoderConfig, module: str) -> Tensor | None:
     """The order of a module's rows: llama.cpp turns neighbours, Hugging Face halves of a head."""
     import torch
 
@@ -212,7 +212,7 @@ def _plain(name: str, tensor: Tensor) -> Entry:
 
 
 def _matrix(
-    stack: str, module: str, weight: KernelWeight, begin: int, end: int, order: Tensor | None
+    stack: str, module: str, weight: KernelWeight, begin: int, end: int, ordered: Tensor | None
 ) -> Entry:
     from core.artefacts import foreign, gguf_blocks
     from kernels.linear_lowbit import LowBitWeight
@@ -223,7 +223,7 @@ def _matrix(
 
         def dense() -> Any:
             rows = weight.tensors()[0][begin:end]
-            return gguf_blocks.floats(rows if order is None else rows[order])
+            return gguf_blocks.floats(rows if ordered is None else rows[ordered])
 
         return Entry(name, kind, end - begin, weight.k, dense)
     if not isinstance(weight, LowBitWeight):
@@ -239,19 +239,12 @@ def _matrix(
         )
 
     def packed() -> Any:
-        return gguf_blocks.pack(_rows(weight.form(), begin, end, order), found)
+        rows: LowBit = weight.form().rows(begin, end)
+        return gguf_blocks.pack(
+            rows if ordered is None else gguf_blocks.reordered(rows, ordered), found
+        )
 
     return Entry(name, found, end - begin, weight.k, packed)
-
-
-def _rows(form: LowBit, begin: int, end: int, order: Tensor | None) -> LowBit:
-    part = form.rows(begin, end)
-    if order is None:
-        return part
-    from dataclasses import replace
-
-    zero = None if part.zero is None else part.zero[order]
-    return replace(part, codes=part.codes[order], scale=part.scale[order], zero=zero)
 
 
 def _splitting(rule: Any) -> str:

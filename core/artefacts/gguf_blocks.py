@@ -8,6 +8,7 @@ ggml-quants.c.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,36 @@ def pack(form: LowBit, type: BlockType) -> Any:
         low = codes & 15
         parts.append(low[..., :16] | low[..., 16:] << 4)
     return torch.cat(parts, dim=2).view(n, -1).numpy()
+
+
+def reordered(form: LowBit, order: Tensor) -> LowBit:
+    """The rows in another order."""
+    zero = None if form.zero is None else form.zero[order]
+    return replace(form, codes=form.codes[order], scale=form.scale[order], zero=zero)
+
+
+def collapsed(form: LowBit) -> LowBit:
+    """Wider groups, to whole rows, where blocks that follow each other have the same scale: they
+    were one group before they were written.
+    """
+    scale, zero, size = form.scale, form.zero, form.group_size
+    while scale.shape[1] > 1 and scale.shape[1] * size == form.k:
+        sides = [scale] if zero is None else [scale, zero]
+        if all(bool((side == side[:, :1]).all()) for side in sides):
+            step = scale.shape[1]
+        elif scale.shape[1] % 2 == 0 and all(torch.equal(s[:, ::2], s[:, 1::2]) for s in sides):
+            step = 2
+        else:
+            break
+        scale, size = scale[:, ::step].contiguous(), size * step
+        zero = None if zero is None else zero[:, ::step].contiguous()
+    return replace(form, scale=scale, zero=zero, group_size=size)
+
+
+def moved(form: LowBit, device: str) -> LowBit:
+    """The form on a device."""
+    zero = None if form.zero is None else form.zero.to(device)
+    return replace(form, codes=form.codes.to(device), scale=form.scale.to(device), zero=zero)
 
 
 def floats(tensor: Tensor) -> Any:
@@ -156,3 +187,49 @@ def _high_bits(bits: Tensor) -> Tensor:
     """The fifth bits [n, blocks, 32] as a little-endian word, uint8 [n, blocks, 4]."""
     packed = np.packbits(bits.numpy(), axis=2, bitorder="little")
     return torch.from_numpy(packed)
+
+
+def unpack(data: bytes, type: BlockType, rows: int, columns: int) -> LowBit | Tensor:
+    """The reverse of `pack`: a form, or the floats of F32, F16 and BF16, [rows, columns].
+
+    Q4_1 and Q5_1 have the zero -m / d. Raises ValueError for scales that are not finite.
+    """
+    raw = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    for dtype, name in FLOATS.items():
+        if type.name == name:
+            return raw.view(dtype).view(rows, columns)
+    if type.values == SUPER:
+        from core.techniques.quantize.k_unpack import unpack as unpack_super
+
+        return unpack_super(raw.numpy().reshape(rows, -1), type.name.lower()).low_bit()
+    blocks = raw.view(rows, columns // BLOCK, type.size)
+    scale = blocks[..., :2].contiguous().view(torch.float16).squeeze(2).float()
+    at, low = 2, None
+    if type.name in ("Q4_1", "Q5_1"):
+        low = blocks[..., 2:4].contiguous().view(torch.float16).squeeze(2).float()
+        at = 4
+    if not bool(scale.isfinite().all()) or (low is not None and not bool(low.isfinite().all())):
+        raise ValueError("a scale is not finite.")
+    bits = {"Q4": 4, "Q5": 5, "Q8": 8}[type.name[:2]]
+    if bits == 8:
+        codes = (blocks[..., at:].contiguous().view(torch.int8).to(torch.int16) + 128).to(
+            torch.uint8
+        )
+    else:
+        high = torch.zeros(rows, columns // BLOCK, BLOCK, dtype=torch.uint8)
+        if bits == 5:
+            word = blocks[..., at : at + 4].contiguous().numpy()
+            high = torch.from_numpy(np.unpackbits(word, axis=2, bitorder="little"))
+            at += 4
+        nibbles = blocks[..., at:]
+        codes = torch.cat([nibbles & 15, nibbles >> 4], dim=2) | high << 4
+    codes = codes.reshape(rows, columns).contiguous()
+    if low is None:
+        return LowBit(codes, scale.contiguous(), None, bits, BLOCK)
+    # A block of one value has no step: it becomes -1 times the minimum.
+    flat = scale == 0
+    step = torch.where(flat, -low, scale)
+    divisor = torch.where(step == 0, torch.ones_like(step), step)
+    zero = torch.where(flat, torch.ones_like(step), -low / divisor)
+    codes = codes.masked_fill(flat.repeat_interleave(BLOCK, dim=1), 0)
+    return LowBit(codes, step, zero, bits, BLOCK)

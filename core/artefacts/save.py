@@ -90,7 +90,7 @@ def check_place(folder: Path) -> None:
 def copied(source: Path | None) -> dict[str, bytes]:
     """The tokenizer's files of the source folder, those that may be read."""
     found: dict[str, bytes] = {}
-    if source is None:
+    if source is None or not source.is_dir():
         return found
     for name in (TOKENIZER, *COPIED):
         if files.present(source, name):

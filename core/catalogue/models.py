@@ -40,14 +40,17 @@ def card(name: str) -> dict[str, Any]:
 
 
 def folder_of(model_id: str) -> Path | None:
-    """The local folder behind a bundled id or a path, None for hub ids and shapes."""
+    """The local folder behind a bundled id or a path, or a GGUF file; None for hub ids and
+    shapes.
+    """
     if model_id in BUNDLED:
         return ZOO / model_id
     if not model_id:
         return None
     try:
         path = Path(model_id).expanduser()
-        return path if path.is_dir() else None
+        found = path.is_dir() or (path.suffix == ".gguf" and path.is_file())
+        return path if found else None
     except (OSError, RuntimeError, ValueError):
         # A name too long for the system, or the home of a user that does not exist.
         return None

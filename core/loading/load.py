@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.engine.config import FAMILIES, DecoderConfig, from_hf
 from core.errors import BadInput
-from core.loading import quantized
+from core.loading import gguf_files, quantized
 from core.loading import tokenizer as tokenizer_file
 from core.loading.preflight import CheckedFolder, check_folder
 from core.loading.tables import CLASSIFIERS, check_memory
@@ -63,6 +63,10 @@ def load_folder(
     if found.tokenizer_file is not None:
         text = tokenizer_file.load(found.tokenizer_file, found.config.get("vocab_size"))
     dtype = dtype or quantized.saved_dtype(found.config)
+    if gguf_files.is_gguf(found.config):
+        from core.artefacts.gguf_restore import restore_gguf
+
+        return restore_gguf(found, dtype or "bf16", device), text
     if found.quantized:
         from core.artefacts.restore import restore_classifier, restore_decoder
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import BadInput
-from core.loading import files, quantized, tables, tokenizer
+from core.loading import files, gguf_files, quantized, tables, tokenizer
 from core.loading.header import TensorEntry, read_header
 from core.loading.jsonfile import read_object
 
@@ -45,14 +45,16 @@ class CheckedFolder:
 
     @property
     def quantized(self) -> bool:
-        """Whether the matrices are stored as codes."""
-        return quantized.method(self.config) is not None
+        """Whether the matrices are stored as codes, or in a format that may hold them so."""
+        return gguf_files.is_gguf(self.config) or quantized.method(self.config) is not None
 
     @property
     def bits(self) -> int:
         """Bits of a stored weight, of the dtype that most bytes have; of quantized ones the mean,
         with all that belongs to them.
         """
+        if gguf_files.is_gguf(self.config):
+            return gguf_files.bits(self.tensors)
         if self.quantized:
             return quantized.bits(self.config, self.tensors)
         sizes: dict[str, int] = {}
@@ -62,7 +64,10 @@ class CheckedFolder:
 
 
 def check_folder(path: Path | str, need_tokenizer: bool = False) -> CheckedFolder:
-    """Check a folder in Hugging Face format; raises BadInput at the first defect."""
+    """Check a folder in Hugging Face format, or a GGUF file; BadInput at the first defect."""
+    single = gguf_files.find(path)
+    if single is not None:
+        return _gguf(single, need_tokenizer)
     folder = files.the_folder(path)
     config_file = files.regular(folder, CONFIG)
     config = read_object(config_file, MAX_CONFIG_BYTES, max_values=MAX_CONFIG_VALUES)
@@ -100,6 +105,18 @@ def check_folder(path: Path | str, need_tokenizer: bool = False) -> CheckedFolde
     tables.check_memory(folder.name, total)
     text = _tokenizer(folder, config, need_tokenizer)
     return CheckedFolder(folder, config, weights, tuple(tensors), total, digest.hexdigest(), text)
+
+
+def _gguf(file: Path, need_tokenizer: bool) -> CheckedFolder:
+    config, tensors, header = gguf_files.check(file)
+    digest = hashlib.sha256()
+    _digest_file(digest, file, header)
+    total = sum(entry.nbytes for entry in tensors)
+    tables.check_memory(file.name, total)
+    # Beside a file of another name lies whatever its folder is for.
+    ours = file.name == gguf_files.NAME or need_tokenizer
+    text = _tokenizer(file.parent, config, need_tokenizer) if ours else None
+    return CheckedFolder(file, config, (file,), tensors, total, digest.hexdigest(), text)
 
 
 def _tokenizer(folder: Path, config: dict[str, Any], needed: bool) -> Path | None:

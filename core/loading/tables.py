@@ -10,7 +10,7 @@ from typing import Any
 from core.engine import config as lean
 from core.engine import names
 from core.errors import BadInput
-from core.loading import others, quantized
+from core.loading import gguf_files, others, quantized
 from core.loading.header import TensorEntry
 
 CLASSIFIERS = ("trimtab-mlp", "trimtab-cnn")
@@ -27,6 +27,8 @@ def check_config(config: Mapping[str, Any]) -> None:
     if kind is None:
         raise BadInput("config.json: model_type is missing.")
     _refuse_code(config)
+    if gguf_files.MARK in config:
+        raise BadInput(f"config.json: {gguf_files.MARK} belongs to no config.json.")
     if kind not in MODEL_TYPES:
         raise BadInput(
             f"config.json: model_type {kind!r:.60} is not supported; "

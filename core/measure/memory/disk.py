@@ -12,7 +12,8 @@ from core.measurement import Measurement, unavailable
 from core.plan import Plan
 
 # What an artefact consists of; cards, licences and other weights are not loaded.
-SUFFIXES = (".safetensors", ".json")
+SUFFIXES = (".safetensors", ".gguf", ".json")
+WEIGHTS = (".safetensors", ".gguf")
 # Nothing that loading needs is in it.
 MANIFEST = "trimtab.json"
 # Kinds of techniques after which the weights are the files' still.
@@ -43,11 +44,12 @@ def measure_disk(plan: Plan, engine: Any = None) -> Measurement:
 
 def folder_bytes(folder: Path) -> Measurement:
     """disk_bytes of a folder: its weights, configuration and tokenizer, links followed."""
-    files = [path for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES]
+    there = sorted(folder.iterdir()) if folder.is_dir() else [folder]
+    files = [path for path in there if path.suffix in SUFFIXES]
     sizes = {
         path.name: path.stat().st_size for path in files if path.is_file() and path.name != MANIFEST
     }
-    weights = sum(size for name, size in sizes.items() if name.endswith(".safetensors"))
+    weights = sum(size for name, size in sizes.items() if name.endswith(WEIGHTS))
     method = f"{len(sizes)} files, {weights:,} B of them weights"
     return Measurement("disk_bytes", (float(sum(sizes.values())),), "B", "measured", method)
 

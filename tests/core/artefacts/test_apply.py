@@ -107,6 +107,15 @@ def test_a_folder_that_was_applied_may_be_applied_to_again(tmp_path: Path) -> No
     assert [*formats, load_folder(tmp_path / "three")[0].head.format] == ["bf16", "nf4-g64", "int8"]
 
 
+def test_a_gguf_file_may_be_applied_to(tmp_path: Path) -> None:
+    applying.apply(plan("pycode-small", "weight-int8"), tmp_path / "one", "gguf")
+    made = applying.apply(plan(str(tmp_path / "one"), "nf4"), tmp_path / "two")
+    again, text = load_folder(tmp_path / "two")
+    assert again.layers[0].o.format == "nf4-g64"
+    assert text is not None
+    assert made.sizes["source"] == (tmp_path / "one" / "model.gguf").stat().st_size
+
+
 def test_settings_of_serving_are_kept_for_whoever_serves(tmp_path: Path) -> None:
     one = plan("pycode-small", "weight-int8", "static-batch:size=8", seed=3)
     made = applying.apply(one, tmp_path / "out")

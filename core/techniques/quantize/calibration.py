@@ -150,9 +150,9 @@ def each_matrix(
         here = [one for one in found if one.layer == index]
         for name, matrix in zip(MATRICES, here, strict=True):
             visit.matrix(matrix, now.inputs(name), None if was is None else was.inputs(name))
-        now.finish()
-        if was is not None:
-            was.finish()
+        for stream in (now, was):
+            if stream is not None:
+                stream.finish()
         deployment.report((index + 1) / (len(engine.layers) + 1))
 
     def normed(states: list[Tensor]) -> list[Tensor]:

@@ -73,29 +73,28 @@ def factor(hessian: Tensor, damping: float = 0.01, act_order: bool = True) -> Fa
     """
     if not bool(torch.isfinite(hessian).all()):
         raise ValueError("the calibration inputs have NaN or infinite values.")
-    work = hessian.double()
-    diagonal = work.diagonal().clone()
+    diagonal = hessian.diagonal().double()
     dead = diagonal <= 0
     live = diagonal[~dead]
     mean = float(live.mean()) if len(live) else 1.0
-    order = torch.arange(len(work), device=work.device)
+    order = torch.arange(len(hessian), device=hessian.device)
     if act_order:
         order = torch.argsort(diagonal, descending=True, stable=True)
     # H^-1 = U^T U needs no inverse of H: with H = R R^T, R upper, U is the inverse of R, and R is
     # the Cholesky factor of H turned around.
     turned = order.flip(0)
-    work = work[turned][:, turned]
-    work.diagonal()[dead[turned]] = mean
-    added = 0.0
     for attempt in range(ATTEMPTS):
-        wanted = damping * GROWTH**attempt if damping or not attempt else 1e-6 * GROWTH**attempt
-        work.diagonal().add_((wanted - added) * mean)
-        added = wanted
+        added = damping * GROWTH**attempt if damping or not attempt else 1e-6 * GROWTH**attempt
+        # Two matrices in fp64 at a time are the most memory that calibration takes.
+        work = hessian[turned[:, None], turned].double()
+        work.diagonal()[dead[turned]] = mean
+        work.diagonal().add_(added * mean)
         lower, info = torch.linalg.cholesky_ex(work)
+        del work
         if not int(info) and bool(torch.isfinite(lower).all()):
-            eye = torch.eye(len(work), dtype=work.dtype, device=work.device)
-            upper = torch.linalg.solve_triangular(lower, eye, upper=False).flip(0, 1)
-            return Factor(order, upper.float(), added)
+            inverse = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
+            torch.linalg.solve_triangular(lower, inverse, upper=False, out=inverse)
+            return Factor(order, inverse.float().flip(0, 1), added)
     raise ValueError(f"the Hessian cannot be factored even with damping {added:g}.")
 
 
@@ -220,13 +219,16 @@ def refit_scales(weight: Tensor, form: LowBit, hessian: Tensor, damping: float =
     steps = step_products(form.codes, form.zeros(), form.group_size)
     n, groups, size = steps.shape
     room = groups * size - form.k
-    damped = hessian.clone()
-    damped.diagonal().add_(damping * hessian.diagonal().mean())
-    wanted = (pad(weight @ damped, (0, room)).view(n, groups, size) * steps).sum(dim=2)
-    damped = pad(damped, (0, room, 0, room)).view(groups, size, -1)
+    more = damping * hessian.diagonal().mean()
+    wanted = pad(weight @ hessian + more * weight, (0, room)).view(n, groups, size)
+    wanted = (wanted * steps).sum(dim=2)
     matrix = torch.empty(n, groups, groups, device=weight.device)
     for g in range(groups):
-        matrix[:, g] = ((steps[:, g] @ damped[g]).view(n, groups, size) * steps).sum(dim=2)
+        # The columns behind the last are steps of zero.
+        part = hessian[g * size : (g + 1) * size]
+        seen = pad(steps[:, g, : len(part)] @ part, (0, room)).view(n, groups, size)
+        seen[:, g] += more * steps[:, g]
+        matrix[:, g] = (seen * steps).sum(dim=2)
     # A group of zeros alone has no best scale: it keeps the one it has.
     ridge = 1e-5 * matrix.diagonal(dim1=1, dim2=2).mean(dim=1, keepdim=True)
     ridge = ridge.clamp(min=torch.finfo(torch.float32).tiny * 1e6)
@@ -270,6 +272,6 @@ def quantize_by_inputs(
         note(f"the Hessian was damped by {factored.damping:g} instead of {effort.damping:g}")
     if shift is not None:
         if scales is not None:
-            shift = shift / scales[:, None]
-        shift = shift - hessian
+            shift /= scales[:, None]
+        shift -= hessian
     return gptq(weight, hessian, grid, factored, effort.refits, effort.clip, shift)

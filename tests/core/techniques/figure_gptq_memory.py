@@ -61,8 +61,8 @@ def main() -> int:
     reached = peak <= GOAL * weights
     cut = f" cut to {given.layers} layers" if given.layers else ""
     print(
-        f"{given.technique} on {given.model}{cut} holds at most {peak / weights:.2f} times its 16-bit"
-        f" weights (goal: {GOAL:g}), model included, in {seconds:.0f} s:"
+        f"{given.technique} on {given.model}{cut} holds at most {peak / weights:.2f} times its"
+        f" 16-bit weights (goal: {GOAL:g}), model included, in {seconds:.0f} s:"
         f" {'reached' if reached else 'MISSED'}"
     )
     return 0 if reached else 1

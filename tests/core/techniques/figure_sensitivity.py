@@ -60,7 +60,8 @@ def main(name: str, sequences: int) -> int:
     print(
         f"On {name} the sensitivity by gradient ranks {len(tried)} pairs of matrix and precision "
         f"as trying each does with Spearman {rank:.3f} (wanted {WANTED}), in {quick:.1f} s against "
-        f"{slow:.1f} s on {ids.numel():,} tokens; at the size of 3 bit for all the mix loses "
+        f"{slow:.1f} s on {ids.numel():,} tokens; at the resident bytes of 3 bit for all the mix, "
+        "which may leave a tied head to the embedding, loses "
         f"{better[0]:.4f} nats of KL on held-out text, 3 bit for all {better[1]:.4f}."
     )
     return 0 if rank >= WANTED and better[0] < better[1] else 1

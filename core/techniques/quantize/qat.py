@@ -15,18 +15,21 @@ class Qat(Base):
     """Fake quantization with a straight-through estimator (Bengio et al. 2013) and learned scales
     (LSQ, Esser et al. 2020), then real packing of the codes it ended with (coverage Q12).
 
-    Integers of `bits` in groups of `group_size` along the input, symmetric or with a whole zero.
-    `loss` is "kl", towards the unchanged model's distribution, or "ce", the next token. Each of
-    `steps` steps reads 4 windows of 256 tokens of training text. `learning_rate` is counted in
-    quantization steps: a weight moves by about that share of its group's scale.
+    Integers of `bits` in groups of `group_size` along the input, symmetric or with a whole zero. It
+    starts at the codes of `start`: GPTQ's ("gptq"), or the nearest to the weights under searched
+    scales ("nearest"). `loss` is "kl", towards the unchanged model's distribution, or "ce", the
+    next token. Each of `steps` steps reads 4 windows of 256 tokens of training text.
+    `learning_rate` is counted in quantization steps: a weight moves by about that share of its
+    group's scale.
     """
 
     bits: int = 4
     group_size: int = 32
-    symmetric: int = 1
+    symmetric: int = 0
     steps: int = 100
-    learning_rate: float = 0.01
+    learning_rate: float = 0.005
     loss: str = "kl"
+    start: str = "gptq"
 
     name: ClassVar[str] = "qat"
     kind: ClassVar[str] = "quantize"
@@ -36,6 +39,7 @@ class Qat(Base):
         "group_size": (32, 64, 128),
         "symmetric": (0, 1),
         "loss": ("kl", "ce"),
+        "start": ("gptq", "nearest"),
     }
 
     def __post_init__(self) -> None:
@@ -51,6 +55,8 @@ class Qat(Base):
             raise ValueError("learning_rate must be finite and above 0")
         if self.loss not in ("kl", "ce"):
             raise ValueError(f"loss must be kl or ce, not {self.loss!r}")
+        if self.start not in ("gptq", "nearest"):
+            raise ValueError(f"start must be gptq or nearest, not {self.start!r}")
 
     @classmethod
     def candidates(cls, case: Case) -> tuple[Qat, ...]:

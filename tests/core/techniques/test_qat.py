@@ -58,20 +58,20 @@ def kl(engine: Any, teacher: Any, windows: Windows) -> float:
 
 
 @pytest.mark.usefixtures("short")
-@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize(("bits", "start"), [(2, "nearest"), (3, "gptq"), (4, "nearest")])
 def test_it_beats_rounding_to_nearest_on_held_out_text(
-    bits: int, tiny: Tiny, deploy: Deploy
+    bits: int, start: str, tiny: Tiny, deploy: Deploy
 ) -> None:
     deployment, notes, teacher = deployed(deploy, tiny)
     windows = held_out_windows(deployment.tokenizer, 0, 4, 48)
     nearest = deployed(deploy, tiny)[0]
-    replace_each(nearest, lambda one: quantize(one.dense(), bits, 32))
+    replace_each(nearest, lambda one: quantize(one.dense(), bits, 32, symmetric=False))
     weights = {name: value.clone() for name, value in teacher.export_tensors().items()}
-    Qat(bits, steps=15).apply(deployment)
+    Qat(bits, steps=15, start=start).apply(deployment)
     assert kl(deployment.engine, teacher, windows) < kl(nearest.engine, teacher, windows)
     assert {one.format for _, one in deployment.engine.linears()} == {f"int{bits}-g32"}
     assert deployment.engine.weight_bytes() == nearest.engine.weight_bytes()
-    assert "15 steps of 4 x 32 tokens: loss" in notes[0]
+    assert any("15 steps of 4 x 32 tokens: loss" in note for note in notes)
     for name, value in teacher.export_tensors().items():
         assert torch.equal(value, weights[name]), f"the teacher's {name} changed"
 
@@ -83,8 +83,8 @@ def test_the_packed_model_computes_what_the_trained_one_did(
     symmetric: int, bits: int, shape: dict[str, Any], tiny: Tiny, deploy: Deploy
 ) -> None:
     deployment, _ = deploy(tiny("fp32", seed=4, **shape))
-    settings = Qat(bits, 32, symmetric)
-    student, rounded = qat_training._of_decoder(deployment, settings)
+    settings = Qat(bits, 32, symmetric, start="nearest")
+    student, rounded, found_matrices = qat_training._of_decoder(deployment, settings)
     with torch.no_grad():
         for one in (one for parts in rounded.values() for one in parts):
             one.weight += 0.3 * one.weight.std() * torch.randn_like(one.weight)
@@ -92,7 +92,7 @@ def test_the_packed_model_computes_what_the_trained_one_did(
     ids = torch.randint(0, 131, (2, 23))
     with torch.no_grad():
         expected = student(ids)
-    qat_training.pack(deployment, rounded)
+    qat_training.pack(rounded, found_matrices)
     for name, linear in deployment.engine.linears():
         seen = torch.cat([one().detach() for one in rounded[name]])
         assert torch.equal(linear.dense(), seen), f"{name} is packed as something else"
@@ -103,7 +103,7 @@ def test_the_packed_model_computes_what_the_trained_one_did(
 @pytest.mark.usefixtures("short")
 def test_only_matrices_change(tiny: Tiny, deploy: Deploy) -> None:
     deployment, _, teacher = deployed(deploy, tiny, qkv_bias=True)
-    Qat(3, steps=2).apply(deployment)
+    Qat(3, steps=2, start="nearest").apply(deployment)
     own, theirs = deployment.engine.export_tensors(), teacher.export_tensors()
     for name, value in theirs.items():
         if "proj.weight" not in name:
@@ -117,7 +117,7 @@ def test_the_same_seed_gives_the_same_codes(tiny: Tiny, deploy: Deploy) -> None:
     for seed in (1, 1, 2):
         deployment, _, _ = deployed(deploy, tiny)
         deployment.seed = seed
-        Qat(2, steps=3).apply(deployment)
+        Qat(2, steps=3, start="nearest").apply(deployment)
         found.append(deployment.engine.layers[0].down.dense())
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
@@ -128,7 +128,7 @@ def test_next_tokens_can_be_the_goal_instead_of_the_teacher(tiny: Tiny, deploy: 
     ends = []
     for loss in ("kl", "ce"):
         deployment, _, _ = deployed(deploy, tiny)
-        Qat(4, steps=3, loss=loss).apply(deployment)
+        Qat(4, steps=3, loss=loss, start="nearest").apply(deployment)
         ends.append(deployment.engine.layers[0].down.dense())
     assert not torch.equal(*ends)
 
@@ -141,7 +141,7 @@ def test_a_pruned_student_keeps_its_shape_and_its_teacher(tiny: Tiny, deploy: De
     layer.gate_up = Linear(gate_up.contiguous())
     layer.down = Linear(layer.down.weight[:, :64].contiguous())
     deployment.engine.config = replace(deployment.engine.config, intermediate_sizes=(64,))
-    Qat(4, steps=2).apply(deployment)
+    Qat(4, steps=2, start="nearest").apply(deployment)
     assert deployment.engine.layers[0].gate_up.out_features == 128
     assert teacher.layers[0].gate_up.out_features == 192
 
@@ -154,7 +154,7 @@ def test_a_loss_that_diverges_is_refused(spoiled: str, tiny: Tiny, deploy: Deplo
     if spoiled == "teacher":
         teacher.embedding.fill_(float("inf"))
     with pytest.raises(Refused, match=rf"qat: the loss diverged at learning_rate {rate:g}"):
-        Qat(4, steps=12, learning_rate=rate).apply(deployment)
+        Qat(4, steps=12, learning_rate=rate, start="nearest").apply(deployment)
 
 
 def test_a_classifier_learns_under_two_bits(deploy: Deploy, case: Case) -> None:
@@ -171,7 +171,7 @@ def test_a_classifier_learns_under_two_bits(deploy: Deploy, case: Case) -> None:
         deployment, _ = deploy(load_engine("digits-mlp"), replace(case, model=model))
         deployment.load_baseline = lambda: teacher
         if technique is None:
-            replace_each(deployment, lambda one: quantize(one.dense(), 2, 32))
+            replace_each(deployment, lambda one: quantize(one.dense(), 2, 32, symmetric=False))
         else:
             assert technique.refuse(deployment.case) is None
             technique.apply(deployment)
@@ -189,8 +189,9 @@ def test_random_weights_are_refused(case: Case) -> None:
 
 
 def test_a_model_without_a_tokenizer_is_refused(tiny: Tiny, deploy: Deploy) -> None:
-    with pytest.raises(Refused, match=r"qat: the model folder has no tokenizer\.json"):
-        Qat().apply(deploy(tiny("bf16"))[0])
+    for start in ("gptq", "nearest"):
+        with pytest.raises(Refused, match=r"the model folder has no tokenizer\.json"):
+            Qat(start=start).apply(deploy(tiny("bf16"))[0])
 
 
 def test_another_kind_of_model_is_refused(deploy: Deploy) -> None:
@@ -208,6 +209,7 @@ def test_another_kind_of_model_is_refused(deploy: Deploy) -> None:
         ({"learning_rate": float("nan")}, "learning_rate must be finite"),
         ({"learning_rate": 0.0}, "learning_rate must be finite"),
         ({"loss": "mse"}, "loss must be kl or ce"),
+        ({"start": "awq"}, "start must be gptq or nearest"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(fields: dict[str, Any], words: str) -> None:

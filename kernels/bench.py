@@ -7,7 +7,8 @@ not agree with its fp64 reference on odd shapes gets no speed-up, only the sente
     python -m kernels.bench [--op OP] [--format F ...] [--shape NxK ...] [--rows M ...] [--full]
                             [--json | --markdown]
 
-By default a part of the grid (4 minutes on 2 cores); `--full` is all of it (about an hour).
+By default a part of the grid, 80 cases in some minutes; `--full` is all of it, 936 cases, which take
+an hour or more. The last line on stderr says how long it took.
 Times are microseconds per call, median of interleaved repeats with a 95 % interval (order
 statistics). A speed-up is the median over repeats of one's time / the other's. Bytes count weights,
 input and output once; shares are those of a large copy, a large read and a large matrix product,
@@ -79,7 +80,7 @@ def rows_of_bench(
     wait = bench_limits.wait_for(device)
     of_op = bench_linear.FORMATS if op is None else bench_linear.OPS.get(op, ())
     grid = bench_linear.Grid(
-        tuple(one for one in of_op if not formats or one in formats),
+        formats_of(of_op, formats, full or op is not None),
         shapes or (bench_linear.SHAPES if full else bench_linear.QUICK_SHAPES),
         rows or (bench_linear.ROWS if full else bench_linear.QUICK_ROWS),
     )
@@ -103,6 +104,15 @@ def rows_of_bench(
                 yield from _time(case, streams, peaks, wait)
 
 
+def formats_of(of_op: tuple[str, ...], wanted: tuple[str, ...], every: bool) -> tuple[str, ...]:
+    """The formats to time: those asked for, else every one of the operation, else the quick ones."""
+    from kernels import bench_linear
+
+    if wanted:
+        return tuple(one for one in of_op if one in wanted)
+    return tuple(one for one in of_op if every or one in bench_linear.QUICK_FORMATS)
+
+
 def _time(
     case: Case,
     streams: dict[str, tuple[int, Callable[[], object]]],
@@ -117,8 +127,9 @@ def _time(
     times = {one.kernel: one.times for one in here}
     loops = {}
     for name, call in calls.items():
-        _sample(call, 1, wait)
-        once = min(_sample(call, 1, wait) for _ in range(2))
+        once = _sample(call, 1, wait)
+        if once < LONG_SECONDS:
+            once = min(_sample(call, 1, wait) for _ in range(2))
         loops[name] = max(1, math.ceil(SAMPLE_SECONDS / max(once, 1e-7)))
     samples: dict[str, list[float]] = {name: [] for name in calls}
     started = time.perf_counter()
@@ -200,7 +211,7 @@ def main(
     Returns 0; 1 when a kernel of ours failed its check; 2, with a sentence on stderr, for an
     unknown `op` or format. Progress goes to stderr.
     """
-    rows = []
+    rows, began = [], time.perf_counter()
     try:
         for row in rows_of_bench(op, progress=_say, **choice):
             rows.append(row)
@@ -209,6 +220,7 @@ def main(
     except (ValueError, registry.KernelUnavailable) as error:
         print(error, file=sys.stderr)
         return 2
+    _say(f"took {time.perf_counter() - began:.0f} s")
     summary = bench_report.summary(rows)
     if as_json:
         print(json.dumps({"machine": bench_report.machine(), "summary": summary, "rows": rows}))

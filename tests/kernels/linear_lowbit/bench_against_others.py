@@ -40,7 +40,7 @@ SHAPES = (
 )
 QUICK = ((576, 1536), (3072, 576), (2048, 2048), (4096, 4096))
 WORKING_SET = 96 << 20
-SECONDS = 1.5
+SECONDS = 1.0
 
 
 def main() -> int:

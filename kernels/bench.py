@@ -7,8 +7,8 @@ not agree with its fp64 reference on odd shapes gets no speed-up, only the sente
     python -m kernels.bench [--op OP] [--format F ...] [--shape NxK ...] [--rows M ...] [--full]
                             [--json | --markdown]
 
-By default a part of the grid, 80 cases in some minutes; `--full` is all of it, 936 cases, which take
-an hour or more. The last line on stderr says how long it took.
+By default a part of the grid, 80 cases in some minutes; `--full` is all of it, 936 cases in an
+hour or more. The last line on stderr says how long it took.
 Times are microseconds per call, median of interleaved repeats with a 95 % interval (order
 statistics). A speed-up is the median over repeats of one's time / the other's. Bytes count weights,
 input and output once; shares are those of a large copy, a large read and a large matrix product,
@@ -80,7 +80,7 @@ def rows_of_bench(
     wait = bench_limits.wait_for(device)
     of_op = bench_linear.FORMATS if op is None else bench_linear.OPS.get(op, ())
     grid = bench_linear.Grid(
-        formats_of(of_op, formats, full or op is not None),
+        formats_of(of_op, formats, full or op is not None, device),
         shapes or (bench_linear.SHAPES if full else bench_linear.QUICK_SHAPES),
         rows or (bench_linear.ROWS if full else bench_linear.QUICK_ROWS),
     )
@@ -105,9 +105,12 @@ def rows_of_bench(
 
 
 def formats_of(of_op: tuple[str, ...], wanted: tuple[str, ...], every: bool) -> tuple[str, ...]:
-    """The formats to time: those asked for, else every one of the operation, else the quick ones."""
+    """The formats to time: those asked for, else every one, else those that matter most."""
     from kernels import bench_linear
 
+    if device != "cuda":
+        # Nothing of ours multiplies FP8 inputs on a CPU.
+        of_op = tuple(one for one in of_op if one != "fp8-fp8")
     if wanted:
         return tuple(one for one in of_op if one in wanted)
     return tuple(one for one in of_op if every or one in bench_linear.QUICK_FORMATS)

@@ -104,7 +104,9 @@ def rows_of_bench(
                 yield from _time(case, streams, peaks, wait)
 
 
-def formats_of(of_op: tuple[str, ...], wanted: tuple[str, ...], every: bool) -> tuple[str, ...]:
+def formats_of(
+    of_op: tuple[str, ...], wanted: tuple[str, ...], every: bool, device: str
+) -> tuple[str, ...]:
     """The formats to time: those asked for, else every one, else those that matter most."""
     from kernels import bench_linear
 

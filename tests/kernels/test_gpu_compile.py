@@ -1,0 +1,94 @@
+"""The Triton kernels compile for an H200 without one: what the machine code must contain."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kernels
+
+ROOT = Path(kernels.__file__).parents[1]
+PROGRAM = """
+import json, triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from kernels.linear_fp8 import gpu as fp8
+from kernels.linear_lowbit import gpu_kernels as lowbit
+
+def compiled(kernel, pointers, numbers, config, **meta):
+    jit = kernel.fn
+    names = jit.arg_names
+    types = pointers | dict.fromkeys(numbers, "i32")
+    wide = [i for i, name in enumerate(names) if name in pointers or name in ("n", "k", "padded")]
+    meta |= config.kwargs
+    source = ASTSource(
+        jit,
+        signature={name: types.get(name, "constexpr") for name in names},
+        constexprs={(names.index(name),): value for name, value in meta.items()},
+        attrs={(i,): [["tt.divisibility", 16]] for i in wide},
+    )
+    options = {"num_warps": config.num_warps, "num_stages": config.num_stages}
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+
+POINTERS = {name + "_ptr": kind for name, kind in dict(
+    y="*bf16", partial="*fp32", x="*bf16", words="*i32", scale="*fp16", zero="*u8", step="*fp32",
+    low="*fp32", table="*fp32", bias="*bf16", residual="*bf16").items()}
+INT4 = dict(WIDTH=4, KIND=lowbit.INTEGER, CENTRE=8, GROUP=32, PARTS=2, ZERO=False, DOUBLE=False,
+            PARTIAL=False, BIAS=True, RESIDUAL=True)
+found = {}
+few = compiled(lowbit.few_rows, POINTERS, ("rows", "n", "k", "blocks"), lowbit.FEW[0], ROWS=1,
+               **INT4)
+found["few"] = few.asm["ptx"]
+many = compiled(lowbit.many_rows, POINTERS, ("rows", "n", "k", "blocks", "rows_bucket"),
+                lowbit.MANY[0], PRECISION="tf32", FP32_DOT=False, **INT4)
+found["many"] = many.asm["ptx"]
+both = compiled(fp8.product_kernel,
+                {"sums_ptr": "*fp32", "x_ptr": "*fp8e4nv", "w_ptr": "*fp8e4nv"},
+                ("rows", "n", "padded", "rows_bucket"), fp8.product_kernel.configs[0],
+                FP32_DOT=False)
+found["fp8"] = both.asm["ptx"]
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def code(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    triton = pytest.importorskip("triton")
+    if not (Path(triton.__file__).parent / "backends/nvidia/bin/ptxas").exists():
+        pytest.skip("this Triton comes without ptxas")
+    kept = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PROGRAM],
+        cwd=ROOT,
+        env=kept | {"TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("triton"))},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
+def test_few_rows_load_codes_16_bytes_at_a_time_and_convert_nothing(code: dict[str, str]) -> None:
+    assert "ld.global.v4.b32" in code["few"]
+    # Codes become floats through their bits; only x and the sides may be converted.
+    assert "cvt.rn.f32.u32" not in code["few"]
+    assert "cvt.rn.f32.s32" not in code["few"]
+    assert "mma" not in code["few"]
+
+
+def test_many_rows_give_unpacked_codes_to_the_matrix_units(code: dict[str, str]) -> None:
+    assert "wgmma.mma_async" in code["many"]
+    assert "cp.async.cg.shared.global" in code["many"]
+    assert "cvt.rn.bf16x2.f32" in code["many"]
+    assert "cvt.rn.f32.s32" not in code["many"]
+
+
+def test_fp8_stays_fp8_up_to_the_matrix_units(code: dict[str, str]) -> None:
+    assert ".f32.e4m3.e4m3" in code["fp8"]
+    assert "cp.async.cg.shared.global" in code["fp8"]

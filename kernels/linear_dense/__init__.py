@@ -12,6 +12,7 @@ from torch.nn.functional import linear as torch_linear
 
 from kernels import registry
 from kernels.calls import count
+from kernels.pages import make_huge
 
 OP = "linear_dense"
 FORMATS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -44,6 +45,7 @@ class DenseWeight:
             from kernels.linear_dense.cpu import Gemv
 
             self._gemv = Gemv(self.weight, self.bias)
+            make_huge(self.weight)
 
     def __call__(
         self,

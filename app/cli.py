@@ -217,7 +217,7 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--shape", nargs="+", default=[], metavar="NxK", help="as 4096x4096")
     bench.add_argument("--rows", nargs="+", default=[], metavar="M", help="rows of x, as 1 8")
     bench.add_argument(
-        "--full", action="store_true", help="every shape and number of rows; takes an hour"
+        "--full", action="store_true", help="every shape and number of rows; takes hours"
     )
     bench.add_argument("--markdown", action="store_true", help="the summary as a table")
     return top

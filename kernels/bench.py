@@ -7,8 +7,8 @@ not agree with its fp64 reference on odd shapes gets no speed-up, only the sente
     python -m kernels.bench [--op OP] [--format F ...] [--shape NxK ...] [--rows M ...] [--full]
                             [--json | --markdown]
 
-By default a part of the grid, 80 cases in some minutes; `--full` is all of it, 936 cases in an
-hour or more. The last line on stderr says how long it took.
+By default a part of the grid, 80 cases: about 8 minutes of a processor's time, more on a busy
+machine; `--full` is all of it, 936 cases in hours. The last line on stderr says how long it took.
 Times are microseconds per call, median of interleaved repeats with a 95 % interval (order
 statistics). A speed-up is the median over repeats of one's time / the other's. Bytes count weights,
 input and output once; shares are those of a large copy, a large read and a large matrix product,

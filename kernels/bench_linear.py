@@ -50,7 +50,7 @@ OPS = {
     "linear_fp8": ("fp8-fp8",),
 }
 # Larger than the last caches of the devices we know, with room.
-WORKING_SET = {"cpu": 96 << 20, "cuda": 256 << 20}
+WORKING_SET = {"cpu": 64 << 20, "cuda": 256 << 20}
 # With more rows the weight is a small part of the work, and fewer copies do.
 ROWS_OF_ONE = 16
 FEW_COPIES = 2

@@ -19,8 +19,8 @@ from kernels.linear_lowbit.codes import LowBit, quantize, round_scale
 
 # Columns that are rounded before the rest is updated with one product (section 3, step 2).
 BLOCK = 128
-# fp32 values of the weight that are worked on at once: 16 MB.
-AT_ONCE = 1 << 22
+# fp32 values of the weight that are worked on at once: 8 MB.
+AT_ONCE = 1 << 21
 # Where the Hessian cannot be factored, damping grows by this factor, so often.
 GROWTH, ATTEMPTS = 10.0, 7
 
@@ -92,7 +92,8 @@ def factor(hessian: Tensor, damping: float = 0.01, act_order: bool = True) -> Fa
         lower, info = torch.linalg.cholesky_ex(work)
         del work
         if not int(info) and bool(torch.isfinite(lower).all()):
-            inverse = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
+            # Column by column in memory, as the solver wants it, or it would make a copy.
+            inverse = torch.eye(len(lower), dtype=lower.dtype, device=lower.device).mT
             torch.linalg.solve_triangular(lower, inverse, upper=False, out=inverse)
             return Factor(order, inverse.float().flip(0, 1), added)
     raise ValueError(f"the Hessian cannot be factored even with damping {added:g}.")
@@ -120,13 +121,19 @@ def gptq(
     factored = factored or factor(hessian)
     k = weight.shape[1]
     rows = max(1, AT_ONCE // k)
-    made = []
-    for part in weight.split(rows):
+    # Made before: small results that stay between large ones that go would leave gaps in the heap.
+    codes = torch.empty(weight.shape, dtype=torch.uint8, device=weight.device)
+    scale = weight.new_empty(len(weight), -(-k // grid.size(k)))
+    zero = None if grid.symmetric else torch.empty_like(scale)
+    for begin in range(0, len(weight), rows):
+        part = weight[begin : begin + rows]
         aim = part if shift is None else best_float(part, shift, factored)
-        made.append(_of_rows(aim, hessian, grid, factored, refits, clip))
-    codes, scale = (torch.cat([getattr(one, of) for one in made]) for of in ("codes", "scale"))
-    zeros = [one.zero for one in made if one.zero is not None]
-    return LowBit(codes, scale, torch.cat(zeros) if zeros else None, grid.bits, grid.size(k))
+        made = _of_rows(aim, hessian, grid, factored, refits, clip)
+        codes[begin : begin + rows] = made.codes
+        scale[begin : begin + rows] = made.scale
+        if zero is not None:
+            zero[begin : begin + rows] = made.zeros()
+    return LowBit(codes, scale, zero, grid.bits, grid.size(k))
 
 
 def loss(weight: Tensor, form: LowBit, hessian: Tensor) -> Tensor:
@@ -233,7 +240,13 @@ def refit_scales(weight: Tensor, form: LowBit, hessian: Tensor, damping: float =
     ridge = 1e-5 * matrix.diagonal(dim1=1, dim2=2).mean(dim=1, keepdim=True)
     ridge = ridge.clamp(min=torch.finfo(torch.float32).tiny * 1e6)
     matrix.diagonal(dim1=1, dim2=2).add_(ridge)
-    best = torch.linalg.solve(matrix, wanted + ridge * form.scale)
+    wanted += ridge * form.scale
+    rows = max(1, AT_ONCE // groups**2)
+    solved = [
+        torch.linalg.solve(*pair)
+        for pair in zip(matrix.split(rows), wanted.split(rows), strict=True)
+    ]
+    best = torch.cat(solved)
     usable = torch.isfinite(best) & (best.abs() < 65504)
     return round_scale(torch.where(usable, best, form.scale), "fp16")[0]
 

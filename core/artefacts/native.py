@@ -7,7 +7,7 @@ tensors themselves are native_weights.py's: this file needs no torch.
 A record of kind "lowbit" for the matrix NAME [n, k] means NAME.codes.0, .1, ... uint8 [n, ceil(k *
 width / 8)], one for each plane of kernels.linear_lowbit.planes; NAME.scale fp16 or fp32 [n,
 groups], or NAME.scale_codes uint8 with NAME.scale_step and NAME.scale_low fp32 [ceil(n / 16)];
-NAME.zero uint8 or fp32 [n, groups] where the groups have zeros of their own. "w8a8": NAME.codes
+NAME.zero uint8, fp16 or fp32 [n, groups] where groups have zeros of their own. "w8a8": NAME.codes
 int8 [n, k], NAME.scale fp32 [n]. "llm-int8": the same with codes [n, k - o], NAME.apart int32 [o],
 the columns that NAME.columns [n, o] holds in floats. "adapted": a record `base`, with NAME.a [r, k]
 and NAME.b [n, r] beside it. "dense": NAME.weight [n, k]. All with NAME.bias [n] where the model has
@@ -89,8 +89,11 @@ def _expected(name: str, n: int, k: int, record: Mapping[str, Any]) -> Shapes:
         wanted[f"{name}.scale_low"] = (("F32",), blocks)
     else:
         wanted[f"{name}.scale"] = (({"fp16": "F16", "fp32": "F32"}[record["scale"]],), (n, groups))
-    if record["zero"] is not None:
-        wanted[f"{name}.zero"] = (({"u8": "U8", "fp32": "F32"}[record["zero"]],), (n, groups))
+    if record.get("zero") is not None:
+        wanted[f"{name}.zero"] = (
+            ({"u8": "U8", "fp16": "F16", "fp32": "F32"}[record["zero"]],),
+            (n, groups),
+        )
     return wanted
 
 
@@ -116,7 +119,7 @@ def _check(where: str, record: Any, stack: Stack, kinds: tuple[str, ...]) -> Non
             raise BadInput(f"{where}.bits must be {BITS_OF[record['codes']]} here.")
         _whole(where, record, "group_size", 1, MAX_GROUP)
         _one_of(where, record, "scale", ("fp16", "fp32", "u8"))
-        _one_of(where, record, "zero", (None, "u8", "fp32"))
+        _one_of(where, record, "zero", (None, "u8", "fp16", "fp32"))
 
 
 def _one_of(where: str, record: Record, field: str, allowed: tuple[str | None, ...]) -> None:

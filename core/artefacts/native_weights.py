@@ -116,13 +116,14 @@ def _store_lowbit(name: str, weight: LowBitWeight) -> tuple[Record, list[Part]]:
     form = weight.form()
     n, k, bits, zero = form.n, form.k, form.bits, form.zero
     whole = zero is not None and bool(((zero == zero.round()) & (zero >= 0) & (zero <= 255)).all())
+    short = zero is not None and torch.equal(zero.half().float(), zero)
     record: Record = {
         "kind": "lowbit",
         "codes": form.kind,
         "bits": bits,
         "group_size": min(form.group_size, MAX_GROUP),
         "scale": form.scale_format,
-        "zero": None if zero is None else "u8" if whole else "fp32",
+        "zero": None if zero is None else "u8" if whole else "fp16" if short else "fp32",
     }
 
     # Made again when they are written, so that not all of a model's codes lie there at once.
@@ -144,7 +145,8 @@ def _store_lowbit(name: str, weight: LowBitWeight) -> tuple[Record, list[Part]]:
         kept = torch.float16 if form.scale_format == "fp16" else torch.float32
         parts.append(part(f"{name}.scale", form.scale.to(kept)))
     if zero is not None:
-        parts.append(part(f"{name}.zero", zero.to(torch.uint8) if whole else zero))
+        kept = torch.uint8 if whole else torch.float16 if short else torch.float32
+        parts.append(part(f"{name}.zero", zero.to(kept)))
     return record, parts
 
 
@@ -164,7 +166,7 @@ def _restore_lowbit(stack: Stack, record: Mapping[str, Any], get: Get) -> LowBit
         scale = finite(f"{name}.scale", get(f"{name}.scale")).float()
     check_scales(f"{name}.scale", scale)
     zero = None
-    if record["zero"] is not None:
+    if record.get("zero") is not None:
         zero = finite(f"{name}.zero", get(f"{name}.zero")).float()
     if kind in ("e4m3", "e5m2"):
         float8 = torch.float8_e4m3fn if kind == "e4m3" else torch.float8_e5m2

@@ -31,7 +31,7 @@ LIMIT_S = 10
 SHARES = {
     "config": 15, "header": 12, "tokenizer": 10, "index": 5, "journal": 4, "event": 7, "codec": 9,
     "calibration": 3, "lines": 7, "images": 4, "trace": 5, "toml": 3, "words": 9, "command": 1,
-    "url": 5, "report": 1,
+    "url": 5, "report": 1, "quantized": 8, "gguf": 8, "manifest": 1,
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fuzz_artefacts import ArtefactReaders
 from fuzz_inputs import any_value, json_bytes, mutate, mutate_bytes, mutate_text
 
 TESTS = Path(__file__).parents[1]
@@ -94,7 +95,7 @@ def load(path: Path, name: str) -> Any:
     return module
 
 
-class Readers:
+class Readers(ArtefactReaders):
     """The targets by name, each fed by one call."""
 
     def __init__(self, folder: Path) -> None:

@@ -19,7 +19,17 @@ def test_no_mutated_input_escapes_as_anything_but_a_sentence() -> None:
 def test_every_reader_takes_some_inputs_and_refuses_others() -> None:
     import figure_fuzz
 
-    readers = ("config", "header", "tokenizer", "index", "codec", "lines", "words")
+    readers = (
+        "config",
+        "header",
+        "tokenizer",
+        "index",
+        "codec",
+        "lines",
+        "words",
+        "quantized",
+        "gguf",
+    )
     for name in readers:
         ended, _ = figure_fuzz.run(40, seed=5, only=name)
         assert 0 < ended[f"{name} taken"] < 40, name

@@ -87,7 +87,6 @@ def test_defaults_follow_the_family() -> None:
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "low_freq_factor is missing"),
         ({"rope_theta": -1}, "rope_theta"),
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
-        ({"quantization_config": {"quant_method": "mystery"}}, "quantization_config"),
         ({"pretraining_tp": 2}, "pretraining_tp 2"),
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings must be true or false"),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),

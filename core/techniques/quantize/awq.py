@@ -46,21 +46,14 @@ class Awq(Base):
         "group_size": (0, 32, 64, 128),
         "symmetric": (0, 1),
         "clip": (0, 1),
-        "then": ("nearest", "gptq"),
+        "then": THEN,
     }
 
     def __post_init__(self) -> None:
-        if self.bits not in (2, 3, 4, 8):
-            raise ValueError(f"bits must be 2, 3, 4 or 8, not {self.bits}")
-        if self.group_size not in (0, 32, 64, 128):
-            raise ValueError(
-                f"group_size must be 32, 64, 128 or 0 for one group a row, not {self.group_size}"
-            )
-        for name in ("symmetric", "clip"):
-            if getattr(self, name) not in (0, 1):
-                raise ValueError(f"{name} must be 0 or 1, not {getattr(self, name)}")
-        if self.then not in THEN:
-            raise ValueError(f"then must be one of {', '.join(THEN)}, not {self.then!r}")
+        for name, known in self.choices.items():
+            if getattr(self, name) not in known:
+                words = ", ".join(map(str, known))
+                raise ValueError(f"{name} must be one of {words}, not {getattr(self, name)!r}")
         if not 1 <= self.samples <= 4096:
             raise ValueError(f"samples must lie between 1 and 4096, not {self.samples}")
 

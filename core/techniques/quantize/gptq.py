@@ -45,19 +45,15 @@ class Gptq(Base):
         "group_size": (0, 32, 64, 128),
         "symmetric": (0, 1),
         "act_order": (0, 1),
+        "clip": (0, 1),
         "clean": (0, 1),
     }
 
     def __post_init__(self) -> None:
-        if self.bits not in (2, 3, 4, 8):
-            raise ValueError(f"bits must be 2, 3, 4 or 8, not {self.bits}")
-        if self.group_size not in (0, 32, 64, 128):
-            raise ValueError(
-                f"group_size must be 32, 64, 128 or 0 for one group a row, not {self.group_size}"
-            )
-        for name in ("symmetric", "act_order", "clip", "clean"):
-            if getattr(self, name) not in (0, 1):
-                raise ValueError(f"{name} must be 0 or 1, not {getattr(self, name)}")
+        for name, known in self.choices.items():
+            if getattr(self, name) not in known:
+                words = ", ".join(map(str, known))
+                raise ValueError(f"{name} must be one of {words}, not {getattr(self, name)!r}")
         if not 0 <= self.damping <= 1:
             raise ValueError(f"damping must lie between 0 and 1, not {self.damping:g}")
         if not 0 <= self.refits <= 10:

@@ -120,7 +120,7 @@ def rehearse(engine: Any) -> None:
     from core.engine.reference import TrainableDecoder
 
     student = TrainableDecoder.from_decoder(engine)
-    optimizer = torch.optim.AdamW(student.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=1e-3, fused=True)
     with torch.autocast("cpu", torch.bfloat16):
         logits = student(torch.zeros(1, 4, dtype=torch.int64))
     loss: Tensor = logits.float().square().mean()

@@ -19,15 +19,15 @@ class Qat(Base):
     starts at the codes of `start`: GPTQ's ("gptq"), or the nearest to the weights under searched
     scales ("nearest"). `loss` is "kl", towards the unchanged model's distribution, or "ce", the
     next token. Each of `steps` steps reads 4 windows of 256 tokens of training text.
-    `learning_rate` is counted in quantization steps: a weight moves by about that share of its
-    group's scale.
+    `learning_rate` is counted in quantization steps over bits: an optimizer step moves a weight by
+    up to learning_rate / bits of its group's scale.
     """
 
     bits: int = 4
     group_size: int = 32
     symmetric: int = 0
     steps: int = 100
-    learning_rate: float = 0.005
+    learning_rate: float = 0.01
     loss: str = "kl"
     start: str = "gptq"
 

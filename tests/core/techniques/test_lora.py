@@ -17,8 +17,11 @@ from core.engine.reference import TrainableDecoder
 from core.errors import Refused
 from core.loading.load import load_tokenizer
 from core.measure.quality.text import text_quality
-from core.plan import Case, Plan
+from core.model import DecoderShape
+from core.plan import Case, Plan, Technique
+from core.predict.account import account
 from core.techniques import learn
+from core.techniques.quantize.qat import Qat
 from core.techniques.quantize.weight_int4 import WeightInt4
 from core.techniques.recover import lora_training
 from core.techniques.recover.lora import Lora
@@ -229,3 +232,18 @@ def test_a_plan_quantizes_once_and_adapts_afterwards(case: Case) -> None:
 def test_settings_that_make_no_sense_are_refused(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Lora(**fields)
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("before", [(), (WeightInt4(),), (Qat(3, steps=1, start="nearest"),)])
+def test_the_predicted_bytes_of_the_weights_are_those_that_are_kept(
+    before: tuple[Technique, ...], tiny: Tiny, deploy: Deploy, case: Case
+) -> None:
+    shape = DecoderShape(64, 1, 4, 2, 16, 96, 4096, 512)
+    plan = Plan(replace(case, model=replace(case.model, shape=shape)), (*before, Lora(steps=1)))
+    deployment, _, _ = deployed(deploy, tiny)
+    for technique in plan.techniques:
+        technique.apply(deployment)
+    if any(one.kernel_weight.kernel != "cpp" for _, one in deployment.engine.linears()):
+        pytest.skip("the account is that of the C++ kernel's layout")
+    assert account(plan).weights == deployment.engine.weight_bytes()

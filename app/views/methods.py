@@ -14,6 +14,7 @@ from app.views.palette import palette, template
 from core.plan import Plan
 
 HEIGHT = 560
+DASHES = ("solid", "dash", "dot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "cross", "triangle-down")
 
 
@@ -44,13 +45,14 @@ def methods(
         some = sorted((p for p in shown if method[p.trial_id] == name), key=lambda p: p.x)
         ink = colors.series[number % len(colors.series)]
         symbol = SYMBOLS[number % len(SYMBOLS)]
+        dash = DASHES[number // len(colors.series) % len(DASHES)]
         if len(some) > 1:
             figure.add_trace(
                 go.Scatter(
                     x=[p.x / across.factor for p in some],
                     y=[p.y / up.factor for p in some],
                     mode="lines",
-                    line={"color": ink, "width": 1.4},
+                    line={"color": ink, "width": 1.4, "dash": dash},
                     hoverinfo="skip",
                     showlegend=False,
                 )

@@ -24,7 +24,7 @@ from kernels.linear_w8a8 import quantize as quantize_int8
 
 package = pytest.mark.skipif(
     importlib.util.find_spec("compressed_tensors") is None,
-    reason="the package compressed-tensors (extra [artefacts]) is not installed",
+    reason="the package compressed-tensors (extra [test]) is not installed",
 )
 FORMS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "int4 in groups": ((4, 32), {}),

@@ -24,7 +24,7 @@ from core.loading.load import load_folder
 from core.techniques.quantize.k_blocks import k_blocks
 from kernels.linear_lowbit import LowBit, quantize
 
-package = pytest.importorskip("gguf", reason="the package gguf (extra [gguf]) is not installed")
+package = pytest.importorskip("gguf", reason="the package gguf (extra [test]) is not installed")
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0,
           "high_freq_factor": 4.0, "original_max_position_embeddings": 16}  # fmt: skip
 

@@ -19,8 +19,8 @@ from core.techniques.quantize.clipping import search_scales
 from kernels.linear_lowbit import LowBit
 from kernels.linear_lowbit.codes import grouped, nearest, round_scale
 
-# How far from its code, in steps, a weight starts at most: at 0.5 the first update would turn what
-# GPTQ chose, at 0.25 too little of it moves within a hundred steps (figure_qat.py).
+# How far from its code, in steps, a weight starts at most. On pycode-small, 2 bit, 60 steps: at
+# 0.49 the first updates undo what GPTQ chose, at 0.25 too little of it moves.
 EDGE = 0.45
 
 

@@ -34,8 +34,8 @@ class Lora(Base):
 
     rank: int = 8
     alpha: float = 16.0
-    steps: int = 100
-    learning_rate: float = 3.5e-3
+    steps: int = 200
+    learning_rate: float = 2e-3
     base: str = ""
 
     name: ClassVar[str] = "lora"

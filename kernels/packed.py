@@ -1,0 +1,120 @@
+"""A matrix in the layout that one kernel of an operation wants: the checks, the choice, the call.
+
+Owns what the operations on packed weights share (kernels.weight.KernelWeight); which forms there
+are and what a kernel computes belong to the operation's folder.
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+
+from kernels import registry
+from kernels.calls import count
+
+DTYPES = (torch.bfloat16, torch.float32, torch.float16)
+
+
+class PackedWeight:
+    """A form [n, k] laid out for a kernel; `dtype` is that of x, y and the bias.
+
+    A form has `n`, `k`, `codes` (whose device is the weight's) and `dequantize()`. A kernel's
+    module has a class `Product(form, dtype, bias)`: called with x [M, k], contiguous, it gives
+    y [M, n]; `undo()` gives the form back, `tensors()` what it keeps; with `bind(x, out, residual)`
+    it becomes part of a bound step.
+    """
+
+    __slots__ = ("_device", "_product", "bias", "dtype", "format", "k", "kernel", "n")
+    op: ClassVar[str]
+
+    def __init__(
+        self,
+        form: Any,
+        bias: torch.Tensor | None,
+        dtype: torch.dtype,
+        format: str,
+        choose: Callable[[], str],
+    ) -> None:
+        """Check, choose the kernel by `choose` and lay the form out for it."""
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype {dtype} is not one of bf16, fp32 and fp16.")
+        if bias is not None and (bias.shape != (form.n,) or bias.dtype is not dtype):
+            raise ValueError(
+                f"bias must be [{form.n}] of {dtype}, not {list(bias.shape)} of {bias.dtype}."
+            )
+        self.n, self.k, self.dtype, self.format = form.n, form.k, dtype, format
+        self.bias = None if bias is None else bias.detach().contiguous()
+        self._device = form.codes.device
+        self.kernel = choose()
+        self._product: Any = _module(self.op, self.kernel).Product(form, dtype, self.bias)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """x [..., k] -> y [..., n]; no gradients. Raises ValueError with a sentence."""
+        if x.dtype is not self.dtype or x.dim() == 0 or x.shape[-1] != self.k:
+            raise ValueError(
+                f"x must be [..., {self.k}] of {self.dtype}, not {list(x.shape)} of {x.dtype}."
+            )
+        if x.device != self._device:
+            raise ValueError(f"x is on {x.device}, the packed weight on {self._device}.")
+        if x.numel() == 0:
+            return x.new_zeros((*x.shape[:-1], self.n))
+        rows = x.detach() if x.requires_grad else x
+        rows = rows.reshape(-1, self.k).contiguous()
+        count(self.op, self.kernel)
+        y: torch.Tensor = self._product(rows)
+        return y if x.dim() == 2 else y.reshape(*x.shape[:-1], self.n)
+
+    def bind(
+        self, x: torch.Tensor, out: torch.Tensor, residual: torch.Tensor | None = None
+    ) -> Callable[[], object]:
+        """See KernelWeight.bind; a kernels.program.BoundCall where the kernel has one."""
+        bind = getattr(self._product, "bind", None)
+        bound: Callable[[], object] | None = bind(x, out, residual) if bind is not None else None
+        if bound is not None:
+            return bound
+        if residual is None:
+            return lambda: out.copy_(self(x))
+        return lambda: torch.add(residual, self(x), out=out)
+
+    def dequantize(self) -> torch.Tensor:
+        """The weight that the codes stand for, fp32 [n, k]."""
+        weight: torch.Tensor = self._product.undo().dequantize()
+        return weight
+
+    def tensors(self) -> list[torch.Tensor]:
+        """Codes, scales, zeros and the bias, as they lie in memory."""
+        kept: list[torch.Tensor] = self._product.tensors()
+        return kept if self.bias is None else [*kept, self.bias]
+
+
+def choose(op: str, form: Any, codes_format: str, dtype: torch.dtype, wanted: str | None) -> str:
+    """The first kernel of `op` that runs here and whose module's `refuse(form, dtype)` has nothing
+    against the form. Raises KernelUnavailable when none, or not the one asked for by name, does.
+    """
+    device = form.codes.device
+    wanted = registry.named(op, wanted)
+    if wanted is not None:
+        name = registry.select(op, device, codes_format, wanted).name
+        reason = _module(op, name).refuse(form, dtype)
+        if reason is not None:
+            raise registry.KernelUnavailable(f"{op}={name} {reason}.")
+        return name
+    reasons = []
+    for info, reason in registry.kernels_available(device):
+        # A kernel that runs here on request only is not chosen by itself.
+        if info.op != op or codes_format not in info.formats or device.type not in info.devices:
+            continue
+        reason = reason or _module(op, info.name).refuse(form, dtype)
+        if reason is None:
+            return info.name
+        reasons.append(f"{info.name} {reason}")
+    raise registry.KernelUnavailable(
+        f"No kernel of {op} takes {form.format} with {dtype} on {device}: {'; '.join(reasons)}."
+    )
+
+
+def _module(op: str, kernel: str) -> Any:
+    return importlib.import_module(
+        next(info.module for info in registry.KERNELS if info.op == op and info.name == kernel)
+    )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from kernels.attention.sdpa import rotate
+from kernels.attention.sdpa import parts
 from kernels.kv_codes import PASS_TOKENS
 from kernels.kv_codes.codes import (
     KVCodes,
@@ -34,15 +34,8 @@ def run(qkv: Tensor, cache: KVCodes, start: int, heads: Heads, out: Tensor) -> N
 def _pass(qkv: Tensor, cache: KVCodes, start: int, heads: Heads) -> Tensor:
     batch, tokens, _ = qkv.shape
     end = start + tokens
-    parts = qkv.reshape(batch, tokens, heads.heads + 2 * heads.kv_heads, heads.dim).transpose(1, 2)
-    query, key, value = torch.split(parts, [heads.heads, heads.kv_heads, heads.kv_heads], dim=1)
-    if heads.query_norm is not None:
-        query = torch.nn.functional.rms_norm(query, (heads.dim,), heads.query_norm, heads.eps)
-    if heads.key_norm is not None:
-        key = torch.nn.functional.rms_norm(key, (heads.dim,), heads.key_norm, heads.eps)
-    cos, sin = heads.cos[start:end], heads.sin[start:end]
-    query = rotate(query, cos, sin)
-    append(cache, start, rotate(key, cos, sin), value)
+    query, key, value = parts(qkv, start, heads)
+    append(cache, start, key, value)
     out = torch.empty_like(query)
     # Neighbouring queries that see the same tokens as codes go together.
     at = start

@@ -15,15 +15,8 @@ def attention(qkv: Tensor, keys: Tensor, values: Tensor, start: int, heads: Head
     """See kernels.attention.attention; checks nothing."""
     batch, tokens, _ = qkv.shape
     end = start + tokens
-    parts = qkv.view(batch, tokens, heads.heads + 2 * heads.kv_heads, heads.dim).transpose(1, 2)
-    query, key, value = torch.split(parts, [heads.heads, heads.kv_heads, heads.kv_heads], dim=1)
-    if heads.query_norm is not None:
-        query = torch.nn.functional.rms_norm(query, (heads.dim,), heads.query_norm, heads.eps)
-    if heads.key_norm is not None:
-        key = torch.nn.functional.rms_norm(key, (heads.dim,), heads.key_norm, heads.eps)
-    cos, sin = heads.cos[start:end], heads.sin[start:end]
-    query = rotate(query, cos, sin)
-    keys[:, :, start:end] = rotate(key, cos, sin)
+    query, key, value = parts(qkv, start, heads)
+    keys[:, :, start:end] = key
     values[:, :, start:end] = value
     first = 0 if heads.window is None else max(0, start + 1 - heads.window)
     mask = visible(tokens, start, first, heads.window, qkv.device)
@@ -36,6 +29,22 @@ def attention(qkv: Tensor, keys: Tensor, values: Tensor, start: int, heads: Head
         enable_gqa=heads.heads != heads.kv_heads,
     )
     return out.transpose(1, 2).reshape(batch, tokens, heads.heads * heads.dim)
+
+
+def parts(qkv: Tensor, start: int, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
+    """(query, key, value) [batch, heads, tokens, dim] of qkv [batch, tokens, ...], queries and keys
+    normed where the model does that and rotated to their positions from `start` on.
+    """
+    batch, tokens, _ = qkv.shape
+    stacked = qkv.reshape(batch, tokens, heads.heads + 2 * heads.kv_heads, heads.dim)
+    sizes = [heads.heads, heads.kv_heads, heads.kv_heads]
+    query, key, value = torch.split(stacked.transpose(1, 2), sizes, dim=1)
+    if heads.query_norm is not None:
+        query = torch.nn.functional.rms_norm(query, (heads.dim,), heads.query_norm, heads.eps)
+    if heads.key_norm is not None:
+        key = torch.nn.functional.rms_norm(key, (heads.dim,), heads.key_norm, heads.eps)
+    cos, sin = heads.cos[start : start + tokens], heads.sin[start : start + tokens]
+    return rotate(query, cos, sin), rotate(key, cos, sin), value
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

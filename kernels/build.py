@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +65,15 @@ def load(source: str | os.PathLike[str], flags: tuple[str, ...] = ()) -> ctypes.
             library = _open_or_build(path, target, compiler, gomp, options)
             _loaded[str(target)] = library
         return library
+
+
+def why_not(library: Callable[[], object]) -> str | None:
+    """None when `library`, which calls `load`, works here, else its sentence."""
+    try:
+        library()
+    except KernelUnavailable as error:
+        return str(error)
+    return None
 
 
 def cache_folder() -> Path:

@@ -69,11 +69,7 @@ def _library() -> ctypes.CDLL:
 
 def available() -> str | None:
     """None, or the sentence why the library cannot be built here."""
-    try:
-        _library()
-    except KernelUnavailable as error:
-        return str(error)
-    return None
+    return build.why_not(_library)
 
 
 def best_instruction_set() -> str:

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from kernels import build
-from kernels.registry import KernelUnavailable
 
 KINDS = ("read", "copy", "triad")
 # Bytes that a pass moves for each byte of one array: what it reads and what it writes.
@@ -20,11 +19,7 @@ MOVED = {"read": 1, "copy": 2, "triad": 3}
 
 def available() -> str | None:
     """None when the functions can be built here, else one sentence why not."""
-    try:
-        library()
-    except KernelUnavailable as error:
-        return str(error)
-    return None
+    return build.why_not(library)
 
 
 class Arrays:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from torch import Tensor
+
 from core.deployment import Deployment
 from core.engine.decoder import Decoder
 from core.errors import Refused
 from core.techniques.quantize.matrices import Matrix, matrices
-from kernels.linear_lowbit import LowBit, LowBitWeight
+from kernels.linear_lowbit import LowBit, LowBitWeight, quantize
 
 
 def replace_each(deployment: Deployment, form: Callable[[Matrix], LowBit | None]) -> None:
@@ -32,6 +34,21 @@ def replace_each(deployment: Deployment, form: Callable[[Matrix], LowBit | None]
         f"{names or 'nothing'}: weights went from {before:,} to"
         f" {deployment.engine.weight_bytes():,} bytes"
     )
+
+
+def replace_each_but_head(
+    deployment: Deployment, form: Callable[[Tensor], LowBit], head_bits: int
+) -> None:
+    """Replace each matrix by the form of its dense weight, and the head by `head_bits` integers a
+    row; with 0 the head is no exception.
+    """
+
+    def made(one: Matrix) -> LowBit:
+        if head_bits and is_head(deployment, one):
+            return quantize(one.dense(), head_bits, one.k)
+        return form(one.dense())
+
+    replace_each(deployment, made)
 
 
 def is_head(deployment: Deployment, matrix: Matrix) -> bool:

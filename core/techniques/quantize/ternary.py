@@ -60,15 +60,9 @@ class Ternary(Base):
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix by packed codes."""
-        from core.techniques.quantize.replace import is_head, replace_each
-        from kernels.linear_lowbit import quantize
+        from core.techniques.quantize.replace import replace_each_but_head
 
-        def form(one: Any) -> LowBit:
-            if self.head_bits and is_head(deployment, one):
-                return quantize(one.dense(), self.head_bits, one.k)
-            return self.form(one.dense())
-
-        replace_each(deployment, form)
+        replace_each_but_head(deployment, self.form, self.head_bits)
 
     def form(self, weight: Tensor) -> LowBit:
         """The weight [n, k] in three values."""

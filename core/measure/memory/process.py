@@ -40,11 +40,16 @@ def peak_resident_bytes() -> int | None:
     return _field("VmHWM")
 
 
+def give_back() -> None:
+    """Let freed memory leave the process, where malloc can do that."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def reset_peak() -> bool:
     """Give freed memory back and start the high-water mark anew; False where the kernel refuses."""
     gc.collect()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+    give_back()
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

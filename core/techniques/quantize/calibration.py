@@ -20,6 +20,7 @@ from core.deployment import Deployment
 from core.engine.decoder import MATRICES, Decoder, Layer
 from core.engine.linear import Linear
 from core.errors import Refused
+from core.measure.memory.process import give_back
 from core.measure.trial import start_id
 from core.techniques.quantize.matrices import Matrix, matrices, of_decoder
 from kernels.rms_norm import rms_norm
@@ -34,16 +35,21 @@ TOGETHER = 8
 class Calibration:
     """The calibration set: `samples` sequences of `length` tokens of training text, drawn by the
     plan's seed (images for a classifier); `rows` inputs of each matrix are kept as they are.
+    Another `draw` gives other sequences.
     """
 
     samples: int = 64
     length: int = 256
     rows: int = 512
+    draw: int = 0
 
 
 @dataclass
 class Inputs:
-    """What one matrix [n, k] was given: `count` rows so far. Sums are fp32."""
+    """What one matrix [n, k] was given: `count` rows so far. Sums are fp32.
+
+    The first question for a moment ends the counting.
+    """
 
     k: int
     keep: int
@@ -54,9 +60,12 @@ class Inputs:
     _abs_sum: Tensor | None = None
     _absmax: Tensor | None = None
     _kept: list[Tensor] = field(default_factory=list)
+    _ended: bool = False
 
     def add(self, x: Tensor, clean: Tensor | None = None) -> None:
         """Count the rows of x [..., k]; `clean` are the same of the unchanged model."""
+        if self._ended:
+            raise ValueError("these inputs were asked for their moments: no more can be counted")
         rows = x.reshape(-1, self.k).float()
         size = rows.abs()
         if self._abs_sum is None or self._absmax is None:
@@ -66,11 +75,11 @@ class Inputs:
             torch.maximum(self._absmax, size.amax(0), out=self._absmax)
         if self.second_order:
             if self._sum is None:
-                self._sum = torch.zeros(self.k, self.k, device=rows.device)
+                self._sum = self._moment(rows.device)
             self._sum.addmm_(rows.T, rows)
             if clean is not None:
                 if self._cross is None:
-                    self._cross = torch.zeros(self.k, self.k, device=rows.device)
+                    self._cross = self._moment(rows.device)
                 self._cross.addmm_(clean.reshape(-1, self.k).float().T, rows)
         # Every part gives the same share, evenly over its rows.
         each = max(1, self.keep // 8)
@@ -80,16 +89,33 @@ class Inputs:
         self.count += len(rows)
 
     def hessian(self) -> Tensor:
-        """2 / count * sum of x x^T, fp32 [k, k] (GPTQ, Frantar et al. 2022, section 3)."""
+        """2 / count * sum of x x^T, fp32 [k, k] (GPTQ, Frantar et al. 2022, section 3).
+
+        Not a copy.
+        """
+        self._end()
         if self._sum is None:
             raise ValueError("these inputs were collected without second order")
-        return self._sum * (2 / max(1, self.count))
+        return self._sum
 
     def cross(self) -> Tensor | None:
         """2 / count * sum of c x^T, fp32 [k, k], with c the unchanged model's input in the place of
-        x; None where it was not collected.
+        x; None where it was not collected. Not a copy.
         """
-        return None if self._cross is None else self._cross * (2 / max(1, self.count))
+        self._end()
+        return self._cross
+
+    def _moment(self, device: torch.device) -> Tensor:
+        # Not an inference tensor: it is finished, and may be trained on, outside of that mode.
+        with torch.inference_mode(False):
+            return torch.zeros(self.k, self.k, device=device)
+
+    def _end(self) -> None:
+        # In place: the moments of a wide matrix are what calibration needs most memory for.
+        for moment in () if self._ended else (self._sum, self._cross):
+            if moment is not None:
+                moment *= 2 / max(1, self.count)
+        self._ended = True
 
     @property
     def mean_abs(self) -> Tensor:
@@ -169,7 +195,7 @@ def calibration_ids(deployment: Deployment, settings: Calibration) -> Tensor:
     """int64 [samples, length]: windows of the training text; random ids for random weights."""
     engine = deployment.engine
     length = min(settings.length, engine.max_positions)
-    random = torch.Generator().manual_seed(deployment.seed)
+    random = torch.Generator().manual_seed(deployment.seed + 7919 * settings.draw)
     if deployment.case.model.source == "shape":
         deployment.note("calibrated on random tokens: a shape model has no text")
         shape = (settings.samples, length)
@@ -212,6 +238,8 @@ class Visit:
         _replace(matrix, self._inputs(matrix.k, parts, clean), self.choose)
 
     def _inputs(self, k: int, parts: list[Tensor], clean: list[Tensor] | None) -> Inputs:
+        # Gaps that were left in the heap would add up, matrix by matrix.
+        give_back()
         found = Inputs(k, self.settings.rows, second_order=self.second_order)
         for index, x in enumerate(parts):
             found.add(x, None if clean is None else clean[index])
@@ -245,6 +273,7 @@ class _Stream:
     def finish(self) -> None:
         """Add the output of `down`: the hidden states behind the layer."""
         self._add(self.layer.down)
+        self.parts = []
 
     def _attention(self, x: Tensor) -> Tensor:
         cache = self.engine.new_cache(x.shape[0], x.shape[1])

@@ -279,12 +279,11 @@ def quantize_by_inputs(
     some, the outputs on those are aimed at. `note` is told when more damping was needed. Raises
     ValueError for weights or inputs that are not finite.
     """
-    hessian, shift = inputs.hessian(), inputs.cross()
+    hessian = inputs.hessian()
     factored = factor(hessian, effort.damping, effort.act_order)
     if factored.damping != effort.damping:
         note(f"the Hessian was damped by {factored.damping:g} instead of {effort.damping:g}")
-    if shift is not None:
-        if scales is not None:
-            shift /= scales[:, None]
-        shift -= hessian
+    cross, shift = inputs.cross(), None
+    if cross is not None:
+        shift = cross - hessian if scales is None else cross / scales[:, None] - hessian
     return gptq(weight, hessian, grid, factored, effort.refits, effort.clip, shift)

@@ -127,13 +127,24 @@ def torch_openmp() -> Path | None:
 
 def _key(path: Path, compiler: Compiler, gomp: Path | None, options: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
-    headers = sorted((*path.parent.glob("*.h"), *Path(__file__).parent.glob("*.h")))
     runtime = f"{gomp}:{gomp.stat().st_size}" if gomp else "none"
     for part in (compiler.path, compiler.version, runtime, *options):
         digest.update(part.encode() + b"\0")
-    for file in (path, *headers):
+    for file in _included(path):
         digest.update(file.read_bytes() + b"\0")
     return digest.hexdigest()[:20]
+
+
+def _included(path: Path) -> list[Path]:
+    """The source and our headers that it includes, directly or not."""
+    found = [path.resolve()]
+    for file in found:
+        for name in re.findall(r'^#include "(.+)"', file.read_text(), re.MULTILINE):
+            for folder in (file.parent, SHARED_HEADERS):
+                header = (folder / name).resolve()
+                if header.is_file() and header not in found:
+                    found.append(header)
+    return found
 
 
 def _open_or_build(

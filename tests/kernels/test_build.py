@@ -11,7 +11,7 @@ import pytest
 from kernels import build, calls
 from kernels.registry import KernelUnavailable, select
 
-SOURCE = 'extern "C" int answer() { return 42; }\n'
+SOURCE = '#include "answer.h"\nextern "C" int answer() { return 42; }\n'
 ROOT = Path(build.__file__).parents[1]
 
 
@@ -19,8 +19,12 @@ ROOT = Path(build.__file__).parents[1]
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small .cpp and an empty cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    path = tmp_path / "answer.cpp"
+    path = tmp_path / "kernel" / "answer.cpp"
+    path.parent.mkdir()
     path.write_text(SOURCE)
+    path.with_name("answer.h").write_text('#include "../question.h"\n')
+    (tmp_path / "question.h").write_text("// of another kernel\n")
+    path.with_name("other.h").write_text("// of nobody\n")
     return path
 
 
@@ -51,9 +55,14 @@ def test_another_source_header_or_flag_is_another_library(source: Path) -> None:
     source.write_text(SOURCE.replace("42", "43"))
     assert build.load(source).answer() == 43
     build.load(source, flags=("-DX=1",))
-    (source.parent / "answer.h").write_text("// changed\n")
+    (source.parent / "answer.h").write_text('// changed\n#include "../question.h"\n')
     build.load(source)
-    assert len(libraries()) == 4
+    (source.parent.parent / "question.h").write_text("// changed\n")
+    build.load(source)
+    assert len(libraries()) == 5
+    (source.parent / "other.h").write_text("// changed\n")
+    build.load(source)
+    assert len(libraries()) == 5
 
 
 def test_a_damaged_library_is_built_again(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:

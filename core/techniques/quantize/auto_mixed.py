@@ -21,9 +21,10 @@ class AutoMixed(Base):
     by `score` "gradient" (one backward pass) or "trying" (the model is run for each). Then the bits
     are chosen: with `max_mib` above 0, the least loss within so many MiB of resident weights; else
     the fewest bytes read per token whose KL to the unchanged model stays within `max_kl` nats. The
-    KL is measured on other calibration text with the kernels that will serve, and precision is
-    given back until it holds. A matrix may stay in 16 bit. `samples` sequences of 256 tokens of
-    training text (images for a classifier), half to score and half to measure.
+    matrices are rounded by `method`, "gptq" or to "nearest"; the KL is measured on other
+    calibration text with the kernels that will serve, and precision is given back until it holds.
+    A matrix may stay in 16 bit. `samples` sequences of 256 tokens of training text (images for a
+    classifier), half to score and half to measure; GPTQ draws its own.
     """
 
     max_kl: float = 0.02
@@ -31,6 +32,7 @@ class AutoMixed(Base):
     score: str = "gradient"
     group_size: int = 32
     samples: int = 16
+    method: str = "gptq"
 
     name: ClassVar[str] = "auto-mixed"
     kind: ClassVar[str] = "quantize"
@@ -38,6 +40,7 @@ class AutoMixed(Base):
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {
         "score": ("gradient", "trying"),
         "group_size": (32, 64, 128),
+        "method": ("gptq", "nearest"),
     }
 
     def __post_init__(self) -> None:
@@ -47,6 +50,8 @@ class AutoMixed(Base):
             raise ValueError(f"max_mib must be 0 (no limit) or more, not {self.max_mib}")
         if self.score not in ("gradient", "trying"):
             raise ValueError(f"score must be gradient or trying, not {self.score!r}")
+        if self.method not in ("gptq", "nearest"):
+            raise ValueError(f"method must be gptq or nearest, not {self.method!r}")
         if self.group_size not in (32, 64, 128):
             raise ValueError(f"group_size must be 32, 64 or 128, not {self.group_size}")
         if not 2 <= self.samples <= 1024:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -14,7 +15,13 @@ from core.errors import Refused
 from core.measurement import Measurement
 from core.techniques.quantize.allocation import Chosen, Option, within_cost, within_loss
 from core.techniques.quantize.auto_mixed import DENSE, WIDTHS, AutoMixed
-from core.techniques.quantize.calibration import Calibration, calibration_ids
+from core.techniques.quantize.calibration import (
+    Calibration,
+    Inputs,
+    calibration_ids,
+    each_matrix,
+)
+from core.techniques.quantize.gptq_solve import Effort, Grid, quantize_by_inputs
 from core.techniques.quantize.matrices import Matrix, matrices
 from core.techniques.quantize.sensitivity import Judge, Place, Scores, by_gradient, by_trying
 from kernels.linear_lowbit import LowBitWeight, quantize
@@ -83,6 +90,8 @@ class _Trial:
         self.places = {one.matrix.name: one for one in places}
         self.scores = scores
         self._made: dict[tuple[str, int], LowBitWeight] = {}
+        # The choice that the engine has now; None where nobody knows.
+        self._stands: Chosen | None = None
 
     def by_quality(self) -> tuple[Chosen, float]:
         """The fewest bytes read whose measured KL is within the limit, and that KL."""
@@ -127,11 +136,11 @@ class _Trial:
                     "matrices; allow more"
                 )
             chosen = found
-            self._put(chosen)
+            self._nearest(chosen)
             # The kernel that runs may keep more than the one that was counted with.
             over = engine.weight_bytes() - limit
             room += max(0.0, over)
-        return chosen, self.judge.kl()
+        return chosen, self._measure(chosen)
 
     def _options(self, held: bool) -> dict[str, list[Option]]:
         """Of every matrix by rising bits, dense last; costs are resident bytes, or those read."""
@@ -161,6 +170,15 @@ class _Trial:
         return self.judge.kl()
 
     def _put(self, chosen: Chosen) -> None:
+        if chosen == self._stands:
+            return
+        self._nearest(chosen if self.settings.method == "nearest" else {})
+        if self.settings.method == "gptq":
+            self._calibrated(chosen)
+        self._stands = chosen
+
+    def _nearest(self, chosen: Chosen) -> None:
+        self._stands = None
         for place in self.places.values():
             place.put_back()
         for name, one in chosen.items():
@@ -174,6 +192,20 @@ class _Trial:
             form = quantize(matrix.dense(), bits, self.settings.group_size, symmetric=False)
             self._made[key] = LowBitWeight(form, matrix.bias, matrix.dtype)
         return self._made[key]
+
+    def _calibrated(self, chosen: Chosen) -> None:
+        bits = {name: one.bits for name, one in chosen.items() if one.bits != DENSE}
+
+        def choose(matrix: Matrix, inputs: Inputs) -> LowBitWeight | None:
+            if matrix.name not in bits:
+                return None
+            grid = Grid(bits[matrix.name], self.settings.group_size, symmetric=False)
+            form = quantize_by_inputs(matrix.dense(), inputs, grid, Effort())
+            return LowBitWeight(form, matrix.bias, matrix.dtype)
+
+        if bits:
+            quiet = replace(self.deployment, note=lambda text: None, report=lambda share: None)
+            each_matrix(quiet, Calibration(rows=1, draw=1), choose, clean=True)
 
 
 def _cost(chosen: Chosen) -> float:

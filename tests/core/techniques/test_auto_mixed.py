@@ -213,6 +213,27 @@ def test_the_weights_stay_within_the_size(deploy: Deploy, case: Case) -> None:
     assert engine.head.weight.data_ptr() == engine.embedding.data_ptr()
 
 
+def test_gptq_loses_less_at_the_same_size(deploy: Deploy, case: Case) -> None:
+    lost = {}
+    for method in ("nearest", "gptq"):
+        deployment, _ = on_pycode(deploy, case)
+        ids = calibration_ids(deployment, Calibration(samples=16, draw=5))
+        judge = Judge(deployment, list(ids.split(4)))
+        techniques.parse(f"auto-mixed:max_mib=1.3,samples=4,method={method}").apply(deployment)
+        lost[method] = judge.kl()
+        assert deployment.engine.weight_bytes() <= 1.3 * 2**20
+    assert lost["gptq"] < 0.7 * lost["nearest"]
+
+
+def test_another_draw_gives_other_sequences(deploy: Deploy, case: Case) -> None:
+    deployment, _ = on_pycode(deploy, case)
+    first, again, other = (
+        calibration_ids(deployment, Calibration(samples=4, draw=draw)) for draw in (0, 0, 1)
+    )
+    assert torch.equal(first, again)
+    assert not (first[:, None] == other[None]).all(-1).any()
+
+
 def test_a_size_that_cannot_be_is_refused_with_what_could(deploy: Deploy, case: Case) -> None:
     deployment, _ = on_pycode(deploy, case)
     with pytest.raises(Refused, match=r"max_mib=0\.5 cannot be reached: at 2 bit .* allow more"):
@@ -277,7 +298,15 @@ def test_broken_weights_random_weights_and_bad_settings_are_refused(
         techniques.parse("auto-mixed:samples=2").apply(deployment)
     shape = replace(case, model=replace(case.model, source="shape"))
     assert "needs a trained model" in str(techniques.parse("auto-mixed").refuse(shape))
-    for text in ("max_kl=0", "max_kl=nan", "max_mib=-1", "score=luck", "samples=1", "group_size=8"):
+    for text in (
+        "max_kl=0",
+        "max_kl=nan",
+        "max_mib=-1",
+        "score=luck",
+        "samples=1",
+        "group_size=8",
+        "method=awq",
+    ):
         name = text.partition("=")[0]
         with pytest.raises(BadInput, match=f"{name} must"):
             techniques.parse(f"auto-mixed:{text}")

@@ -80,7 +80,7 @@ def rows_of_bench(
     wait = bench_limits.wait_for(device)
     of_op = bench_linear.FORMATS if op is None else bench_linear.OPS.get(op, ())
     grid = bench_linear.Grid(
-        formats_of(of_op, formats, full or op is not None, device),
+        formats_of(of_op, formats, full or op is not None),
         shapes or (bench_linear.SHAPES if full else bench_linear.QUICK_SHAPES),
         rows or (bench_linear.ROWS if full else bench_linear.QUICK_ROWS),
     )
@@ -104,15 +104,10 @@ def rows_of_bench(
                 yield from _time(case, streams, peaks, wait)
 
 
-def formats_of(
-    of_op: tuple[str, ...], wanted: tuple[str, ...], every: bool, device: str
-) -> tuple[str, ...]:
+def formats_of(of_op: tuple[str, ...], wanted: tuple[str, ...], every: bool) -> tuple[str, ...]:
     """The formats to time: those asked for, else every one, else those that matter most."""
     from kernels import bench_linear
 
-    if device != "cuda":
-        # Nothing of ours multiplies FP8 inputs on a CPU.
-        of_op = tuple(one for one in of_op if one != "fp8-fp8")
     if wanted:
         return tuple(one for one in of_op if one in wanted)
     return tuple(one for one in of_op if every or one in bench_linear.QUICK_FORMATS)

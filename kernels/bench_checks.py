@@ -80,8 +80,9 @@ def _both(
         codes, scales = w8a8_reference.quantize_rows(x, None)
         return got, w8a8_reference.linear(codes, scales, whole)
     if op == "linear_fp8":
-        whole8 = linear_fp8.quantize(weight, 8, weight.shape[1], "e4m3")
-        got = linear_fp8.Fp8Weight(_moved(whole8, device), None, DTYPE, kernel)(x.to(device))
+        whole8 = linear_fp8.quantize(weight)
+        moved8 = linear_fp8.Fp8.of(_moved(whole8, device))
+        got = linear_fp8.Fp8Weight(moved8, None, DTYPE, kernel)(x.to(device))
         return got, fp8_reference.linear(*quantize_rows(x), whole8)
     form = quantized(format_, weight)
     exact = lowbit_reference.linear(x, form)

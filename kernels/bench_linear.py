@@ -89,7 +89,7 @@ def form_of(format_: str, n: int, k: int, device: str = "cpu") -> LowBit | W8A8:
         codes = torch.randint(-127, 128, (n, k), dtype=torch.int8, device=device)
         return W8A8(codes, torch.rand(n, device=device) / k)
     if format_ == "fp8-fp8":
-        return linear_fp8.quantize(torch.randn(n, k, device=device), 8, k, "e4m3")
+        return linear_fp8.quantize(torch.randn(n, k, device=device))
     name, _, _ = format_.partition("-")
     group = dict(PACKED)[format_] or k
     kind = "int" if name.startswith("int") else name

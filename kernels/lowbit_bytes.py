@@ -110,6 +110,15 @@ def scratch_bytes(n: int, k: int, rows: int) -> int:
 
 
 @dataclass(frozen=True)
+class Fp8Bytes(LowBitBytes):
+    """E4M3 codes whose inputs are E4M3 too: the bytes of the codes alone."""
+
+    def format(self, k: int) -> str:
+        """As Fp8.format says it."""
+        return "fp8-fp8"
+
+
+@dataclass(frozen=True)
 class DenseBytes:
     """A matrix of floats in `name`: fp32, bf16 or fp16."""
 

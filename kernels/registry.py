@@ -105,6 +105,7 @@ KERNELS: tuple[KernelInfo, ...] = (
         ("cpu",),
     ),
     KernelInfo("linear_w8a8", "torch-int-mm", _ANY, ("int8",), "kernels.linear_w8a8.torch_int_mm"),
+    KernelInfo("linear_fp8", "cpp", ("cpu",), ("e4m3",), "kernels.linear_fp8.cpu", _COMPILER),
     KernelInfo(
         "linear_fp8", "triton", ("cuda",), ("e4m3",), "kernels.linear_fp8.gpu", "triton", ("cpu",)
     ),

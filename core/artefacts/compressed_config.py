@@ -114,7 +114,8 @@ def _inputs(scheme: Scheme) -> dict[str, Any] | None:
     if scheme.inputs is None:
         return None
     dynamic = scheme.inputs == "dynamic"
-    return _arguments(8, "int", True, "token" if dynamic else "tensor", dynamic)
+    kind = "float" if scheme.layout == FLOAT8 else "int"
+    return _arguments(8, kind, True, "token" if dynamic else "tensor", dynamic)
 
 
 def _scheme(entry: Mapping[str, Any], overall: Any, where: str) -> Scheme:
@@ -144,14 +145,16 @@ def _scheme(entry: Mapping[str, Any], overall: Any, where: str) -> Scheme:
     if not inputs:
         return Scheme(bits, size, symmetric, layout)
     asked = f"{where}.input_activations"
-    if not isinstance(inputs, Mapping) or layout != INT8:
-        raise BadInput(f"{asked} is supported for {INT8} alone.")
+    if not isinstance(inputs, Mapping) or layout == PACKED:
+        raise BadInput(f"{asked} is supported for {INT8} and {FLOAT8} alone.")
     whole(inputs, "num_bits", (8,), asked)
     dynamic = flag(inputs, "dynamic", default=False, where=asked)
-    plain = inputs.get("type", "int") == "int" and flag(inputs, "symmetric", True, asked)
+    plain = inputs.get("type", "int") == kind and flag(inputs, "symmetric", True, asked)
     if not plain or inputs.get("strategy", "token") != ("token" if dynamic else "tensor"):
-        raise BadInput(f"{asked} must be symmetric int8, dynamic by token or static by tensor.")
-    return Scheme(8, 0, True, INT8, "dynamic" if dynamic else "static")
+        raise BadInput(f"{asked} must be symmetric {kind} 8, dynamic by token or static by tensor.")
+    if layout == FLOAT8 and not dynamic:
+        raise BadInput(f"{asked} of {FLOAT8} must be dynamic by token.")
+    return Scheme(8, 0, True, layout, "dynamic" if dynamic else "static")
 
 
 def _matches(word: str, name: str) -> bool:

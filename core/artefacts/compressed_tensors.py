@@ -4,8 +4,8 @@ Of a matrix [n, k] under NAME, "pack-quantized": weight_packed int32 [n, ceil(k 
 dense stream of bits; weight_scale [n, groups]; weight_zero_point int32 [ceil(n * bits / 32),
 groups], along n, where it is affine; weight_shape int64 [2]. "int-quantized": weight int8 [n, k]
 and weight_scale [n, 1]; with int8 inputs by one scale, input_scale [1]. "float-quantized": weight
-float8_e4m3 [n, k] and weight_scale [n, 1]. weight[i, j] = scale * (code - zero), codes and zeros
-signed. Source: the package compressed-tensors, compressors/.
+float8_e4m3 [n, k] and weight_scale [n, 1], inputs in E4M3 by token or in 16 bit. weight[i, j] =
+scale * (code - zero), codes and zeros signed. Source: the package compressed-tensors, compressors/.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ __all__ = [
 ]
 
 HOLDS = (
-    "integers of 2, 4 or 8 bit with whole zeros in whole groups, int8 and e4m3 by row, and int8"
-    " with int8 inputs"
+    "integers of 2, 4 or 8 bit with whole zeros in whole groups, int8 and e4m3 by row, with inputs"
+    " of 16 or 8 bit"
 )
 _SCALES = ("F32", "F16", "BF16")
 
@@ -65,13 +65,14 @@ def refuse(form: LowBit | W8A8) -> str | None:
 
 def scheme_of(form: LowBit | W8A8) -> Scheme:
     """How a form that `refuse` accepts is stored."""
+    from kernels.linear_fp8 import Fp8
     from kernels.linear_w8a8 import W8A8
 
     if isinstance(form, W8A8):
         return Scheme(8, 0, True, INT8, "dynamic" if form.x_scale is None else "static")
     size = 0 if form.group_size >= form.k else form.group_size
     if form.kind == "e4m3":
-        return Scheme(8, 0, True, FLOAT8)
+        return Scheme(8, 0, True, FLOAT8, "dynamic" if isinstance(form, Fp8) else None)
     if form.bits == 8 and size == 0 and form.zero is None:
         return Scheme(8, 0, True, INT8)
     return Scheme(form.bits, size, form.zero is None, PACKED)
@@ -135,6 +136,7 @@ def read(module: Module, scheme: Scheme, get: Callable[[str], Tensor]) -> LowBit
 
     from core.artefacts import words
     from core.artefacts.sound import check_scales, finite
+    from kernels.linear_fp8 import Fp8
     from kernels.linear_lowbit import LowBit
     from kernels.linear_w8a8 import W8A8
 
@@ -143,7 +145,7 @@ def read(module: Module, scheme: Scheme, get: Callable[[str], Tensor]) -> LowBit
     check_scales(f"{name}.weight_scale", scale)
     format = "fp16" if scale.dtype is torch.float16 else "fp32"
     scale = scale.float()
-    if scheme.inputs is not None:
+    if scheme.inputs is not None and scheme.layout == INT8:
         x_scale = None
         if scheme.inputs == "static":
             x_scale = float(finite(f"{name}.input_scale", get(f"{name}.input_scale")))
@@ -153,7 +155,8 @@ def read(module: Module, scheme: Scheme, get: Callable[[str], Tensor]) -> LowBit
         codes = get(f"{name}.weight").view(torch.uint8)
         if bool(((codes & 127) == 127).any()):
             raise BadInput(f"the tensor {name}.weight holds values that are not finite.")
-        return LowBit(codes, scale, None, 8, k, "e4m3", format)
+        kind = LowBit if scheme.inputs is None else Fp8
+        return kind(codes, scale, None, 8, k, "e4m3", format)
     if scheme.layout == INT8:
         codes = (get(f"{name}.weight").to(torch.int16) + 128).to(torch.uint8)
     else:

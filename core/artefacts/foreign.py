@@ -71,8 +71,7 @@ def restore(
     device: str,
 ) -> KernelWeight:
     """The kernel's weight of a stack, its modules' rows joined."""
-    from kernels.linear_lowbit import LowBitWeight
-    from kernels.linear_w8a8 import W8A8, W8A8Weight
+    from kernels.forms import weight_of
 
     modules = modules_of(stack)
     try:
@@ -81,9 +80,7 @@ def restore(
         if bias is not None:
             bias = bias.to(device, dtype)
         form = join(stack.name, forms)
-        if isinstance(form, W8A8):
-            return W8A8Weight(_moved(form, device), bias, dtype)
-        return LowBitWeight(_moved(form, device), bias, dtype)
+        return weight_of(_moved(form, device), bias, dtype)
     except ValueError as error:
         raise BadInput(f"the matrix {stack.name} cannot be used: {error}") from None
 
@@ -195,10 +192,9 @@ def spans(stack: Stack) -> list[tuple[int, int, str]]:
 
 def form_of(name: str, weight: KernelWeight, format: str) -> LowBit | W8A8:
     """A matrix in its canonical form; Refused, naming who can hold it, when `format` cannot."""
-    from kernels.linear_lowbit import LowBitWeight
-    from kernels.linear_w8a8 import W8A8Weight
+    from kernels.forms import FORMED
 
-    if not isinstance(weight, LowBitWeight | W8A8Weight):
+    if not isinstance(weight, FORMED):
         raise Refused(
             f"{name} is a {weight.format} matrix, which {format} does not know; the format that may"
             " hold it: trimtab"

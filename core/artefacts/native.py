@@ -7,7 +7,8 @@ tensors themselves are native_weights.py's: this file needs no torch.
 A record of kind "lowbit" for the matrix NAME [n, k] means NAME.codes.0, .1, ... uint8 [n, ceil(k *
 width / 8)], one for each plane of kernels.linear_lowbit.planes; NAME.scale fp16 or fp32 [n,
 groups], or NAME.scale_codes uint8 with NAME.scale_step and NAME.scale_low fp32 [ceil(n / 16)];
-NAME.zero uint8, fp16 or fp32 [n, groups] where groups have zeros of their own. "w8a8": NAME.codes
+NAME.zero uint8, fp16 or fp32 [n, groups] where groups have zeros of their own; with `inputs` e4m3
+the inputs are rounded to E4M3 by token. "w8a8": NAME.codes
 int8 [n, k], NAME.scale fp32 [n]. "llm-int8": the same with codes [n, k - o], NAME.apart int32 [o],
 the columns that NAME.columns [n, o] holds in floats. "adapted": a record `base`, with NAME.a [r, k]
 and NAME.b [n, r] beside it. "dense": NAME.weight [n, k]. All with NAME.bias [n] where the model has
@@ -120,6 +121,7 @@ def _check(where: str, record: Any, stack: Stack, kinds: tuple[str, ...]) -> Non
         _whole(where, record, "group_size", 1, MAX_GROUP)
         _one_of(where, record, "scale", ("fp16", "fp32", "u8"))
         _one_of(where, record, "zero", (None, "u8", "fp16", "fp32"))
+        _one_of(where, record, "inputs", (None, "e4m3") if record["codes"] == "e4m3" else (None,))
 
 
 def _one_of(where: str, record: Record, field: str, allowed: tuple[str | None, ...]) -> None:

@@ -17,7 +17,9 @@ from core.artefacts.sound import check_scales, finite
 from core.engine.adapted import Adapted
 from core.errors import BadInput, Refused
 from kernels import linear_dense
+from kernels.forms import weight_of
 from kernels.linear_dense import DenseWeight
+from kernels.linear_fp8 import Fp8, Fp8Weight
 from kernels.linear_lowbit import LowBit, LowBitWeight, planes
 from kernels.linear_lowbit.codes import DoubleScale
 from kernels.linear_w8a8 import W8A8, W8A8Weight
@@ -58,6 +60,9 @@ def restore(
 def _store(name: str, weight: KernelWeight) -> tuple[Record, list[Part]]:
     if isinstance(weight, LowBitWeight):
         return _store_lowbit(name, weight)
+    if isinstance(weight, Fp8Weight):
+        codes, parts = _store_lowbit(name, weight)
+        return codes | {"inputs": "e4m3"}, parts
     if isinstance(weight, W8A8Weight):
         form = weight.form()
         record: Record = {"kind": "w8a8", "inputs": "dynamic"}
@@ -93,7 +98,8 @@ def _restore(
         weight = finite(f"{name}.weight", get(f"{name}.weight")).to(dtype)
         return linear_dense.prepare(weight, bias)
     if kind == "lowbit":
-        return LowBitWeight(_restore_lowbit(stack, record, get), bias, dtype)
+        form = _restore_lowbit(stack, record, get)
+        return weight_of(form if record.get("inputs") is None else Fp8.of(form), bias, dtype)
     scale = finite(f"{name}.scale", get(f"{name}.scale"))
     check_scales(f"{name}.scale", scale)
     codes = get(f"{name}.codes")
@@ -112,7 +118,7 @@ def _store_int8(name: str, form: W8A8, weight: W8A8Weight) -> list[Part]:
     ]
 
 
-def _store_lowbit(name: str, weight: LowBitWeight) -> tuple[Record, list[Part]]:
+def _store_lowbit(name: str, weight: LowBitWeight | Fp8Weight) -> tuple[Record, list[Part]]:
     form = weight.form()
     n, k, bits, zero = form.n, form.k, form.bits, form.zero
     whole = zero is not None and bool(((zero == zero.round()) & (zero >= 0) & (zero <= 255)).all())

@@ -18,7 +18,7 @@ class Scheme:
     """Codes of `bits` in groups of `group_size` along k (0: one group a row).
 
     `layout` is the format's own word where it has several. `inputs` is "dynamic" or "static" where
-    the inputs are int8 too.
+    the inputs have 8 bit too.
     """
 
     bits: int

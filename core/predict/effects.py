@@ -15,7 +15,7 @@ from core.model import DecoderShape
 from core.plan import Case, Plan, Technique, settings
 from core.techniques.quantize.k_quant import type_of
 from kernels.kv_codes import KVFormat
-from kernels.lowbit_bytes import LowBitBytes
+from kernels.lowbit_bytes import Fp8Bytes, LowBitBytes
 from kernels.w8a8_bytes import W8A8Bytes
 
 # Pruned widths stay multiples of this, as in core.techniques.prune.
@@ -152,6 +152,8 @@ def _nf4(before: Effects, technique: Technique, case: Case) -> Effects:
 
 def _fp8(before: Effects, technique: Technique, case: Case) -> Effects:
     """One byte a weight and a 16-bit scale per output row."""
+    if int(_field(technique, "activations")) == 8:
+        return replace(before, stored=Fp8Bytes(8, kind="e4m3"))
     return replace(before, stored=LowBitBytes(8, kind=str(_field(technique, "format"))))
 
 

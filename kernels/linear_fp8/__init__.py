@@ -2,29 +2,25 @@
 
 Owns: Fp8Weight (a matrix laid out for one kernel), the checks and the choice of the kernel. x and
 y are floats; x is rounded inside the kernel, each row by its largest value. A row of x with NaN or
-infinity gives NaN. Kernels: "triton" (GPUs with FP8 units) and "torch" (any device; the same
-numbers, slowly). Weight-only FP8 belongs to kernels.linear_lowbit.
+infinity gives NaN. Kernels: "cpp" (bf16 x on the CPU), "triton" (GPUs with FP8 units) and "torch"
+(any device; the same numbers, slowly). Weight-only FP8 belongs to kernels.linear_lowbit.
 """
 
 import torch
 
-from kernels import registry
-from kernels.linear_lowbit.codes import LowBit, quantize
-from kernels.packed import PackedWeight
+from kernels.linear_fp8.codes import Fp8, quantize
+from kernels.packed import PackedWeight, choose
 
-__all__ = ["OP", "Fp8Weight", "LowBit", "quantize"]
+__all__ = ["OP", "Fp8", "Fp8Weight", "quantize"]
 
 OP = "linear_fp8"
-FORMAT = "fp8-fp8"
-# The first code, without its sign, that is no number.
-NAN = 0x7F
 
 
 class Fp8Weight(PackedWeight):
-    """A matrix [n, k] of E4M3 codes with a scale a row in the layout of one kernel.
+    """An Fp8 matrix [n, k] in the layout of one kernel.
 
-    The form is LowBit of kind "e4m3" over whole rows. Raises ValueError for any other form,
-    KernelUnavailable when no kernel, or not the named one, runs here.
+    A kernel's module has `refuse(form, dtype)`, a sentence or None, beside its Product. Raises
+    KernelUnavailable when no kernel, or not the named one, takes the form here.
     """
 
     __slots__ = ()
@@ -32,27 +28,15 @@ class Fp8Weight(PackedWeight):
 
     def __init__(
         self,
-        form: LowBit,
+        form: Fp8,
         bias: torch.Tensor | None = None,
         dtype: torch.dtype = torch.bfloat16,
         kernel: str | None = None,
     ) -> None:
-        if form.kind != "e4m3" or form.groups != 1 or form.zero is not None or form.double:
-            raise ValueError(
-                f"linear_fp8 takes e4m3 codes with one scale a row, not {form.format}."
-            )
-        if bool(((form.codes & NAN) == NAN).any()):
-            raise ValueError("a code is not a number.")
-        wanted = registry.named(OP, kernel)
         super().__init__(
-            form,
-            bias,
-            dtype,
-            FORMAT,
-            lambda: registry.select(OP, form.codes.device, "e4m3", wanted).name,
+            form, bias, dtype, form.format, lambda: choose(OP, form, "e4m3", dtype, kernel)
         )
 
-    def form(self) -> LowBit:
+    def form(self) -> Fp8:
         """The canonical form, exactly the one that was laid out."""
-        found: LowBit = self._product.undo()
-        return found
+        return Fp8.of(self._product.undo())

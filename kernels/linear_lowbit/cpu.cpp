@@ -1,5 +1,5 @@
-// y[m, n] = residual[m, n] + bias[n] + sum_k x[m, k] * w[n, k], bf16 in and out, fp32 inside, with
-// w in codes of 1 to 8 bit (layout.py): read once as it lies, decoded in registers.
+// y[m, n] = residual[m, n] + bias[n] + x_scale[m] * sum_k x[m, k] * w[n, k], bf16 in and out, fp32
+// inside, with w in codes of 1 to 8 bit (layout.py): read once as it lies, decoded in registers.
 //
 // A block of 16 rows of w meets all rows of x before the next block is read. The instruction set is
 // chosen at run time: vectors.h is compiled for AVX-512 with and without bf16 products, plain.h
@@ -104,7 +104,7 @@ TARGET INLINE Floats look_up(const float* table, Words code) {
 // What an instruction set does, and for how many rows of x at once.
 struct Set {
   int64_t together;
-  void (*span)(const Call&, const uint16_t*, const uint16_t*, uint16_t*, int, int64_t, int64_t);
+  void (*span)(const Call&, int64_t, int64_t);
   void (*unpack)(const Form&, int64_t, int, uint16_t*);
 };
 
@@ -143,8 +143,7 @@ extern "C" void lowbit_part(const Call* call, int64_t share, int64_t shares) {
   const int64_t end = f.row_blocks() * (share + 1) / shares;
   for (int64_t m = 0; m < call->rows && begin < end; m += set.together) {
     const int64_t some = call->rows - m < set.together ? call->rows - m : set.together;
-    set.span(*call, call->x + m * f.k, call->residual ? call->residual + m * f.n : nullptr,
-             call->y + m * f.n, static_cast<int>(some), begin, end);
+    set.span(call->part(m, some), begin, end);
   }
 }
 

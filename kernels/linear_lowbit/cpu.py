@@ -45,13 +45,16 @@ class _Form(ctypes.Structure):
     )
 
 
-class _Call(ctypes.Structure):
+class Call(ctypes.Structure):
+    """One product with its arguments: Call of form.h."""
+
     _fields_ = (
         ("form", ctypes.c_void_p),
         ("x", ctypes.c_void_p),
         ("residual", ctypes.c_void_p),
         ("y", ctypes.c_void_p),
         ("rows", ctypes.c_int64),
+        ("x_scale", ctypes.c_void_p),
     )
 
 
@@ -141,23 +144,36 @@ class Product:
         self, x: torch.Tensor, out: torch.Tensor, rows: int, residual: torch.Tensor | None = None
     ) -> None:
         """out = residual + x @ weight.T + bias, for x [rows, k]; out may be residual."""
-        record = self._bound(x, out, rows, residual)
-        self._call(ctypes.addressof(record), torch.get_num_threads())
+        self.call(self.record(x, out, rows, residual))
 
     def bind(
         self, x: torch.Tensor, out: torch.Tensor, rows: int, residual: torch.Tensor | None = None
     ) -> BoundCall:
         """`run` with its arguments fixed; the tensors must stay where they are."""
-        record = self._bound(x, out, rows, residual)
-        parts = (_library().lowbit_part,)
+        record = self.record(x, out, rows, residual)
         kept = (self, x, out, residual)
-        return BoundCall("linear_lowbit", "cpp", parts, record, kept, self._packed.nbytes)
+        return BoundCall("linear_lowbit", "cpp", (self.part,), record, kept, self._packed.nbytes)
 
-    def _bound(
-        self, x: torch.Tensor, out: torch.Tensor, rows: int, residual: torch.Tensor | None
-    ) -> _Call:
-        form = ctypes.addressof(self._form)
-        return _Call(form, x.data_ptr(), _address(residual), out.data_ptr(), rows)
+    def record(
+        self,
+        x: torch.Tensor,
+        out: torch.Tensor,
+        rows: int,
+        residual: torch.Tensor | None = None,
+        x_scale: torch.Tensor | None = None,
+    ) -> Call:
+        """The arguments of one product; x_scale fp32 [rows] multiplies what x [rows, k] gives."""
+        places = (x.data_ptr(), _address(residual), out.data_ptr(), rows, _address(x_scale))
+        return Call(ctypes.addressof(self._form), *places)
+
+    def call(self, record: Call) -> None:
+        """Do it with torch's number of threads."""
+        self._call(ctypes.addressof(record), torch.get_num_threads())
+
+    @property
+    def part(self) -> object:
+        """The C function for BoundCall, whose record begins with a Call."""
+        return _library().lowbit_part
 
 
 def unpack_rows(

@@ -68,6 +68,14 @@ struct Call {
   const uint16_t* residual;  // [rows, n] or null
   uint16_t* y;               // [rows, n]; may be residual
   int64_t rows;
+  const float* x_scale;  // [rows] that the products are multiplied with, or null
+
+  // Rows [begin, begin + count) of x against the same w.
+  INLINE Call part(int64_t begin, int64_t count) const {
+    const int64_t n = form->n, k = form->k;
+    return {form,  x + begin * k, residual ? residual + begin * n : nullptr, y + begin * n,
+            count, x_scale ? x_scale + begin : nullptr};
+  }
 };
 
 }  // namespace lowbit

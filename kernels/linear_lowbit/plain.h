@@ -167,37 +167,35 @@ TARGET void plain_ready(const Form& f, const uint16_t* x, int rows, float* packe
   }
 }
 
-TARGET INLINE void plain_finish(const float* sums, const uint16_t* bias, const uint16_t* residual,
-                         uint16_t* y, int count) {
+TARGET INLINE void plain_finish(const Call& call, const float* sums, int64_t m, int64_t n,
+                                int count) {
+  const Form& f = *call.form;
+  const int64_t at = m * f.n + n;
   for (int r = 0; r < count; ++r) {
-    float total = sums[r];
-    if (bias) total += load(bf16{bias[r]});
-    if (residual) total += load(bf16{residual[r]});
+    float total = call.x_scale ? sums[r] * call.x_scale[m] : sums[r];
+    if (f.bias) total += load(bf16{f.bias[n + r]});
+    if (call.residual) total += load(bf16{call.residual[at + r]});
     bf16 rounded;
     store(rounded, total);
-    y[r] = rounded.bits;
+    call.y[at + r] = rounded.bits;
   }
 }
 
 // Row blocks [begin, end) of w against at most kPlainRows rows of x.
-TARGET void span(const Call& call, const uint16_t* x, const uint16_t* residual, uint16_t* y,
-                       int rows, int64_t begin, int64_t end) {
+TARGET void span(const Call& call, int64_t begin, int64_t end) {
   const Form& f = *call.form;
+  const int rows = static_cast<int>(call.rows);
   const int64_t columns = f.column_blocks() * kColumns;
   float* packed = static_cast<float*>(x_memory.take(kPlainRows * columns * 4));
   float* sums = static_cast<float*>(sums_memory.take(kPlainRows * f.groups * 4));
-  plain_ready(f, x, rows, packed, sums);
+  plain_ready(f, call.x, rows, packed, sums);
   float out[kPlainRows * kRows], table[256];
   widen_table(f, table);
   for (int64_t block = begin; block < end; ++block) {
     const int64_t n = block * kRows;
     const int count = static_cast<int>(f.n - n < kRows ? f.n - n : kRows);
     plain_tile(f, block, rows, table, packed, sums, out);
-    for (int m = 0; m < rows; ++m) {
-      const int64_t at = m * f.n + n;
-      plain_finish(out + kRows * m, f.bias ? f.bias + n : nullptr,
-                   residual ? residual + at : nullptr, y + at, count);
-    }
+    for (int m = 0; m < rows; ++m) plain_finish(call, out + kRows * m, m, n, count);
   }
 }
 

@@ -171,14 +171,16 @@ TARGET INLINE __m512 widen16(__mmask16 which, const uint16_t* at) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
 }
 
-// y = narrow(sums + bias + residual) for `count` outputs of one row of x.
-TARGET void finish(const float* sums, const uint16_t* bias, const uint16_t* residual, uint16_t* y,
-                   int count) {
+// y = narrow(x_scale * sums + bias + residual) for `count` outputs of row `m` of x.
+TARGET void finish(const Call& call, const float* sums, int64_t m, int64_t n, int count) {
   const __mmask16 which = (1u << count) - 1u;
+  const uint16_t* bias = call.form->bias ? call.form->bias + n : nullptr;
+  const uint16_t* residual = call.residual ? call.residual + m * call.form->n + n : nullptr;
   __m512 total = _mm512_loadu_ps(sums);
+  if (call.x_scale) total = _mm512_mul_ps(total, _mm512_set1_ps(call.x_scale[m]));
   if (bias) total = _mm512_add_ps(total, widen16(which, bias));
   if (residual) total = _mm512_add_ps(total, widen16(which, residual));
-  _mm256_mask_storeu_epi16(y, which, narrow16(total));
+  _mm256_mask_storeu_epi16(call.y + m * call.form->n + n, which, narrow16(total));
 }
 
 // sums[group][M] of x [M, k], rows k apart, and packed[block][M][32] of it, filled with zeros.
@@ -229,9 +231,9 @@ const Loops& loops_of(int64_t width) {
 }
 
 // Row blocks [begin, end) of w against at most kTogether rows of x.
-void span(const Call& call, const uint16_t* x, const uint16_t* residual, uint16_t* y, int rows,
-          int64_t begin, int64_t end) {
+void span(const Call& call, int64_t begin, int64_t end) {
   const Form& f = *call.form;
+  const int rows = static_cast<int>(call.rows);
   const Loops& loops = loops_of(f.width);
   const int64_t columns = f.column_blocks() * kColumns;
   const bool zeros = f.zero_format != kNone || f.shift != 0;
@@ -241,13 +243,13 @@ void span(const Call& call, const uint16_t* x, const uint16_t* residual, uint16_
     kind[tiles] = 0;
     while (kind[tiles] + 1 < loops.tiles && kTile[kind[tiles]] < rows - all) ++kind[tiles];
   }
-  const Number* from = reinterpret_cast<const Number*>(x);
+  const Number* from = reinterpret_cast<const Number*>(call.x);
   Number* packed = nullptr;
   if (!as_is) from = packed = static_cast<Number*>(x_memory.take(all * columns * sizeof(Number)));
   float* sums = zeros ? static_cast<float*>(sums_memory.take(all * f.groups * 4)) : nullptr;
   if (zeros || !as_is)
     for (int t = 0, m = 0; t < tiles; m += kTile[kind[t++]])
-      ready(f, x + m * f.k, rows - m, kTile[kind[t]], packed ? packed + m * columns : nullptr,
+      ready(f, call.x + m * f.k, rows - m, kTile[kind[t]], packed ? packed + m * columns : nullptr,
             sums ? sums + m * f.groups : nullptr);
   alignas(64) float out[kTile[kTiles - 1] * kRows];
   for (int64_t block = begin; block < end; ++block) {
@@ -255,11 +257,8 @@ void span(const Call& call, const uint16_t* x, const uint16_t* residual, uint16_
     const int count = static_cast<int>(f.n - n < kRows ? f.n - n : kRows);
     for (int t = 0, m = 0; t < tiles; m += kTile[kind[t++]]) {
       loops.tile[kind[t]](f, block, from + m * columns, sums ? sums + m * f.groups : nullptr, out);
-      for (int i = 0; i < kTile[kind[t]] && m + i < rows; ++i) {
-        const int64_t at = (m + i) * f.n + n;
-        finish(out + kRows * i, f.bias ? f.bias + n : nullptr, residual ? residual + at : nullptr,
-               y + at, count);
-      }
+      for (int i = 0; i < kTile[kind[t]] && m + i < rows; ++i)
+        finish(call, out + kRows * i, m + i, n, count);
     }
   }
 }

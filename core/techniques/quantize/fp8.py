@@ -1,4 +1,4 @@
-"""Weight-only FP8: 8-bit floats with one scale a row."""
+"""FP8: 8-bit floats with one scale a row, for the weights or for both sides of each product."""
 
 from __future__ import annotations
 
@@ -14,30 +14,45 @@ class Fp8(Base):
     """w = s q, q in E4M3 (or E5M2), s = max|w| / 448 (57,344) of a row (Micikevicius et al. 2022;
     coverage Q10).
 
-    Weights only: activations keep their 16 bits and a product is done in 16 or 32 bits. What FP8
-    arithmetic gains on a GPU that has it is not claimed here; on a CPU, which has none, memory is
-    what it saves.
+    With 16 `activations` bits only memory is saved: a product is done in 16 or 32 bits. With 8 each
+    token's inputs are rounded to E4M3 too, under a scale of their own, and FP8 numbers are
+    multiplied: by FP8 units where there are any, elsewhere exactly as they would, at no gain in
+    speed over weights alone.
     """
 
     format: str = "e4m3"
+    activations: int = 16
 
     name: ClassVar[str] = "fp8"
     kind: ClassVar[str] = "quantize"
-    title: ClassVar[str] = "Weight-only FP8, per channel"
-    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"format": ("e4m3", "e5m2")}
+    title: ClassVar[str] = "FP8, per channel and per token"
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "format": ("e4m3", "e5m2"),
+        "activations": (16, 8),
+    }
 
     def __post_init__(self) -> None:
         if self.format not in ("e4m3", "e5m2"):
             raise ValueError(f"format must be e4m3 or e5m2, not {self.format!r}")
+        if self.activations not in (16, 8):
+            raise ValueError(f"activations must be 16 or 8, not {self.activations!r}")
+        if self.activations == 8 and self.format != "e4m3":
+            raise ValueError("activations=8 belongs to format=e4m3, which FP8 units multiply")
 
     @classmethod
     def candidates(cls, case: Case) -> tuple[Technique, ...]:
-        """E4M3, which has the finer steps; weights do not need E5M2's range."""
-        return (cls(),)
+        """E4M3, which has the finer steps (weights do not need E5M2's range), on one side and on
+        both.
+        """
+        return (cls(), cls(activations=8))
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix of the layers, the head included, by packed codes."""
         from core.techniques.quantize.replace import replace_each
+        from kernels import linear_fp8
         from kernels.linear_lowbit import quantize
 
-        replace_each(deployment, lambda one: quantize(one.dense(), 8, one.k, self.format))
+        if self.activations == 8:
+            replace_each(deployment, lambda one: linear_fp8.quantize(one.dense()))
+        else:
+            replace_each(deployment, lambda one: quantize(one.dense(), 8, one.k, self.format))

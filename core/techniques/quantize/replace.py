@@ -10,7 +10,8 @@ from core.deployment import Deployment
 from core.engine.decoder import Decoder
 from core.errors import Refused
 from core.techniques.quantize.matrices import Matrix, matrices
-from kernels.linear_lowbit import LowBit, LowBitWeight, quantize
+from kernels.forms import weight_of
+from kernels.linear_lowbit import LowBit, quantize
 
 
 def replace_each(deployment: Deployment, form: Callable[[Matrix], LowBit | None]) -> None:
@@ -26,7 +27,7 @@ def replace_each(deployment: Deployment, form: Callable[[Matrix], LowBit | None]
         except ValueError as error:
             raise Refused(f"{matrix.name}: {error}") from None
         if made is not None:
-            matrix.replace(LowBitWeight(made, matrix.bias, matrix.dtype))
+            matrix.replace(weight_of(made, matrix.bias, matrix.dtype))
             formats[made.format] = formats.get(made.format, 0) + 1
         deployment.report((index + 1) / len(found))
     names = ", ".join(f"{count} {name}" for name, count in formats.items())

@@ -18,6 +18,8 @@ from core.engine.linear import Linear
 from core.errors import BadInput, Refused
 from core.loading.load import load_folder
 from core.loading.preflight import check_folder
+from kernels.linear_fp8 import Fp8Weight
+from kernels.linear_fp8 import quantize as quantize_fp8
 from kernels.linear_lowbit import LowBitWeight, quantize
 from kernels.linear_w8a8 import W8A8Weight
 from kernels.linear_w8a8 import quantize as quantize_int8
@@ -170,6 +172,30 @@ def test_int8_inputs_come_back_and_are_what_the_package_calls_them(
     assert torch.equal(engine.forward(IDS), again.forward(IDS))
 
 
+@package
+def test_transformers_rounds_inputs_to_e4m3_as_we_do(source: Path, tmp_path: Path) -> None:
+    engine, _ = load_folder(source)
+    for layer in engine.layers:
+        for name in ("qkv", "o", "gate_up", "down"):
+            form = quantize_fp8(getattr(layer, name).dense())
+            setattr(layer, name, Linear.from_kernel(Fp8Weight(form)))
+    write(engine, tmp_path / "out", "compressed-tensors")
+    again, _ = load_folder(tmp_path / "out")
+    assert again.layers[0].o.format == "fp8-fp8"
+    assert torch.equal(engine.forward(IDS), again.forward(IDS))
+    model = transformers_model(tmp_path / "out", dequantize=False)
+    plain, _ = load_folder(tmp_path / "out", "fp32")
+    with torch.no_grad():
+        logits = model(IDS).logits
+    ours = plain.forward(IDS)
+    # It scales with the largest value over 448 and rounds, as we do; values between two codes
+    # differ where the scale's last bit does.
+    torch.testing.assert_close(ours, logits, rtol=5e-2, atol=5e-2)
+    assert (ours - logits).abs().mean() < 2e-3
+    weight_only, _ = load_folder(source, "fp32")
+    assert (ours - logits).abs().mean() < 0.2 * (weight_only.forward(IDS) - logits).abs().mean()
+
+
 def test_matrices_of_several_kinds_make_several_groups(source: Path, tmp_path: Path) -> None:
     engine, _ = load_folder(source)
     replace_all(engine, rounded(4, 32))
@@ -241,7 +267,7 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "ignore a number": (lambda q: q.update(ignore=[3]), "ignore must be a list of names"),
     "inputs": (
         lambda q: q["config_groups"]["group_0"].update(input_activations={"num_bits": 8}),
-        "input_activations is supported for int-quantized alone",
+        "input_activations is supported for int-quantized and float-quantized alone",
     ),
 }  # fmt: skip
 

@@ -20,6 +20,8 @@ from core.engine.modules import KernelLinear
 from core.errors import Refused
 from core.loading.load import load_folder
 from core.loading.preflight import check_folder
+from kernels.linear_fp8 import Fp8Weight
+from kernels.linear_fp8 import quantize as quantize_fp8
 from kernels.linear_lowbit import LowBitWeight, quantize
 from kernels.linear_w8a8 import W8A8Weight
 from kernels.linear_w8a8 import quantize as quantize_int8
@@ -111,12 +113,14 @@ def test_int8_inputs_outlier_columns_and_adapters_come_back(source: Path, tmp_pa
     a, b = torch.randn(3, 64).bfloat16(), torch.randn(128, 3).bfloat16()
     second.qkv = Linear.from_kernel(Adapted(base, a, b))
     second.o = Linear.from_kernel(Adapted(second.o.kernel_weight, a.clone(), b[:64].clone()))
+    second.down = Linear.from_kernel(Fp8Weight(quantize_fp8(second.down.dense())))
     write(engine, tmp_path / "out")
     again, _ = load_folder(tmp_path / "out")
     assert [linear.format for _, linear in again.linears()] == [
         linear.format for _, linear in engine.linears()
     ]
     assert again.layers[0].o.kernel_weight.form().x_scale == 0.0371
+    assert again.layers[1].down.format == "fp8-fp8"
     assert torch.equal(engine.forward(IDS), again.forward(IDS))
     assert again.weight_bytes() == engine.weight_bytes()
 

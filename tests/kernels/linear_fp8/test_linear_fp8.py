@@ -11,11 +11,15 @@ import torch
 
 import kernels
 from kernels import calls
-from kernels.linear_fp8 import Fp8Weight, LowBit, codes, quantize, reference
+from kernels.linear_fp8 import Fp8, Fp8Weight, codes, cpu, quantize, reference
+from kernels.linear_lowbit import LowBitWeight
+from kernels.linear_lowbit import quantize as lowbit
+from kernels.program import BoundCall
 from kernels.registry import KernelUnavailable
 
 pytestmark = pytest.mark.usefixtures("fresh")
 
+NO_COMPILER = cpu.available()
 ROOT = Path(kernels.__file__).parents[1]
 SHAPES = [(1, 1, 1), (2, 17, 33), (5, 33, 100), (17, 40, 272)]
 INTERPRETED = """
@@ -27,7 +31,7 @@ torch.manual_seed(0)
 found = []
 for rows, n, k in ((1, 1, 1), (2, 17, 33), (5, 33, 100), (17, 40, 272)):
     for dtype in (torch.float32, torch.bfloat16):
-        form = quantize(torch.randn(n, k), 8, k, "e4m3")
+        form = quantize(torch.randn(n, k))
         bias, x = torch.randn(n).to(dtype), torch.randn(rows, k).to(dtype)
         weight = Fp8Weight(form, bias, dtype, "triton")
         torch_ = Fp8Weight(form, bias, dtype, "torch")(x).double()
@@ -48,13 +52,13 @@ print(json.dumps([found, broken, torch.equal(y[2], bias), calls.snapshot()]))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_the_product_agrees_with_fp64(rows: int, n: int, k: int, dtype: torch.dtype) -> None:
     torch.manual_seed(k)
-    form = quantize(torch.randn(n, k), 8, k, "e4m3")
+    form = quantize(torch.randn(n, k))
     bias, x = torch.randn(n).to(dtype), torch.randn(rows, k).to(dtype)
     weight = Fp8Weight(form, bias, dtype)
     exact = reference.linear(*codes.quantize_rows(x), form, bias)
     allowed = {torch.float32: 1e-6, torch.bfloat16: 5e-3, torch.float16: 1e-3}[dtype]
     assert ((weight(x).double() - exact).abs() / (exact.abs() + k**0.5)).max() < allowed
-    assert weight.kernel == "torch"
+    assert weight.kernel == ("cpp" if dtype is torch.bfloat16 and NO_COMPILER is None else "torch")
     assert weight.format == "fp8-fp8"
     assert torch.equal(weight.form().codes, form.codes)
     assert torch.equal(weight.dequantize(), form.dequantize())
@@ -99,7 +103,7 @@ def test_no_e4m3_number_is_nearer_than_the_chosen_one() -> None:
 
 
 def test_broken_rows_give_nan_and_others_stay() -> None:
-    form = quantize(torch.randn(4, 20), 8, 20, "e4m3")
+    form = quantize(torch.randn(4, 20))
     x = torch.randn(3, 20)
     clean = Fp8Weight(form, None, torch.float32)(x)
     x[1, 3] = float("inf")
@@ -109,7 +113,7 @@ def test_broken_rows_give_nan_and_others_stay() -> None:
 
 
 def test_a_bound_call_adds_the_residual() -> None:
-    weight = Fp8Weight(quantize(torch.randn(6, 20), 8, 20, "e4m3"), None, torch.float32)
+    weight = Fp8Weight(quantize(torch.randn(6, 20)), None, torch.float32)
     x, side = torch.randn(3, 20), torch.randn(3, 6)
     wanted = side + weight(x)
     weight.bind(x, side, side)()
@@ -119,18 +123,69 @@ def test_a_bound_call_adds_the_residual() -> None:
 
 def test_other_forms_and_inputs_get_a_sentence() -> None:
     with pytest.raises(ValueError, match="one scale a row, not e4m3-g8"):
-        Fp8Weight(quantize(torch.randn(3, 20), 8, 8, "e4m3"))
+        Fp8.of(lowbit(torch.randn(3, 20), 8, 8, "e4m3"))
     with pytest.raises(ValueError, match="not int8"):
-        Fp8Weight(quantize(torch.randn(3, 20), 8, 20))
-    form = quantize(torch.randn(3, 20), 8, 20, "e4m3")
+        Fp8.of(lowbit(torch.randn(3, 20), 8, 20))
+    form = quantize(torch.randn(3, 20))
     broken = form.codes.clone()
     broken[0, 0] = 0xFF
     with pytest.raises(ValueError, match="not a number"):
-        Fp8Weight(LowBit(broken, form.scale, None, 8, 20, "e4m3"))
+        Fp8(broken, form.scale, None, 8, 20, "e4m3")
     with pytest.raises(ValueError, match=r"x must be \[..., 20\]"):
         Fp8Weight(form)(torch.randn(2, 21).bfloat16())
     with pytest.raises(KernelUnavailable, match="TRITON_INTERPRET=1"):
         Fp8Weight(form, kernel="triton")
+
+
+def test_weight_only_kernels_refuse_the_form() -> None:
+    with pytest.raises(KernelUnavailable, match="linear_lowbit"):
+        LowBitWeight(quantize(torch.randn(3, 20)))
+
+
+@pytest.mark.skipif(NO_COMPILER is not None, reason=NO_COMPILER or "")
+def test_the_cpp_kernel_rounds_every_bf16_number_as_torch_does() -> None:
+    # All finite sizes of both signs; a row is scaled by its largest, so each meets several scales.
+    bits = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
+    finite = bits[bits.isfinite()]
+    one = torch.zeros(1, len(finite))
+    one[0, 0] = 1.0
+    weight = Fp8Weight(quantize(one), None, torch.bfloat16, "cpp")
+    for most in (448.0, 300.0, 1.0, 3e-3, 1e-20, 3e38):
+        x = finite.clamp(-most, most)
+        x[0] = most
+        rounded = torch.empty(1, len(x), dtype=torch.bfloat16)
+        scale = torch.empty(1)
+        _round(weight, x[None], rounded, scale)
+        wanted, wanted_scale = codes.quantize_rows(x[None])
+        assert torch.equal(rounded.float(), wanted.float())
+        assert torch.equal(scale, wanted_scale)
+
+
+@pytest.mark.skipif(NO_COMPILER is not None, reason=NO_COMPILER or "")
+@pytest.mark.parametrize("shares", [1, 3, 8])
+def test_the_cpp_kernel_bound_is_the_same_and_adds_in_place(shares: int) -> None:
+    torch.manual_seed(0)
+    bias = torch.randn(40).bfloat16()
+    weight = Fp8Weight(quantize(torch.randn(40, 100)), bias, torch.bfloat16, "cpp")
+    x, side = torch.randn(5, 100).bfloat16(), torch.randn(5, 40).bfloat16()
+    exact = reference.linear(*codes.quantize_rows(x), weight.form(), bias) + side.double()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(shares)
+    try:
+        bound = weight.bind(x, side, side)
+        bound()
+    finally:
+        torch.set_num_threads(threads)
+    assert ((side.double() - exact).abs() / (exact.abs() + 10)).max() < 5e-3
+    assert calls.snapshot() == [{"op": "linear_fp8", "name": "cpp", "calls": 1}]
+
+
+def _round(weight: Fp8Weight, x: torch.Tensor, rounded: torch.Tensor, scale: torch.Tensor) -> None:
+    bound = weight.bind(x, torch.empty(1, 1, dtype=torch.bfloat16))
+    assert isinstance(bound, BoundCall)
+    bound()
+    rounded.copy_(bound.kept[-1][0])
+    scale.copy_(bound.kept[-1][1])
 
 
 def test_a_gpu_without_fp8_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,8 +202,8 @@ def test_a_gpu_without_fp8_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("rows", [1, 3, 17, 200])
 def test_the_triton_kernel_agrees_with_fp64_on_a_gpu(rows: int) -> None:
     for n, k in ((33, 100), (1000, 4096), (576, 1536)):
-        form = quantize(torch.randn(n, k), 8, k, "e4m3")
-        moved = LowBit(form.codes.cuda(), form.scale.cuda(), None, 8, k, "e4m3")
+        form = quantize(torch.randn(n, k))
+        moved = Fp8(form.codes.cuda(), form.scale.cuda(), None, 8, k, "e4m3")
         x = torch.randn(rows, k).bfloat16()
         weight = Fp8Weight(moved)
         assert weight.kernel == "triton"

@@ -37,9 +37,9 @@ def techniques() -> list[str]:
         added = st.button("Add technique", icon=":material/add:", key="technique-add")
     chosen = list(state.chosen("techniques"))
     if added:
-        text = _text(name, given)
         with common.sentences():
             # A setting that cannot be is told at once, not by a trial.
+            text = registry.spell(registry.build(name, given)).replace(",", ";")
             registry.parse(_plain(text))
             state.choose("techniques", list(dict.fromkeys([*chosen, text])))
             st.rerun()
@@ -76,19 +76,9 @@ def _settings(name: str) -> dict[str, Any]:
                 title, value=default, key=key, format="%g", width=150
             )
         else:
-            given[field.name] = st.text_input(title, value=str(default or ""), key=key, width=150)
+            written = st.text_input(title, value=str(default or ""), key=key, width=150)
+            given[field.name] = written or default
     return given
-
-
-def _text(name: str, given: dict[str, Any]) -> str:
-    """`gptq:bits=3;group_size=64`: what differs from the defaults."""
-    defaults = {one.name: one.default for one in dataclasses.fields(registry.technique(name))}  # type: ignore[arg-type]
-    said = [
-        f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
-        for key, value in given.items()
-        if value not in (defaults[key], "", None)
-    ]
-    return f"{name}:{';'.join(said)}" if said else name
 
 
 def _plain(text: str) -> str:

@@ -14,6 +14,7 @@ from app.views import (
     memory_parts,
     rounds,
     sensitivity,
+    take_along,
     words,
 )
 from core import environments, metrics, share
@@ -73,6 +74,7 @@ def page() -> None:
         _kernels(trial)
     with right:
         _configuration(trial)
+    take_along.draw(trial)
     _environments(trial)
     st.subheader("Log", anchor=False)
     st.code("\n".join(trial.notes) or "This trial wrote nothing.", language=None)

@@ -97,6 +97,16 @@ def build(name: str, given: dict[str, Any]) -> Technique:
         raise BadInput(f"technique {name}: {error}") from None
 
 
+def spell(technique: Technique) -> str:
+    """`NAME[:key=value,...]` as parse reads it: what differs from the defaults."""
+    said = [
+        f"{field.name}={value}"
+        for field in dataclasses.fields(technique)  # type: ignore[arg-type]
+        if (value := getattr(technique, field.name)) != field.default
+    ]
+    return f"{technique.name}:{','.join(said)}" if said else technique.name
+
+
 def parse(text: str) -> Technique:
     """Read `NAME[:key=value,...]` from the command line."""
     name, given = parse_setting(text)

@@ -240,6 +240,16 @@ def test_any_text_is_a_technique_or_bad_input(text: str) -> None:
         assert techniques.is_technique(found)
 
 
+def test_a_technique_is_written_as_it_is_read() -> None:
+    assert techniques.spell(WeightInt8()) == "weight-int8"
+    assert techniques.spell(WeightInt4(128)) == "weight-int4:group_size=128"
+    exact = techniques.parse("prune-mlp:sparsity=0.30000000000000004")
+    assert techniques.parse(techniques.spell(exact)) == exact
+    for kind in techniques.TECHNIQUES:
+        for one in (kind(), *kind.candidates(CASE), *kind.candidates(replace(CASE, model=IMAGES))):
+            assert techniques.parse(techniques.spell(one)) == one
+
+
 def test_settings_are_split_at_the_first_colon_and_equals() -> None:
     assert parse_setting("speculative:draft=shape:a=b") == ("speculative", {"draft": "shape:a=b"})
 

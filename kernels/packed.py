@@ -19,10 +19,11 @@ DTYPES = (torch.bfloat16, torch.float32, torch.float16)
 class PackedWeight:
     """A form [n, k] laid out for a kernel; `dtype` is that of x, y and the bias.
 
-    A form has `n`, `k`, `codes` (whose device is the weight's) and `dequantize()`. A kernel's
-    module has a class `Product(form, dtype, bias)`: called with x [M, k], contiguous, it gives
-    y [M, n]; `undo()` gives the form back, `tensors()` what it keeps; with `bind(x, out, residual)`
-    it becomes part of a bound step.
+    A form has `op`, whose weight it is; `n`, `k`, `codes` (whose device is the weight's); `format`,
+    its name; `codes_format`, the codes' name in the registry. A kernel's module has `refuse(form,
+    dtype)`, a sentence or None, and a class `Product(form, dtype, bias)`: called with x [M, k],
+    contiguous, it gives y [M, n]; `undo()` gives the form back, `tensors()` what it keeps; with
+    `bind(x, out, residual)` it becomes part of a bound step.
     """
 
     __slots__ = ("_device", "_product", "bias", "dtype", "format", "k", "kernel", "n")
@@ -31,22 +32,27 @@ class PackedWeight:
     def __init__(
         self,
         form: Any,
-        bias: torch.Tensor | None,
-        dtype: torch.dtype,
-        format: str,
-        choose: Callable[[], str],
+        bias: torch.Tensor | None = None,
+        dtype: torch.dtype = torch.bfloat16,
+        kernel: str | None = None,
     ) -> None:
-        """Check, choose the kernel by `choose` and lay the form out for it."""
+        """Check, choose the kernel and lay the form out for it.
+
+        Raises ValueError for parts that do not fit, KernelUnavailable when no kernel, or not the
+        one asked for by name, takes the form here.
+        """
+        if form.op != self.op:
+            raise ValueError(f"a form of {form.op} ({form.format}) is not one of {self.op}.")
         if dtype not in DTYPES:
             raise ValueError(f"dtype {dtype} is not one of bf16, fp32 and fp16.")
         if bias is not None and (bias.shape != (form.n,) or bias.dtype is not dtype):
             raise ValueError(
                 f"bias must be [{form.n}] of {dtype}, not {list(bias.shape)} of {bias.dtype}."
             )
-        self.n, self.k, self.dtype, self.format = form.n, form.k, dtype, format
+        self.n, self.k, self.dtype, self.format = form.n, form.k, dtype, form.format
         self.bias = None if bias is None else bias.detach().contiguous()
         self._device = form.codes.device
-        self.kernel = choose()
+        self.kernel = choose(form, dtype, kernel)
         self._product: Any = _module(self.op, self.kernel).Product(form, dtype, self.bias)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -88,11 +94,11 @@ class PackedWeight:
         return kept if self.bias is None else [*kept, self.bias]
 
 
-def choose(op: str, form: Any, codes_format: str, dtype: torch.dtype, wanted: str | None) -> str:
-    """The first kernel of `op` that runs here and whose module's `refuse(form, dtype)` has nothing
-    against the form. Raises KernelUnavailable when none, or not the one asked for by name, does.
+def choose(form: Any, dtype: torch.dtype, wanted: str | None) -> str:
+    """The first kernel of the form's operation that runs here and whose module's `refuse` has
+    nothing against it. Raises KernelUnavailable when none, or not the one asked for by name, does.
     """
-    device = form.codes.device
+    op, codes_format, device = form.op, form.codes_format, form.codes.device
     wanted = registry.named(op, wanted)
     if wanted is not None:
         name = registry.select(op, device, codes_format, wanted).name

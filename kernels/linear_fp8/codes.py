@@ -4,6 +4,7 @@ Owns Fp8 and quantize_rows: E4M3 on both sides, a scale for each row.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -24,6 +25,8 @@ class Fp8(LowBit):
     """A matrix [n, k] of finite E4M3 codes with one scale a row, whose inputs are to be rounded to
     E4M3 too. Raises ValueError for other forms.
     """
+
+    op: ClassVar[str] = "linear_fp8"
 
     def __post_init__(self) -> None:
         super().__post_init__()

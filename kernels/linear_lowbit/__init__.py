@@ -7,37 +7,17 @@ the CPU), "torch-int4pack" and "torch-int8pack" (torch's own), "triton" (GPU), "
 tile by tile; slow).
 """
 
-import torch
-
 from kernels.linear_lowbit.codes import LowBit, quantize
-from kernels.packed import PackedWeight, choose
+from kernels.packed import PackedWeight
 
-__all__ = ["OP", "LowBit", "LowBitWeight", "quantize"]
-
-OP = "linear_lowbit"
+__all__ = ["LowBit", "LowBitWeight", "quantize"]
 
 
 class LowBitWeight(PackedWeight):
-    """A LowBit matrix [n, k] in the layout of one kernel.
-
-    A kernel's module has `refuse(form, dtype)`, a sentence or None, beside its Product. Raises
-    KernelUnavailable when no kernel, or not the named one, takes the form here.
-    """
+    """A LowBit matrix [n, k] in the layout of one kernel."""
 
     __slots__ = ()
-    op = OP
-
-    def __init__(
-        self,
-        form: LowBit,
-        bias: torch.Tensor | None = None,
-        dtype: torch.dtype = torch.bfloat16,
-        kernel: str | None = None,
-    ) -> None:
-        codes = form.format.partition("-")[0]
-        super().__init__(
-            form, bias, dtype, form.format, lambda: choose(OP, form, codes, dtype, kernel)
-        )
+    op = LowBit.op
 
     def form(self) -> LowBit:
         """The canonical form, exactly the one that was laid out."""

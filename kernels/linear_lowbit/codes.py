@@ -5,6 +5,7 @@ Owns: LowBit, the tables of the non-uniform kinds, and rounding to nearest. Cali
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch.nn.functional import pad
@@ -90,6 +91,8 @@ class LowBit:
     scale_format: str = "fp16"
     double: DoubleScale | None = None
 
+    op: ClassVar[str] = "linear_lowbit"
+
     def __post_init__(self) -> None:
         check(self.kind, self.bits, self.group_size, self.scale_format)
         if self.codes.dtype is not torch.uint8 or self.codes.dim() != 2 or 0 in self.codes.shape:
@@ -128,8 +131,13 @@ class LowBit:
     @property
     def format(self) -> str:
         """As `int4-g32`, `nf4-g64`, `int8` (one scale a row)."""
-        name = f"int{self.bits}" if self.kind == "int" else self.kind
+        name = self.codes_format
         return name if self.group_size >= self.k else f"{name}-g{self.group_size}"
+
+    @property
+    def codes_format(self) -> str:
+        """As `int4`, `nf4`."""
+        return f"int{self.bits}" if self.kind == "int" else self.kind
 
     def zeros(self) -> torch.Tensor:
         """The zero of every group, fp32 [n, groups], also where all are the same."""

@@ -11,33 +11,16 @@ from collections.abc import Callable
 import torch
 
 from kernels.linear_w8a8.codes import W8A8, quantize
-from kernels.packed import PackedWeight, choose
+from kernels.packed import PackedWeight
 
-__all__ = ["OP", "W8A8", "W8A8Weight", "quantize"]
-
-OP = "linear_w8a8"
+__all__ = ["W8A8", "W8A8Weight", "quantize"]
 
 
 class W8A8Weight(PackedWeight):
-    """A W8A8 matrix [n, k] in the layout of one kernel.
-
-    A kernel's module has `refuse(form, dtype)`, a sentence or None, beside its Product. Raises
-    KernelUnavailable when no kernel, or not the named one, takes the form here.
-    """
+    """A W8A8 matrix [n, k] in the layout of one kernel."""
 
     __slots__ = ()
-    op = OP
-
-    def __init__(
-        self,
-        form: W8A8,
-        bias: torch.Tensor | None = None,
-        dtype: torch.dtype = torch.bfloat16,
-        kernel: str | None = None,
-    ) -> None:
-        super().__init__(
-            form, bias, dtype, form.format, lambda: choose(OP, form, "int8", dtype, kernel)
-        )
+    op = W8A8.op
 
     def bind(
         self,

@@ -5,6 +5,7 @@ belong to the kernels' files; which scale is right is a technique's business.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -28,6 +29,9 @@ class W8A8:
     scale: torch.Tensor
     x_scale: float | None = None
     apart: torch.Tensor | None = None
+
+    op: ClassVar[str] = "linear_w8a8"
+    codes_format: ClassVar[str] = "int8"
 
     def __post_init__(self) -> None:
         codes, scale, apart = self.codes, self.scale, self.apart

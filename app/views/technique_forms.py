@@ -18,6 +18,7 @@ from core import techniques as registry
 from core.errors import BadInput
 from core.plan import KINDS, label
 from core.techniques import TECHNIQUES
+from core.techniques.base import Base
 
 TITLES = {one.name: one.title for one in TECHNIQUES}
 
@@ -69,16 +70,27 @@ def _settings(name: str) -> dict[str, Any]:
             given[field.name] = st.selectbox(
                 title, options, index=options.index(default), key=key, width=150
             )
-        elif hints[field.name] is int:
-            given[field.name] = st.number_input(title, value=default, step=1, key=key, width=150)
-        elif hints[field.name] is float:
+        elif hints[field.name] in (int, float):
             given[field.name] = st.number_input(
-                title, value=default, key=key, format="%g", width=150
+                title,
+                value=default,
+                step=1 if hints[field.name] is int else None,
+                format=None if hints[field.name] is int else "%g",
+                key=key,
+                width=150,
+                help=_range(kind, field.name),
             )
         else:
             written = st.text_input(title, value=str(default or ""), key=key, width=150)
             given[field.name] = written or default
     return given
+
+
+def _range(kind: type[Base], name: str) -> str | None:
+    if name in kind.positive:
+        return "Above 0."
+    limits = kind.limits.get(name)
+    return f"From {limits[0]} to {limits[1]}." if limits else None
 
 
 def _plain(text: str) -> str:

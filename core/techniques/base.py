@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 from core.plan import Case, Technique
@@ -18,6 +19,25 @@ class Base:
     title: ClassVar[str] = ""
     # Of fields that take few values only: which. Pages offer them.
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {}
+    # Of numbers: the least and the largest value; and those that may be all above 0.
+    limits: ClassVar[dict[str, tuple[float, float]]] = {}
+    positive: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        """Raise ValueError with a sentence for a field outside of what is said above."""
+        for name, known in self.choices.items():
+            value = getattr(self, name)
+            if value not in known:
+                words = ", ".join(map(str, known))
+                raise ValueError(f"{name} must be one of {words}, not {value!r:.40}")
+        for name, (least, most) in self.limits.items():
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise ValueError(f"{name} must lie between {least} and {most}, not {value:g}")
+        for name in self.positive:
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} must be finite and above 0, not {value:g}")
 
     @classmethod
     def candidates(cls, case: Case) -> tuple[Technique, ...]:

@@ -8,7 +8,7 @@ import typing
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from core import codec, techniques
@@ -21,54 +21,40 @@ from core.study import Study, Trial
 from core.techniques.batch.static import StaticBatch
 from core.techniques.cache.kv_cache import KvCache
 from core.techniques.decode.speculative import Speculative
-from core.techniques.distill.soft_targets import SoftTargets
 from core.techniques.prune.mlp_channels import PruneMlpChannels
-from core.techniques.quantize.llm_int8 import LlmInt8
-from core.techniques.quantize.w8a8 import W8A8
-from core.techniques.quantize.weight_int4 import WeightInt4
-from core.techniques.quantize.weight_int8 import WeightInt8
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 TEXT = st.text(max_size=12)
 
 
-def chosen_from(kind: Any) -> st.SearchStrategy[Any]:
-    """Any of the settings that a technique offers, its other fields as they are by default."""
-    offered = {name: st.sampled_from(values) for name, values in kind.choices.items()}
-    return st.builds(kind, **offered)
+def any_of(kind: Any) -> st.SearchStrategy[Any]:
+    """Any setting that a technique allows by its choices and limits; other fields by default."""
+    hints = typing.get_type_hints(kind)
+    allowed = {name: st.sampled_from(values) for name, values in kind.choices.items()}
+    for name, limits in kind.limits.items():
+        numbers = st.integers if hints[name] is int else st.floats
+        allowed[name] = numbers(*limits)
+    for name in kind.positive:
+        allowed[name] = st.floats(0, exclude_min=True, allow_infinity=False)
+    allowed |= OTHERS.get(kind, {})
+
+    def build(**given: Any) -> Any:
+        try:
+            return kind(**given)
+        except ValueError:
+            # Two settings that do not go together.
+            reject()
+
+    return st.builds(build, **allowed)
 
 
-# Techniques whose fields take wider values than they offer.
-WIDE = (
-    st.builds(PruneMlpChannels, st.floats(0.01, 0.99)),
-    st.builds(
-        SoftTargets,
-        st.integers(1, 100_000),
-        st.floats(0, 1),
-        st.floats(0.1, 10),
-        st.floats(1e-6, 1),
-    ),
-    st.just(WeightInt8()),
-    st.builds(WeightInt4, st.sampled_from((32, 64, 128))),
-    st.builds(W8A8, st.just("static"), st.floats(0, 1), st.floats(50, 100)),
-    st.builds(LlmInt8, st.floats(1e-3, 1e6)),
-    st.builds(KvCache, st.sampled_from((8, 4, 2)), st.sampled_from((32, 64)), st.integers(0, 4096)),
-    st.builds(Speculative, st.integers(1, 16), TEXT),
-    st.builds(StaticBatch, st.integers(1, 1024)),
-)
-WIDE_KINDS = (
-    PruneMlpChannels,
-    SoftTargets,
-    WeightInt8,
-    WeightInt4,
-    W8A8,
-    LlmInt8,
-    KvCache,
-    Speculative,
-    StaticBatch,
-)
-OFFERED = tuple(kind for kind in techniques.TECHNIQUES if kind not in WIDE_KINDS)
-TECHNIQUES = st.one_of(*WIDE, *map(chosen_from, OFFERED))
+# Fields that neither choices nor limits describe.
+OTHERS: dict[Any, dict[str, st.SearchStrategy[Any]]] = {
+    PruneMlpChannels: {"sparsity": st.floats(0, 1, exclude_min=True, exclude_max=True)},
+    KvCache: {"residual": st.integers(0, 4096)},
+    Speculative: {"draft": TEXT},
+}
+TECHNIQUES = st.one_of(*map(any_of, techniques.TECHNIQUES))
 
 
 @st.composite

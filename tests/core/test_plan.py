@@ -197,7 +197,7 @@ def test_a_technique_is_read_from_the_command_line() -> None:
         ("weight-int4:group_size=", "is not key=value"),
         ("weight-int4:=32", "is not key=value"),
         ("weight-int4:group_size=32,group_size=64", "group_size is given twice"),
-        ("weight-int4:group_size=48", "group_size must be 32, 64 or 128, not 48"),
+        ("weight-int4:group_size=48", "group_size must be one of 32, 64, 128, not 48"),
         ("weight-int4:group_size=32.0", "is not a number"),
         ("weight-int4:groups=32", "has no setting 'groups'; it has: group_size"),
         ("weight-int8:name=evil", "has no setting 'name'; it has: none"),

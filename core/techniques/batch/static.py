@@ -23,10 +23,7 @@ class StaticBatch(Base):
     name: ClassVar[str] = "static-batch"
     kind: ClassVar[str] = "batch"
     title: ClassVar[str] = "Static batching"
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.size <= 1024:
-            raise ValueError(f"size must lie between 1 and 1024, not {self.size}")
+    limits: ClassVar[dict[str, tuple[float, float]]] = {"size": (1, 1024)}
 
     @classmethod
     def candidates(cls, case: Case) -> tuple[Technique, ...]:

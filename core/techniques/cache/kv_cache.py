@@ -33,6 +33,7 @@ class KvCache(Base):
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {"bits": (2, 4, 8), "group_size": (32, 64)}
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.format()
 
     def format(self) -> KVFormat:

@@ -25,10 +25,7 @@ class Speculative(Base):
     name: ClassVar[str] = "speculative"
     kind: ClassVar[str] = "decode"
     title: ClassVar[str] = "Speculative decoding with a draft model"
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.tokens <= 16:
-            raise ValueError(f"tokens must lie between 1 and 16, not {self.tokens}")
+    limits: ClassVar[dict[str, tuple[float, float]]] = {"tokens": (1, 16)}
 
     def draft_of(self, case: Case) -> str | None:
         """Id of the draft model, or None when none is known."""

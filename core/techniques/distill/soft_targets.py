@@ -4,7 +4,6 @@ of its data.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -29,15 +28,8 @@ class SoftTargets(Base):
     name: ClassVar[str] = "distill-soft"
     kind: ClassVar[str] = "distill"
     title: ClassVar[str] = "Distillation with soft targets"
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.steps <= 100_000:
-            raise ValueError(f"steps must lie between 1 and 100000, not {self.steps}")
-        if not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha must lie between 0 and 1, not {self.alpha}")
-        for value in (self.temperature, self.learning_rate):
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError("temperature and learning_rate must be finite and above 0")
+    limits: ClassVar[dict[str, tuple[float, float]]] = {"steps": (1, 100_000), "alpha": (0, 1)}
+    positive: ClassVar[tuple[str, ...]] = ("temperature", "learning_rate")
 
     def refuse(self, case: Case) -> str | None:
         """Needs a decoder with training text: the bundled language models have it."""

@@ -42,20 +42,11 @@ class AutoMixed(Base):
         "group_size": (32, 64, 128),
         "method": ("gptq", "nearest"),
     }
-
-    def __post_init__(self) -> None:
-        if not 0 < self.max_kl < float("inf"):
-            raise ValueError(f"max_kl must be above 0, not {self.max_kl}")
-        if not 0 <= self.max_mib < float("inf"):
-            raise ValueError(f"max_mib must be 0 (no limit) or more, not {self.max_mib}")
-        if self.score not in ("gradient", "trying"):
-            raise ValueError(f"score must be gradient or trying, not {self.score!r}")
-        if self.method not in ("gptq", "nearest"):
-            raise ValueError(f"method must be gptq or nearest, not {self.method!r}")
-        if self.group_size not in (32, 64, 128):
-            raise ValueError(f"group_size must be 32, 64 or 128, not {self.group_size}")
-        if not 2 <= self.samples <= 1024:
-            raise ValueError(f"samples must lie between 2 and 1024, not {self.samples}")
+    limits: ClassVar[dict[str, tuple[float, float]]] = {
+        "max_mib": (0, 1 << 20),
+        "samples": (2, 1024),
+    }
+    positive: ClassVar[tuple[str, ...]] = ("max_kl",)
 
     @classmethod
     def candidates(cls, case: Case) -> tuple[Technique, ...]:

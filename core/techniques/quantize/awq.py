@@ -48,14 +48,7 @@ class Awq(Base):
         "clip": (0, 1),
         "then": THEN,
     }
-
-    def __post_init__(self) -> None:
-        for name, known in self.choices.items():
-            if getattr(self, name) not in known:
-                words = ", ".join(map(str, known))
-                raise ValueError(f"{name} must be one of {words}, not {getattr(self, name)!r}")
-        if not 1 <= self.samples <= 4096:
-            raise ValueError(f"samples must lie between 1 and 4096, not {self.samples}")
+    limits: ClassVar[dict[str, tuple[float, float]]] = {"samples": (1, 4096)}
 
     @classmethod
     def candidates(cls, case: Case) -> tuple[Technique, ...]:

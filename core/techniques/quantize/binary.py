@@ -30,12 +30,7 @@ class Binary(Base):
     kind: ClassVar[str] = "quantize"
     title: ClassVar[str] = "Binary weights, group scales"
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {"group_size": (0, 32, 64, 128)}
-
-    def __post_init__(self) -> None:
-        if self.group_size not in (0, 32, 64, 128):
-            raise ValueError(f"group_size must be 32, 64, 128 or 0 (a row), not {self.group_size}")
-        if not 0 <= self.head_bits <= 8:
-            raise ValueError(f"head_bits must lie between 0 and 8, not {self.head_bits}")
+    limits: ClassVar[dict[str, tuple[float, float]]] = {"head_bits": (0, 8)}
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix by packed codes."""

@@ -30,10 +30,6 @@ class Cast(Base):
     title: ClassVar[str] = "Cast to another float format"
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {"dtype": ("fp32", "bf16", "fp16")}
 
-    def __post_init__(self) -> None:
-        if self.dtype not in ("fp32", "bf16", "fp16"):
-            raise ValueError(f"dtype must be fp32, bf16 or fp16, not {self.dtype!r}")
-
     @classmethod
     def candidates(cls, case: Case) -> tuple[Technique, ...]:
         """The formats that the model is not loaded in."""

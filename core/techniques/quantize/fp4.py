@@ -24,10 +24,6 @@ class Fp4(Base):
     title: ClassVar[str] = "Weight-only FP4 (E2M1), group scales"
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {"group_size": (32, 64, 128)}
 
-    def __post_init__(self) -> None:
-        if self.group_size not in (32, 64, 128):
-            raise ValueError(f"group_size must be 32, 64 or 128, not {self.group_size}")
-
     def apply(self, deployment: Any) -> None:
         """Replace every matrix of the layers, the head included, by packed codes."""
         from core.techniques.quantize.replace import replace_each

@@ -32,10 +32,7 @@ class Fp8(Base):
     }
 
     def __post_init__(self) -> None:
-        if self.format not in ("e4m3", "e5m2"):
-            raise ValueError(f"format must be e4m3 or e5m2, not {self.format!r}")
-        if self.activations not in (16, 8):
-            raise ValueError(f"activations must be 16 or 8, not {self.activations!r}")
+        super().__post_init__()
         if self.activations == 8 and self.format != "e4m3":
             raise ValueError("activations=8 belongs to format=e4m3, which FP8 units multiply")
 

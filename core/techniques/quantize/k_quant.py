@@ -28,13 +28,7 @@ class KQuant(Base):
     name: ClassVar[str] = "k-quant"
     kind: ClassVar[str] = "quantize"
     title: ClassVar[str] = "k-quants, mixed 2 to 6 bit"
-    choices: ClassVar[dict[str, tuple[Any, ...]]] = {
-        "mix": ("q2_k", "q3_k_m", "q4_k_m", "q5_k_m", "q6_k")
-    }
-
-    def __post_init__(self) -> None:
-        if self.mix not in MIXES:
-            raise ValueError(f"mix must be one of {', '.join(MIXES)}, not {self.mix!r}")
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {"mix": MIXES}
 
     @classmethod
     def candidates(cls, case: Case) -> tuple[Technique, ...]:

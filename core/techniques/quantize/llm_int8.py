@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -29,10 +28,7 @@ class LlmInt8(Base):
     name: ClassVar[str] = "llm-int8"
     kind: ClassVar[str] = "quantize"
     title: ClassVar[str] = "LLM.int8(): outliers in 16 bit"
-
-    def __post_init__(self) -> None:
-        if not 0 < self.threshold < math.inf:
-            raise ValueError(f"threshold must be a positive number, not {self.threshold:g}")
+    positive: ClassVar[tuple[str, ...]] = ("threshold",)
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix, the head included; one without outliers becomes plain W8A8."""

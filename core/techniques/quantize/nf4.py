@@ -28,12 +28,6 @@ class NormalFloat4(Base):
     title: ClassVar[str] = "Weight-only NF4, double quantization"
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {"group_size": (32, 64, 128), "double": (0, 1)}
 
-    def __post_init__(self) -> None:
-        if self.group_size not in (32, 64, 128):
-            raise ValueError(f"group_size must be 32, 64 or 128, not {self.group_size}")
-        if self.double not in (0, 1):
-            raise ValueError(f"double must be 0 or 1, not {self.double}")
-
     @classmethod
     def candidates(cls, case: Case) -> tuple[Technique, ...]:
         """QLoRA's setting, and its scales in 16 bit."""

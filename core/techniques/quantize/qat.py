@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -41,22 +40,8 @@ class Qat(Base):
         "loss": ("kl", "ce"),
         "start": ("gptq", "nearest"),
     }
-
-    def __post_init__(self) -> None:
-        if self.bits not in (2, 3, 4):
-            raise ValueError(f"bits must be 2, 3 or 4, not {self.bits}")
-        if self.group_size not in (32, 64, 128):
-            raise ValueError(f"group_size must be 32, 64 or 128, not {self.group_size}")
-        if self.symmetric not in (0, 1):
-            raise ValueError(f"symmetric must be 0 or 1, not {self.symmetric}")
-        if not 1 <= self.steps <= 100_000:
-            raise ValueError(f"steps must lie between 1 and 100000, not {self.steps}")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ValueError("learning_rate must be finite and above 0")
-        if self.loss not in ("kl", "ce"):
-            raise ValueError(f"loss must be kl or ce, not {self.loss!r}")
-        if self.start not in ("gptq", "nearest"):
-            raise ValueError(f"start must be gptq or nearest, not {self.start!r}")
+    limits: ClassVar[dict[str, tuple[float, float]]] = {"steps": (1, 100_000)}
+    positive: ClassVar[tuple[str, ...]] = ("learning_rate",)
 
     @classmethod
     def candidates(cls, case: Case) -> tuple[Qat, ...]:

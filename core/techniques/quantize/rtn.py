@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from kernels.linear_lowbit import LowBit
 
-GRANULARITIES = ("tensor", "channel", "group")
-
 
 @dataclass(frozen=True)
 class RoundToNearest(Base):
@@ -40,17 +38,6 @@ class RoundToNearest(Base):
         "symmetric": (0, 1),
         "granularity": ("group", "channel", "tensor"),
     }
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.bits <= 8:
-            raise ValueError(f"bits must lie between 1 and 8, not {self.bits}")
-        if self.group_size not in (0, 32, 64, 128):
-            raise ValueError(f"group_size must be 32, 64, 128 or 0 (a row), not {self.group_size}")
-        if self.symmetric not in (0, 1):
-            raise ValueError(f"symmetric must be 0 or 1, not {self.symmetric}")
-        if self.granularity not in GRANULARITIES:
-            known = ", ".join(GRANULARITIES)
-            raise ValueError(f"granularity must be one of {known}, not {self.granularity!r}")
 
     @classmethod
     def candidates(cls, case: Case) -> tuple[Technique, ...]:

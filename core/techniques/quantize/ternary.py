@@ -39,14 +39,7 @@ class Ternary(Base):
         "group_size": (0, 32, 64, 128),
         "rule": ("twn", "absmean"),
     }
-
-    def __post_init__(self) -> None:
-        if self.group_size not in (0, 32, 64, 128):
-            raise ValueError(f"group_size must be 32, 64, 128 or 0 (a row), not {self.group_size}")
-        if self.rule not in ("twn", "absmean"):
-            raise ValueError(f"rule must be twn or absmean, not {self.rule!r}")
-        if not 0 <= self.head_bits <= 8:
-            raise ValueError(f"head_bits must lie between 0 and 8, not {self.head_bits}")
+    limits: ClassVar[dict[str, tuple[float, float]]] = {"head_bits": (0, 8)}
 
     @classmethod
     def candidates(cls, case: Case) -> tuple[Technique, ...]:

@@ -27,14 +27,10 @@ class W8A8(Base):
     kind: ClassVar[str] = "quantize"
     title: ClassVar[str] = "INT8 weights and activations"
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {"mode": ("dynamic", "static")}
+    limits: ClassVar[dict[str, tuple[float, float]]] = {"smooth": (0, 1), "percentile": (50, 100)}
 
     def __post_init__(self) -> None:
-        if self.mode not in self.choices["mode"]:
-            raise ValueError(f"mode must be dynamic or static, not {self.mode!r:.40}")
-        if not 0 <= self.smooth <= 1:
-            raise ValueError(f"smooth must be from 0 to 1, not {self.smooth:g}")
-        if not 50 <= self.percentile <= 100:
-            raise ValueError(f"percentile must be from 50 to 100, not {self.percentile:g}")
+        super().__post_init__()
         if self.percentile < 100 and self.mode == "dynamic":
             raise ValueError("percentile belongs to mode=static; each token has its own scale")
 

@@ -21,10 +21,6 @@ class WeightInt4(Base):
     title: ClassVar[str] = "Weight-only INT4, group scales"
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {"group_size": (32, 64, 128)}
 
-    def __post_init__(self) -> None:
-        if self.group_size not in (32, 64, 128):
-            raise ValueError(f"group_size must be 32, 64 or 128, not {self.group_size}")
-
     def apply(self, deployment: Any) -> None:
         """Replace every matrix of the layers, the head included, by packed INT4."""
         from core.techniques.quantize.replace import replace_each

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -41,15 +40,11 @@ class Lora(Base):
     name: ClassVar[str] = "lora"
     kind: ClassVar[str] = "recover"
     title: ClassVar[str] = "Low-rank adapters on the quantized model"
+    limits: ClassVar[dict[str, tuple[float, float]]] = {"rank": (1, 256), "steps": (1, 100_000)}
+    positive: ClassVar[tuple[str, ...]] = ("alpha", "learning_rate")
 
     def __post_init__(self) -> None:
-        if not 1 <= self.rank <= 256:
-            raise ValueError(f"rank must lie between 1 and 256, not {self.rank}")
-        if not 1 <= self.steps <= 100_000:
-            raise ValueError(f"steps must lie between 1 and 100000, not {self.steps}")
-        for value in (self.alpha, self.learning_rate):
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError("alpha and learning_rate must be finite and above 0")
+        super().__post_init__()
         if self.base not in BASES and not _BASE.fullmatch(self.base):
             known = ", ".join(filter(None, BASES))
             raise ValueError(f"base must be {known} or a format as int4-g64, not {self.base!r}")

@@ -104,8 +104,8 @@ def test_what_cannot_have_it_is_told_why(case: Case, deploy: Deploy) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("kv-cache:bits=3", "bits must be 8, 4 or 2, not 3"),
-        ("kv-cache:group_size=128", "group_size must be 32 or 64, not 128"),
+        ("kv-cache:bits=3", "bits must be one of 2, 4, 8, not 3"),
+        ("kv-cache:group_size=128", "group_size must be one of 32, 64, not 128"),
         ("kv-cache:residual=-1", "residual must lie between 0 and 4096"),
     ],
 )

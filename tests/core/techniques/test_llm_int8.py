@@ -127,7 +127,7 @@ def test_a_classifier_keeps_the_pixels_above_the_threshold(deploy: Deploy, case:
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_threshold_that_makes_no_sense_is_refused(bad: float) -> None:
-    with pytest.raises(ValueError, match="positive number"):
+    with pytest.raises(ValueError, match="finite and above 0"):
         LlmInt8(bad)
 
 

@@ -222,8 +222,8 @@ def test_a_plan_quantizes_once_and_adapts_afterwards(case: Case) -> None:
     ("fields", "words"),
     [
         ({"rank": 0}, "rank must lie between"),
-        ({"alpha": 0.0}, "alpha and learning_rate must be finite"),
-        ({"learning_rate": float("inf")}, "alpha and learning_rate must be finite"),
+        ({"alpha": 0.0}, "alpha must be finite"),
+        ({"learning_rate": float("inf")}, "learning_rate must be finite"),
         ({"steps": 0}, "steps must lie between"),
         ({"base": "int9"}, "base must be nf4, int4"),
         ({"base": "int4-g33"}, "base must be nf4, int4"),

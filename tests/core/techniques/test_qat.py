@@ -202,14 +202,14 @@ def test_another_kind_of_model_is_refused(deploy: Deploy) -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"bits": 5}, "bits must be 2, 3 or 4"),
-        ({"group_size": 33}, "group_size must be 32, 64 or 128"),
-        ({"symmetric": 2}, "symmetric must be 0 or 1"),
+        ({"bits": 5}, "bits must be one of 2, 3, 4"),
+        ({"group_size": 33}, "group_size must be one of 32, 64, 128"),
+        ({"symmetric": 2}, "symmetric must be one of 0, 1"),
         ({"steps": 0}, "steps must lie between"),
         ({"learning_rate": float("nan")}, "learning_rate must be finite"),
         ({"learning_rate": 0.0}, "learning_rate must be finite"),
-        ({"loss": "mse"}, "loss must be kl or ce"),
-        ({"start": "awq"}, "start must be gptq or nearest"),
+        ({"loss": "mse"}, "loss must be one of kl, ce"),
+        ({"start": "awq"}, "start must be one of gptq, nearest"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(fields: dict[str, Any], words: str) -> None:

@@ -262,10 +262,10 @@ def test_folding_works_on_memory_of_its_own(tiny: Callable[..., Any]) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"mode": "both"}, "dynamic or static"),
-        ({"smooth": 1.5}, "from 0 to 1"),
-        ({"smooth": float("nan")}, "from 0 to 1"),
-        ({"mode": "static", "percentile": 20.0}, "from 50 to 100"),
+        ({"mode": "both"}, "one of dynamic, static"),
+        ({"smooth": 1.5}, "between 0 and 1"),
+        ({"smooth": float("nan")}, "between 0 and 1"),
+        ({"mode": "static", "percentile": 20.0}, "between 50 and 100"),
         ({"percentile": 99.0}, "belongs to mode=static"),
     ],
 )

@@ -27,10 +27,13 @@ from core.deployment import Deployment
 from core.errors import BadInput, Refused
 from core.loading.preflight import CheckedFolder, check_folder
 from core.plan import Plan, Technique, settings
+from core.techniques.applying import apply_all
 
 FORMATS = (native.METHOD, *foreign.MODULES, gguf.METHOD)
 # Kinds whose techniques change how a model is run, not its weights.
 RUNTIME = ("cache", "decode", "batch")
+# Tokens, or images, that the changed model must answer before it is written.
+TOKENS_TRIED = 32
 PACKAGES = ("trimtab", "torch", "transformers", "safetensors", "numpy")
 
 
@@ -155,10 +158,30 @@ def _applied(
         seed=plan.seed,
         note=note,
     )
-    for technique in changing:
-        deployment.report = lambda share, name=technique.name: report(name, share)  # type: ignore[misc]
-        technique.apply(deployment)
+    apply_all(deployment, changing, lambda name: lambda share: report(name, share))
+    _check_answers(deployment)
     return deployment
+
+
+def _check_answers(deployment: Deployment) -> None:
+    """Refused when the changed model answers with NaN or infinity: nobody wants such a folder."""
+    import torch
+
+    from core.data import digits
+
+    engine, seed = deployment.engine, torch.Generator().manual_seed(0)
+    with torch.inference_mode():
+        if deployment.case.model.task == "text":
+            length = min(TOKENS_TRIED, engine.max_positions)
+            ids = torch.randint(0, engine.vocab_size, (1, length), generator=seed)
+            answers = engine.forward(ids)
+        else:
+            answers = engine(digits("train")[0][:TOKENS_TRIED])
+    if not bool(torch.isfinite(answers).all()):
+        raise Refused(
+            f"the answers of {deployment.case.model.id} are not finite with these techniques:"
+            " nothing was written; try others, or look at the model itself"
+        )
 
 
 def _source(plan: Plan) -> CheckedFolder:

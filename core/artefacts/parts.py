@@ -91,7 +91,11 @@ def data_of(one: Part) -> memoryview:
             f"{one.name} was to be {one.dtype} {list(one.shape)}, "
             f"it is {tensor.dtype} {list(tensor.shape)}."
         )
-    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
+    flat = tensor.reshape(-1)
+    if flat.stride(0) != 1:
+        # One number may have any stride and still call itself contiguous.
+        flat = flat.clone(memory_format=torch.contiguous_format)
+    return memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]
 
 
 def write_file(path: Path, pieces: Iterable[memoryview | bytes]) -> int:

@@ -27,6 +27,7 @@ from core.model import Model
 from core.plan import Plan
 from core.share import shares
 from core.study import KernelCalls
+from core.techniques.applying import apply_all
 from core.workload import Workload
 
 Emit = Callable[..., None]
@@ -67,9 +68,7 @@ def run_trial(plan: Plan, preset_name: str, environment: str, emit: Emit) -> Non
         note=lambda text: emit("note", text=text),
         keep=lambda measurement: send([measurement]),
     )
-    for technique in plan.techniques:
-        deployment.report = report(technique.name)
-        technique.apply(deployment)
+    apply_all(deployment, plan.techniques, report)
     prepared = time.perf_counter() - began
     deployment.report = report("serve")
     workload = plan.workload()

@@ -151,10 +151,12 @@ def _nf4(before: Effects, technique: Technique, case: Case) -> Effects:
 
 
 def _fp8(before: Effects, technique: Technique, case: Case) -> Effects:
-    """One byte a weight and a 16-bit scale per output row."""
+    """One byte a weight and a scale per output row, of 16 bit for E4M3 and of 32 for E5M2."""
     if int(_field(technique, "activations")) == 8:
         return replace(before, stored=Fp8Bytes(8, kind="e4m3"))
-    return replace(before, stored=LowBitBytes(8, kind=str(_field(technique, "format"))))
+    kind = str(_field(technique, "format"))
+    scales = "fp32" if kind == "e5m2" else "fp16"
+    return replace(before, stored=LowBitBytes(8, kind=kind, scale_format=scales))
 
 
 def _fp4(before: Effects, technique: Technique, case: Case) -> Effects:

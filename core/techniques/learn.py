@@ -77,6 +77,11 @@ def learn(
             # A clone leaves inference mode behind: autograd may use the logits as constants.
             with torch.no_grad():
                 targets = answer(inputs).float().clone()
+            if not bool(targets.isfinite().all()):
+                raise Refused(
+                    f"{course.name}: the answers of {deployment.case.model.id} are not finite, so"
+                    " there is nothing to learn from them"
+                )
             # As the engine computes: text in 16 bit, images in 32.
             with torch.autocast(deployment.device, torch.bfloat16, enabled=text):
                 logits = student(inputs)

@@ -110,6 +110,9 @@ class LowBit:
                 )
         if (self.double is not None) != (self.scale_format == "u8"):
             raise ValueError("scales of the format u8, and only they, come with `double`.")
+        for name, side in (("scale", self.scale), ("zero", self.zero)):
+            if side is not None and not bool(side.isfinite().all()):
+                raise ValueError(f"{name} has NaN or infinite values.")
         if self.bits < 8 and int(self.codes.max()) >> self.bits:
             raise ValueError(f"a code does not fit {self.bits} bits.")
 
@@ -234,8 +237,13 @@ def round_scale(scale: torch.Tensor, scale_format: str) -> tuple[torch.Tensor, D
         return scale, None
     rounded = scale.half().float()
     if not bool(rounded.isfinite().all()):
-        raise ValueError("a scale is above 65504, which fp16 cannot hold; use scale_format fp32.")
+        raise ValueError("a scale is above 65504, which fp16 cannot hold.")
     return rounded, None
+
+
+def fp16_holds(scale: torch.Tensor) -> bool:
+    """Whether every scale that is not 0 is within 2^-8 of itself in fp16: from 8e-6 to 65504."""
+    return bool(((scale.half().float() - scale).abs() <= scale.abs() / 256).all())
 
 
 def scales_of(
@@ -296,12 +304,16 @@ def quantize(
     group_size: int,
     kind: str = "int",
     symmetric: bool = True,
-    scale_format: str = "fp16",
+    scale_format: str | None = None,
 ) -> LowBit:
-    """Round weight [n, k] to nearest. Raises ValueError for what does not fit or is not finite."""
-    check(kind, bits, group_size, scale_format)
+    """Round weight [n, k] to nearest. Raises ValueError for what does not fit or is not finite.
+
+    Without a `scale_format` the scales are fp16, or fp32 where fp16 does not hold them all.
+    """
+    check(kind, bits, group_size, scale_format or "fp16")
     groups = grouped(weight, group_size)
     raw, zero = scales_of(groups, bits, kind, symmetric)
+    scale_format = scale_format or ("fp16" if fp16_holds(raw) else "fp32")
     # Rounded first, so that the codes fit the scale that is really used.
     scale, double = round_scale(raw, scale_format)
     codes = nearest(groups, scale, zero, bits, kind)

@@ -70,6 +70,7 @@ class Awq(Base):
         from core.techniques.quantize.awq_search import clipped
         from core.techniques.quantize.calibration import Calibration, each_matrix
         from core.techniques.quantize.gptq_solve import Effort, Grid, quantize_by_inputs
+        from core.techniques.quantize.groups import check_fp16_scales
         from core.techniques.quantize.replace import lean
         from kernels.linear_lowbit import LowBitWeight
 
@@ -84,6 +85,7 @@ class Awq(Base):
 
         def choose(matrix: Matrix, inputs: Inputs) -> KernelWeight:
             mine = folded.pop(matrix.name.rpartition(".")[2])
+            check_fp16_scales(mine.weight, self.bits)
             bias: Tensor | None = None if mine.bias is None else mine.bias.to(matrix.dtype)
             if self.then == "gptq":
                 form = quantize_by_inputs(

@@ -42,10 +42,11 @@ class Binary(Base):
         """The weight [n, k] in two values; 0 counts as positive."""
         import torch
 
-        from core.techniques.quantize.groups import grouped
+        from core.techniques.quantize.groups import check_fp16_scales, grouped
         from kernels.linear_lowbit import LowBit
         from kernels.linear_lowbit.codes import round_scale
 
+        check_fp16_scales(weight, 0)
         size = self.group_size or weight.shape[1]
         groups, real = grouped(weight, size)
         scale, _ = round_scale(groups.abs().sum(2) / real.sum(2), "fp16")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
 from core.techniques.quantize.clipping import search_scales
+from core.techniques.quantize.groups import check_fp16_scales
 from kernels.linear_lowbit import LowBit
 from kernels.linear_lowbit.codes import grouped, nearest, round_scale
 
@@ -138,8 +139,9 @@ def stack(forms: Sequence[LowBit]) -> LowBit:
 def nearest_form(weight: Tensor, bits: int, group_size: int, symmetric: bool) -> LowBit:
     """Weight [n, k] rounded to nearest under the scales that lose least in the square.
 
-    Raises ValueError for a weight that is not finite.
+    Raises ValueError for a weight that is not finite, or too small or large for fp16 scales.
     """
+    check_fp16_scales(weight, bits)
     scale, zero = search_scales(weight, bits, group_size, symmetric)
     codes = nearest(grouped(weight, group_size), scale, zero, bits, "int")
     codes = codes.view(weight.shape[0], -1)[:, : weight.shape[1]].contiguous()

@@ -52,4 +52,9 @@ class Fp8(Base):
         if self.activations == 8:
             replace_each(deployment, lambda one: linear_fp8.quantize(one.dense()))
         else:
-            replace_each(deployment, lambda one: quantize(one.dense(), 8, one.k, self.format))
+            # E5M2 reaches 57,344: scales of usual weights are too small for fp16.
+            scales = "fp32" if self.format == "e5m2" else None
+            replace_each(
+                deployment,
+                lambda one: quantize(one.dense(), 8, one.k, self.format, scale_format=scales),
+            )

@@ -15,6 +15,7 @@ from torch.nn.functional import pad
 
 from core.techniques.quantize.calibration import Inputs
 from core.techniques.quantize.clipping import search_scales, step_products
+from core.techniques.quantize.groups import check_fp16_scales
 from kernels.linear_lowbit.codes import LowBit, quantize, round_scale
 
 # Columns that are rounded before the rest is updated with one product (section 3, step 2).
@@ -40,7 +41,7 @@ class Grid:
     def nearest(self, weight: Tensor) -> LowBit:
         """Weight [n, k] rounded to nearest."""
         size = self.size(weight.shape[1])
-        return quantize(weight, self.bits, size, symmetric=self.symmetric)
+        return quantize(weight, self.bits, size, "int", self.symmetric, "fp16")
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ def gptq(
     tr(D H D^T), so that no row is worse than by round-to-nearest. With `shift` all this is done to
     `best_float` of the weight instead. Raises ValueError for what is not finite.
     """
+    check_fp16_scales(weight, grid.bits)
     factored = factored or factor(hessian)
     k = weight.shape[1]
     rows = max(1, AT_ONCE // k)

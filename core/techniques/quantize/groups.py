@@ -6,12 +6,25 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+# fp16 holds what is smaller with an error above 2^-8.
+SMALLEST_SCALE = 2.0**-17
+
 
 def checked(weight: Tensor) -> Tensor:
     """The weight; ValueError when a value is NaN or infinite."""
     if not bool(torch.isfinite(weight).all()):
         raise ValueError("weight has NaN or infinite values; it cannot be quantized.")
     return weight
+
+
+def check_fp16_scales(weight: Tensor, bits: int) -> None:
+    """ValueError when a weight is so small that fp16 could hold no scale of `bits` bits for it."""
+    most = float(checked(weight).abs().max())
+    if 0 < most < SMALLEST_SCALE * 2**bits:
+        raise ValueError(
+            f"its largest value is {most:.2g}, too small for fp16 scales of {bits} bits; rtn,"
+            " weight-int8 and weight-int4 keep such scales in fp32"
+        )
 
 
 def grouped(weight: Tensor, size: int) -> tuple[Tensor, Tensor]:

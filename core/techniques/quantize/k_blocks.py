@@ -27,6 +27,8 @@ from core.techniques.quantize.groups import checked, grouped, ungrouped
 from kernels.linear_lowbit import LowBit
 
 SUPER = 256
+# Of fp16; what is below the smallest here it holds with an error above 2^-8.
+LARGEST, SMALLEST = 65504.0, 2.0**-17
 # Numbers worked on at a time: the search holds about ten copies of them.
 CHUNK = 1 << 21
 
@@ -94,13 +96,14 @@ class KBlocks:
     def low_bit(self) -> LowBit:
         """The form that kernels take; see the module's docstring for what is rounded."""
         exact, low = self.steps()
-        scale, codes, zero = exact.half().float(), self.codes, None
+        scale, codes, zero = _half(exact), self.codes, None
         if low is not None:
-            # A group of one value has no step: it becomes -1 times its minimum.
-            flat = scale == 0
-            scale = torch.where(flat, low.half().float(), scale)
+            # A group of one value has no step: it becomes -1 times its minimum. So does one whose
+            # steps are below what fp16 tells apart at its minimum.
+            flat = (scale == 0) | (low > LARGEST * scale)
+            scale = torch.where(flat, _half(low), scale)
             divisor = torch.where(scale == 0, torch.ones_like(scale), scale)
-            zero = torch.where(flat, torch.ones_like(scale), (low / divisor).half().float())
+            zero = torch.where(flat, torch.ones_like(scale), _half(low / divisor))
             columns = flat.repeat_interleave(self.type.group, dim=1)[:, : codes.shape[1]]
             codes = codes.masked_fill(columns, 0)
         return LowBit(codes, scale, zero, self.type.bits, self.type.group)
@@ -120,7 +123,14 @@ def k_blocks(weight: Tensor, name: str) -> KBlocks:
     assert codes is not None
     assert scale is not None
     assert d is not None
-    return KBlocks(kind, codes, scale, join("minimum"), d, join("d_min"))
+    low = join("d_min")
+    peak = max(float(one.abs().max()) for one in (d, low) if one is not None)
+    if peak < SMALLEST and bool(weight.any()):
+        raise ValueError(
+            "its values are too small for the fp16 scales of k-quants; rtn, weight-int8 and"
+            " weight-int4 keep such scales in fp32"
+        )
+    return KBlocks(kind, codes, scale, join("minimum"), d, low)
 
 
 def _round(weight: Tensor, kind: KType) -> KBlocks:
@@ -255,5 +265,5 @@ def _spread(step: Tensor, blocks: KBlocks) -> Tensor:
 def _half(values: Tensor) -> Tensor:
     rounded = values.half().float()
     if not bool(rounded.isfinite().all()):
-        raise ValueError("a scale is above 65504, which the fp16 of k-quants cannot hold.")
+        raise ValueError(f"a scale is above {LARGEST:g}, which the fp16 of k-quants cannot hold.")
     return rounded

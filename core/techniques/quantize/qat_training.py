@@ -17,6 +17,7 @@ from core.engine.config import DecoderConfig
 from core.engine.decoder import Decoder
 from core.engine.modules import KernelLinear
 from core.engine.reference import TrainableDecoder
+from core.errors import Refused
 from core.techniques.learn import LOSSES, Course, Forward, Part, learn
 from core.techniques.quantize.fake import FakeLinear, FakeQuantized, nearest_form, stack
 from core.techniques.quantize.gptq import Gptq
@@ -125,7 +126,10 @@ def _start(deployment: Deployment, settings: Qat, found: Sequence[Matrix]) -> Fo
         forms = _packed(deployment.engine)
     for one in found:
         if one.name not in forms:
-            forms[one.name] = nearest_form(one.dense(), bits, size, symmetric)
+            try:
+                forms[one.name] = nearest_form(one.dense(), bits, size, symmetric)
+            except ValueError as error:
+                raise Refused(f"{one.name}: {error}") from None
     return forms
 
 

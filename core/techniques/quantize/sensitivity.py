@@ -129,6 +129,8 @@ def by_gradient(
         for part in parts:
             # Inference tensors cannot be saved for a backward pass.
             logits = run(part.clone()).float().flatten(0, -2)
+            if not bool(logits.detach().isfinite().all()):
+                raise Refused(f"the answers of {deployment.case.model.id} are not finite")
             chances = torch.softmax(logits.detach(), -1)
             drawn = torch.multinomial(chances, 1, generator=random)
             torch.log_softmax(logits, -1).gather(-1, drawn).sum().backward()

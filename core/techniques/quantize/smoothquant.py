@@ -18,7 +18,7 @@ from torch import Tensor
 from core.deployment import Deployment
 from core.engine.config import DecoderConfig
 from core.engine.decoder import MATRICES, Decoder, Layer
-from core.engine.linear import DENSE, Linear
+from core.engine.linear import Linear
 from core.errors import Refused
 from core.techniques.quantize.calibration import Calibration, Inputs, each_matrix
 from core.techniques.quantize.matrices import Matrix, matrices
@@ -144,9 +144,6 @@ def apply_w8a8(deployment: Deployment, settings: W8A8) -> None:
 
 
 def _apply_to_decoder(deployment: Deployment, engine: Decoder, settings: W8A8) -> None:
-    for name, linear in engine.linears():
-        if linear.format not in DENSE:
-            raise Refused(f"w8a8: {name} is quantized already; choose one way to quantize")
     seen: dict[str, Inputs] = {}
     if settings.smooth or settings.mode == "static":
         # All of the unchanged model: the scales are those of one function.

@@ -61,10 +61,16 @@ class Ternary(Base):
         """The weight [n, k] in three values."""
         import torch
 
-        from core.techniques.quantize.groups import checked, grouped, ungrouped
+        from core.techniques.quantize.groups import (
+            check_fp16_scales,
+            checked,
+            grouped,
+            ungrouped,
+        )
         from kernels.linear_lowbit import LowBit
         from kernels.linear_lowbit.codes import round_scale
 
+        check_fp16_scales(weight, 0)
         n, k = weight.shape
         size = self.group or k
         if self.rule == "absmean":

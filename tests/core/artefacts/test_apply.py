@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from core import techniques
 from core.artefacts import apply as applying
@@ -101,10 +102,30 @@ def test_formats_of_others_load_too(format: str, tmp_path: Path, kept: Kept) -> 
 
 def test_a_folder_that_was_applied_may_be_applied_to_again(tmp_path: Path) -> None:
     applying.apply(plan("pycode-small", "prune-mlp:sparsity=0.5"), tmp_path / "one")
-    applying.apply(plan(str(tmp_path / "one"), "nf4"), tmp_path / "two")
-    applying.apply(plan(str(tmp_path / "two"), "weight-int8"), tmp_path / "three")
+    notes: list[str] = []
+    applying.apply(plan(str(tmp_path / "one"), "nf4"), tmp_path / "two", note=notes.append)
+    assert not any("second time" in text for text in notes)
+    applying.apply(
+        plan(str(tmp_path / "two"), "weight-int8"), tmp_path / "three", note=notes.append
+    )
+    assert "weight-int8 rounds it a second time" in next(one for one in notes if "already" in one)
+    with pytest.raises(Refused, match=r"lora: layers\.0\.qkv of .* is quantized already"):
+        applying.apply(plan(str(tmp_path / "two"), "lora:steps=1"), tmp_path / "four")
+    assert not (tmp_path / "four").exists()
     formats = [load_folder(tmp_path / name)[0].layers[0].o.format for name in ("one", "two")]
     assert [*formats, load_folder(tmp_path / "three")[0].head.format] == ["bf16", "nf4-g64", "int8"]
+
+
+def test_a_model_whose_answers_are_not_finite_is_not_written(source: Path, tmp_path: Path) -> None:
+    tensors = load_file(source / "model.safetensors")
+    # In bf16 the product is finite, in fp16 it is not.
+    for name in ("gate_proj", "up_proj"):
+        tensors[f"model.layers.0.mlp.{name}.weight"] *= 3000
+    save_file(tensors, source / "model.safetensors", {"format": "pt"})
+    applying.apply(plan(str(source), "cast:dtype=fp32"), tmp_path / "fine")
+    with pytest.raises(Refused, match=r"answers of .* are not finite .* nothing was written"):
+        applying.apply(plan(str(source), "cast:dtype=fp16"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_gguf_file_may_be_applied_to(tmp_path: Path) -> None:

@@ -14,6 +14,9 @@ import torch
 from safetensors.torch import load_file
 from tiny_llama import IDS, replace_all, rounded, write
 
+from core.artefacts import compressed_tensors
+from core.artefacts.parts import data_of
+from core.artefacts.scheme import Module
 from core.engine.linear import Linear
 from core.errors import BadInput, Refused
 from core.loading.load import load_folder
@@ -194,6 +197,23 @@ def test_transformers_rounds_inputs_to_e4m3_as_we_do(source: Path, tmp_path: Pat
     assert (ours - logits).abs().mean() < 2e-3
     weight_only, _ = load_folder(source, "fp32")
     assert (ours - logits).abs().mean() < 0.2 * (weight_only.forward(IDS) - logits).abs().mean()
+
+
+@pytest.mark.parametrize("rows", [1, 3, 8, 9])
+def test_zeros_of_few_rows_in_one_group_are_written(rows: int) -> None:
+    """One packed word of zeros: a tensor of one number, whose stride may be anything."""
+    module = Module("m", rows, 32, bias=False)
+    form = quantize(torch.randn(rows, 32) + 1, 4, 32, symmetric=False)
+    scheme = compressed_tensors.scheme_of(form)
+    held = {
+        one.name: torch.frombuffer(bytearray(data_of(one)), dtype=torch.uint8)
+        .view(one.make().dtype)
+        .view(one.shape)
+        for one in compressed_tensors.parts("m", form, lambda: form.codes, scheme)
+    }
+    again = compressed_tensors.read(module, scheme, held.__getitem__)
+    assert torch.equal(again.codes, form.codes)
+    assert torch.equal(again.zeros(), form.zeros())
 
 
 def test_matrices_of_several_kinds_make_several_groups(source: Path, tmp_path: Path) -> None:

@@ -289,6 +289,15 @@ def _counts(note: str) -> list[str]:
     return [part.split(" at ")[0] for part in listed.split(", ")]
 
 
+def test_a_model_that_is_infinite_on_the_scored_text_is_refused(deploy: Deploy, case: Case) -> None:
+    deployment, _ = on_pycode(deploy, case)
+    found = matrices(deployment)
+    deployment.engine.final_norm.fill_(float("inf"))
+    ids = calibration_ids(deployment, Calibration(samples=1, length=16))
+    with pytest.raises(Refused, match="answers of pycode-small are not finite"):
+        by_gradient(deployment, found, [ids], (4,), 32, nothing)
+
+
 def test_broken_weights_random_weights_and_bad_settings_are_refused(
     deploy: Deploy, case: Case
 ) -> None:

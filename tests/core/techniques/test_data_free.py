@@ -21,6 +21,7 @@ from core.plan import Case, Plan
 from core.predict.account import account, weights_by_format
 from core.predict.effects import effects
 from core.predict.work import decoder_work
+from core.techniques.quantize import calibration
 from core.techniques.quantize.binary import Binary
 from core.techniques.quantize.rtn import RoundToNearest
 from core.techniques.quantize.ternary import Ternary
@@ -89,6 +90,12 @@ def test_rounding_to_nearest_is_the_formula(
         "group": [(row, slice(j, j + 32)) for row in range(n) for j in range(0, k, 32)],
     }[granularity]
     most = 2**bits - 1
+    # Scales that fp16 does not hold within 2^-8 are all kept in fp32.
+    sizes = [np.ptp([*w[at].flat, 0]) / most for at in blocks]
+    if symmetric:
+        sizes = [np.abs(w[at]).max() / 2 ** (bits - 1) for at in blocks]
+    wide = any(one and abs(half(one) - one) > one / 256 for one in sizes)
+    kept = (lambda value: np.float32(value).astype(float)) if wide else half
     for at in blocks:
         part = w[at]
         if symmetric:
@@ -99,7 +106,7 @@ def test_rounding_to_nearest_is_the_formula(
             low, high = min(part.min(), 0), max(part.max(), 0)
             raw = (high - low) / most
             middle = np.clip(np.round(-low / raw), 0, most) if raw else 0.0
-        scale = half(raw)
+        scale = kept(raw)
         steps = np.zeros_like(part) if scale == 0 else part / scale + middle
         exact = np.clip(np.round(steps), 0, most)
         expected = (exact - middle) * scale
@@ -334,6 +341,56 @@ def test_a_weight_that_is_not_finite_is_refused_by_its_name(
     engine.layers[1].o.weight[2, 3] = float("nan")
     with pytest.raises(Refused, match=r"layers\.1\.o: weight has NaN or infinite values"):
         techniques.parse(text).apply(deploy(engine)[0])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "gptq",
+        "gptq:bits=2,clip=0",
+        "awq",
+        "awq:clip=0",
+        "awq:then=gptq",
+        "qat:start=nearest",
+        "qat",
+        "k-quant",
+        "k-quant:mix=q6_k",
+        "ternary",
+        "ternary:rule=absmean",
+        "binary",
+    ],
+)
+@pytest.mark.parametrize("size", [1e-8, 1e8])
+def test_weights_that_no_fp16_scale_fits_are_refused_by_name(
+    size: float, text: str, tiny: Callable[..., Any], deploy: Deploy, monkeypatch: Any
+) -> None:
+    ids = torch.randint(0, 131, (6, 24), generator=torch.Generator().manual_seed(3))
+    monkeypatch.setattr(calibration, "calibration_ids", lambda deployment, settings: ids)
+    engine = tiny("bf16")
+    engine.layers[0].o.weight.mul_(size)
+    with pytest.raises(Refused, match=r"layers\.0\.o: |awq: |answers of .* not finite"):
+        techniques.parse(text).apply(deploy(engine)[0])
+
+
+@pytest.mark.parametrize("text", ["rtn", "weight-int8", "weight-int4", "nf4", "fp8", "fp4"])
+@pytest.mark.parametrize("size", [1e-12, 1e-8, 1e8])
+def test_weights_of_any_size_keep_their_precision(
+    size: float, text: str, tiny: Callable[..., Any], deploy: Deploy
+) -> None:
+    off = []
+    for scale in (1.0, size):
+        engine = tiny("bf16")
+        engine.layers[0].o.weight.mul_(scale)
+        exact = engine.layers[0].o.dense().double()
+        techniques.parse(text).apply(deploy(engine)[0])
+        found = engine.layers[0].o
+        off.append(float((found.dense().double() - exact).norm() / exact.norm()))
+        x = torch.randn(3, 64).bfloat16()
+        product = x.double() @ found.dense().double().T
+        assert torch.allclose(
+            found(x).double(), product, rtol=0.01, atol=0.01 * product.abs().max()
+        )
+    assert off[1] == pytest.approx(off[0], rel=0.1)
 
 
 @pytest.mark.parametrize(

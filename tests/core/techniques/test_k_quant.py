@@ -196,3 +196,22 @@ def test_a_bad_weight_and_a_bad_mix_are_named(tiny: Callable[..., Any], deploy: 
         techniques.parse("k-quant").apply(deploy(engine)[0])
     with pytest.raises(BadInput, match="mix must be one of q2_k"):
         techniques.parse("k-quant:mix=q4_0")
+
+
+@pytest.mark.parametrize("name", ["q2_k", "q4_k", "q5_k"])
+@pytest.mark.parametrize("spread", [0.0, 3e-6, 1e-4, 1e-2])
+def test_groups_of_nearly_one_value_stay_near_it(name: str, spread: float) -> None:
+    weight = -0.5 + spread * torch.rand(4, 256, generator=torch.Generator().manual_seed(0))
+    found = k_blocks(weight, name).low_bit().dequantize()
+    assert bool(found.isfinite().all())
+    assert float((found - weight).abs().max()) <= max(2e-3, spread / 2)
+
+
+def test_values_that_fp16_cannot_scale_are_refused() -> None:
+    small = torch.randn(2, 256, generator=torch.Generator().manual_seed(0)) * 1e-6
+    for name in TYPES:
+        with pytest.raises(ValueError, match="too small for the fp16 scales of k-quants"):
+            k_blocks(small, name)
+        with pytest.raises(ValueError, match="above 65504"):
+            k_blocks(small * 1e14, name).low_bit()
+    assert not k_blocks(torch.zeros(2, 256), "q4_k").low_bit().dequantize().any()

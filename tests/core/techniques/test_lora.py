@@ -189,7 +189,11 @@ def test_a_loss_that_diverges_is_refused(spoiled: str, tiny: Tiny, deploy: Deplo
     rate = 1e3 if spoiled == "rate" else 0.01
     if spoiled == "teacher":
         teacher.embedding.fill_(float("inf"))
-    with pytest.raises(Refused, match=rf"lora: the loss diverged at learning_rate {rate:g}"):
+    sentence = {
+        "rate": "lora: the loss diverged at learning_rate 1000",
+        "teacher": r"lora: the answers of .* are not finite",
+    }
+    with pytest.raises(Refused, match=sentence[spoiled]):
         Lora(steps=12, learning_rate=rate).apply(deployment)
 
 

@@ -153,7 +153,11 @@ def test_a_loss_that_diverges_is_refused(spoiled: str, tiny: Tiny, deploy: Deplo
     rate = 1e4 if spoiled == "rate" else 0.01
     if spoiled == "teacher":
         teacher.embedding.fill_(float("inf"))
-    with pytest.raises(Refused, match=rf"qat: the loss diverged at learning_rate {rate:g}"):
+    sentence = {
+        "rate": "qat: the loss diverged at learning_rate 10000",
+        "teacher": r"qat: the answers of .* are not finite",
+    }
+    with pytest.raises(Refused, match=sentence[spoiled]):
         Qat(4, steps=12, learning_rate=rate, start="nearest").apply(deployment)
 
 

@@ -177,10 +177,10 @@ def test_a_model_without_a_tokenizer_is_refused(tiny: Callable[..., Any], deploy
 
 
 @pytest.mark.usefixtures("short")
-def test_a_loss_that_diverges_is_refused(tiny: Callable[..., Any], deploy: Deploy) -> None:
+def test_a_teacher_that_is_broken_is_refused(tiny: Callable[..., Any], deploy: Deploy) -> None:
     deployment, _, teacher = deployed(deploy, tiny)
     teacher.embedding.fill_(float("inf"))
-    with pytest.raises(Refused, match=r"the loss diverged at learning_rate 0\.0005"):
+    with pytest.raises(Refused, match=r"the answers of .* are not finite"):
         distill(deployment, SoftTargets(steps=1))
 
 

@@ -116,9 +116,34 @@ def test_what_is_not_finite_is_refused(value: float) -> None:
         quantize(weight, 4, 32)
 
 
-def test_a_scale_beyond_fp16_is_refused() -> None:
-    with pytest.raises(ValueError, match="scale_format fp32"):
-        quantize(torch.full((1, 32), 1e7), 4, 32)
+def test_a_scale_beyond_fp16_is_refused_where_fp16_was_asked_for() -> None:
+    with pytest.raises(ValueError, match="above 65504"):
+        quantize(torch.full((1, 32), 1e7), 4, 32, scale_format="fp16")
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-8, 1e-6, 1e-5, 1.0, 1e7, 1e30])
+@pytest.mark.parametrize(
+    ("bits", "group", "kind"),
+    [(8, 1 << 20, "int"), (4, 32, "int"), (4, 64, "nf4"), (8, 1 << 20, "e4m3"), (1, 32, "binary")],
+)
+def test_weights_of_any_size_are_rounded_as_well_as_those_of_size_1(
+    size: float, bits: int, group: int, kind: str
+) -> None:
+    weight = torch.randn(8, 128, generator=torch.Generator().manual_seed(0))
+    lost = []
+    for scale in (1.0, size):
+        form = quantize(weight * scale, bits, group, kind)
+        off = form.dequantize().double() / scale - weight.double()
+        lost.append(float(off.norm() / weight.double().norm()))
+    assert lost[1] == pytest.approx(lost[0], rel=0.05)
+    if size != 1e-5:
+        assert form.scale_format == ("fp16" if size == 1 else "fp32")
+
+
+def test_a_scale_that_is_not_finite_makes_no_form() -> None:
+    scale = torch.tensor([[float("inf")]])
+    with pytest.raises(ValueError, match="scale has NaN or infinite values"):
+        LowBit(torch.zeros(1, 4, dtype=torch.uint8), scale, None, 4, 4)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,55 @@
+"""Applies a plan's techniques to a loaded model, one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from core.errors import Refused
+from core.plan import Technique
+
+if TYPE_CHECKING:
+    from core.deployment import Deployment
+
+
+def apply_all(
+    deployment: Deployment,
+    techniques: Iterable[Technique],
+    report: Callable[[str], Callable[[float], None]],
+) -> None:
+    """Apply each in order; `report` gives the progress function of a technique's name.
+
+    A model that was loaded quantized is rounded a second time, with a note. Raises Refused where a
+    technique says so, and for adapters on such a model: they learn from the unchanged one.
+    """
+    packed, model = packed_matrix(deployment.engine), deployment.case.model.id
+    for technique in techniques:
+        if packed is not None and technique.kind == "recover":
+            raise Refused(
+                f"{technique.name}: {packed} of {model} is quantized already, so there is no"
+                " unchanged model to learn from; start from the model in 16 bit"
+            )
+        if packed is not None and technique.kind == "quantize" and technique.name != "cast":
+            deployment.note(
+                f"{model} is quantized already ({packed} for one): {technique.name} rounds it a"
+                " second time, and what both lose adds up"
+            )
+        deployment.report = report(technique.name)
+        technique.apply(deployment)
+
+
+def packed_matrix(engine: Any) -> str | None:
+    """The name of the engine's first matrix that is not dense, or None."""
+    from torch import nn
+
+    from core.engine.decoder import Decoder
+    from core.engine.linear import DENSE
+    from core.engine.modules import KernelLinear
+
+    if isinstance(engine, Decoder):
+        return next((name for name, one in engine.linears() if one.format not in DENSE), None)
+    module = getattr(engine, "model", engine)
+    if not isinstance(module, nn.Module):
+        return None
+    found = (name for name, one in module.named_modules() if isinstance(one, KernelLinear))
+    return next(found, None)

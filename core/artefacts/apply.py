@@ -25,10 +25,12 @@ from core.artefacts.save import (
 )
 from core.deployment import Deployment
 from core.errors import BadInput, Refused
+from core.loading.files import SINGLE
 from core.loading.preflight import CheckedFolder, check_folder
 from core.plan import Plan, Technique, settings
 from core.techniques.applying import apply_all
 
+WEIGHTS = (SINGLE, gguf.FILE)
 FORMATS = (native.METHOD, *foreign.MODULES, gguf.METHOD)
 # Kinds whose techniques change how a model is run, not its weights.
 RUNTIME = ("cache", "decode", "batch")
@@ -86,9 +88,14 @@ def apply(
         made_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         notes=notes,
     )
-    rest = {**texts, manifests.NAME: made.to_bytes()}
-    named = [*laid_out.files(), *((name, [data]) for name, data in rest.items())]
-    total = made.sizes["weights"] + sum(map(len, rest.values()))
+    named = [
+        (name, manifests.digested(name, pieces, made.digests) if name in WEIGHTS else pieces)
+        for name, pieces in laid_out.files()
+    ]
+    named += ((name, [data]) for name, data in texts.items())
+    # Last, when the digests are known.
+    named.append((manifests.NAME, (one.to_bytes() for one in (made,))))
+    total = made.sizes["weights"] + sum(map(len, texts.values())) + len(made.to_bytes())
     write_folder(folder, named, total)
     report("write", 1.0)
     return made

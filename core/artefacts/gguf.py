@@ -96,6 +96,12 @@ def layout(found: Contents, tokenizer: bytes | None, name: str) -> GgufLayout:
         notes.append(note)
     if any(one.type.name in ("Q4_1", "Q5_1") for one in entries):
         notes.append("gguf keeps the zero of a group as -scale * zero in fp16, which is rounded")
+    widths = {str(weight.dtype).removeprefix("torch.") for _, weight in found.weights}
+    if widths - {"bfloat16"}:
+        notes.append(
+            f"gguf does not say what to compute in: loaded here again it runs in bfloat16, not in"
+            f" {' and '.join(sorted(widths))}, so that answers differ a little"
+        )
     return GgufLayout(metadata | words, tuple(entries), tuple(notes))
 
 

@@ -5,7 +5,9 @@ Nothing that loading needs is in it: without it the folder loads as well.
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,8 @@ class Manifest:
     `techniques` changed the weights; `runtime` are those that leave nothing to save and are chosen
     again when the model is served. `sizes` are bytes: `files` as written, `weights` of the file of
     weights, `resident` of the engine's tensors when it was written, `source` of the source's files.
-    `matrices` counts the engine's matrices by format.
+    `matrices` counts the engine's matrices by format; `digests` has the SHA-256 of the files of
+    weights, by name.
     """
 
     format: str
@@ -38,6 +41,7 @@ class Manifest:
     versions: dict[str, str]
     made_at: str
     notes: list[str] = field(default_factory=list)
+    digests: dict[str, str] = field(default_factory=dict)
     version: int = VERSION
 
     def to_bytes(self) -> bytes:
@@ -60,4 +64,35 @@ def read_manifest(folder: Path) -> Manifest | None:
     for name, kind in known.items():
         if not isinstance(content.get(name), kind):
             raise BadInput(f"{NAME}: {name} is missing or no {kind.__name__}.")
-    return Manifest(**{name: content[name] for name in known})
+    digests = content.get("digests", {})
+    if not isinstance(digests, dict) or not all(isinstance(one, str) for one in digests.values()):
+        raise BadInput(f"{NAME}: digests must be texts by name.")
+    return Manifest(**{name: content[name] for name in known}, digests=digests)
+
+
+def check_digests(weights: Iterable[Path]) -> None:
+    """BadInput when a file of weights is not the one that the trimtab.json beside it names."""
+    for path in weights:
+        made = read_manifest(path.parent)
+        wanted = None if made is None else made.digests.get(path.name)
+        if wanted is None:
+            continue
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != wanted:
+            raise BadInput(
+                f"{path.name} is not the file that {NAME} says was written (SHA-256 {found[:12]},"
+                f" not {wanted[:12]!r}): write it again, or remove {NAME} if you changed it"
+                " yourself."
+            )
+
+
+def digested(
+    name: str, pieces: Iterable[memoryview | bytes], digests: dict[str, str]
+) -> Iterator[memoryview | bytes]:
+    """The pieces of a file; behind the last one its SHA-256 is in `digests`."""
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+        yield piece
+    digests[name] = digest.hexdigest()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core.artefacts.manifest import check_digests
 from core.engine.config import FAMILIES, DecoderConfig, from_hf
 from core.errors import BadInput
 from core.loading import gguf_files, quantized
@@ -62,6 +63,7 @@ def load_folder(
     text = None
     if found.tokenizer_file is not None:
         text = tokenizer_file.load(found.tokenizer_file, found.config.get("vocab_size"))
+    check_digests(found.weight_files)
     dtype = dtype or quantized.saved_dtype(found.config)
     if gguf_files.is_gguf(found.config):
         from core.artefacts.gguf_restore import restore_gguf

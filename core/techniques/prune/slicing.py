@@ -48,7 +48,7 @@ def slice_mlp(deployment: Deployment, sparsity: float) -> None:
             raise Refused(
                 f"prune-mlp: layer {index} has only {width} MLP channels, there is nothing to cut"
             )
-        if layer.gate_up.format not in DENSE:
+        if not {layer.gate_up.format, layer.down.format} <= DENSE.keys():
             raise Refused("prune-mlp: the weights are already quantized; prune before quantizing")
         gate_up, down = layer.gate_up.dense(), layer.down.dense()
         kept = kept_width(width, sparsity)

@@ -128,6 +128,23 @@ def test_a_model_whose_answers_are_not_finite_is_not_written(source: Path, tmp_p
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("format", ["trimtab", "gguf", "compressed-tensors"])
+def test_a_changed_byte_of_the_weights_is_found_when_they_are_loaded(
+    format: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    made = applying.apply(plan("pycode-small", "weight-int8"), out, format)
+    (name,) = made.digests
+    load_folder(out)
+    content = bytearray((out / name).read_bytes())
+    content[-1000] ^= 1
+    (out / name).write_bytes(content)
+    with pytest.raises(BadInput, match=rf"{name} is not the file that trimtab\.json says"):
+        load_folder(out)
+    (out / "trimtab.json").unlink()
+    load_folder(out)
+
+
 def test_a_gguf_file_may_be_applied_to(tmp_path: Path) -> None:
     applying.apply(plan("pycode-small", "weight-int8"), tmp_path / "one", "gguf")
     made = applying.apply(plan(str(tmp_path / "one"), "nf4"), tmp_path / "two")

@@ -242,6 +242,13 @@ def test_values_of_every_type_are_read_by_the_package(tmp_path: Path) -> None:
         list(gguf_file.pieces({}, [wrong]))
 
 
+def test_a_cast_model_is_told_to_come_back_in_bf16(source: Path) -> None:
+    for dtype, told in (("fp32", True), ("bf16", False)):
+        engine, _ = load_folder(source, dtype)
+        notes = gguf.layout(contents(engine, CONFIG), None, "tiny").notes
+        assert any("runs in bfloat16, not in float32" in one for one in notes) is told
+
+
 def test_other_models_are_refused(tmp_path: Path) -> None:
     source = write_source(tmp_path / "source", model_type="mistral", sliding_window=8)
     engine, _ = load_folder(source)

@@ -142,6 +142,13 @@ def test_quantized_weights_are_not_pruned(tiny: Callable[..., Any], deploy: Depl
         slice_mlp(deploy(engine)[0], 0.5)
 
 
+def test_one_quantized_side_is_enough_to_refuse(tiny: Callable[..., Any], deploy: Deploy) -> None:
+    engine = tiny("bf16")
+    engine.layers[0].down = engine.layers[0].down.to_format("int8")
+    with pytest.raises(Refused, match="already quantized"):
+        slice_mlp(deploy(engine)[0], 0.5)
+
+
 def test_a_layer_with_nothing_to_cut_is_refused(tiny: Callable[..., Any], deploy: Deploy) -> None:
     with pytest.raises(Refused, match="layer 1 has only 32 MLP channels"):
         slice_mlp(deploy(tiny(intermediate_sizes=(96, 32)))[0], 0.5)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from core.errors import TrimtabError
+from core.kernel_choice import refusing
 
 LISTS = ("models", "targets", "workloads", "techniques")
 
@@ -28,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if parsed.store:
         os.environ["TRIMTAB_STORE"] = parsed.store
     try:
-        return int(dispatch(parsed))
+        with refusing():
+            return int(dispatch(parsed))
     except TrimtabError as error:
         print(f"trimtab: {error}", file=sys.stderr)
         return 2

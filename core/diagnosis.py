@@ -13,6 +13,7 @@ from core import format
 from core.calibration.record import Calibration, Rate, to_data
 from core.catalogue import targets
 from core.environments import LABELS, text_of
+from core.kernel_choice import complaint
 from core.measure.energy import counters
 from core.measure.environment import environment
 from core.target import Target
@@ -32,7 +33,7 @@ def diagnose(
 
     `calibrate` measures this machine's limits first and stores them; `report` follows that.
     """
-    from kernels.registry import kernels_available
+    from kernels.registry import ENVIRONMENT, kernels_available
 
     identifier, facts = environment()
     if calibrate:
@@ -52,6 +53,9 @@ def diagnose(
     ]
     _, energy = counters()
     missing = {name: how for name, how in EXTRAS.items() if importlib.util.find_spec(name) is None}
+    wrong = complaint(device)
+    if wrong is not None:
+        missing[ENVIRONMENT] = wrong
     return {
         "environment": identifier,
         "facts": facts,

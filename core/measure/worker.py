@@ -24,6 +24,7 @@ from core import codec
 from core.errors import BadInput, Refused, TrimtabError
 from core.events import Event, event, to_line
 from core.journal import Journal, JournalError
+from core.kernel_choice import refusing
 from core.plan import Plan
 
 # Exit statuses that mean: the last line of the log says why no event could.
@@ -102,7 +103,8 @@ def run(job: dict[str, Any], emit: Any) -> tuple[str, str]:
         torch.manual_seed(plan.seed)
         identifier, facts = environment()
         emit("environment", environment=identifier, facts=facts)
-        run_trial(plan, job["preset"], identifier, emit)
+        with refusing():
+            run_trial(plan, job["preset"], identifier, emit)
         return "done", ""
     except JournalError:
         raise

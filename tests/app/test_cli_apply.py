@@ -65,6 +65,19 @@ def test_bad_input_is_one_sentence(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_kernel_that_cannot_run_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRIMTAB_KERNEL", "linear_lowbit=torch-int4pack")
+    words = ["apply", "--model", "pycode-small", "--technique", "nf4"]
+    assert main([*words, "-o", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "torch-int4pack takes int4" in said
+    assert "TRIMTAB_KERNEL=linear_lowbit=torch-int4pack asks for it" in said
+    assert "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_is_there_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine").write_text("mine")
     words = ["apply", "--model", "pycode-small", "--technique", "weight-int8"]

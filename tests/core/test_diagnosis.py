@@ -56,6 +56,12 @@ def test_what_is_missing_is_named_with_the_way_to_get_it(monkeypatch: pytest.Mon
     assert dict(found["summary"])["missing"] == ["no_such_library_at_all: nowhere: look elsewhere"]
 
 
+def test_a_kernel_asked_for_by_a_wrong_name_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIMTAB_KERNEL", "linear_lowbit=nonsense")
+    (line,) = [one for one in dict(diagnose()["summary"])["missing"] if "TRIMTAB_KERNEL" in one]
+    assert line.startswith("TRIMTAB_KERNEL: linear_lowbit has no kernel 'nonsense'; there are cpp")
+
+
 def test_energy_says_why_it_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnosis, "counters", lambda: ((), "no counter in this test"))
     found = diagnose()

@@ -202,6 +202,17 @@ def test_a_draft_that_does_not_exist_ends_the_trial_as_refused(tmp_path: Path) -
     assert "there is no such folder" in ran.end[1]
 
 
+def test_a_kernel_that_cannot_run_ends_the_trial_as_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIMTAB_KERNEL", "nonsense")
+    end = run(json.loads(job(plan(), tmp_path)), lambda kind, **body: None)
+    assert end == (
+        "refused",
+        "TRIMTAB_KERNEL: 'nonsense' is not op=name; write for example linear_dense=torch.",
+    )
+
+
 def test_a_model_that_is_gone_fails_with_a_sentence(tmp_path: Path) -> None:
     gone = plan()
     model = replace(gone.case.model, id=str(tmp_path / "gone"), source="folder")

@@ -12,6 +12,7 @@ from core import format as formats
 from core import techniques
 from core.artefacts.apply import apply as write_artefact
 from core.catalogue import models, targets, workloads
+from core.fallbacks import lost
 from core.plan import Case, Plan
 
 
@@ -24,6 +25,8 @@ def apply(parsed: argparse.Namespace) -> int:
     folder = Path(parsed.output)
     progress = Progress()
     made = write_artefact(plan, folder, parsed.format, progress.note, progress)
+    for reason, ops in lost("cpu").items():
+        progress.note(f"our kernels of {', '.join(ops)} do not run here, slower ones do: {reason}")
     progress.end()
     if parsed.json:
         json.dump({"folder": str(folder), **asdict(made)}, sys.stdout, indent=2)

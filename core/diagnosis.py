@@ -13,6 +13,7 @@ from core import format
 from core.calibration.record import Calibration, Rate, to_data
 from core.catalogue import targets
 from core.environments import LABELS, text_of
+from core.fallbacks import lost
 from core.kernel_choice import complaint
 from core.measure.energy import counters
 from core.measure.environment import environment
@@ -53,6 +54,7 @@ def diagnose(
     ]
     _, energy = counters()
     missing = {name: how for name, how in EXTRAS.items() if importlib.util.find_spec(name) is None}
+    missing |= {f"our kernels of {', '.join(ops)}": why for why, ops in lost(device).items()}
     wrong = complaint(device)
     if wrong is not None:
         missing[ENVIRONMENT] = wrong

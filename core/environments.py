@@ -65,6 +65,7 @@ _SEVERAL = {
     "throttled": "while the processor was throttled",
     "governor": "with a clock governor that is not `performance`",
     "clock": "while the clock changed",
+    "fallback": "without our kernels",
 }
 
 
@@ -168,7 +169,10 @@ def _shared(trials: Sequence[Trial]) -> Iterable[str]:
             yield f"All trials: {hits[0][1]}."
         else:
             how = _SEVERAL.get(kind, "under conditions that disturb their numbers")
-            yield f"{len(names)} of {len(trials)} trials ran {how}: {_listed(names)}."
+            # What follows the colon is the reason; it is said when it is that of all of them.
+            reasons = {sentence.partition(": ")[2] for _, sentence in hits}
+            why = f" ({reasons.pop()})" if len(reasons) == 1 and "" not in reasons else ""
+            yield f"{len(names)} of {len(trials)} trials ran {how}{why}: {_listed(names)}."
 
 
 def _cautions(trial: Trial) -> Iterable[tuple[str, str]]:

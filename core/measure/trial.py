@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from core import fallbacks
 from core.arrivals import arrivals
 from core.calibrate import Calibration, ensure, stored
 from core.data import digits, prompts
@@ -85,6 +86,8 @@ def run_trial(plan: Plan, preset_name: str, environment: str, emit: Emit) -> Non
         KernelCalls(str(one["op"]), str(one["name"]), int(one["calls"])) for one in calls.snapshot()
     )
     emit("kernels", kernels=kernels)
+    for text in fallbacks.notes(device, fallbacks.floats(deployment.engine), kernels):
+        emit("note", text=text)
     size = deployment.engine.weight_bytes() + (
         deployment.draft.weight_bytes() if deployment.draft is not None else 0
     )

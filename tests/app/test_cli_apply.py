@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from app import cli_apply
 from app.cli import main
 
 
@@ -76,6 +77,18 @@ def test_a_kernel_that_cannot_run_is_one_sentence(
     assert "TRIMTAB_KERNEL=linear_lowbit=torch-int4pack asks for it" in said
     assert "Traceback" not in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_slower_kernels_are_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli_apply, "lost", lambda device: {"no room": ["swiglu", "rms_norm"]})
+    words = ["apply", "--model", "digits-mlp", "--technique", "rtn:bits=8", "--json"]
+    assert main([*words, "-o", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr()
+    line = "our kernels of swiglu, rms_norm do not run here, slower ones do: no room"
+    assert said.err.splitlines().count(line) == 1
+    assert json.loads(said.out)["format"] == "trimtab"
 
 
 def test_a_folder_that_is_there_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

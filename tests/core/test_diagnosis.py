@@ -56,6 +56,11 @@ def test_what_is_missing_is_named_with_the_way_to_get_it(monkeypatch: pytest.Mon
     assert dict(found["summary"])["missing"] == ["no_such_library_at_all: nowhere: look elsewhere"]
 
 
+def test_kernels_of_ours_that_cannot_run_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnosis, "lost", lambda device: {"no room": ["swiglu", "rms_norm"]})
+    assert "our kernels of swiglu, rms_norm: no room" in dict(diagnose()["summary"])["missing"]
+
+
 def test_a_kernel_asked_for_by_a_wrong_name_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIMTAB_KERNEL", "linear_lowbit=nonsense")
     (line,) = [one for one in dict(diagnose()["summary"])["missing"] if "TRIMTAB_KERNEL" in one]

@@ -105,3 +105,15 @@ def test_disturbed_trials_are_named_once_a_kind(synthetic_study: Study) -> None:
     )
     found = environments.warnings((noisy(one, "governor"), noisy(two, "governor")))
     assert found == ("All trials: it was governor.",)
+
+
+def test_a_reason_that_several_trials_share_is_said_with_them(synthetic_study: Study) -> None:
+    def slow(trial: Trial, op: str, why: str) -> Trial:
+        note = environments.caution("fallback", f"{op} ran without our kernels: {why}")
+        return replace(trial, notes=(note,))
+
+    one, two = synthetic_study.done()[:2]
+    found = environments.warnings((slow(one, "rms_norm", "no room"), slow(two, "x", "no room")))
+    assert found == ("2 of 2 trials ran without our kernels (no room): t-0000, t-0001.",)
+    found = environments.warnings((slow(one, "rms_norm", "no room"), slow(two, "x", "no luck")))
+    assert found == ("2 of 2 trials ran without our kernels: t-0000, t-0001.",)

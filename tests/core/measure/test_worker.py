@@ -17,7 +17,7 @@ import pytest
 
 import core
 from core import codec
-from core.catalogue import models
+from core.catalogue import models, workloads
 from core.errors import BadInput
 from core.events import Event, from_line
 from core.journal import read
@@ -36,6 +36,7 @@ from core.study import KernelCalls
 from core.target import Target
 from core.techniques.decode.speculative import Speculative
 from core.techniques.prune.mlp_channels import PruneMlpChannels
+from core.techniques.quantize.w8a8 import W8A8
 from core.techniques.quantize.weight_int8 import WeightInt8
 from core.workload import Workload
 
@@ -200,6 +201,19 @@ def test_a_draft_that_does_not_exist_ends_the_trial_as_refused(tmp_path: Path) -
     ran = start(job(plan("pycode-small", Speculative(draft="./gone")), tmp_path), tmp_path)
     assert ran.end[0] == "refused"
     assert "there is no such folder" in ran.end[1]
+
+
+def test_a_trial_without_a_compiler_says_that_its_times_are_a_fallbacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    case = Case(models.resolve("digits-mlp"), TARGET, workloads.resolve("sensor-frame"))
+    ran = start(job(Plan(case, (W8A8(),)), tmp_path), tmp_path)
+    assert ran.end == ("done", "")
+    (said,) = [one["text"] for one in ran.of_kind("note") if "fallback" in one["text"]]
+    assert said.startswith(
+        "caution fallback: linear_w8a8 ran without our kernels: needs a C++ compiler"
+    )
 
 
 def test_a_kernel_that_cannot_run_ends_the_trial_as_refused(

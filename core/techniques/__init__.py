@@ -87,8 +87,9 @@ def build(name: str, given: dict[str, Any]) -> Technique:
             )
         hint = known[key]
         options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        if float in options and isinstance(value, int) and not isinstance(value, bool):
-            given[key] = float(value)
+        if float in options and isinstance(value, int | float) and not isinstance(value, bool):
+            # -0.0 + 0.0 is 0.0: the same setting has one spelling.
+            given[key] = float(value) + 0.0
         elif not isinstance(value, options) or (isinstance(value, bool) and bool not in options):
             raise BadInput(f"technique {name}: {key}={value!r} is not of type {hint}")
     try:

@@ -268,3 +268,9 @@ def test_every_technique_proposes_settings_of_its_own_kind() -> None:
         found = kind.candidates(CASE)
         assert found
         assert all(type(one) is kind for one in found)
+
+
+@pytest.mark.parametrize("value", [-0.0, 0, 0.0])
+def test_minus_nought_is_nought(value: float) -> None:
+    assert repr(techniques.build("gptq", {"damping": value}).damping) == "0.0"  # type: ignore[attr-defined]
+    assert repr(techniques.parse("gptq:damping=-0").damping) == "0.0"  # type: ignore[attr-defined]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
 
 from core import format as formats
 from core import techniques
@@ -24,7 +28,8 @@ def apply(parsed: argparse.Namespace) -> int:
     plan = Plan(case, tuple(map(techniques.parse, parsed.technique)), parsed.seed)
     folder = Path(parsed.output)
     progress = Progress()
-    made = write_artefact(plan, folder, parsed.format, progress.note, progress)
+    with _interruptible():
+        made = write_artefact(plan, folder, parsed.format, progress.note, progress)
     for reason, ops in lost("cpu").items():
         progress.note(f"our kernels of {', '.join(ops)} do not run here, slower ones do: {reason}")
     progress.end()
@@ -64,3 +69,19 @@ class Progress:
         """Clear the running line."""
         if self._terminal:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM ends what runs inside as Ctrl-C does, so that the folder being written is removed."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        # Once: a second signal would cut the removal short.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -3,12 +3,50 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from app import cli_apply
 from app.cli import main
+
+# Writes one file, says so and waits for the signal in the middle of the work.
+SLOW = """
+import signal, sys
+from app.cli import main
+from core.artefacts import save
+
+def write_file(path, pieces):
+    path.write_bytes(b"half")
+    print("writing", flush=True)
+    signal.pause()
+
+save.write_file = write_file
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_no_half_written_folder(number: signal.Signals, tmp_path: Path) -> None:
+    words = ["apply", "--model", "digits-mlp", "--technique", "rtn:bits=8"]
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW, *words, "-o", str(tmp_path / "out")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "writing\n"
+        (stage,) = tmp_path.iterdir()
+        assert stage.name.endswith(".part")
+        child.send_signal(number)
+        _, said = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert said.splitlines()[-1] == "trimtab: interrupted"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_is_written_and_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,7 +72,10 @@ def native_layout(found: Contents) -> Layout:
 
 
 def check_place(folder: Path) -> None:
-    """BadInput unless a new folder can come to `folder`: nothing is there, or an empty folder."""
+    """BadInput unless a new folder can come to `folder`: nothing is there, or an empty folder.
+
+    Makes the folder beside it that is written into, and what is above, and removes them again.
+    """
     try:
         if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
             raise BadInput(f"-o {folder}: there is a file or a link; name a new folder.")
@@ -83,8 +86,27 @@ def check_place(folder: Path) -> None:
             above = above.parent
         if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
             raise BadInput(f"-o {folder}: {above} is no folder that you may write into.")
+        _try_stage(folder.absolute())
     except OSError as error:
-        raise BadInput(f"-o {folder}: {error.strerror or error}.") from None
+        raise BadInput(
+            f"-o {folder}: no folder can be made there ({error.strerror or error}); name another."
+        ) from None
+
+
+def _try_stage(folder: Path) -> None:
+    made = [one for one in folder.parents if not one.exists()]
+    try:
+        _stage(folder).rmdir()
+    finally:
+        for one in made:
+            with contextlib.suppress(OSError):
+                one.rmdir()
+
+
+def _stage(folder: Path) -> Path:
+    """A new folder beside `folder`, to be renamed to it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
 
 
 def copied(source: Path | None) -> dict[str, bytes]:
@@ -116,7 +138,7 @@ def write_folder(
             raise Refused(
                 f"-o {folder}: the artefact takes {total:,} bytes, {free:,} are free on that disk."
             )
-        stage = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+        stage = _stage(folder)
     except OSError as error:
         raise BadInput(f"-o {folder}: {error.strerror or error}.") from None
     try:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from core import disk
 from core.artefacts.parts import Part, blocks, file_bytes, part, write_file
-from core.artefacts.save import write_folder
+from core.artefacts.save import check_place, write_folder
 from core.errors import BadInput, Refused
 from core.loading.header import read_header
 
@@ -107,3 +107,22 @@ def test_an_empty_folder_and_one_below_nothing_are_filled(tmp_path: Path) -> Non
         write_folder(tmp_path / name, [("x.bin", [b"x"])], 1)
         assert [path.name for path in (tmp_path / name).iterdir()] == ["x.bin"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "empty"]
+
+
+@pytest.mark.parametrize("name", ["n" * 250, f"new/{'n' * 250}", f"{'n' * 300}/below"])
+def test_a_name_that_is_too_long_is_found_before_the_work(name: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="File name too long"):
+        check_place(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="asks Linux's /proc")
+def test_a_place_where_nothing_can_be_made_is_found_before_the_work() -> None:
+    with pytest.raises(BadInput, match="-o /proc/x: "):
+        check_place(Path("/proc/x"))
+
+
+def test_checking_a_place_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    check_place(tmp_path / "there/new/deeper")
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]

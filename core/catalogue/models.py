@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from core.catalogue import fields
 from core.errors import BadInput
 from core.model import ClassifierShape, DecoderShape, Model
 
@@ -107,21 +108,21 @@ def _shape(model_id: str) -> Model:
 def decoder_shape(config: dict[str, Any]) -> DecoderShape:
     """Shape numbers from a Hugging Face config; BadInput names a field that is missing."""
     try:
-        hidden = int(config["hidden_size"])
-        heads = int(config["num_attention_heads"])
-        kv_heads = int(config.get("num_key_value_heads") or heads)
+        hidden = fields.required(config, "hidden_size")
+        heads = fields.required(config, "num_attention_heads")
+        kv_heads = fields.kv_heads(config, heads)
         head_dim = int(config.get("head_dim") or hidden // heads)
-        intermediate = int(config["intermediate_size"])
+        intermediate = fields.intermediate(config, hidden)
         return DecoderShape(
             hidden=hidden,
-            layers=int(config["num_hidden_layers"]),
+            layers=fields.required(config, "num_hidden_layers"),
             heads=heads,
             kv_heads=kv_heads,
             head_dim=head_dim,
             intermediate=intermediate,
             vocabulary=int(config["vocab_size"]),
-            context=int(config.get("max_position_embeddings") or 2048),
-            tied=bool(config.get("tie_word_embeddings", False)),
+            context=fields.number(config, "max_position_embeddings") or 2048,
+            tied=fields.tied(config),
             layer_vectors=_layer_vectors(config, hidden, heads, kv_heads, head_dim, intermediate),
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:

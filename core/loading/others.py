@@ -27,6 +27,7 @@ LIMITS = {
     "max_position_embeddings": 1 << 28, "n_positions": 1 << 28, "head_dim": 4096,
     "num_heads": 4096, "ffn_dim": 1 << 22, "num_experts": 1024, "num_local_experts": 1024,
     "moe_intermediate_size": 1 << 22, "shared_expert_intermediate_size": 1 << 22,
+    "n_embed": 1 << 20, "ffn_hidden_size": 1 << 22, "num_kv_heads": 4096,
     "word_embed_proj_dim": 1 << 20, "num_labels": 100_000, "rotary_dim": 4096,
 }  # fmt: skip
 MAX_NUMBER = 1 << 40

@@ -32,7 +32,7 @@ def load_staged(found: CheckedFolder, dtype: str, device: str) -> TransformersEn
         _check_size(Path(stage), found, weights)
         engine = TransformersEngine.from_folder(stage, dtype, "cpu", weights)
     for name, tensor in engine.model.named_parameters():
-        check_values(weights, name, tensor, dtype)
+        check_values(weights, name, tensor, dtype, found.family)
     engine.model.to(device)
     engine.device = device
     return engine

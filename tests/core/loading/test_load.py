@@ -122,6 +122,41 @@ def test_another_model_that_is_not_what_its_config_says_is_refused(
         load_folder(tmp_path)
 
 
+@pytest.mark.parametrize("family", ["gemma", "gemma2", "gemma3_text"])
+def test_a_new_gemma_has_norms_of_zero(family: str, tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(
+        family, vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=4, intermediate_size=8, bos_token_id=1, eos_token_id=2,
+        pad_token_id=None,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config).eval()
+    assert not model.model.norm.weight.any()
+    model.save_pretrained(tmp_path)
+    ids = torch.randint(0, 9, (1, 5))
+    with torch.no_grad():
+        assert torch.equal(load_folder(tmp_path, "fp32")[0].forward(ids), model(ids).logits)
+        model.model.layers[0].mlp.gate_proj.weight.zero_()
+    model.save_pretrained(tmp_path)
+    with pytest.raises(BadInput, match=r"gate_proj.weight holds nothing but zeros"):
+        load_folder(tmp_path)
+
+
+def test_a_norm_of_zero_is_damage_where_nothing_is_added(tmp_path: Path) -> None:
+    from transformers import StableLmConfig, StableLmForCausalLM
+
+    config = StableLmConfig(
+        vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, intermediate_size=8, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    model = StableLmForCausalLM(config)
+    torch.nn.init.zeros_(model.model.norm.weight)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(BadInput, match=r"norm.weight holds nothing but zeros"):
+        load_folder(tmp_path)
+
+
 def test_transformers_sees_only_the_checked_files(tmp_path: Path) -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 

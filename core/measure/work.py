@@ -72,18 +72,22 @@ def work_of(engine: Any, shape: DecoderShape) -> Work:
 
 
 def _looked_up(engine: Any) -> int:
-    """Bytes of the embedding table unless the head reads it too."""
+    """Bytes of the tables of tokens, and of positions, that the head does not read too."""
     table = getattr(engine, "embedding", None)
     if table is not None and hasattr(engine, "head"):
         read = [tensor.data_ptr() for tensor in engine.head.tensors()]
         return 0 if table.data_ptr() in read else int(table.nbytes)
     model = getattr(engine, "model", None)
-    if model is None or not hasattr(model, "get_input_embeddings"):
+    if model is None or not hasattr(model, "get_output_embeddings"):
         return 0
-    inner, outer = model.get_input_embeddings(), model.get_output_embeddings()
-    if outer is None or outer.weight.data_ptr() == inner.weight.data_ptr():
-        return 0
-    return int(inner.weight.nbytes)
+    from torch import nn
+
+    outer = model.get_output_embeddings()
+    # A head that a technique replaced keeps its codes in buffers.
+    read = [] if outer is None else [t.data_ptr() for t in (*outer.parameters(), *outer.buffers())]
+    tables = [part.weight for part in model.modules() if isinstance(part, nn.Embedding)]
+    sizes = {one.data_ptr(): int(one.nbytes) for one in tables if one.data_ptr() not in read}
+    return sum(sizes.values())
 
 
 def _kv_bytes(engine: Any, shape: DecoderShape) -> tuple[float, float, float]:

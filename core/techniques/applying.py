@@ -22,6 +22,8 @@ def apply_all(
     A model that was loaded quantized is rounded a second time, with a note. Raises Refused where a
     technique says so, and for adapters on such a model: they learn from the unchanged one.
     """
+    from core.techniques.quantize.matrices import left_alone
+
     packed, model = packed_matrix(deployment.engine), deployment.case.model.id
     for technique in techniques:
         if packed is not None and technique.kind == "recover":
@@ -36,6 +38,9 @@ def apply_all(
             )
         deployment.report = report(technique.name)
         technique.apply(deployment)
+    left = left_alone(deployment)
+    if left:
+        deployment.note(left)
 
 
 def packed_matrix(engine: Any) -> str | None:

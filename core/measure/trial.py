@@ -42,7 +42,7 @@ def run_trial(plan: Plan, preset_name: str, environment: str, emit: Emit) -> Non
     end.
     """
     from core.loading.load import load_engine
-        from kernels import calls
+    from kernels import calls
 
     preset = find_preset(preset_name)
     case = plan.case

@@ -25,6 +25,8 @@ def write_file(path, pieces):
     signal.pause()
 
 save.write_file = write_file
+# As on a terminal; what runs in the background may have it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -38,12 +40,15 @@ def test_a_signal_leaves_no_half_written_folder(number: signal.Signals, tmp_path
         stderr=subprocess.PIPE,
         text=True,
     ) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "writing\n"
-        (stage,) = tmp_path.iterdir()
-        assert stage.name.endswith(".part")
-        child.send_signal(number)
-        _, said = child.communicate(timeout=60)
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "writing\n"
+            (stage,) = tmp_path.iterdir()
+            assert stage.name.endswith(".part")
+            child.send_signal(number)
+            _, said = child.communicate(timeout=60)
+        finally:
+            child.kill()
     assert child.returncode == 130
     assert said.splitlines()[-1] == "trimtab: interrupted"
     assert list(tmp_path.iterdir()) == []

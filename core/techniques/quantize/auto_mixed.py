@@ -22,7 +22,8 @@ class AutoMixed(Base):
     are chosen: with `max_mib` above 0, the least loss within so many MiB of resident weights; else
     the fewest bytes read per token whose KL to the unchanged model stays within `max_kl` nats. The
     matrices are rounded by `method`, "gptq" or to "nearest"; the KL is measured on other
-    calibration text with the kernels that will serve, and precision is given back until it holds.
+    calibration text with the kernels that will serve, and precision is given back until it is a
+    quarter below the limit, for other text loses more.
     A matrix may stay in 16 bit. `samples` sequences of 256 tokens of training text (images for a
     classifier), half to score and half to measure; GPTQ draws its own.
     """

@@ -189,7 +189,8 @@ def test_the_measured_kl_is_within_the_limit(score: str, deploy: Deploy, case: C
         technique.apply(deployment)
         engine = deployment.engine
         told = float(notes[-1].partition("KL ")[2].partition(" ")[0])
-        assert told <= limit
+        # Some is left for text of another kind.
+        assert told <= 0.75 * limit
         sizes.append(sum(one.nbytes for _, one in engine.linears()))
         chosen = {one.condition: one.value for one in kept if one.metric == "chosen_bits"}
         for name, one in engine.linears():

@@ -17,6 +17,7 @@ from core.engine.cache import KVCache, Rows
 from core.engine.config import DecoderConfig
 from core.engine.linear import DENSE, Linear
 from core.engine.quantized_cache import QuantizedCache
+from core.engine.special_ids import SpecialIds
 from core.engine.step import MAX_ROWS, Step
 from core.errors import BadInput
 from kernels.attention import Heads
@@ -67,6 +68,8 @@ class Decoder:
         self.head = head
         self.dtype = embedding.dtype
         self.device = str(embedding.device)
+        # What config.json says; core.loading sets what all files of the model say together.
+        self.special_ids = SpecialIds(config.bos_token_id, config.eos_token_ids)
         # Every pass, with a cache or without, attends to keys and values as this format keeps them.
         self.cache_format: KVFormat | None = None
         self._cos = self._sin = torch.empty(0)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from core.engine.linear import DENSE
+from core.engine.special_ids import SpecialIds
 from core.errors import BadInput
 
 
@@ -54,6 +55,8 @@ class TransformersEngine:
         self.model = model.eval()
         self.config = model.config
         self.device = str(model.device)
+        # core.loading sets what the model's files say.
+        self.special_ids = SpecialIds()
 
     @classmethod
     def from_folder(

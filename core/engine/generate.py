@@ -82,8 +82,10 @@ def generate(
 ) -> Tensor:
     """Extend prompt_ids int64 [B, T]; returns the new ids [B, max_new_tokens].
 
-    `on_token` gets the ids [B] of each step. Ends before max_new_tokens only when `stop_ids` is
-    given and every row has produced one of them; a benchmark leaves it empty.
+    `on_token` gets the ids [B] of each step. With `stop_ids`, the engine's `special_ids.stops`, a
+    row that has produced one is filled up with `special_ids.filler`, and all ends with the last
+    row, as in transformers' generate. Without them text goes on through every end: a benchmark
+    asks for a number of tokens.
     """
     check_request(engine, prompt_ids, max_new_tokens)
     if clock is not None:
@@ -97,6 +99,8 @@ def generate(
     for _ in range(max_new_tokens):
         logits = engine.forward(ids, cache, last_only=True)
         token = draw(logits[:, -1], sampling, generator).cpu()
+        if bool(done.any()):
+            token = torch.where(done, engine.special_ids.filler, token)
         if clock is not None:
             clock.tick()
         new.append(token)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from core.engine.special_ids import SpecialIds
+
 
 @runtime_checkable
 class Cache(Protocol):
@@ -29,6 +31,7 @@ class TextEngine(Protocol):
     """A causal language model that can be run step by step."""
 
     device: str
+    special_ids: SpecialIds
 
     @property
     def vocab_size(self) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from core.artefacts.manifest import check_digests
 from core.engine.config import FAMILIES, DecoderConfig, from_hf
 from core.errors import BadInput
-from core.loading import gguf_files, quantized
+from core.loading import gguf_files, quantized, special_ids
 from core.loading import tokenizer as tokenizer_file
 from core.loading.preflight import CheckedFolder, check_folder
 from core.loading.tables import CLASSIFIERS, check_memory
@@ -64,23 +64,31 @@ def load_folder(
     if found.tokenizer_file is not None:
         text = tokenizer_file.load(found.tokenizer_file, found.config.get("vocab_size"))
     check_digests(found.weight_files)
+    engine = _engine(found, dtype, device)
+    if found.family in CLASSIFIERS:
+        return engine, None
+    engine.special_ids = special_ids.read(found.path, found.config, text)
+    return engine, text
+
+
+def _engine(found: CheckedFolder, dtype: str | None, device: str) -> Any:
     dtype = dtype or quantized.saved_dtype(found.config)
     if gguf_files.is_gguf(found.config):
         from core.artefacts.gguf_restore import restore_gguf
 
-        return restore_gguf(found, dtype or "bf16", device), text
+        return restore_gguf(found, dtype or "bf16", device)
     if found.quantized:
         from core.artefacts.restore import restore_classifier, restore_decoder
 
         if found.family in CLASSIFIERS:
-            return restore_classifier(found, dtype or "fp32", device), None
-        return restore_decoder(found, dtype or "bf16", device), text
+            return restore_classifier(found, dtype or "fp32", device)
+        return restore_decoder(found, dtype or "bf16", device)
     if found.family in CLASSIFIERS:
         from core.engine.classifier import classifier_from_tensors
 
         tensors = _read(found, dtype or "fp32")
         model = classifier_from_tensors(found.config, tensors, _torch_dtype(dtype or "fp32"))
-        return model.to(device), None
+        return model.to(device)
     if found.family in FAMILIES:
         from core.engine.decoder import Decoder
 
@@ -92,10 +100,10 @@ def load_folder(
         for name, tensor in tensors.items():
             if tensor.ndim == 1 or name == "model.embed_tokens.weight":
                 tensors[name] = tensor.clone()
-        return Decoder.from_tensors(config, tensors, dtype or "bf16", device), text
+        return Decoder.from_tensors(config, tensors, dtype or "bf16", device)
     from core.loading.staged import load_staged
 
-    return load_staged(found, dtype or "bf16", device), text
+    return load_staged(found, dtype or "bf16", device)
 
 
 def random_engine(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import BadInput
-from core.loading import files, gguf_files, quantized, tables, tokenizer
+from core.loading import files, gguf_files, quantized, special_ids, tables, tokenizer
 from core.loading.header import TensorEntry, read_header
 from core.loading.jsonfile import read_object
 
@@ -103,6 +103,7 @@ def check_folder(path: Path | str, need_tokenizer: bool = False) -> CheckedFolde
         tables.check_tensors(config, {entry.name: entry.shape for entry in tensors}, where)
     total = sum(entry.nbytes for entry in tensors)
     tables.check_memory(folder.name, total)
+    special_ids.read(folder, config)
     text = _tokenizer(folder, config, need_tokenizer)
     return CheckedFolder(folder, config, weights, tuple(tensors), total, digest.hexdigest(), text)
 

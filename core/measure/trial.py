@@ -272,8 +272,10 @@ def _requests(deployment: Deployment, workload: Workload, seed: int) -> Any:
 
 def start_id(deployment: Deployment) -> int | None:
     """The id that begins a document, when the model has one."""
-    identifier = getattr(getattr(deployment.engine, "config", None), "bos_token_id", None)
-    return identifier if isinstance(identifier, int) else None
+    if deployment.case.model.task == "image":
+        return None
+    start: int | None = deployment.engine.special_ids.start
+    return start
 
 
 def _cost(plan: Plan, served: list[Measurement]) -> Measurement:

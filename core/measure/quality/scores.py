@@ -101,12 +101,10 @@ def greedy_text(
     engine: Any, tokenizer: Any, context: list[int], stops: tuple[str, ...], most: int
 ) -> str:
     """Greedy text behind `context`, at most `most` tokens, ending before the first of `stops` or
-    at the model's end token.
+    at one of the model's stop tokens.
     """
     import torch
 
-    end = getattr(getattr(engine, "config", None), "eos_token_id", None)
-    ends = set(end) if isinstance(end, list | tuple) else {end}
     most = min(most, engine.max_positions - 1)
     prompt = context[-(engine.max_positions - most) :]
     cache = engine.new_cache(1, len(prompt) + most)
@@ -114,7 +112,7 @@ def greedy_text(
     text: str = ""
     for _ in range(most):
         chosen = int(engine.forward(step, cache, last_only=True)[0, -1].argmax())
-        if chosen in ends:
+        if chosen in engine.special_ids.stops:
             break
         new.append(chosen)
         text = str(tokenizer.decode(new, skip_special_tokens=True))

@@ -12,6 +12,7 @@ import torch
 
 from core.catalogue import models
 from core.deployment import Deployment
+from core.engine.special_ids import SpecialIds
 from core.loading.load import load_engine, load_tokenizer
 from core.measure import trial
 from core.measure.presets import PRESETS, Preset
@@ -78,18 +79,15 @@ def test_images_have_accuracy_and_no_price_per_token() -> None:
     assert "ttft_s" not in found
 
 
-@pytest.mark.parametrize("kind", ["bos_token_id", "none", "bool"])
-def test_the_start_token_is_an_integer_or_nothing(kind: str) -> None:
+@pytest.mark.parametrize("start", [7, 0, None])
+def test_the_start_token_is_the_engines(start: int | None) -> None:
     class Engine:
-        class config:
-            pass
+        special_ids = SpecialIds(start)
 
-    if kind == "bos_token_id":
-        Engine.config.bos_token_id = 7  # type: ignore[attr-defined]
-    if kind == "none":
-        Engine.config.bos_token_id = None  # type: ignore[attr-defined]
     deployment = Deployment(case("pycode-small"), Engine(), Engine)
-    assert trial.start_id(deployment) == (7 if kind == "bos_token_id" else None)
+    assert trial.start_id(deployment) == start
+    sensor = Workload("sensor", "Sensor", "image", concurrency=2)
+    assert trial.start_id(Deployment(case("digits-mlp", sensor), object(), object)) is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
@@ -111,14 +109,20 @@ def test_rehearsing_runs_what_the_trial_will_run(monkeypatch: pytest.MonkeyPatch
     trial.rehearse(Plan(case("digits-cnn", Workload("sensor", "Sensor", "image"))), None)
 
 
+class Silent:
+    """An engine that nobody runs."""
+
+    special_ids = SpecialIds()
+
+
 def test_random_weights_have_no_quality_and_say_so() -> None:
     plan = Plan(Case(models.resolve("shape:smollm2-135m"), TARGET, SHORT))
-    deployment = Deployment(plan.case, object(), object)
+    deployment = Deployment(plan.case, Silent(), object)
     found = trial._quality(deployment, plan, "quick")
     assert all(one.value is None and "random weights" in one.method for one in found)
 
 
 def test_text_without_a_tokenizer_has_no_quality_and_says_so() -> None:
     plan = Plan(case("pycode-small"))
-    found = trial._quality(Deployment(plan.case, object(), object), plan, "quick")
+    found = trial._quality(Deployment(plan.case, Silent(), object), plan, "quick")
     assert all(one.value is None and "no tokenizer.json" in one.method for one in found)

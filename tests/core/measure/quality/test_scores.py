@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from core.engine.config import DecoderConfig
 from core.engine.decoder import Decoder
+from core.engine.special_ids import SpecialIds
 from core.errors import BadInput
 from core.loading.load import random_engine
 from core.measure.quality.scores import (
@@ -140,9 +141,9 @@ class Says:
 
     max_positions = 12
 
-    def __init__(self, ids: list[int], end: Any = None) -> None:
+    def __init__(self, ids: list[int], ends: tuple[int, ...] = ()) -> None:
         self.ids, self.seen = ids, list[int]()
-        self.config = type("config", (), {"eos_token_id": end})
+        self.special_ids = SpecialIds(stops=ends)
 
     def new_cache(self, batch: int, capacity: int) -> Any:
         self.capacity = capacity
@@ -154,20 +155,20 @@ class Says:
 
 
 @pytest.mark.parametrize(
-    ("ids", "end", "stops", "text"),
+    ("ids", "ends", "stops", "text"),
     [
-        ([0, 1, 2, 3, 4], None, (), "abcde"),
-        ([0, 1, 2, 3, 4], None, ("d",), "abc"),
-        ([0, 1, 2, 3, 4], None, ("cd", "b"), "a"),
-        ([0, 1, 2, 3, 4], 2, ("e",), "ab"),
-        ([0, 1, 2, 3, 4], [9, 1], (), "a"),
-        ([3, 1], 3, (), ""),
+        ([0, 1, 2, 3, 4], (), (), "abcde"),
+        ([0, 1, 2, 3, 4], (), ("d",), "abc"),
+        ([0, 1, 2, 3, 4], (), ("cd", "b"), "a"),
+        ([0, 1, 2, 3, 4], (2,), ("e",), "ab"),
+        ([0, 1, 2, 3, 4], (9, 1), (), "a"),
+        ([3, 1], (3,), (), ""),
     ],
 )
 def test_greedy_text_ends_at_a_stop_or_the_end_token(
-    ids: list[int], end: Any, stops: tuple[str, ...], text: str
+    ids: list[int], ends: tuple[int, ...], stops: tuple[str, ...], text: str
 ) -> None:
-    assert greedy_text(Says(ids, end), Letters(), [5, 5], stops, 5) == text
+    assert greedy_text(Says(ids, ends), Letters(), [5, 5], stops, 5) == text
 
 
 def test_greedy_text_keeps_room_for_its_tokens() -> None:

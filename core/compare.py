@@ -13,6 +13,8 @@ from core import format, metrics
 from core.environments import environment_ids
 from core.environments import warnings as unlike_things
 from core.errors import BadInput
+from core.floors import NAMES as FLOORS
+from core.floors import floor_between
 from core.judge import Judgement, judge
 from core.margin import Margin, non_inferiority
 from core.measurement import Measurement
@@ -24,8 +26,9 @@ from core.study import Trial
 from core.techniques import BY_NAME
 
 ABSENT = "—"
-# Metrics that say how well a machine is used, not how good a plan is.
-UNJUDGED = frozenset({"mbu", "mfu", "cpu_wait_share"})
+# Metrics that say how well a machine is used, or how finely a loss can be told, not how good a plan
+# is.
+UNJUDGED = frozenset({"mbu", "mfu", "cpu_wait_share", *FLOORS.values()})
 
 
 @dataclass(frozen=True)
@@ -289,6 +292,8 @@ def _judged(metric: Metric, trial: Trial, found: Measurement, baseline: Trial) -
         return Judgement("not comparable", why=why)
     if metric.name in UNJUDGED:
         why = "it says how the machine was used, not how good the plan is: judge by its times"
+        if metric.name in FLOORS.values():
+            why = "it says how small a loss can be told from rounding, not how good the plan is"
         return Judgement("not comparable", why=why)
     if metric.name in DEFINED and ours.model != theirs.model:
         return Judgement("not comparable", why="each model was compared with its own baseline")
@@ -296,7 +301,13 @@ def _judged(metric: Metric, trial: Trial, found: Measurement, baseline: Trial) -
         return Judgement("not comparable", why="quality was judged on different data")
     if metric.name == "perplexity" and _vocabulary(trial) != _vocabulary(baseline):
         return Judgement("not comparable", why="the tokenizers differ: compare nats per byte")
-    return judge(metric, found, _reference(metric, baseline, found), pairing(trial, baseline))
+    return judge(
+        metric,
+        found,
+        _reference(metric, baseline, found),
+        pairing(trial, baseline),
+        floor_between(trial, baseline, metric.name),
+    )
 
 
 def pairing(trial: Trial, baseline: Trial) -> str:

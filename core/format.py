@@ -31,6 +31,7 @@ _METRIC_SCALES: dict[str, tuple[tuple[float, str], ...]] = {
     "tokens_per_s": ((1.0, " tokens/s"),),
     "examples_per_s": ((1.0, " images/s"),),
     "top1_agreement": _SCALES["%"],
+    "agreement_floor": _SCALES["%"],
     "accuracy": _SCALES["%"],
     "mbu": _SCALES["%"],
     "mfu": _SCALES["%"],

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
+from core.format import plain
 from core.interleave import quotient, ratio_interval
 from core.measurement import Measurement
 from core.metrics import Metric
@@ -55,12 +56,15 @@ def judge(
     candidate: Measurement | None,
     baseline: Measurement | None,
     pairing: str = "apart",
+    floor: float = 0.0,
 ) -> Judgement:
     """The verdict on `candidate` against `baseline`, both measurements of `metric`.
 
     `better` or `worse` only where the 95 % interval of the ratio excludes 1 (that of the difference
     excludes 0, where the baseline is 0 or an interval reaches it and no ratio exists) and, for
     what was timed, the ratio's distance from 1 exceeds the floor of its `pairing` (FLOORS).
+    `floor` is what two correct programs of the unchanged model differ by (core.floors.floor_of), in
+    the metric's unit: an interval of the difference that is not above it is noise.
     """
     if candidate is None or candidate.value is None:
         return Judgement("not comparable", why=_missing("this trial", candidate))
@@ -78,7 +82,8 @@ def judge(
     if metric.group == "quality":
         paired = _on_the_same(metric, candidate, baseline, pairing)
         if paired is not None:
-            return _of_pairs(metric, paired)
+            judgement = _of_pairs(metric, paired)
+            return _above_floor(metric, judgement, paired.difference_bounds, floor)
     taken = _in_turns(candidate, baseline, pairing)
     if taken is not None:
         return _of_ratio(metric, taken, pairing)
@@ -97,7 +102,8 @@ def judge(
         return _of_ratio(metric, (ratio, low, high), "apart" if timed else "")
     low, high = mover_difference(value, spread, reference, reference_spread)
     why = "judged by the difference: the numbers reach 0, where a ratio says nothing"
-    return Judgement(_verdict(metric, low, high), None, why=why)
+    judgement = Judgement(_verdict(metric, low, high), None, why=why)
+    return _above_floor(metric, judgement, (low, high), floor)
 
 
 def _in_turns(
@@ -139,6 +145,21 @@ def _of_pairs(metric: Metric, found: Paired) -> Judgement:
     ratio_low, ratio_high = found.ratio_bounds or (None, None)
     how = f"paired over {found.n} {found.unit}: {found.method}"
     return Judgement(_verdict(metric, low, high), found.ratio, ratio_low, ratio_high, how)
+
+
+def _above_floor(
+    metric: Metric, judgement: Judgement, difference: tuple[float, float], floor: float
+) -> Judgement:
+    """The judgement on a `difference` (its interval), which tells nothing up to the `floor`."""
+    if floor <= 0:
+        return judgement
+    shown = f"{plain(floor)} {metric.unit}".rstrip()
+    programs = "two correct programs of the unchanged model differ by"
+    verdict, why = judgement.verdict, f"{judgement.why}; {programs} up to {shown}"
+    if verdict in ("better", "worse") and min(map(abs, difference)) <= floor:
+        verdict = "within noise"
+        why = f"within the floor of {shown}: {programs} as much; {judgement.why}"
+    return replace(judgement, verdict=verdict, why=why)
 
 
 def _of_ratio(metric: Metric, found: tuple[float, float, float], pairing: str) -> Judgement:

@@ -19,7 +19,8 @@ from core.paired import DEFINED, MIN_WINDOWS, Paired, paired_interval
 NON_INFERIOR, INFERIOR, UNDECIDED = "non-inferior", "inferior", "undecided"
 
 _MARGIN = re.compile(r"^\s*([a-z0-9_]+)\s*=\s*([-+0-9.eE]+)\s*(%?)\s*$")
-NAMES = tuple(one.name for one in metrics.METRICS if one.group == "quality")
+# Without a priority it says how well quality can be told, not what it is.
+NAMES = tuple(one.name for one in metrics.METRICS if one.group == "quality" and one.priority)
 # These lie between 0 and 1.
 SHARES = ("top1_agreement", "accuracy", "task_accuracy", "task_accuracy_norm", "flips")
 

@@ -224,6 +224,26 @@ METRICS = (
         " or class.",
     ),
     Metric(
+        "kl_floor_nats",
+        "KL floor",
+        "nat",
+        "lower",
+        "quality",
+        "",
+        "Mean KL per token between two equally correct programs of the unchanged model on the same"
+        " held-out tokens: rounding alone, so a smaller KL to baseline is no loss.",
+    ),
+    Metric(
+        "agreement_floor",
+        "Top-1 agreement, floor",
+        "",
+        "higher",
+        "quality",
+        "",
+        "Share of held-out positions where two equally correct programs of the unchanged model"
+        " would choose the same token: rounding alone, so a higher agreement is no loss.",
+    ),
+    Metric(
         "accuracy",
         "Accuracy",
         "",

@@ -37,6 +37,8 @@ CARRIED = (
     "nats_per_byte",
     "kl_nats",
     "top1_agreement",
+    "kl_floor_nats",
+    "agreement_floor",
     "accuracy",
     "accepted_per_step",
 )

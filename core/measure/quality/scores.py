@@ -14,21 +14,25 @@ if TYPE_CHECKING:
 
 # Logits held at once: 16 million are 64 MB in float32, whatever the vocabulary.
 MAX_LOGITS = 1 << 24
+# Of them in float64 at once: 2 million are 16 MB.
+MAX_EXACT = 1 << 21
 
 
 def log_probabilities(
     engine: Any, ids: torch.Tensor, scored: int, most: int = MAX_LOGITS
 ) -> Iterator[torch.Tensor]:
-    """float32 [t, V] parts, in order: log p of each of the last `scored` tokens of `ids` int64 [n],
+    """float64 [t, V] parts, in order: log p of each of the last `scored` tokens of `ids` int64 [n],
     given all tokens before it.
 
     A long passage is read in parts behind one cache, so that no more than `most` logits exist.
+    Logits are float32; in float32 their normalization alone errs by 1e-6 nats, more than the KL of
+    two programs of a float32 model.
     """
     import torch
 
     inputs, vocabulary = len(ids) - 1, engine.vocab_size
     if inputs * vocabulary <= most:
-        yield _finite(torch.log_softmax(engine.forward(ids[None, :-1])[0, -scored:], dim=-1))
+        yield from _normalized(engine.forward(ids[None, :-1])[0, -scored:])
         return
     cache = engine.new_cache(1, inputs)
     room = max(1, most // vocabulary)
@@ -37,7 +41,7 @@ def log_probabilities(
         engine.forward(ids[None, start : min(start + room, given)], cache, last_only=True)
     parts = -(-scored // room)
     for part in torch.tensor_split(ids[given:-1], parts):
-        yield _finite(torch.log_softmax(engine.forward(part[None], cache)[0], dim=-1))
+        yield from _normalized(engine.forward(part[None], cache)[0])
 
 
 def log_likelihood(engine: Any, ids: torch.Tensor, scored: int) -> tuple[float, bool]:
@@ -51,12 +55,14 @@ def log_likelihood(engine: Any, ids: torch.Tensor, scored: int) -> tuple[float, 
     return total, greedy
 
 
-def _finite(logits: torch.Tensor) -> torch.Tensor:
+def _normalized(logits: torch.Tensor) -> Iterator[torch.Tensor]:
+    """log p in float64 of logits float32 [t, V], some rows at a time."""
     import torch
 
-    if not bool(torch.isfinite(logits).all()):
-        raise BadInput("the model's logits are not finite on the quality data: it is broken")
-    return logits
+    for rows in logits.split(max(1, MAX_EXACT // logits.shape[1])):
+        if not bool(torch.isfinite(rows).all()):
+            raise BadInput("the model's logits are not finite on the quality data: it is broken")
+        yield torch.log_softmax(rows.double(), dim=-1)
 
 
 def encode_pair(

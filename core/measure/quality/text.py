@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from core.data import Passage
+from core.measure.quality.floor import InParts, floors
 from core.measure.quality.scores import log_probabilities
 from core.measurement import Measurement, bootstrap_mean, bootstrap_ratio, unavailable
 from core.metrics import metric
@@ -36,7 +37,8 @@ def text_quality(engine: Any, baseline: Any | None, text: Text) -> list[Measurem
     """Perplexity, nats per byte, KL(baseline || candidate) and top-1 agreement over `text`.
 
     One sample a passage, `reference` holding the baseline's for the same passages; `baseline` None
-    means that `engine` is the baseline, which agrees with itself by definition. A sample is the
+    means that `engine` is the baseline, which agrees with itself by definition; what two correct
+    programs of it differ by is measured instead, as `FLOOR_METRICS`. A sample is the
     passage's sum over the mean number of tokens (bytes) of a passage: the mean of the samples, for
     perplexity the exponential of their mean logarithm, is the value over all tokens, document
     starts included. Intervals are bootstrapped over passages, which are the independent units.
@@ -56,7 +58,8 @@ def text_quality(engine: Any, baseline: Any | None, text: Text) -> list[Measurem
         _per_byte(nats, base_nats, sizes, paired, text.name),
     ]
     if not paired:
-        return [*found, *(by_definition(name, text.name) for name in ("kl_nats", "top1_agreement"))]
+        own = [by_definition(name, text.name) for name in ("kl_nats", "top1_agreement")]
+        return [*found, *own, *floors(divergence, agreed, tokens, text.name)]
     divergence = np.maximum(divergence, 0.0) / tokens.mean()
     agreement = float(agreed.sum() / tokens.sum())
     return [
@@ -67,18 +70,22 @@ def text_quality(engine: Any, baseline: Any | None, text: Text) -> list[Measurem
 
 
 def _sums(engine: Any, baseline: Any | None, passage: Passage) -> tuple[float, ...]:
-    """Over a passage's scored tokens: nats, the baseline's nats, KL, equal first choices."""
+    """Over a passage's scored tokens: nats, the baseline's nats, KL, equal first choices. Without a
+    baseline the last two compare a second program of `engine` with it.
+    """
+    if baseline is None:
+        _, nats, divergence, agreed = _sums(InParts(engine), engine, passage)
+        return nats, 0.0, divergence, agreed
     nats = base_nats = divergence = agreed = 0.0
     targets = passage.ids[len(passage.ids) - passage.scored :]
-    others = None if baseline is None else log_probabilities(baseline, passage.ids, passage.scored)
+    others = log_probabilities(baseline, passage.ids, passage.scored)
     for ours in log_probabilities(engine, passage.ids, passage.scored):
         own, targets = targets[: len(ours), None].to(ours.device), targets[len(ours) :]
-        nats -= float(ours.gather(-1, own).double().sum())
-        if others is not None:
-            theirs = next(others)
-            base_nats -= float(theirs.gather(-1, own).double().sum())
-            divergence += float((theirs.exp() * (theirs - ours)).sum(-1).double().sum())
-            agreed += float((theirs.argmax(-1) == ours.argmax(-1)).sum())
+        theirs = next(others)
+        nats -= float(ours.gather(-1, own).sum())
+        base_nats -= float(theirs.gather(-1, own).sum())
+        divergence += float((theirs.exp() * (theirs - ours)).sum())
+        agreed += float((theirs.argmax(-1) == ours.argmax(-1)).sum())
     return nats, base_nats, divergence, agreed
 
 

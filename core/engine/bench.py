@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from core.engine.config import DecoderConfig
+from core.engine.fallback import cache_name
 from core.errors import TrimtabError
 from core.loading.load import SHAPE_SEED, random_engine, shape_config
 
@@ -63,11 +64,15 @@ class Transformers:
     """transformers' eager decode with its cache behind the same prompt."""
 
     def __init__(self, model: Any, prompt: torch.Tensor) -> None:
+        from transformers import DynamicCache
+
         self.model = model
         self.length = prompt.shape[1]
+        self.cache = DynamicCache(config=model.config)
+        self.past = {cache_name(type(model)): self.cache}
         with torch.inference_mode():
-            out = model(prompt, use_cache=True, logits_to_keep=1)
-        self.logits, self.cache = out.logits.float(), out.past_key_values
+            out = model(prompt, use_cache=True, logits_to_keep=1, **self.past)
+        self.logits = out.logits.float()
 
     @torch.inference_mode()
     def decode(self, tokens: int) -> float:
@@ -78,7 +83,7 @@ class Transformers:
         ids = self.logits[:, -1].argmax(-1, keepdim=True)
         began = time.perf_counter()
         for _ in range(tokens):
-            out = self.model(ids, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+            out = self.model(ids, use_cache=True, logits_to_keep=1, **self.past)
             ids = out.logits[:, -1].argmax(-1, keepdim=True)
         return tokens / (time.perf_counter() - began)
 

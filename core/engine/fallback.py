@@ -6,6 +6,8 @@ for. The folder was checked by core.loading.preflight; code from it is never run
 
 from __future__ import annotations
 
+from functools import lru_cache
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,26 @@ from torch import Tensor
 from core.engine.linear import DENSE
 from core.engine.special_ids import SpecialIds
 from core.errors import BadInput
+
+# What `forward` calls its cache: `cache` from transformers 5.24 on, where the older name is
+# deprecated.
+CACHE_NAMES = ("cache", "past_key_values")
+
+
+@lru_cache(maxsize=64)
+def cache_name(kind: type) -> str:
+    """The argument in which this class of causal models takes its cache, one of CACHE_NAMES.
+
+    BadInput where its `forward` names neither: such a cache would be swallowed without being used.
+    """
+    known = signature(kind.forward).parameters  # type: ignore[attr-defined]
+    for name in CACHE_NAMES:
+        if name in known:
+            return name
+    raise BadInput(
+        f"{kind.__name__}: the installed transformers takes no cache named"
+        f" {' or '.join(CACHE_NAMES)}; install a version that .ci/constraints.txt names."
+    )
 
 
 class TransformersCache:
@@ -132,11 +154,12 @@ class TransformersEngine:
                 f"the cache was made for {cache.batch} rows of {cache.capacity} tokens and holds "
                 f"{cache.length}; {list(ids.shape)} more do not fit."
             )
+        past = {} if cache is None else {cache_name(type(self.model)): cache.inner}
         out = self.model(
             input_ids=ids.to(self.device),
-            past_key_values=None if cache is None else cache.inner,
             use_cache=cache is not None,
             logits_to_keep=1 if last_only else 0,
+            **past,
         )
         if cache is not None:
             cache.length += tokens

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from core.artefacts.layout import EMBEDDING, Stack, stacks
 from core.artefacts.parts import Part, part
 from core.errors import Refused
+from core.loading.special_ids import ADDS_START
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +25,7 @@ DROPPED = (
     "torch_dtype",
     "trimtab",
     ".gguf",
+    ADDS_START,
     *OLD_ROPE,
 )
 LONG = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -91,6 +93,11 @@ def _of_decoder(decoder: Decoder, source: Mapping[str, Any]) -> Contents:
     config = {key: value for key, value in source.items() if key not in DROPPED}
     config |= decoder.config.to_hf()
     config["tie_word_embeddings"] = tied
+    # Where text ends may have been said by generation_config.json, which not every format has.
+    stops = list(decoder.special_ids.stops)
+    config["eos_token_id"] = stops[0] if len(stops) == 1 else stops or None
+    if config["bos_token_id"] is None:
+        config["bos_token_id"] = decoder.special_ids.start
     if len(set(decoder.config.intermediate_sizes)) == 1:
         config.pop("intermediate_sizes", None)
     dtype = next(name for name, kind in DENSE.items() if kind is decoder.dtype)

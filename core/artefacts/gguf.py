@@ -39,6 +39,8 @@ TOP = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head
 # llama.cpp's own numbers for what most of a file is; "guessed" is 1024 more.
 FILE_TYPES = {"F32": 0, "F16": 1, "BF16": 32, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8,
               "Q5_1": 9, "Q2_K": 10, "Q3_K": 12, "Q4_K": 15, "Q5_K": 17, "Q6_K": 18}  # fmt: skip
+# Text ends at each of these in llama.cpp.
+STOPS = tuple(f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom"))
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 
 
@@ -120,7 +122,8 @@ def vocabulary(
     config: DecoderConfig, tokenizer: Mapping[str, Any] | None
 ) -> tuple[dict[str, Any], str]:
     """The tokenizer's metadata, and a sentence where the file has to do without."""
-    empty = {"tokenizer.ggml.model": "no_vocab"}
+    ids = _special(config)
+    empty = {"tokenizer.ggml.model": "no_vocab"} | ids
     if tokenizer is None:
         return empty, "the source has no tokenizer.json: the gguf has no vocabulary"
     model = tokenizer.get("model") or {}
@@ -145,11 +148,18 @@ def vocabulary(
     }
     if merges:
         found["tokenizer.ggml.merges"] = merges
+    if len(config.eos_token_ids) > len(STOPS):
+        note = f"gguf names {len(STOPS)} of the {len(config.eos_token_ids)} tokens that end a text"
+        return found | ids, note
+    return found | ids, ""
+
+
+def _special(config: DecoderConfig) -> dict[str, int]:
+    """The tokens that begin and end a text."""
+    found = dict(zip(STOPS, config.eos_token_ids, strict=False))
     if config.bos_token_id is not None:
         found["tokenizer.ggml.bos_token_id"] = config.bos_token_id
-    if config.eos_token_ids:
-        found["tokenizer.ggml.eos_token_id"] = config.eos_token_ids[0]
-    return found, ""
+    return found
 
 
 def _metadata(config: DecoderConfig, name: str) -> dict[str, Any]:

@@ -8,11 +8,12 @@ import math
 import struct
 from typing import Any
 
-from core.artefacts.gguf import ARCHITECTURES, NAMES, TOP, gguf_name
+from core.artefacts.gguf import ARCHITECTURES, NAMES, STOPS, TOP, gguf_name
 from core.artefacts.gguf_parse import Gguf, Place
 from core.engine import names
 from core.engine.config import DecoderConfig, from_hf
 from core.errors import BadInput
+from core.loading.special_ids import ADDS_START
 
 FAMILIES = ("llama", "qwen2", "qwen3")
 METHOD = "gguf"
@@ -60,10 +61,11 @@ def config_of(file: Gguf) -> dict[str, Any]:
     }
     if isinstance(width, list):
         found["intermediate_sizes"] = width
-    for name, key in (("bos_token_id", "bos"), ("eos_token_id", "eos")):
-        token = file.metadata.get(f"tokenizer.ggml.{key}_token_id")
-        if type(token) is int and token < found["vocab_size"]:
-            found[name] = token
+    start = _ids(file, found["vocab_size"], "tokenizer.ggml.bos_token_id")
+    found["bos_token_id"] = start[0] if start else None
+    found["eos_token_id"] = _ids(file, found["vocab_size"], *STOPS)
+    if start and file.metadata.get("tokenizer.ggml.add_bos_token") is True:
+        found[ADDS_START] = True
     if "blk.0.attn_q.bias" in file.tensors and arch != "qwen2":
         found["attention_bias"] = True
     if "blk.0.ffn_up.bias" in file.tensors:
@@ -146,6 +148,12 @@ def _factors(rule: dict[str, Any], head_dim: int) -> list[float]:
     )  # fmt: skip
     plain = [rule["rope_theta"] ** (-2.0 * i / head_dim) for i in range(head_dim // 2)]
     return [a / b for a, b in zip(plain, config.inverse_frequencies(), strict=True)]
+
+
+def _ids(file: Gguf, size: int, *keys: str) -> list[int]:
+    """The tokens of the vocabulary that these keys name."""
+    found = [file.metadata.get(key) for key in keys]
+    return [token for token in found if type(token) is int and 0 <= token < size]
 
 
 def _get(file: Gguf, key: str, kind: type, default: Any = None) -> Any:

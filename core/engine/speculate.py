@@ -47,8 +47,10 @@ def speculate(
     sampling: Sampling = GREEDY,
     on_token: Callable[[Tensor], object] | None = None,
     clock: GenerationClock | None = None,
+    stop_ids: tuple[int, ...] = (),
 ) -> Speculation:
-    """Extend prompt_ids int64 [1, T] by exactly max_new_tokens.
+    """Extend prompt_ids int64 [1, T] by max_new_tokens, or up to the first of `stop_ids` that the
+    target says, where any are given; a benchmark asks for a number of tokens and gives none.
 
     Raises BadInput for a batch above 1, vocabularies that differ, or too few positions.
     """
@@ -80,6 +82,9 @@ def speculate(
             probabilities(logits, sampling), offers, drafted, generator, sampling.greedy
         )
         fresh = [*drafted[:kept], following]
+        ended = next((at for at, token in enumerate(fresh) if token in stop_ids), None)
+        if ended is not None:
+            fresh = fresh[: ended + 1]
         tokens += fresh
         for cache in caches:
             cache.truncate(min(cache.length, len(tokens) - 1))
@@ -89,6 +94,8 @@ def speculate(
         if on_token is not None:
             for token in fresh:
                 on_token(torch.tensor([token]))
+        if ended is not None:
+            break
     ids = torch.tensor([tokens[prompt_ids.shape[1] :]])
     return Speculation(ids, steps, proposed, accepted)
 

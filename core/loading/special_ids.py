@@ -18,6 +18,8 @@ from core.loading.jsonfile import read_object
 CONFIG, GENERATION, TOKENIZER_CONFIG = (
     "config.json", "generation_config.json", "tokenizer_config.json",
 )  # fmt: skip
+# No config.json has this: a GGUF file's metadata says so where no tokenizer lies beside it.
+ADDS_START = ".adds_start"
 MAX_BYTES, MAX_VALUES = 1_000_000, 100_000
 MAX_TOKENIZER_CONFIG = 16_000_000
 # Any text has tokens; the tokenizer marks those that it added itself.
@@ -35,6 +37,8 @@ def read(path: Path, config: Mapping[str, Any], tokenizer: Any = None) -> Specia
     ending, file = (config, CONFIG) if generation is None else (generation, GENERATION)
     size = config.get("vocab_size")
     prefix, suffix = _added(tokenizer)
+    if tokenizer is None and config.get(ADDS_START) is True:
+        prefix = (config["bos_token_id"],)
     starts = (
         prefix[0] if prefix else None,
         _token(generation or {}, "bos_token_id", GENERATION, size),

@@ -73,7 +73,10 @@ class Round:
 def text_round(
     deployment: Deployment, prompts: torch.Tensor, new_tokens: int, book: Book | None = None
 ) -> Round:
-    """Serve `prompts` int64 [requests, length], `new_tokens` greedy tokens each."""
+    """Serve `prompts` int64 [requests, length], `new_tokens` greedy tokens each.
+
+    The model's stop tokens are ignored: every plan does the work that the workload states.
+    """
     from core.engine.generate import GenerationClock, generate
     from core.engine.speculate import speculate
 

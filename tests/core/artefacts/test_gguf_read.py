@@ -17,8 +17,9 @@ from core.artefacts import gguf, gguf_blocks, gguf_file
 from core.artefacts.contents import contents
 from core.artefacts.foreign import join
 from core.artefacts.gguf_file import TYPES, Entry
-from core.artefacts.save import write_folder
+from core.artefacts.save import native_layout, write_folder
 from core.catalogue import models
+from core.engine.config import from_hf
 from core.errors import BadInput
 from core.loading.load import load_folder
 from core.loading.preflight import check_folder
@@ -301,6 +302,42 @@ def test_a_config_beside_it_comes_first_and_cannot_pretend(sound: Path) -> None:
     (sound.parent / "config.json").write_text(json.dumps(CONFIG | {".gguf": True}))
     with pytest.raises(BadInput, match=r"config\.json: \.gguf"):
         check_folder(sound.parent)
+
+
+@pytest.mark.parametrize("stops", [[], [3], [9, 3], [9, 3, 5]])
+@pytest.mark.parametrize("format", ["gguf", "trimtab"])
+def test_where_text_ends_survives_without_generation_config(
+    stops: list[int], format: str, tmp_path: Path
+) -> None:
+    source = write_source(tmp_path / "source", bos_token_id=4)
+    (source / "generation_config.json").write_text(json.dumps({"eos_token_id": stops}))
+    engine, _ = load_folder(source)
+    held = contents(engine, CONFIG)
+    laid = gguf.layout(held, None, "x") if format == "gguf" else native_layout(held)
+    write_folder(tmp_path / "made", laid.files(), 0)
+    again = load_folder(tmp_path / "made")[0].special_ids
+    assert (again.start, again.stops) == (4, tuple(stops))
+
+
+def test_a_gguf_of_more_ends_than_it_can_name_says_so() -> None:
+    config = from_hf(CONFIG | {"eos_token_id": [3, 4, 5, 6]})
+    words = {"model": {"type": "BPE", "vocab": {"a": 0}}, "decoder": {"type": "ByteLevel"}}
+    assert "3 of the 4 tokens" in gguf.vocabulary(config, words)[1]
+
+
+@pytest.mark.parametrize("adds", [True, False])
+def test_a_start_that_llama_cpp_adds_is_known_without_a_tokenizer(
+    adds: bool, tmp_path: Path
+) -> None:
+    source = write_source(tmp_path / "source", bos_token_id=4)
+    laid = gguf.layout(contents(load_folder(source)[0], CONFIG), None, "x")
+    said = laid.metadata | {"tokenizer.ggml.add_bos_token": adds}
+    path = tmp_path / "theirs.gguf"
+    path.write_bytes(b"".join(map(bytes, gguf_file.pieces(said, laid.entries))))
+    engine, _ = load_folder(path)
+    assert engine.special_ids.adds_start == adds
+    assert engine.special_ids.prefix == ((4,) if adds else ())
+    assert ".adds_start" not in contents(engine, check_folder(path).config).config
 
 
 def test_a_path_without_file_is_no_model(tmp_path: Path) -> None:

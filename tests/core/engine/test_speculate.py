@@ -87,6 +87,28 @@ def test_greedy_output_is_that_of_the_target_alone(gamma: int, draft_noise: floa
             assert result.tokens_per_step > 0.7 * gamma
 
 
+@pytest.mark.parametrize("gamma", [1, 3, 6])
+def test_text_ends_at_the_token_at_which_the_target_alone_ends(gamma: int) -> None:
+    model = transformers_model("llama")
+    target = lean(model, "fp32")
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += 0.02 * torch.randn_like(weight)
+    draft = lean(model, "fp32")
+    prompt = torch.randint(0, 97, (1, 5))
+    endless = generate(target, prompt, 20)
+    for stop in endless[0, :9].tolist():
+        want = generate(target, prompt, 20, stop_ids=(96, stop))
+        said: list[torch.Tensor] = []
+        got = speculate(
+            target, draft, prompt, 20, gamma, stop_ids=(96, stop),
+            on_token=said.append,
+        )  # fmt: skip
+        assert torch.equal(got.ids, want)
+        assert torch.equal(torch.cat(said), want[0])
+        assert want[0].tolist().index(stop) == len(said) - 1
+
+
 def test_the_emitted_distribution_is_exactly_the_targets() -> None:
     # One step with one drafted token: sum over the draft's choices of q min(1, p / q), plus the
     # chance of a refusal times the residual, must be p itself.

@@ -9,22 +9,19 @@ import datetime
 import importlib.metadata
 import platform
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from core.artefacts import foreign, gguf, native
+from core.artefacts import chat_template, foreign, gguf, native
 from core.artefacts import manifest as manifests
+from core.artefacts.companions import TOKENIZER, companions
 from core.artefacts.contents import Contents, contents
+from core.artefacts.gguf_parse import parse
 from core.artefacts.manifest import Manifest
-from core.artefacts.save import (
-    TOKENIZER,
-    Layout,
-    check_place,
-    copied,
-    native_layout,
-    write_folder,
-)
+from core.artefacts.save import Layout, check_place, native_layout, write_folder
 from core.deployment import Deployment
 from core.errors import BadInput, Refused
+from core.loading import gguf_files
 from core.loading.files import SINGLE
 from core.loading.preflight import CheckedFolder, check_folder
 from core.plan import Plan, Technique, settings
@@ -59,11 +56,10 @@ def apply(
 
     changing, runtime = divided(plan, format)
     check_place(folder)
-    deployment = _applied(plan, changing, keep, report)
     source = _source(plan)
+    texts = _texts(plan, source, keep)
+    deployment = _applied(plan, changing, keep, report)
     found = contents(deployment.engine, source.config)
-    beside = source.tokenizer_file
-    texts = copied(beside.parent if beside is not None else source.path)
     laid_out = lay_out(found, format, texts, plan.case.model.title or plan.case.model.id)
     for text in laid_out.notes:
         keep(text)
@@ -106,12 +102,14 @@ def lay_out(
 ) -> Layout | gguf.GgufLayout:
     """The files of an engine in a format; Refused names the formats that can hold it.
 
-    `texts` are the tokenizer's files, `name` is what the model is called.
+    `texts` are the files beside the weights, `name` is what the model is called.
     """
     if format == native.METHOD:
         return native_layout(found)
     if format == gguf.METHOD:
-        return gguf.layout(found, texts.get(TOKENIZER), name)
+        laid_out = gguf.layout(found, texts.get(TOKENIZER), name)
+        spoken = chat_template.to_gguf(chat_template.templates(texts))
+        return replace(laid_out, metadata=laid_out.metadata | spoken)
     return foreign.layout(found, format)
 
 
@@ -189,6 +187,18 @@ def _check_answers(deployment: Deployment) -> None:
             f"the answers of {deployment.case.model.id} are not finite with these techniques:"
             " nothing was written; try others, or look at the model itself"
         )
+
+
+def _texts(plan: Plan, source: CheckedFolder, note: Callable[[str], None]) -> dict[str, bytes]:
+    """The files beside the weights, and the chat templates that a GGUF file has inside."""
+    from core.loading.load import find_folder
+
+    beside = companions(find_folder(plan.case.model.id))
+    for text in beside.notes:
+        note(text)
+    if gguf_files.is_gguf(source.config) and not chat_template.templates(beside.texts):
+        beside.texts |= chat_template.of_gguf(parse(source.weight_files[0]).metadata)
+    return beside.texts
 
 
 def _source(plan: Plan) -> CheckedFolder:

@@ -23,10 +23,7 @@ from core.artefacts.parts import Part, blocks, file_bytes, write_file
 from core.errors import BadInput, Refused
 from core.loading import files
 
-CONFIG, TOKENIZER = "config.json", "tokenizer.json"
-# What belongs to a tokenizer beside tokenizer.json; others' readers look for it.
-COPIED = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
-MAX_COPIED = 64_000_000
+CONFIG = "config.json"
 
 
 @dataclass(frozen=True)
@@ -109,23 +106,11 @@ def _stage(folder: Path) -> Path:
     return Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
 
 
-def copied(source: Path | None) -> dict[str, bytes]:
-    """The tokenizer's files of the source folder, those that may be read."""
-    found: dict[str, bytes] = {}
-    if source is None or not source.is_dir():
-        return found
-    for name in (TOKENIZER, *COPIED):
-        if files.present(source, name):
-            path = files.regular(source, name)
-            if path.stat().st_size <= MAX_COPIED:
-                found[name] = path.read_bytes()
-    return found
-
-
 def write_folder(
     folder: Path, named: Sequence[tuple[str, Iterable[memoryview | bytes]]], total: int
 ) -> dict[str, int]:
-    """Write files into a new folder that appears whole or not at all; their sizes by name.
+    """Write files into a new folder that appears whole or not at all; their sizes by name, which
+    may have one folder before it (`additional_chat_templates/tools.jinja`).
 
     `total` is about what they take. Raises BadInput or Refused with a sentence.
     """
@@ -143,8 +128,12 @@ def write_folder(
         raise BadInput(f"-o {folder}: {error.strerror or error}.") from None
     try:
         stage.chmod(0o755)
-        sizes = {name: write_file(stage / name, pieces) for name, pieces in named}
-        disk.sync_folder(stage)
+        sizes = {}
+        for name, pieces in named:
+            (stage / name).parent.mkdir(exist_ok=True)
+            sizes[name] = write_file(stage / name, pieces)
+        for inside in {(stage / name).parent for name in sizes} | {stage}:
+            disk.sync_folder(inside)
         if (stage / CONFIG).exists():
             _verify(stage)
         disk.rename(stage, folder)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core.artefacts.companions import SUFFIXES
 from core.artefacts.manifest import check_digests
 from core.engine.config import FAMILIES, DecoderConfig, from_hf
 from core.errors import BadInput
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 SHAPE = "shape:"
 SHAPE_SEED = 0
+# Folders inside a repository, that of chat templates (additional_chat_templates) left out.
+ELSEWHERE = ["[!a]*/*", "a[!d]*/*", "ad[!d]*/*"]
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 
@@ -153,7 +156,7 @@ def find_folder(name: str) -> Path:
 
 
 def hub_folder(model_id: str, revision: str | None = None) -> Path:
-    """Fetch config, tokenizer and safetensors of a hub repository into the client's cache.
+    """Fetch a hub repository's safetensors and what belongs to them into the client's cache.
 
     Raises BadInput when there is no such repository or the hub cannot be reached.
     """
@@ -163,8 +166,8 @@ def hub_folder(model_id: str, revision: str | None = None) -> Path:
         folder = snapshot_download(
             model_id,
             revision=revision,
-            allow_patterns=["*.safetensors", "*.json"],
-            ignore_patterns=["*/*"],
+            allow_patterns=["*.safetensors", *(f"*{suffix}" for suffix in SUFFIXES)],
+            ignore_patterns=ELSEWHERE,
             etag_timeout=5,
         )
     except Exception as error:  # The client raises its HTTP library's errors, its own and OSError.

@@ -11,11 +11,8 @@ from core.errors import TrimtabError
 from core.measurement import Measurement, unavailable
 from core.plan import Plan
 
-# What an artefact consists of; cards, licences and other weights are not loaded.
-SUFFIXES = (".safetensors", ".gguf", ".json")
 WEIGHTS = (".safetensors", ".gguf")
-# Nothing that loading needs is in it.
-MANIFEST = "trimtab.json"
+CONFIGS = ("config.json", "model.safetensors.index.json")
 # Kinds of techniques after which the weights are the files' still.
 KEEPING = ("cache", "decode", "batch")
 
@@ -43,13 +40,17 @@ def measure_disk(plan: Plan, engine: Any = None) -> Measurement:
 
 
 def folder_bytes(folder: Path) -> Measurement:
-    """disk_bytes of a folder: its weights, configuration and tokenizer, links followed."""
+    """disk_bytes of a folder: its weights, configuration and what belongs to them, links followed.
+
+    Cards, licences and other weights are not loaded, nor is our own manifest.
+    """
+    from core.artefacts.companions import companions
+
     there = sorted(folder.iterdir()) if folder.is_dir() else [folder]
-    files = [path for path in there if path.suffix in SUFFIXES]
-    sizes = {
-        path.name: path.stat().st_size for path in files if path.is_file() and path.name != MANIFEST
-    }
+    files = [path for path in there if path.suffix in WEIGHTS or path.name in CONFIGS]
+    sizes = {path.name: path.stat().st_size for path in files if path.is_file()}
     weights = sum(size for name, size in sizes.items() if name.endswith(WEIGHTS))
+    sizes |= {name: len(content) for name, content in companions(folder).texts.items()}
     method = f"{len(sizes)} files, {weights:,} B of them weights"
     return Measurement("disk_bytes", (float(sum(sizes.values())),), "B", "measured", method)
 
@@ -58,8 +59,9 @@ def artefact_bytes(folder: Path, engine: Any) -> Measurement:
     """disk_bytes of the files that `apply` writes of this engine, counted and not written; `folder`
     is the source's.
     """
+    from core.artefacts.companions import companions
     from core.artefacts.contents import contents
-    from core.artefacts.save import copied, native_layout
+    from core.artefacts.save import native_layout
     from core.loading.preflight import check_folder
 
     try:
@@ -67,7 +69,7 @@ def artefact_bytes(folder: Path, engine: Any) -> Measurement:
     except TrimtabError as error:
         return unavailable("disk_bytes", "B", f"no artefact of it can be written: {error}")
     weights = layout.weights_bytes()
-    total = weights + len(layout.config_bytes()) + sum(map(len, copied(folder).values()))
+    total = weights + len(layout.config_bytes()) + sum(map(len, companions(folder).texts.values()))
     method = (
         "the files that `trimtab apply` writes in the format trimtab, counted to the byte,"
         f" {weights:,} B of them weights"

@@ -256,6 +256,35 @@ def test_a_hub_that_cannot_be_reached_gives_one_sentence(monkeypatch: pytest.Mon
     assert "\n" not in str(e.value)
 
 
+def test_the_hub_is_asked_for_what_belongs_to_the_model_and_for_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import huggingface_hub
+    from huggingface_hub.utils import filter_repo_objects
+
+    there = [
+        "config.json", "model.safetensors", "tokenizer.model", "merges.txt", "chat_template.jinja",
+        "additional_chat_templates/tools.jinja",
+    ]  # fmt: skip
+    others = [
+        "modeling.py", "pytorch_model.bin", "onnx/config.json", "adapters/model.safetensors",
+        "assets/x.json", "original/tokenizer.model", "x.gguf",
+    ]  # fmt: skip
+    asked: list[str] = []
+
+    def fetch(name: str, allow_patterns: list[str], ignore_patterns: list[str], **_: Any) -> str:
+        asked.extend(
+            filter_repo_objects(
+                there + others, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns
+            )
+        )
+        return "."
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    load.hub_folder("owner/name")
+    assert asked == there
+
+
 def test_an_unknown_name_and_an_unknown_dtype_are_refused(folder: Any) -> None:
     with pytest.raises(BadInput, match="no folder and no bundled model"):
         load_engine("nowhere-to-be-found")

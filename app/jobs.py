@@ -91,7 +91,7 @@ class Supervisor:
         """Go on with every trial that has not ended or was cancelled; finished ones are never run
         again.
         """
-        if study_id not in self.running():
+        if study_id not in self.active():
             self.ingest_journals(study_id)
         study = self._study(study_id)
         if study.state == "done" and not _left(study):
@@ -117,7 +117,7 @@ class Supervisor:
         orphans = end_orphans().orphans
         if orphans:
             logger.warning("ended %d processes that a killed supervisor had left", orphans)
-        active = self.running()
+        active = self.active()
         for summary in self._store.studies(limit=1000):
             if summary.state not in ("running", "queued") or summary.id in active:
                 continue
@@ -144,9 +144,13 @@ class Supervisor:
             logger.warning("%s", notice)
         return found.new
 
-    def running(self) -> tuple[str, ...]:
+    def active(self) -> tuple[str, ...]:
         """Ids of the studies that are running or waiting, the running ones first."""
         return self._queues.active()
+
+    def running(self) -> tuple[str, ...]:
+        """Ids of the studies that run now; those that wait are in active()."""
+        return self._queues.running()
 
     def health(self, study_id: str) -> Health | None:
         """How the study's running trial is; None when none runs here."""
@@ -190,7 +194,7 @@ class Supervisor:
         self._study(study_id)
         with self._lock:
             self._stop[study_id] = state
-        if self._queues.remove(study_id) or study_id not in self.running():
+        if self._queues.remove(study_id) or study_id not in self.active():
             self._give_up(study_id, state)
 
     def _give_up(self, study_id: str, state: str) -> None:

@@ -47,6 +47,7 @@ def page_of(view: ModuleType) -> st.Page:
 
 
 st.set_page_config(page_title="Trimtab", page_icon=frame.ICON, layout="wide")
+st.html(frame.STYLE)
 st.logo(frame.LOGO, icon_image=frame.ICON, size="large")
 pages = {section: [page_of(view) for view in views] for section, views in SECTIONS.items()}
 state.remember_pages([page for section in pages.values() for page in section])

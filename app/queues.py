@@ -91,6 +91,11 @@ class Queues:
                     return True
             return False
 
+    def running(self) -> tuple[str, ...]:
+        """Ids of the studies that run now, one a device."""
+        with self._changed:
+            return tuple(self._running.values())
+
     def active(self) -> tuple[str, ...]:
         """Ids of all studies here, the running ones first."""
         with self._changed:

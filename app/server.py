@@ -105,8 +105,8 @@ class SafeHeaders:
 
 
 async def health(request: Request) -> JSONResponse:
-    """Version, store and the ids of running studies."""
-    running = list(services.get_services().jobs.running())
+    """Version, store and the ids of studies that run or wait."""
+    running = list(services.get_services().jobs.active())
     store = common.store_place() or "memory:"
     return JSONResponse({"version": version(), "store": store, "running": running})
 

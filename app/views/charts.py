@@ -32,10 +32,13 @@ from core.study import Trial
 CONFIG: dict[str, Any] = {
     "showSendToCloud": False,
     "displaylogo": False,
+    "displayModeBar": "hover",
     "responsive": True,
     "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"],
 }
 HEIGHT = 460
+# Pixels of a bar, and of its row with the line above it.
+BAR, ROW = 16, 58
 __all__ = [
     "CONFIG",
     "HEIGHT",
@@ -97,7 +100,11 @@ def pareto(
 
 
 def bars(row: Row, columns: Sequence[Column], dark: bool = False) -> go.Figure:
-    """One bar per trial with its interval, the baseline's value as a line to compare with."""
+    """One bar per trial with its interval, the baseline's value as a line to compare with.
+
+    Name, number and verdict stand in a line of their own above each bar: no whisker crosses them,
+    and a narrow screen has room for both.
+    """
     colors = palette(dark)
     metric = metrics.metric(row.key)
     both = zip(row.cells, columns, strict=True)
@@ -123,9 +130,6 @@ def bars(row: Row, columns: Sequence[Column], dark: bool = False) -> go.Figure:
                 factor,
                 colors,
             ),
-            text=[f"{cell.text} · {cell.verdict}" for cell, _ in known],
-            textposition="outside",
-            cliponaxis=False,
             hovertext=[
                 f"{escape(column.title)}<br>{cell.text} {cell.origin}, {cell.verdict}"
                 for cell, column in known
@@ -135,23 +139,39 @@ def bars(row: Row, columns: Sequence[Column], dark: bool = False) -> go.Figure:
     )
     base = next((cell for cell, column in known if column.is_baseline), None)
     if base is not None:
-        figure.add_vline(base.value / factor, line={"color": colors.ink, "width": 1, "dash": "dot"})
+        at = base.value / factor
+        for place in range(len(known)):
+            # Beside the bars alone, so that it crosses no label either.
+            figure.add_shape(
+                type="line",
+                x0=at,
+                x1=at,
+                y0=place - BAR / ROW / 2,
+                y1=place + 0.32,
+                line={"color": colors.ink, "width": 1, "dash": "dot"},
+            )
+    for cell, column in known:
+        figure.add_annotation(
+            x=0,
+            y=cell.trial_id,
+            text=f"{escape(column.title, 40)}  <b>{cell.text}</b> · {cell.verdict}",
+            showarrow=False,
+            xanchor="left",
+            yanchor="bottom",
+            yshift=BAR / 2,
+        )
     unit = f" ({suffix.strip()})" if suffix.strip() else ""
     figure.update_layout(
         template=template(dark),
-        height=90 + 44 * max(len(known), 1),
+        height=90 + ROW * max(len(known), 1),
         showlegend=False,
-        bargap=0.45,
+        bargap=1 - BAR / ROW,
+        margin={"l": 8},
         xaxis={
             "title": {"text": f"{metric.label}{unit} · {metric.better} is better"},
-            "range": [0, largest / factor * 1.35 or 1.0],
+            "range": [0, largest / factor * 1.05 or 1.0],
         },
-        yaxis={
-            "autorange": "reversed",
-            "tickvals": [cell.trial_id for cell, _ in known],
-            "ticktext": [escape(column.title, 34) for _, column in known],
-            "showgrid": False,
-        },
+        yaxis={"autorange": "reversed", "showticklabels": False, "ticks": "", "showgrid": False},
     )
     return figure
 

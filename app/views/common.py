@@ -53,7 +53,7 @@ def empty(
     """An empty state: what is missing, what to do, and one primary action that opens `page`."""
     with st.container(border=True, horizontal_alignment="center", gap="small"):
         st.space("small")
-        st.subheader(title, text_alignment="center", anchor=False)
+        st.header(title, text_alignment="center", anchor=False)
         st.caption(text, text_alignment="center")
         if st.button(label, type="primary", icon=icon, key=f"empty-{page}"):
             state.go(page)

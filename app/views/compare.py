@@ -80,7 +80,7 @@ def _table(found: Comparison) -> None:
     for title, kind in (("Results", "metric"), ("Configuration", "setting")):
         some = [row for row in rows if row.kind == kind]
         if some:
-            st.subheader(title, anchor=False)
+            st.header(title, anchor=False)
             st.table(
                 _cells(some, found),
                 border="horizontal",
@@ -143,7 +143,7 @@ def _bars(found: Comparison) -> None:
     }
     if not rows:
         return
-    st.subheader("One metric, drawn", anchor=False)
+    st.header("One metric, drawn", anchor=False)
     names = list(rows)
     spread = [row.key for row in rows.values() if any(cell.low is not None for cell in row.cells)]
     usual = next((one for one in DRAWN if one in spread), (spread or names)[0])

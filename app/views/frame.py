@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import streamlit as st
 
 from app import services, state
@@ -19,6 +21,8 @@ _NAME = (
 _SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {} 32">{}</svg>'
 ICON = _SVG.format(32, _MARK)
 LOGO = _SVG.format(140, _MARK + _NAME)
+
+STYLE = Path(__file__).parent / "look.css"
 
 # Sentences about damage on a page; the command line shows them all.
 _NOTICES = 5
@@ -40,19 +44,20 @@ def sidebar(page: str) -> None:
 
 
 def _running() -> None:
-    """A leaf that only reads: how many studies run now."""
+    """A leaf that only reads: how many studies run now and how many wait."""
     with common.sentences():
-        running = services.get_services().jobs.running()
-        if not running:
+        jobs = services.get_services().jobs
+        active = jobs.active()
+        if not active:
             st.badge("Nothing is running", icon=":material/pause_circle:", color="gray")
             return
-        number = f"{len(running)} studies are running" if len(running) > 1 else "1 study is running"
+        number = words.at_work(len(jobs.running()), len(active))
         st.badge(number, icon=":material/play_circle:", color="green")
         st.page_link(
             state.page("live"),
             label="Watch it",
             icon=":material/arrow_forward:",
-            query_params=state.words(study=running[0]),
+            query_params=state.words(study=active[0]),
         )
 
 

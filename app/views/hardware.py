@@ -44,15 +44,15 @@ def page() -> None:
     if known is not None:
         _reading(known, facts)
         _rates(known)
-    st.subheader("Beside the catalogue", anchor=False)
+    st.header("Beside the catalogue", anchor=False)
     _targets(here)
-    st.subheader("What this machine is", anchor=False)
+    st.header("What this machine is", anchor=False)
     environment_facts.table(facts)
 
 
 def _limits(known: Calibration | None, here: Target) -> None:
     """The headline limits, or what is missing."""
-    st.subheader("What this machine can do at most", anchor=False)
+    st.header("What this machine can do at most", anchor=False)
     if known is None:
         st.markdown(
             "**Not measured yet.** Without its limits, predictions for this machine are guesses "
@@ -84,7 +84,8 @@ def _limits(known: Calibration | None, here: Target) -> None:
 
 def _calibrate(known: Calibration | None) -> None:
     """The button, what stands against pressing it, and progress."""
-    running = services.get_services().jobs.running()
+    jobs = services.get_services().jobs
+    active = jobs.active()
     calibrator = get_calibrator()
     with st.container(horizontal=True, vertical_alignment="center"):
         pressed = st.button(
@@ -92,16 +93,15 @@ def _calibrate(known: Calibration | None) -> None:
             type="primary",
             icon=":material/speed:",
             key="calibrate",
-            disabled=calibrator.progress().running,
+            disabled=bool(active) or calibrator.progress().running,
             help="Measures bandwidth, matrix peaks and overheads in a process of its own.",
         )
         if known is not None:
             st.caption(words.plain(_when(known)), width="stretch")
-    if running:
-        number = "A study is" if len(running) == 1 else f"{len(running)} studies are"
+    if active:
         st.warning(
-            f"{number} running. A calibration now would disturb the trial that is being timed, "
-            "and be too low itself: wait until nothing runs.",
+            f"Studies: {words.at_work(len(jobs.running()), len(active))}. Calibrating now would "
+            "disturb the trial that is being timed and read too low. Wait until nothing runs.",
             icon=":material/warning:",
         )
     if known is not None and (known.others_cores or 0.0) > calibrate.DISTURBED:
@@ -147,7 +147,7 @@ def _reading(known: Calibration, facts: dict[str, Any]) -> None:
     """How fast bytes are read, by how many they are."""
     if len(known.reading()) < 2:
         return
-    st.subheader("Reading by size", anchor=False)
+    st.header("Reading by size", anchor=False)
     st.caption(
         "A decode step reads all weights and the KV cache once. As long as they fit into a cache, "
         "its speed is the limit, beyond it that of memory. Best of the repetitions; whiskers reach "

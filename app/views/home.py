@@ -46,7 +46,7 @@ def page() -> None:
     if not found:
         _steps()
         return
-    st.subheader("Last studies", anchor=False)
+    st.header("Last studies", anchor=False)
     for summary in found[:SHOWN]:
         _card(summary)
     if len(found) > SHOWN:

@@ -54,7 +54,7 @@ def page() -> None:
 
 def _as_supervised(summary: StudySummary) -> StudySummary:
     """A resumed study waits for the supervisor a moment before the store says so: it is queued."""
-    waiting = summary.id in services.get_services().jobs.running()
+    waiting = summary.id in services.get_services().jobs.active()
     if waiting and summary.state not in words.ACTIVE:
         return replace(summary, state="queued", reason="")
     return summary
@@ -129,18 +129,19 @@ def _panel(study_id: str, active: bool) -> None:
         if study is None:
             st.warning("This study is no longer in the store.", icon=":material/search_off:")
             return
-        if active and study.state not in words.ACTIVE and study_id not in jobs.running():
+        if active and study.state not in words.ACTIVE and study_id not in jobs.active():
             st.rerun()
         progress = {one.trial_id: one for one in store.progress(study_id)}
         _figures(study, progress, jobs.eta_s(study_id) if active else None)
         health = jobs.health(study_id)
         _steering(study, jobs.on_its_way(study_id), jobs.ahead(study_id), health)
-        st.subheader("Trials", anchor=False)
+        st.header("Trials", anchor=False)
         stuck = health.trial_id if health is not None and health.sentence else ""
         _table(study, progress, stuck)
         with st.expander("Log", expanded=active, icon=":material/notes:"):
             lines = jobs.log_tail(study_id, 40)
-            st.code("\n".join(lines) or "Nothing has been written yet.", language=None, height=260)
+            with st.container(height=260, autoscroll=True, border=False):
+                st.code("\n".join(lines) or "Nothing has been written yet.", language=None)
 
 
 def _figures(study: Study, progress: dict[str, Progress], eta_s: float | None) -> None:

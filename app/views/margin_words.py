@@ -24,7 +24,7 @@ def draw(trial: Trial) -> None:
     judged = margins_kept(trial, study.priorities.margins) if study is not None else ()
     if not judged:
         return
-    st.subheader("Accepted loss of quality", anchor=False)
+    st.header("Accepted loss of quality", anchor=False)
     for _, word, sentence in judged:
         icon, color = WORDS[word]
         st.markdown(f":{color}-badge[{icon} {word}] {words.plain(sentence)}")

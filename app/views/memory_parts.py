@@ -21,7 +21,7 @@ def draw(trial: Trial) -> None:
     parts = [one for one in trial.curve(METRIC) if one.value is not None]
     if not parts:
         return
-    st.subheader("Memory", anchor=False)
+    st.header("Memory", anchor=False)
     st.plotly_chart(
         figure(parts, common.dark()),
         config=charts.CONFIG,

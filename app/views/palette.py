@@ -51,7 +51,7 @@ def palette(dark: bool) -> Palette:
 
 
 def template(dark: bool) -> go.layout.Template:
-    """Calm lines, transparent background, the legend on top."""
+    """Calm lines, transparent background; the legend below, where no toolbar covers it."""
     colors = palette(dark)
     axis = {
         "gridcolor": colors.grid,
@@ -74,11 +74,12 @@ def template(dark: bool) -> go.layout.Template:
             "colorway": list(colors.series),
             "xaxis": axis,
             "yaxis": axis,
-            "margin": {"l": 64, "r": 24, "t": 40, "b": 56},
+            "margin": {"l": 64, "r": 24, "t": 32, "b": 56},
             "legend": {
                 "orientation": "h",
                 "x": 0,
-                "y": 1.02,
+                "y": 0,
+                "yref": "container",
                 "yanchor": "bottom",
                 "font": {"size": 12},
                 "bgcolor": "rgba(0,0,0,0)",

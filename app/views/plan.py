@@ -64,23 +64,23 @@ def _wish() -> Wish | None:
     """All inputs, in cards."""
     left, right = st.columns(2, gap="medium")
     with left, st.container(border=True, height="stretch"):
-        st.subheader("Model", anchor=False)
+        st.header("Model", anchor=False)
         with common.sentences():
             model = None
             model = forms.model()
     with right, st.container(border=True, height="stretch"):
-        st.subheader("Workload", anchor=False)
+        st.header("Workload", anchor=False)
         workload = forms.workload(model.task if model else "text")
         arrival = forms.arrival(workload)
     with st.container(border=True):
-        st.subheader("Target", anchor=False)
+        st.header("Target", anchor=False)
         target = forms.target()
     left, right = st.columns(2, gap="medium")
     with left, st.container(border=True, height="stretch"):
-        st.subheader("What matters", anchor=False)
+        st.header("What matters", anchor=False)
         weights = forms.weights()
     with right, st.container(border=True, height="stretch"):
-        st.subheader("Hard limits", anchor=False)
+        st.header("Hard limits", anchor=False)
         limits: list[str] = []
         with common.sentences():
             limits = forms.limits(model.task if model else "text")
@@ -88,10 +88,10 @@ def _wish() -> Wish | None:
         with common.sentences():
             margins = quality_forms.margins(model.task if model else "text")
     with st.container(border=True):
-        st.subheader("Quality data", anchor=False)
+        st.header("Quality data", anchor=False)
         data = quality_forms.data(model)
     with st.container(border=True):
-        st.subheader("Techniques", anchor=False)
+        st.header("Techniques", anchor=False)
         techniques = technique_forms.techniques()
         preset = forms.preset()
     if model is None:
@@ -168,7 +168,7 @@ def _preview(wish: Wish) -> None:
             height="content",
         )
     if refused:
-        st.subheader("Refused", anchor=False)
+        st.header("Refused", anchor=False)
         for row in refused:
             st.markdown(
                 f":material/block: **{words.plain(row['Plan'])}**: {words.plain(row['refused'])}"

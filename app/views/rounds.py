@@ -33,11 +33,11 @@ def draw(trial: Trial) -> None:
     for key, (title, axis) in VARIED.items():
         found = [one for one in trial.measurements if one.condition.startswith(f"{key}=")]
         if found:
-            st.subheader(title, anchor=False)
+            st.header(title, anchor=False)
             _curve(trial, key, axis, found)
     arrived = [one for one in trial.measurements if one.condition.startswith(("rate=", "trace="))]
     if arrived:
-        st.subheader("Under load", anchor=False)
+        st.header("Under load", anchor=False)
         st.caption(words.plain(f"{arrived[0].condition}: {arrived[0].method}."))
         st.dataframe(
             pd.DataFrame([words.measurement_row(one) for one in arrived]),
@@ -60,7 +60,7 @@ def _samples(trial: Trial) -> None:
     found = {name: one for name in TIMED if (one := trial.metric(name)) and one.n > 2}
     if not found:
         return
-    st.subheader("Round by round", anchor=False)
+    st.header("Round by round", anchor=False)
     names = list(found)
     name = st.selectbox(
         "Metric",

@@ -33,7 +33,7 @@ def draw(trial: Trial) -> None:
     if not cells:
         return
     chosen = {one.condition: int(one.value or DENSE) for one in trial.curve(CHOSEN)}
-    st.subheader("Sensitivity", anchor=False)
+    st.header("Sensitivity", anchor=False)
     st.caption(
         "What rounding one matrix alone costs, by precision: KL to the unchanged model in nats a "
         "token (an image, for classifiers). Dots mark what was chosen. "

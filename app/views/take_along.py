@@ -26,7 +26,7 @@ def draw(trial: Trial) -> None:
     seed = ["--seed", str(trial.plan.seed)] if trial.plan.seed else []
     name = "-".join([model.id.rpartition("/")[2], *(one.name for one in changing)])
     command = ["trimtab", "apply", "--model", model.id, *given, *seed, "-o", name]
-    st.subheader("Take it along", anchor=False)
+    st.header("Take it along", anchor=False)
     st.caption(
         words.plain(
             "Writes this model as a folder that loads again here, bit for bit. With --format, where"

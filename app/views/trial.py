@@ -76,7 +76,7 @@ def page() -> None:
         _configuration(trial)
     take_along.draw(trial)
     _environments(trial)
-    st.subheader("Log", anchor=False)
+    st.header("Log", anchor=False)
     st.code("\n".join(trial.notes) or "This trial wrote nothing.", language=None)
 
 
@@ -107,7 +107,7 @@ def _shares(trial: Trial) -> None:
     known = [one for name in share.NAMES if (one := trial.metric(name)) is not None]
     if not known:
         return
-    st.subheader("Share of the limit", anchor=False)
+    st.header("Share of the limit", anchor=False)
     for one, place in zip(known, st.columns(len(known), gap="medium"), strict=True):
         with place.container(border=True, height="stretch"):
             _share(one)
@@ -143,7 +143,7 @@ def _environments(trial: Trial) -> None:
 
 
 def _measurements(trial: Trial) -> None:
-    st.subheader("Numbers", anchor=False)
+    st.header("Numbers", anchor=False)
     if not trial.measurements:
         st.caption("Nothing has been measured.")
         return
@@ -173,7 +173,7 @@ def _row(one: Measurement) -> dict[str, object]:
 
 
 def _kernels(trial: Trial) -> None:
-    st.subheader("Kernels that ran", anchor=False)
+    st.header("Kernels that ran", anchor=False)
     if not trial.kernels:
         st.caption("None was counted.")
         return
@@ -184,7 +184,7 @@ def _kernels(trial: Trial) -> None:
 
 
 def _configuration(trial: Trial) -> None:
-    st.subheader("Configuration", anchor=False)
+    st.header("Configuration", anchor=False)
     st.table(
         {
             words.plain(key): words.plain(text)

@@ -60,7 +60,7 @@ def page() -> None:
     actions = st.container()
     if total == 0:
         with st.container(border=True, horizontal_alignment="center"):
-            st.subheader("No trial fits these filters", anchor=False)
+            st.header("No trial fits these filters", anchor=False)
             st.button(
                 "Clear the filters",
                 type="primary",

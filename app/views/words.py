@@ -100,6 +100,13 @@ def ended(trials: tuple[Trial, ...]) -> int:
     return sum(trial.state in ENDED for trial in trials)
 
 
+def at_work(running: int, active: int) -> str:
+    """`1 running, 2 queued`: `active` counts both, and a queue of none is not named."""
+    queued = active - running
+    said = [f"{running} running"] if running or not queued else []
+    return ", ".join([*said, f"{queued} queued"] if queued else said)
+
+
 def number(metric: str, value: float | None) -> str:
     """A metric's value for a table cell; an em dash where there is none."""
     return "—" if value is None else format.of_metric(metric, value)

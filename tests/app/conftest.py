@@ -81,7 +81,7 @@ class Jobs:
 
     store: Store
     asked: list[tuple[str, str]] = field(default_factory=list)
-    active: tuple[str, ...] = ()
+    studies: tuple[str, ...] = ()
     state: Health | None = None
     wish: str = ""
     waiting: int = 0
@@ -104,8 +104,11 @@ class Jobs:
     def resume(self, study_id: str) -> None:
         self.asked.append(("resume", study_id))
 
+    def active(self) -> tuple[str, ...]:
+        return self.studies
+
     def running(self) -> tuple[str, ...]:
-        return self.active
+        return self.studies[:1]
 
     def health(self, study_id: str) -> Health | None:
         return self.state

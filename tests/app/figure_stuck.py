@@ -54,7 +54,7 @@ def main() -> int:
             )
             supervisor.submit(study, plans[:1])
             seen = 0.0
-            while supervisor.running():
+            while supervisor.active():
                 health = supervisor.health(study.id)
                 if health is not None and health.sentence and not seen:
                     seen = time.monotonic()

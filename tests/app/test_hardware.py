@@ -130,9 +130,11 @@ def test_a_disturbed_calibration_and_a_running_study_are_warned_of(
     opened: services.Services,
 ) -> None:
     kept(others=1.4)
-    opened.jobs.active = ("s-1",)  # type: ignore[attr-defined]
-    said = [str(one.value) for one in show("hardware").warning]
-    assert any("A study is running" in one for one in said)
+    opened.jobs.studies = ("s-1", "s-2", "s-3")  # type: ignore[attr-defined]
+    at = show("hardware")
+    said = [str(one.value) for one in at.warning]
+    assert any("1 running, 2 queued" in one for one in said)
+    assert at.button(key="calibrate").disabled
     assert any("1.4 cores" in one for one in said)
 
 

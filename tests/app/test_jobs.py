@@ -224,6 +224,8 @@ def test_a_waiting_study_can_be_cancelled_without_touching_the_running_one(
     supervisor.submit(running, plans[:1])
     supervisor.submit(waiting, others)
     until(lambda: pids_of(events))
+    assert supervisor.running() == (running.id,)
+    assert supervisor.active() == (running.id, waiting.id)
     supervisor.cancel(waiting.id)
     assert supervisor.wait(waiting.id).state == "cancelled"
     assert alive(pids_of(events)[0])

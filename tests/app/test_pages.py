@@ -245,7 +245,7 @@ def test_a_resumed_study_is_watched_before_the_store_says_that_it_runs(
     fill: Callable[[Study], None], opened: services.Services, synthetic_study: Study
 ) -> None:
     fill(replace(synthetic_study, state="paused"))
-    opened.jobs.active = (synthetic_study.id,)  # type: ignore[attr-defined]
+    opened.jobs.studies = (synthetic_study.id,)  # type: ignore[attr-defined]
     at = show("live")
     keys = {one.key for one in at.button}
     assert "pause" in keys

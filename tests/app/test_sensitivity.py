@@ -103,10 +103,10 @@ def test_the_trial_page_shows_it_where_it_was_measured(
 
     fill(replace(synthetic_study, trials=tuple(map(more, synthetic_study.trials))))
     at = page("t-0001")
-    assert "Sensitivity" in [one.value for one in at.subheader]
+    assert "Sensitivity" in [one.value for one in at.header]
     assert not any("![m]" in one.value for one in at.caption)
     assert any("Chosen" in one.value.columns for one in at.dataframe)
-    assert "Sensitivity" not in [one.value for one in page("t-0000").subheader]
+    assert "Sensitivity" not in [one.value for one in page("t-0000").header]
 
 
 def page(trial: str) -> AppTest:

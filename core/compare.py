@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core import format, metrics
+from core import format, ids, metrics
 from core.environments import environment_ids
 from core.environments import warnings as unlike_things
 from core.errors import BadInput
@@ -124,14 +124,14 @@ def compare(
     """
     if not trials:
         raise BadInput("nothing to compare: name at least one trial")
-    ids = [trial.id for trial in trials]
-    twice = sorted({trial_id for trial_id in ids if ids.count(trial_id) > 1})
+    named = [trial.id for trial in trials]
+    twice = sorted({trial_id for trial_id in named if named.count(trial_id) > 1})
     if twice:
         raise BadInput(f"trial {twice[0]} is named twice: name each compared trial once")
     baseline = next((trial for trial in trials if trial.id == baseline_id), None)
     if baseline is None:
-        named = ", ".join(ids)
-        raise BadInput(f"the baseline {baseline_id} is not among the compared trials: {named}")
+        known = ", ".join(named)
+        raise BadInput(f"the baseline {baseline_id} is not among the compared trials: {known}")
     columns = tuple(
         Column(
             trial.id,
@@ -354,12 +354,13 @@ def _warnings(
         if len(distinct) > 1:
             found.append(f"The trials ran with different {word}: {', '.join(distinct)}.")
     found.extend(unlike_things(trials, environments))
+    plans = ids.distinct({trial.id: trial.plan.title for trial in trials})
     if baseline.state != "done":
-        found.append(f"The baseline {baseline.id} is {baseline.state}: its numbers may be missing.")
+        found.append(f"The baseline is {baseline.state}: its numbers may be missing.")
     for trial in trials:
         if trial.state != "done" and trial is not baseline:
             reason = f": {trial.reason.rstrip('.')}" if trial.reason else ""
-            found.append(f"{trial.plan.title} ({trial.id}) is {trial.state}{reason}.")
+            found.append(f"{plans[trial.id]} is {trial.state}{reason}.")
     return tuple(found)
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from core.ids import distinct
+
 if TYPE_CHECKING:
     from core.study import Trial
 
@@ -60,11 +62,11 @@ SHORT = 48
 # Notes of a trial that begin so are things to know before its numbers are believed.
 CAUTION = "caution"
 _SEVERAL = {
-    "load": "while other processes used the cores",
-    "stolen": "while the host of this virtual machine took the cores",
-    "throttled": "while the processor was throttled",
+    "load": "while other processes used the cores: treat speed as unproven",
+    "stolen": "while the host of this virtual machine took the cores: treat speed as unproven",
+    "throttled": "while the processor was throttled: treat speed as unproven",
     "governor": "with a clock governor that is not `performance`",
-    "clock": "while the clock changed",
+    "clock": "while the clock changed: treat speed as unproven",
     "fallback": "without our kernels",
 }
 
@@ -94,23 +96,23 @@ def warnings(
 
     `environments` gives the facts of environment ids. Empty when nothing needs to be said.
     """
-    return (
-        *unlike({one.id: environment_ids(one) for one in trials}, environments),
-        *_shared(trials),
-    )
+    names = distinct({one.id: one.plan.title for one in trials})
+    ran = {names[one.id]: environment_ids(one) for one in trials}
+    return (*unlike(ran, environments), *_shared(trials, names))
 
 
 def unlike(
-    ids_of_trials: Mapping[str, Sequence[str]],
+    ids_by_name: Mapping[str, Sequence[str]],
     environments: Mapping[str, Facts | None] | None = None,
     whose: str = "The trials",
 ) -> tuple[str, ...]:
-    """The sentence for trial ids with the environments each ran in; none when they are alike.
+    """The sentence for names of trials with the environments each ran in; none when they are
+    alike.
 
     `whose` begins it.
     """
     known = environments or {}
-    ids = list(dict.fromkeys(one for some in ids_of_trials.values() for one in some))
+    ids = list(dict.fromkeys(one for some in ids_by_name.values() for one in some))
     if len(ids) < 2:
         return ()
     facts = [known.get(one) for one in ids]
@@ -118,7 +120,7 @@ def unlike(
     unlike_in = differences([fact for fact in facts if fact])
     if not silent and not unlike_in:
         return ()
-    where = "; ".join(f"{one}: {_who(one, ids_of_trials)}" for one in ids)
+    where = "; ".join(f"{one}: {_who(one, ids_by_name)}" for one in ids)
     text = (
         f"{whose} ran in {len(ids)} unlike environments ({where}): a difference between their "
         "numbers may come from there."
@@ -155,24 +157,31 @@ def text_of(value: Any) -> str:
     return "unknown" if value is None else str(value)
 
 
-def _shared(trials: Sequence[Trial]) -> Iterable[str]:
-    """One sentence for each kind of trouble, naming the trials that had it."""
+def _shared(trials: Sequence[Trial], names: Mapping[str, str]) -> Iterable[str]:
+    """One sentence for each kind of trouble, naming the plans that had it."""
     found: dict[str, list[tuple[str, str]]] = {}
     for trial in trials:
         for kind, sentence in _cautions(trial):
-            found.setdefault(kind, []).append((trial.id, sentence))
+            found.setdefault(kind, []).append((names[trial.id], sentence))
     for kind, hits in found.items():
-        names = list(dict.fromkeys(trial_id for trial_id, _ in hits))
-        if len(names) == 1:
-            yield f"{names[0]}: {hits[0][1]}."
-        elif len(names) == len(trials) and kind == "governor":
+        hit = list(dict.fromkeys(name for name, _ in hits))
+        if len(hit) == 1:
+            yield f"{hit[0]}: {hits[0][1]}."
+        elif len(hit) == len(trials) and kind == "governor":
             yield f"All trials: {hits[0][1]}."
         else:
             how = _SEVERAL.get(kind, "under conditions that disturb their numbers")
             # What follows the colon is the reason; it is said when it is that of all of them.
             reasons = {sentence.partition(": ")[2] for _, sentence in hits}
             why = f" ({reasons.pop()})" if len(reasons) == 1 and "" not in reasons else ""
-            yield f"{len(names)} of {len(trials)} trials ran {how}{why}: {_listed(names)}."
+            yield f"{_counted(hit, len(trials))} ran {how}{why}."
+
+
+def _counted(hit: Sequence[str], total: int) -> str:
+    """`All 12 trials`, or how many with their names."""
+    if len(hit) == total:
+        return "Both trials" if total == 2 else f"All {total} trials"
+    return f"{len(hit)} of {total} trials ({_listed(hit)})"
 
 
 def _cautions(trial: Trial) -> Iterable[tuple[str, str]]:
@@ -183,8 +192,8 @@ def _cautions(trial: Trial) -> Iterable[tuple[str, str]]:
             yield kind, sentence
 
 
-def _who(environment_id: str, ids_of_trials: Mapping[str, Sequence[str]]) -> str:
-    return _listed([one for one, some in ids_of_trials.items() if environment_id in some])
+def _who(environment_id: str, ids_by_name: Mapping[str, Sequence[str]]) -> str:
+    return _listed([one for one, some in ids_by_name.items() if environment_id in some])
 
 
 def _listed(names: Sequence[str], most: int = 4) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 _ALPHABET = "0123456789abcdefghijkmnpqrstuvwxyz"
@@ -33,3 +34,17 @@ def new_id(prefix: str) -> str:
 def now() -> str:
     """Naive UTC time in ISO format with milliseconds."""
     return datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds")
+
+
+def distinct(titles: Mapping[str, str]) -> dict[str, str]:
+    """Names for people, by id: the title where no other id has it, else the title with the end of
+    its id, of at least four characters, that tells it apart: `gptq(bits=4) …486b`.
+    """
+    found: dict[str, str] = {}
+    for key, title in titles.items():
+        alike = [one for one, other in titles.items() if other == title and one != key]
+        length = 4
+        while length < len(key) and any(one.endswith(key[-length:]) for one in alike):
+            length += 1
+        found[key] = f"{title} …{key[-length:]}" if alike else title
+    return found

@@ -146,9 +146,16 @@ def environments(trials: tuple[Trial, ...]) -> tuple[tuple[str, str], ...]:
 
 def warn(trials: tuple[Trial, ...]) -> None:
     """Say what stands against comparing these trials: unlike environments, disturbed numbers."""
-    store = services.get_services().store
-    for sentence in unlike.warnings(store, trials):
-        st.warning(words.plain(sentence), icon=":material/warning:")
+    caveats(unlike.warnings(services.get_services().store, trials))
+
+
+def caveats(sentences: Sequence[str]) -> None:
+    """One open yellow box, however many there are: the worse the data, the more must be seen."""
+    if len(sentences) == 1:
+        st.warning(words.plain(sentences[0]), icon=":material/warning:")
+    elif sentences:
+        lines = "\n".join(f"- {words.plain(one)}" for one in sentences)
+        st.warning(lines, icon=":material/warning:")
 
 
 def facts(text: str) -> dict[str, Any]:

@@ -38,19 +38,10 @@ def page() -> None:
         {one: common.facts(text) for one, text in facts},
         study.priorities.margins,
     )
-    _warnings(found)
+    common.caveats(found.warnings)
     _table(found)
     _bars(found)
     _take_away(study, trials, baseline_id)
-
-
-def _warnings(found: Comparison) -> None:
-    if not found.warnings:
-        return
-    with st.expander(
-        "Before you judge", icon=":material/warning:", expanded=len(found.warnings) < 3
-    ):
-        st.markdown("\n".join(f"- {words.plain(warning)}" for warning in found.warnings))
 
 
 def _table(found: Comparison) -> None:

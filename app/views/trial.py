@@ -98,8 +98,7 @@ def _warnings(trial: Trial) -> None:
     ran = {"the baseline" if one is base else "this trial": one for one in beside}
     ids = {name: environments.environment_ids(one) for name, one in ran.items()}
     own = [f"{sentence[:1].upper()}{sentence[1:]}." for sentence in environments.cautions(trial)]
-    for sentence in (*environments.unlike(ids, found, "This trial and its baseline"), *own):
-        st.warning(words.plain(sentence), icon=":material/warning:")
+    common.caveats((*environments.unlike(ids, found, "This trial and its baseline"), *own))
 
 
 def _shares(trial: Trial) -> None:

@@ -11,6 +11,7 @@ import streamlit as st
 from app import services, state
 from app.views import common, words
 from core import environments
+from core.ids import distinct
 from core.study import TRIAL_STATES
 from core.techniques import TECHNIQUES
 from store.interface import StudySummary, TrialFilter
@@ -229,12 +230,15 @@ def _unlike(rows: tuple[dict[str, Any], ...], chosen: list[str]) -> None:
     """Say so when the ticked trials, or those in the table, ran in unlike environments."""
     store = services.get_services().store
     several = len(chosen) > 1
-    ran = store.environments_of(chosen if several else [str(row["id"]) for row in rows])
+    titles = {str(row["id"]): str(row["title"]) for row in rows}
+    ran = store.environments_of(chosen if several else list(titles))
     ids = {one for some in ran.values() for one in some}
     whose = "The ticked trials" if several else "The trials in this table"
     known = {one: store.environment(one) for one in sorted(ids)}
-    for sentence in environments.unlike(ran, known, whose):
-        st.warning(words.plain(sentence), icon=":material/warning:")
+    # A ticked trial of another page of the table has its id alone.
+    names = distinct({one: titles.get(one, one) for one in ran})
+    by_name = {names[one]: some for one, some in ran.items()}
+    common.caveats(environments.unlike(by_name, known, whose))
 
 
 def _study_of(trial_id: str) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
-from core import format, metrics
+from core import format, ids, metrics
 from core.compare import Column
 from core.measurement import Measurement
 from core.priorities import Limit
@@ -146,14 +146,14 @@ def origin(trial: Trial, *names: str) -> str:
 
 
 def headings(columns: tuple[Column, ...]) -> list[str]:
-    """Column headings that stay distinct: the plan's title, numbered where two are alike."""
-    found: list[str] = []
-    for one in columns:
-        name = plain(one.title)
-        if one.is_baseline and one.title != "baseline":
-            name += " :gray-badge[baseline]"
-        found.append(name if name not in found else f"{name} :small[:gray[{plain(one.trial_id)}]]")
-    return found
+    """Column headings that stay distinct: the plan's title, with an end of its id where two are
+    alike."""
+    names = ids.distinct({one.trial_id: one.title for one in columns})
+    return [
+        plain(names[one.trial_id])
+        + (" :gray-badge[baseline]" if one.is_baseline and one.title != "baseline" else "")
+        for one in columns
+    ]
 
 
 def limit_words(limit: Limit) -> str:

@@ -18,6 +18,8 @@ from core.measure import gpus, readers
 # Cores that other processes may take, as a share of ours, before it is worth a caution.
 FOREIGN = 0.05
 STOLEN = 0.02
+# Less than this of one core is the host's usual housekeeping, however small the machine.
+HOUSEKEEPING = 0.1
 # A clock that differs so much between start and end has changed.
 CLOCK = 0.10
 USUAL_GOVERNORS = ("performance",)
@@ -95,7 +97,7 @@ def notes(first: Reading, last: Reading) -> list[str]:
         sentence = f"other processes took {others:.2f} of {cores:g} cores while this was timed"
         found.append(environments.caution("load", sentence))
     stolen = _rate(first, last, "stolen_s")
-    if stolen is not None and stolen > STOLEN * cores:
+    if stolen is not None and stolen > max(STOLEN * cores, HOUSEKEEPING):
         sentence = f"the host of this virtual machine took {stolen:.2f} cores while this was timed"
         found.append(environments.caution("stolen", sentence))
     if first.throttled is not None and last.throttled is not None:

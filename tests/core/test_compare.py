@@ -58,7 +58,9 @@ def test_unlike_environments_and_failed_trials_are_warned_about(synthetic_study:
     same = {name: {"cpu": "A", "load": 1}}
     assert compare((base, other), base.id, same).warnings == ()
     failed = next(trial for trial in synthetic_study.trials if trial.state == "failed")
-    assert failed.id in " ".join(compare((base, failed), base.id).warnings)
+    said = " ".join(compare((base, failed), base.id).warnings)
+    assert f"{failed.plan.title} is failed" in said
+    assert failed.id not in said
 
 
 def test_bad_selections_are_sentences(synthetic_study: Study) -> None:

@@ -42,8 +42,8 @@ def test_what_differs_is_named_with_both_values(trials: tuple[Trial, Trial]) -> 
     assert "torch (2.12.0 / 2.13.0)" in said
     assert "load" not in said
     assert "numpy" not in said
-    assert "t-0000-a" in said
-    assert "t-0001-b" in said
+    assert "a: baseline; b: weight-int8" in said
+    assert "t-000" not in said
 
 
 def test_lists_name_only_what_one_side_lacks() -> None:
@@ -97,11 +97,12 @@ def test_disturbed_trials_are_named_once_a_kind(synthetic_study: Study) -> None:
 
     one, two, three = synthetic_study.done()[:3]
     found = environments.warnings((noisy(one, "load"), two, three))
-    assert found == ("t-0000: it was load.",)
+    assert found == ("baseline: it was load.",)
     found = environments.warnings((noisy(one, "load"), noisy(two, "load", "clock"), three))
     assert found == (
-        "2 of 3 trials ran while other processes used the cores: t-0000, t-0001.",
-        "t-0001: it was clock.",
+        "2 of 3 trials (baseline, weight-int8) ran while other processes used the cores: "
+        "treat speed as unproven.",
+        "weight-int8: it was clock.",
     )
     found = environments.warnings((noisy(one, "governor"), noisy(two, "governor")))
     assert found == ("All trials: it was governor.",)
@@ -114,6 +115,19 @@ def test_a_reason_that_several_trials_share_is_said_with_them(synthetic_study: S
 
     one, two = synthetic_study.done()[:2]
     found = environments.warnings((slow(one, "rms_norm", "no room"), slow(two, "x", "no room")))
-    assert found == ("2 of 2 trials ran without our kernels (no room): t-0000, t-0001.",)
+    assert found == ("Both trials ran without our kernels (no room).",)
     found = environments.warnings((slow(one, "rms_norm", "no room"), slow(two, "x", "no luck")))
-    assert found == ("2 of 2 trials ran without our kernels: t-0000, t-0001.",)
+    assert found == ("Both trials ran without our kernels.",)
+
+
+def test_trials_of_one_plan_are_told_apart_and_all_of_them_are_only_counted(
+    synthetic_study: Study,
+) -> None:
+    def noisy(number: int, disturbed: bool = True) -> Trial:
+        trial = replace(synthetic_study.trials[1], id=f"t-0vjm0esi{number}n6x")
+        return replace(trial, notes=(environments.caution("load", "busy"),) if disturbed else ())
+
+    (said,) = environments.warnings((noisy(1), noisy(2), noisy(3, disturbed=False)))
+    assert said.startswith("2 of 3 trials (weight-int8 …1n6x, weight-int8 …2n6x) ran while")
+    (said,) = environments.warnings([noisy(number) for number in range(9)])
+    assert said.startswith("All 9 trials ran while other processes used the cores")

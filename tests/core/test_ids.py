@@ -69,3 +69,15 @@ def test_now_is_naive_utc_with_milliseconds() -> None:
     assert read.tzinfo is None
     assert abs((datetime.now(UTC).replace(tzinfo=None) - read).total_seconds()) < 5
     assert len(ids.now()) == len("2026-11-21T10:00:00.123")
+
+
+def test_names_keep_their_title_until_two_are_alike() -> None:
+    named = ids.distinct({"t-1aaaa": "gptq", "t-2aaaa": "gptq", "t-3bbbb": "gptq", "t-4": "awq"})
+    assert named == {
+        "t-1aaaa": "gptq …1aaaa",
+        "t-2aaaa": "gptq …2aaaa",
+        "t-3bbbb": "gptq …bbbb",
+        "t-4": "awq",
+    }
+    # One id is the end of another: the longer one is told apart by being longer.
+    assert ids.distinct({"aaaa": "x", "baaaa": "x"}) == {"aaaa": "x …aaaa", "baaaa": "x …baaaa"}

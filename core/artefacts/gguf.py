@@ -66,6 +66,8 @@ def layout(found: Contents, tokenizer: bytes | None, name: str) -> GgufLayout:
 
     `tokenizer` is the content of a checked tokenizer.json, `name` the model's.
     """
+    from core.artefacts import gguf_blocks
+
     if found.config["model_type"] not in ARCHITECTURES:
         raise Refused(
             f"gguf holds {', '.join(ARCHITECTURES)} here, not {found.config['model_type']}; the"
@@ -96,7 +98,7 @@ def layout(found: Contents, tokenizer: bytes | None, name: str) -> GgufLayout:
     words, note = vocabulary(config, None if tokenizer is None else json.loads(tokenizer))
     if note:
         notes.append(note)
-    if any(one.type.name in ("Q4_1", "Q5_1") for one in entries):
+    if any(gguf_blocks.rounds_minimum(weight) for _, weight in found.weights):
         notes.append("gguf keeps the zero of a group as -scale * zero in fp16, which is rounded")
     widths = {str(weight.dtype).removeprefix("torch.") for _, weight in found.weights}
     if widths - {"bfloat16"}:

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from core.artefacts.gguf_file import TYPES, BlockType
-from core.techniques.quantize.k_blocks import SUPER, KBlocks
 from core.techniques.quantize.k_blocks import TYPES as K_TYPES
-from kernels.linear_lowbit import LowBit
+from core.techniques.quantize.k_blocks import KBlocks
+from core.techniques.quantize.k_quant import BLOCK, SUPER
+from kernels.linear_lowbit import LowBit, LowBitWeight
+from kernels.weight import KernelWeight
 
-BLOCK = 32
 PLAIN = {(4, True): "Q4_0", (4, False): "Q4_1", (5, True): "Q5_0", (5, False): "Q5_1",
          (8, True): "Q8_0"}  # fmt: skip
 FLOATS = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
@@ -76,6 +77,20 @@ def pack(form: LowBit, type: BlockType) -> Any:
         low = codes & 15
         parts.append(low[..., :16] | low[..., 16:] << 4)
     return torch.cat(parts, dim=2).view(n, -1).numpy()
+
+
+def rounds_minimum(weight: KernelWeight) -> bool:
+    """Whether Q4_1 and Q5_1 hold the groups' minimums in fewer bits than the matrix has them."""
+    if not isinstance(weight, LowBitWeight):
+        return False
+    form = weight.form()
+    if form.zero is None:
+        return False
+    found = type_of(form)
+    if isinstance(found, str) or found.values == SUPER:
+        return False
+    low = form.scale * form.zero
+    return not bool(((low.half().float() - low).abs() <= 2**-20 * low.abs()).all())
 
 
 def reordered(form: LowBit, order: Tensor) -> LowBit:

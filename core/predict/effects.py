@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from core.model import DecoderShape
 from core.plan import Case, Plan, Technique, settings
-from core.techniques.quantize.k_quant import type_of
+from core.predict.stored import K_BYTES, AdaptedBytes, KQuantBytes, Stored
+from core.techniques.quantize.k_quant import fitting, type_of
 from kernels.kv_codes import KVFormat
 from kernels.lowbit_bytes import Fp8Bytes, LowBitBytes
 from kernels.w8a8_bytes import W8A8Bytes
@@ -22,32 +23,6 @@ from kernels.w8a8_bytes import W8A8Bytes
 MULTIPLE = 32
 PARTS = ("qkv", "o", "gate_up", "down")
 DENSE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
-
-
-class Stored(Protocol):
-    """How a matrix [n, k] is stored: its format's name and its bytes, padding included."""
-
-    def format(self, k: int) -> str:
-        """As the kernel's weight names its format."""
-
-    def nbytes(self, n: int, k: int, kernel: str = "cpp") -> int:
-        """Bytes of the matrix as the kernel keeps it."""
-
-
-@dataclass(frozen=True)
-class AdaptedBytes:
-    """`base` with an adapter of `rank` beside it (core.engine.adapted)."""
-
-    base: Stored
-    rank: int
-
-    def format(self, k: int) -> str:
-        """See Stored."""
-        return f"{self.base.format(k)}+r{self.rank}"
-
-    def nbytes(self, n: int, k: int, kernel: str = "cpp") -> int:
-        """The base's bytes and 16 bit for every number of A and B."""
-        return self.base.nbytes(n, k, kernel) + 2 * self.rank * (n + k)
 
 
 @dataclass(frozen=True)
@@ -174,22 +149,24 @@ def _few_values(before: Effects, technique: Technique, case: Case) -> Effects:
 
 
 def _k_quant(before: Effects, technique: Technique, case: Case) -> Effects:
-    """The mix's own type everywhere but where llama.cpp's rule says another."""
-    types = {
-        "q2_k": LowBitBytes(2, 16, zero="fp16"),
-        "q3_k": LowBitBytes(3, 16),
-        "q4_k": LowBitBytes(4, 32, zero="fp16"),
-        "q5_k": LowBitBytes(5, 32, zero="fp16"),
-        "q6_k": LowBitBytes(6, 16),
-    }
+    """llama.cpp's type for each matrix, and its fallback where rows are no whole super-blocks."""
     mix, shape = str(_field(technique, "mix")), case.model.shape
-    base = types[mix.removesuffix("_m")]
+    base = mix.removesuffix("_m")
     if not isinstance(shape, DecoderShape):
-        return replace(before, stored=base)
+        return replace(before, stored=KQuantBytes(base, before.dtype))
+    hidden, query = shape.hidden, shape.heads * shape.head_dim
+    columns = {"qkv": hidden, "o": query, "gate_up": hidden, "head": hidden,
+               "down": before.shape(shape).intermediate}  # fmt: skip
+
+    def stored(name: str) -> Stored | None:
+        return K_BYTES[fitting(type_of(mix, name, shape), columns[name.rpartition(".")[2]])]
+
     names = [f"layers.{i}.{part}" for i in range(shape.layers) for part in PARTS]
-    chosen = ((name, types[type_of(mix, name, shape)]) for name in (*names, "head"))
-    others = tuple(one for one in chosen if one[1] != base)
-    return replace(before, stored=base, mix=others)
+    return replace(
+        before,
+        stored=KQuantBytes(base, before.dtype),
+        mix=tuple((name, stored(name)) for name in (*names, "head")),
+    )
 
 
 def _lora(before: Effects, technique: Technique, case: Case) -> Effects:

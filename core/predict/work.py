@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from core.errors import BadInput
 from core.model import DecoderShape, Model
 from core.plan import Plan
-from core.predict.effects import Effects, Stored, effects
+from core.predict.effects import Effects, effects
+from core.predict.stored import Stored
 from kernels.lowbit_bytes import DenseBytes
 
 

@@ -9,10 +9,10 @@ form. Packs no files. After the k-quants of ggml (Kawrakow 2023, llama.cpp pull 
     Q5_K  32                  w = d s q - m t   q 0..31,  s and m of 6 bits
     Q6_K  16                  w = d s q         q -32..31, s of 8 bits with sign
 
-with d and t in fp16 for each super-block. Deviations: a row's last super-block may be short, where
-ggml takes another type; Q3_K is searched as Q6_K is, not by coordinate descent; no importance
-matrix. `low_bit` multiplies d s out and keeps it, and m t in units of it, in fp16, where ggml keeps
-the codes: more memory (Q4_K 5 bits a weight, on disk 4.5), and within 2^-10 the same values.
+with d and t in fp16 for each super-block. Deviations: Q3_K is searched as Q6_K is, not by
+coordinate descent; no importance matrix. `low_bit` multiplies d s out and keeps it, and m t in
+units of it, in fp16, where ggml keeps the codes: more memory (Q4_K 5 bits a weight, on disk 4.5),
+and within 2^-10 the same values.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from core.techniques.quantize.groups import checked, grouped, ungrouped
+from core.techniques.quantize.groups import checked
+from core.techniques.quantize.k_quant import SUPER
 from kernels.linear_lowbit import LowBit
 
-SUPER = 256
 # Of fp16; what is below the smallest here it holds with an error above 2^-8.
 LARGEST, SMALLEST = 65504.0, 2.0**-17
 # Numbers worked on at a time: the search holds about ten copies of them.
@@ -86,12 +85,11 @@ class KBlocks:
         """The weight that is stood for, fp32 [n, k], in ggml's order of operations."""
         step, low = self.steps()
         middle = 0 if self.type.minimum else 2 ** (self.type.bits - 1)
-        k, size = self.codes.shape[1], self.type.group
-        values = pad(self.codes.float() - middle, (0, -k % size)).view(len(step), -1, size)
+        values = (self.codes.float() - middle).view(len(step), -1, self.type.group)
         values = values * step[..., None]
         if low is not None:
             values = values - low[..., None]
-        return values.reshape(len(step), -1)[:, :k].contiguous()
+        return values.reshape(len(step), -1)
 
     def low_bit(self) -> LowBit:
         """The form that kernels take; see the module's docstring for what is rounded."""
@@ -104,14 +102,18 @@ class KBlocks:
             scale = torch.where(flat, _half(low), scale)
             divisor = torch.where(scale == 0, torch.ones_like(scale), scale)
             zero = torch.where(flat, torch.ones_like(scale), _half(low / divisor))
-            columns = flat.repeat_interleave(self.type.group, dim=1)[:, : codes.shape[1]]
+            columns = flat.repeat_interleave(self.type.group, dim=1)
             codes = codes.masked_fill(columns, 0)
         return LowBit(codes, scale, zero, self.type.bits, self.type.group)
 
 
 def k_blocks(weight: Tensor, name: str) -> KBlocks:
-    """Round weight [n, k] (fp32, finite: else ValueError) to the type `name`."""
+    """Round weight fp32 [n, k] to the type `name`; ValueError unless it is finite and its rows are
+    whole super-blocks.
+    """
     kind, k = TYPES[name], weight.shape[1]
+    if k % SUPER:
+        raise ValueError(f"rows of {k} weights are no whole super-blocks of {SUPER}.")
     rows = max(1, CHUNK // k)
     parts = [_round(part, kind) for part in checked(weight).split(rows)]
 
@@ -135,16 +137,16 @@ def k_blocks(weight: Tensor, name: str) -> KBlocks:
 
 def _round(weight: Tensor, kind: KType) -> KBlocks:
     n, k = weight.shape
-    x, real = grouped(weight, kind.group)
+    x = weight.view(n, -1, kind.group)
     most = 2**kind.bits - 1
     m: Tensor | None = None
     d_min: Tensor | None = None
     if kind.minimum:
-        scale, low = _search_affine(x, real, kind, most)
+        scale, low = _search_affine(x, kind, most)
         s, d = _codes_of(scale, kind)
         m, d_min = _codes_of(low, kind)
     else:
-        s, d = _signed_codes_of(_search_centred(x, real, kind), kind)
+        s, d = _signed_codes_of(_search_centred(x, kind), kind)
     empty = torch.zeros(n, 0, dtype=torch.uint8)
     blocks = KBlocks(kind, empty, s, m, d, d_min)
     step, taken = blocks.steps()
@@ -153,20 +155,16 @@ def _round(weight: Tensor, kind: KType) -> KBlocks:
     # A step of 0 gives every code the same value.
     divisor = torch.where(step == 0, torch.full_like(step, torch.inf), step)[..., None]
     codes = (moved / divisor + middle).round_().clamp_(0, most)
-    return replace(blocks, codes=ungrouped(codes, k).to(torch.uint8))
+    return replace(blocks, codes=codes.view(n, k).to(torch.uint8))
 
 
-def _search_affine(x: Tensor, real: Tensor, kind: KType, most: int) -> tuple[Tensor, Tensor]:
+def _search_affine(x: Tensor, kind: KType, most: int) -> tuple[Tensor, Tensor]:
     """(scale, -minimum) [n, groups], each >= 0, of the smallest weighted error over candidate
     codes; for given codes both are least squares.
     """
-    if kind.absolute:
-        weight = x.abs() * real
-    else:
-        mean_square = (x.square() * real).sum(2, keepdim=True) / real.sum(2, keepdim=True)
-        weight = (mean_square.sqrt() + x.abs()) * real
-    low = torch.where(real > 0, x, torch.zeros_like(x)).amin(2).clamp(max=0)
-    high = torch.where(real > 0, x, torch.full_like(x, -torch.inf)).amax(2)
+    mean = 0.0 if kind.absolute else x.square().mean(2, keepdim=True).sqrt()
+    weight = mean + x.abs()
+    low, high = x.amin(2).clamp(max=0), x.amax(2)
     width = high - low
     safe = torch.where(width > 0, width, torch.ones_like(width))
     sum_w, sum_x = weight.sum(2), (weight * x).sum(2)
@@ -196,12 +194,12 @@ def _search_affine(x: Tensor, real: Tensor, kind: KType, most: int) -> tuple[Ten
     return best_scale.clamp(min=0), -best_low
 
 
-def _search_centred(x: Tensor, real: Tensor, kind: KType) -> Tensor:
+def _search_centred(x: Tensor, kind: KType) -> Tensor:
     """Scale [n, groups], of either sign, that minimizes sum x^2 (x - scale q)^2 over candidates."""
     middle = 2 ** (kind.bits - 1)
     peak = x.gather(2, x.abs().argmax(dim=2, keepdim=True))[..., 0]
     safe = torch.where(peak == 0, torch.ones_like(peak), peak)
-    weight = x.square() * real
+    weight = x.square()
     best_scale = best = torch.zeros_like(peak)
     for step in [0, *range(-9, 0), *range(1, 10)]:
         inverse = -(middle + 0.1 * step) / safe
@@ -234,7 +232,7 @@ def _codes_of(values: Tensor, kind: KType) -> tuple[Tensor, Tensor]:
     peak = blocks.amax(2)
     inverse = torch.where(peak > 0, whole / peak, torch.zeros_like(peak))
     codes = (blocks * inverse[..., None]).round_().clamp_(0, whole)
-    return _by_group(codes, values), _half(peak / whole)
+    return _by_group(codes), _half(peak / whole)
 
 
 def _signed_codes_of(values: Tensor, kind: KType) -> tuple[Tensor, Tensor]:
@@ -243,23 +241,21 @@ def _signed_codes_of(values: Tensor, kind: KType) -> tuple[Tensor, Tensor]:
     peak = blocks.gather(2, blocks.abs().argmax(2, keepdim=True))[..., 0]
     inverse = torch.where(peak != 0, -middle / peak, torch.zeros_like(peak))
     codes = (blocks * inverse[..., None]).round_().clamp_(-middle, middle - 1)
-    return _by_group(codes, values), _half(-peak / middle)
+    return _by_group(codes), _half(-peak / middle)
 
 
 def _by_super(values: Tensor, kind: KType) -> Tensor:
-    """[n, supers, groups of one] of [n, groups], filled with zeros."""
-    each = SUPER // kind.group
-    return pad(values, (0, -values.shape[1] % each)).view(len(values), -1, each)
+    """[n, supers, groups of one] of [n, groups]."""
+    return values.view(len(values), -1, SUPER // kind.group)
 
 
-def _by_group(codes: Tensor, like: Tensor) -> Tensor:
-    return codes.view(len(codes), -1)[:, : like.shape[1]].to(torch.int16)
+def _by_group(codes: Tensor) -> Tensor:
+    return codes.view(len(codes), -1).to(torch.int16)
 
 
 def _spread(step: Tensor, blocks: KBlocks) -> Tensor:
     """[n, groups] of [n, supers]."""
-    each = SUPER // blocks.type.group
-    return step.repeat_interleave(each, dim=1)[:, : blocks.scale.shape[1]]
+    return step.repeat_interleave(SUPER // blocks.type.group, dim=1)
 
 
 def _half(values: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.techniques.quantize.k_blocks import SUPER, KBlocks
+from core.techniques.quantize.k_blocks import KBlocks
+from core.techniques.quantize.k_quant import SUPER
 
 Bytes = npt.NDArray[np.uint8]
 # Bytes of a super-block.

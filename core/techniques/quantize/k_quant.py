@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,6 +11,11 @@ from core.model import DecoderShape
 from core.plan import Case, Technique
 from core.techniques.base import Base
 
+# What llama.cpp takes for rows that are no whole super-blocks.
+FALLBACK = {"q2_k": "q4_0", "q3_k": "q4_0", "q4_k": "q5_0", "q5_k": "q5_1", "q6_k": "q8_0"}
+DENSE = "floats"
+# Columns of a super-block, and of a plain block.
+SUPER, BLOCK = 256, 32
 MIXES = ("q2_k", "q3_k_m", "q4_k_m", "q5_k_m", "q6_k")
 
 
@@ -20,7 +27,8 @@ class KQuant(Base):
     The types by matrix are llama.cpp's rule: the head Q6_K; qkv, down and o more bits than the
     mix's own, in all layers or in the first eighth, the last eighth and every third between. qkv is
     one matrix here and takes the type that attn_v (or a stacked attn_qkv) has there. The embedding
-    stays in 16 bit. Nothing is calibrated.
+    stays in the model's floats. Rows that are no multiple of 256 take blocks of 32 in place of the
+    type, as llama.cpp does, which is noted. Nothing is calibrated.
     """
 
     mix: str = "q4_k_m"
@@ -36,21 +44,69 @@ class KQuant(Base):
         return tuple(cls(mix) for mix in ("q4_k_m", "q5_k_m", "q3_k_m", "q6_k", "q2_k"))
 
     def apply(self, deployment: Any) -> None:
-        """Replace every matrix of the layers, the head included, by packed codes."""
+        """Replace every matrix of the layers, the head included, by packed codes. Raises Refused
+        when no row is a multiple of 32.
+        """
+        from core.errors import Refused
         from core.techniques.quantize.k_blocks import k_blocks
+        from core.techniques.quantize.matrices import matrices
+        from core.techniques.quantize.plain_blocks import plain_blocks
         from core.techniques.quantize.replace import is_head, replace_each
 
         shape = deployment.case.model.shape
 
-        def form(one: Any) -> Any:
+        def types(one: Any) -> tuple[str, str]:
             name = "head" if is_head(deployment, one) else one.name
-            return k_blocks(one.dense(), type_of(self.mix, name, shape)).low_bit()
+            wanted = type_of(self.mix, name, shape)
+            return wanted, fitting(wanted, one.k)
 
+        def form(one: Any) -> Any:
+            found = types(one)[1]
+            if found == DENSE:
+                return None
+            if found in FALLBACK:
+                return k_blocks(one.dense(), found).low_bit()
+            return plain_blocks(one.dense(), found)
+
+        found = [(*types(one), one.k) for one in matrices(deployment)]
+        if all(kept == DENSE for _, kept, _ in found):
+            raise Refused(
+                "k-quant: no matrix of this model has rows of a multiple of 32 columns, which every"
+                " type of llama.cpp's is made of; rtn takes rows of any length"
+            )
+        for text in fallbacks(found):
+            deployment.note(text)
         replace_each(deployment, form)
 
 
+def fitting(type_: str, columns: int) -> str:
+    """The type in which rows of so many columns are kept: `type_`, else llama.cpp's fallback in
+    blocks of 32, else DENSE (tensor_type_fallback in its llama-quant.cpp).
+    """
+    if columns % SUPER == 0:
+        return type_
+    return DENSE if columns % BLOCK else FALLBACK[type_]
+
+
+def fallbacks(found: Iterable[tuple[str, str, int]]) -> list[str]:
+    """A sentence for each kind of matrix (type, type it is kept in, columns) that fell back."""
+    changed = [one for one in found if one[0] != one[1]]
+    counts = Counter((kept, "" if kept == DENSE else wanted, k) for wanted, kept, k in changed)
+    said = []
+    for (kept, wanted, columns), count in counts.items():
+        what = "matrix has" if count == 1 else "matrices have"
+        plural = "s" if count == 1 else ""
+        taken = f"take{plural} {kept} in place of {wanted}" if wanted else f"stay{plural} in floats"
+        said.append(
+            f"{count} {what} rows of {columns} columns, no multiple of"
+            f" {SUPER if wanted else BLOCK}, and {taken}, as llama.cpp does"
+        )
+    return said
+
+
 def type_of(mix: str, name: str, shape: Any) -> str:
-    """The type (`q4_k`) of the matrix `layers.3.down` or `head` in a decoder of `shape`.
+    """The type (`q4_k`) of the matrix `layers.3.down` or `head` in a decoder of `shape`, whose rows
+    are whole super-blocks.
 
     A matrix of another name, as a classifier's, has the mix's own type.
     """

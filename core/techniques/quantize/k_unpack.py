@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from core.techniques.quantize.k_blocks import SUPER, TYPES, KBlocks
+from core.techniques.quantize.k_blocks import TYPES, KBlocks
 from core.techniques.quantize.k_pack import SIZES, Bytes
 
 
@@ -89,5 +89,3 @@ def _half(data: Bytes) -> npt.NDArray[np.float32]:
 
 
 _UNPACK = {"q2_k": _q2, "q3_k": _q3, "q4_k": _q4, "q5_k": _q5, "q6_k": _q6}
-
-__all__ = ["SUPER", "unpack"]

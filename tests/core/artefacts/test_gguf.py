@@ -12,16 +12,20 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_apply import plan
 from tiny_llama import CONFIG, replace_all, rounded, write_source
 
+from core import techniques
 from core.artefacts import gguf, gguf_blocks, gguf_file
 from core.artefacts.contents import contents
 from core.artefacts.gguf_file import Entry
 from core.artefacts.save import write_folder
+from core.deployment import Deployment
 from core.engine.config import from_hf
 from core.errors import Refused
 from core.loading.load import load_folder
 from core.techniques.quantize.k_blocks import k_blocks
+from core.techniques.quantize.k_quant import MIXES, fitting, type_of
 from kernels.linear_lowbit import LowBit, quantize
 
 package = pytest.importorskip("gguf", reason="the package gguf (extra [test]) is not installed")
@@ -94,6 +98,43 @@ def test_the_package_reads_our_weights(
             assert (theirs - ours).abs().max() <= bound
     assert torch.equal(found["token_embd.weight"], engine.embedding.float())
     assert torch.equal(found["blk.0.ffn_norm.weight"], engine.layers[0].mlp_norm.float())
+
+
+@pytest.mark.parametrize("mix", MIXES)
+@pytest.mark.parametrize("hidden", [64, 96, 256])
+def test_a_mix_on_rows_of_any_blocks_is_written_as_measured(
+    mix: str, hidden: int, tmp_path: Path
+) -> None:
+    sizes = {"hidden_size": hidden, "intermediate_size": 160}
+    source = write_source(tmp_path / "source", **sizes)
+    notes: list[str] = []
+    case, engine = plan(str(source)).case, load_folder(source)[0]
+    deployment = Deployment(case, engine, lambda: engine, note=notes.append)
+    techniques.parse(f"k-quant:mix={mix}").apply(deployment)
+    assert [one for one in notes if "160 columns, no multiple of 256, and take" in one]
+    reader = save(engine, tmp_path / "out", **sizes)
+    kinds = {one.name: one.tensor_type.name for one in reader.tensors}
+    base = type_of(mix, "layers.0.gate_up", case.model.shape)
+    assert kinds["blk.0.ffn_up.weight"] == fitting(base, hidden).upper()
+    assert kinds["output.weight"] == ("Q6_K" if hidden == 256 else "Q8_0")
+    found = tensors(reader)
+    for name, ours in (
+        ("output", engine.head.dense()),
+        ("blk.1.ffn_down", engine.layers[1].down.dense()),
+        ("blk.1.ffn_up", engine.layers[1].gate_up.dense().chunk(2)[1]),
+        ("blk.0.attn_v", engine.layers[0].qkv.dense()[-hidden // 2 :]),
+    ):
+        # The steps of super-blocks are kept here in fp16; blocks of 32 are the same numbers.
+        loss = 2**-9 if kinds[f"{name}.weight"].endswith("_K") else 2**-20
+        theirs = found[f"{name}.weight"]
+        assert torch.allclose(theirs, ours, rtol=loss, atol=loss * float(ours.abs().max())), name
+    made = gguf.layout(contents(engine, CONFIG | sizes), None, "tiny")
+    assert not [one for one in made.notes if "which is rounded" in one]
+    for layer, (_, linear) in enumerate(load_folder(tmp_path / "out")[0].linears()):
+        again = list(engine.linears())[layer][1].dense()
+        assert torch.allclose(
+            linear.dense(), again, rtol=2**-9, atol=2**-9 * float(again.abs().max())
+        )
 
 
 @pytest.mark.parametrize("name", ["q2_k", "q3_k", "q4_k", "q5_k", "q6_k"])

@@ -13,6 +13,9 @@ import pytest
 import torch
 
 from core import techniques
+from core.artefacts.gguf_blocks import pack as pack_blocks
+from core.artefacts.gguf_blocks import type_of as type_of_blocks
+from core.artefacts.gguf_file import TYPES as GGUF_TYPES
 from core.deployment import Deployment
 from core.engine.reference import TrainableDecoder
 from core.errors import BadInput, Refused
@@ -21,7 +24,8 @@ from core.plan import Case, Plan
 from core.predict.account import account
 from core.techniques.quantize.k_blocks import TYPES, k_blocks
 from core.techniques.quantize.k_pack import SIZES, pack
-from core.techniques.quantize.k_quant import MIXES, type_of
+from core.techniques.quantize.k_quant import FALLBACK, MIXES, fitting, type_of
+from core.techniques.quantize.plain_blocks import plain_blocks
 from kernels.linear_lowbit import quantize
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -53,9 +57,9 @@ def test_the_gguf_package_reads_the_same_numbers(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TYPES)
-@pytest.mark.parametrize("k", [256, 300, 33, 1])
+@pytest.mark.parametrize("k", [256, 768])
 def test_the_form_that_kernels_take_is_the_same_within_half_precision(name: str, k: int) -> None:
-    weight = hostile(9, max(k, 8))[:, :k].contiguous()
+    weight = hostile(9, k)
     blocks = k_blocks(weight, name)
     exact, form = blocks.dequantize().double(), blocks.low_bit()
     # Scale and minimum are each rounded to 11 bits, and cancel where the weight is small.
@@ -92,12 +96,10 @@ def brute_force(x: np.ndarray, weight: np.ndarray, most: int) -> float:
 
 def test_the_scale_and_minimum_are_near_the_best_there_are() -> None:
     """Without the second level of scales, against brute force in fp64."""
-    from core.techniques.quantize.groups import grouped
     from core.techniques.quantize.k_blocks import _search_affine
 
     kind, weight = TYPES["q4_k"], torch.randn(6, 32)
-    x, real = grouped(weight, 32)
-    scale, low = _search_affine(x, real, kind, 15)
+    scale, low = _search_affine(weight[:, None], kind, 15)
     ours = best = 0.0
     for row in range(6):
         w = weight[row].double().numpy()
@@ -129,9 +131,56 @@ def test_what_is_not_finite_or_too_large_is_refused() -> None:
         k_blocks(weight, "q4_k")
 
 
-def test_rows_that_are_no_whole_super_blocks_are_not_packed() -> None:
-    with pytest.raises(ValueError, match="300 weights are no whole super-blocks"):
-        pack(k_blocks(torch.randn(2, 300), "q4_k"))
+@pytest.mark.parametrize("k", [1, 33, 300])
+def test_rows_that_are_no_whole_super_blocks_are_not_rounded_to_them(k: int) -> None:
+    with pytest.raises(ValueError, match=f"{k} weights are no whole super-blocks"):
+        k_blocks(torch.randn(2, k), "q4_k")
+
+
+@pytest.mark.parametrize("name", sorted(set(FALLBACK.values())))
+def test_blocks_of_32_are_those_of_the_gguf_package(name: str) -> None:
+    gguf = pytest.importorskip("gguf")
+    kind = gguf.GGMLQuantizationType[name.upper()]
+    for weight in (torch.randn(9, 96), hostile(9, 64), torch.randn(2, 576) * 0.02):
+        form = plain_blocks(weight, name)
+        theirs = gguf.quantize(weight.numpy(), kind)
+        found = type_of_blocks(form)
+        assert found == GGUF_TYPES[name.upper()]
+        # The written bytes, but for blocks of one value, whose codes say nothing.
+        told = gguf.dequantize(pack_blocks(form, found), kind)
+        expected = gguf.dequantize(theirs, kind)
+        assert np.allclose(told, expected, rtol=2**-20, atol=0)
+        # What was measured is what the file says.
+        assert np.allclose(form.dequantize().numpy(), told, rtol=2**-18, atol=2**-22)
+
+
+def test_blocks_of_32_refuse_what_they_cannot_hold() -> None:
+    with pytest.raises(ValueError, match="rows of 33 weights are no whole blocks of 32"):
+        plain_blocks(torch.randn(2, 33), "q5_0")
+    for name in ("q4_0", "q5_0", "q5_1", "q8_0"):
+        with pytest.raises(ValueError, match="too small for fp16"):
+            plain_blocks(torch.randn(2, 64) * 1e-8, name)
+        with pytest.raises(ValueError, match="above 65504"):
+            plain_blocks(torch.randn(2, 64) * 1e9, name)
+        with pytest.raises(ValueError, match="NaN or infinite"):
+            plain_blocks(torch.full((2, 64), torch.nan), name)
+
+
+@pytest.mark.parametrize(
+    ("columns", "type_", "kept"),
+    [
+        (512, "q4_k", "q4_k"),
+        (576, "q2_k", "q4_0"),
+        (576, "q3_k", "q4_0"),
+        (576, "q4_k", "q5_0"),
+        (896, "q5_k", "q5_1"),
+        (896, "q6_k", "q8_0"),
+        (100, "q6_k", "floats"),
+    ],
+)
+def test_other_rows_take_llama_cpps_other_types(columns: int, type_: str, kept: str) -> None:
+    """tensor_type_fallback of llama.cpp's llama-quant.cpp, read at commit 007dbbf3."""
+    assert fitting(type_, columns) == kept
 
 
 # What llama-quantize chooses for a Llama of 32 layers with four query heads per key head.
@@ -173,20 +222,59 @@ def test_fewer_query_heads_per_key_head_get_fewer_bits() -> None:
     assert type_of("q2_k", "layers.9.qkv", replace(LARGE, kv_heads=16)) == "q3_k"
 
 
+# Hidden size and MLP width: all fall back, the MLP's way back alone is whole, only that falls back.
+WIDTHS = {(64, 96): "int8-g32", (64, 256): "int8-g32", (256, 96): "int6-g16"}
+
+
 @pytest.mark.parametrize("mix", MIXES)
+@pytest.mark.parametrize(("widths", "head"), WIDTHS.items())
 def test_a_mix_runs_on_packed_codes_and_weighs_what_was_predicted(
-    mix: str, tiny: Callable[..., Any], deploy: Deploy, case: Case
+    mix: str,
+    widths: tuple[int, int],
+    head: str,
+    tiny: Callable[..., Any],
+    deploy: Deploy,
+    case: Case,
 ) -> None:
-    engine = tiny("bf16", seed=3)
+    hidden, width = widths
+    engine = tiny("bf16", seed=3, hidden_size=hidden, intermediate_sizes=(width, width))
+    shape = case.model.shape
+    assert isinstance(shape, DecoderShape)
+    shape = replace(shape, hidden=hidden, intermediate=width)
+    case = replace(case, model=replace(case.model, shape=shape))
     technique = techniques.parse(f"k-quant:mix={mix}")
-    technique.apply(deploy(engine)[0])
+    deployment, notes = deploy(engine, case)
+    technique.apply(deployment)
     ids = torch.randint(0, 131, (2, 19))
     with torch.no_grad():
         expected = TrainableDecoder.from_decoder(engine)(ids)
     assert (engine.forward(ids) - expected).abs().max() < 0.03 * expected.abs().max()
-    assert engine.head.format == "int6-g16"
+    assert engine.head.format == head
+    # The 64 inputs of o are in none a whole super-block.
+    assert [one for one in notes if "rows of 64 columns, no multiple of 256, and take" in one]
     if engine.head.kernel_weight.kernel == "cpp":
         assert account(Plan(case, (technique,))).weights == engine.weight_bytes()
+
+
+def test_rows_of_no_type_stay_and_a_model_of_them_is_refused(
+    tiny: Callable[..., Any], deploy: Deploy, case: Case
+) -> None:
+    engine = tiny("bf16", intermediate_sizes=(100, 100))
+    deployment, notes = deploy(engine)
+    techniques.parse("k-quant").apply(deployment)
+    assert engine.layers[0].down.format == "bf16"
+    assert engine.layers[0].gate_up.format == "int5-g32"
+    said = "2 matrices have rows of 100 columns, no multiple of 32, and stay in floats, as llama"
+    assert [one for one in notes if one.startswith(said)]
+    shape = case.model.shape
+    assert isinstance(shape, DecoderShape)
+    odd = replace(case, model=replace(case.model, shape=replace(shape, intermediate=100)))
+    if engine.head.kernel_weight.kernel == "cpp":
+        assert account(Plan(odd, (techniques.parse("k-quant"),))).weights == engine.weight_bytes()
+    engine = tiny("bf16", hidden_size=40, num_heads=2, num_kv_heads=2, head_dim=20,
+                  intermediate_sizes=(100, 100))  # fmt: skip
+    with pytest.raises(Refused, match="no matrix of this model has rows of a multiple of 32"):
+        techniques.parse("k-quant").apply(deploy(engine)[0])
 
 
 def test_a_bad_weight_and_a_bad_mix_are_named(tiny: Callable[..., Any], deploy: Deploy) -> None:

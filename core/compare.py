@@ -1,6 +1,6 @@
 """Trials side by side: a row per setting and metric, a cell per trial, judged by the baseline.
 
-Owns what is compared and what may not be; the statistics live in core.judge, the drawing in app.
+Owns the layout; who is better is core.against's to say, the drawing app's.
 """
 
 from __future__ import annotations
@@ -10,25 +10,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from core import format, ids, metrics
+from core.against import UNJUDGED, against, reference, served_at
 from core.environments import environment_ids
 from core.environments import warnings as unlike_things
 from core.errors import BadInput
-from core.floors import NAMES as FLOORS
-from core.floors import floor_between
-from core.judge import Judgement, judge
 from core.margin import Margin, non_inferiority
 from core.measurement import Measurement
 from core.metrics import Metric
-from core.model import DecoderShape
-from core.paired import DEFINED
 from core.plan import KINDS, settings
 from core.study import Trial
 from core.techniques import BY_NAME
 
 ABSENT = "—"
-# Metrics that say how well a machine is used, or how finely a loss can be told, not how good a plan
-# is.
-UNJUDGED = frozenset({"mbu", "mfu", "cpu_wait_share", *FLOORS.values()})
 
 
 @dataclass(frozen=True)
@@ -149,7 +142,7 @@ def compare(
 
 def configuration(trial: Trial) -> dict[str, str]:
     """What was configured and what ran, as ordered key -> text: the setting rows of one trial."""
-    case, served = trial.plan.case, trial.plan.workload()
+    case, served = trial.plan.case, trial.plan.case.workload
     found = {
         "model": case.model.id,
         "revision": case.model.revision or ABSENT,
@@ -164,7 +157,8 @@ def configuration(trial: Trial) -> dict[str, str]:
     if served.task == "text":
         found["prompt_tokens"] = str(served.prompt_tokens)
         found["output_tokens"] = str(served.output_tokens)
-    found["batch"] = str(served.concurrency)
+    found["concurrency"] = str(served_at(trial))
+    found["batch"] = str(trial.plan.batch)
     found["seed"] = str(trial.plan.seed)
     ran = sorted({f"{run.op}: {run.name}" for run in trial.kernels})
     found["kernels"] = ", ".join(ran) or ABSENT
@@ -182,7 +176,8 @@ _LABELS = {
     "techniques": "Techniques",
     "prompt_tokens": "Prompt tokens",
     "output_tokens": "Output tokens",
-    "batch": "Sequences together",
+    "concurrency": "Requests at a time",
+    "batch": "Served together, at most",
     "seed": "Seed",
     "kernels": "Kernels that ran",
     "environment": "Environment",
@@ -240,21 +235,17 @@ def _metric_cell(metric: Metric, trial: Trial, baseline: Trial, margins: Sequenc
         return Cell(trial.id, ABSENT, unit=metric.unit, verdict=verdict, why=why)
     spread = found.interval() or (None, None)
     text = "unavailable" if found.value is None else format.of_metric(metric.name, found.value)
-    if trial is baseline:
-        judgement = Judgement("baseline")
-    else:
-        judgement = _judged(metric, trial, found, baseline)
-    against = _reference(metric, baseline, found)
-    reference = None if against is None else against.value
+    judgement = against(trial, baseline, metric.name)
+    beside = reference(baseline, found)
     delta = change = None
     comparable = judgement.verdict not in ("baseline", "not comparable")
-    if comparable and found.value is not None and reference is not None:
+    if comparable and found.value is not None and beside is not None and beside.value is not None:
         # A ratio from interleaved pairs is nearer to the truth than that of two values taken apart.
         change = None if judgement.ratio is None else judgement.ratio - 1
         delta = (
             found.value - found.value / judgement.ratio
             if judgement.ratio
-            else found.value - reference
+            else found.value - beside.value
         )
     margin = () if trial is baseline else _margin(metric, found, margins)
     return Cell(
@@ -269,9 +260,9 @@ def _metric_cell(metric: Metric, trial: Trial, baseline: Trial, margins: Sequenc
         found.method,
         delta,
         change,
-        judgement.ratio,
-        judgement.low,
-        judgement.high,
+        None if trial is baseline else judgement.ratio,
+        None if trial is baseline else judgement.low,
+        None if trial is baseline else judgement.high,
         judgement.verdict,
         judgement.why,
         *margin,
@@ -282,63 +273,6 @@ def _margin(metric: Metric, found: Measurement, margins: Sequence[Margin]) -> tu
     """(word, sentence) of the margin that the study sets on `metric`; empty where it sets none."""
     one = next((margin for margin in margins if margin.metric == metric.name), None)
     return () if one is None else non_inferiority(metric, found, one)
-
-
-def _judged(metric: Metric, trial: Trial, found: Measurement, baseline: Trial) -> Judgement:
-    """The verdict, unless the two numbers speak of different things."""
-    ours, theirs = trial.plan.case, baseline.plan.case
-    if ours.model.task != theirs.model.task:
-        why = f"{ours.model.id} and {theirs.model.id} do different tasks"
-        return Judgement("not comparable", why=why)
-    if metric.name in UNJUDGED:
-        why = "it says how the machine was used, not how good the plan is: judge by its times"
-        if metric.name in FLOORS.values():
-            why = "it says how small a loss can be told from rounding, not how good the plan is"
-        return Judgement("not comparable", why=why)
-    if metric.name in DEFINED and ours.model != theirs.model:
-        return Judgement("not comparable", why="each model was compared with its own baseline")
-    if metric.group == "quality" and ours.data != theirs.data:
-        return Judgement("not comparable", why="quality was judged on different data")
-    if metric.name == "perplexity" and _vocabulary(trial) != _vocabulary(baseline):
-        return Judgement("not comparable", why="the tokenizers differ: compare nats per byte")
-    return judge(
-        metric,
-        found,
-        _reference(metric, baseline, found),
-        pairing(trial, baseline),
-        floor_between(trial, baseline, metric.name),
-    )
-
-
-def pairing(trial: Trial, baseline: Trial) -> str:
-    """How the trial's numbers belong with the baseline's, one of core.judge.PAIRINGS: the unchanged
-    model of a trial's own case was measured in turns with it."""
-    if trial.plan.case != baseline.plan.case or trial.plan.seed != baseline.plan.seed:
-        return "apart"
-    return "turns" if baseline.is_baseline else "common"
-
-
-def _reference(metric: Metric, baseline: Trial, judged: Measurement) -> Measurement | None:
-    """The baseline's number; what the unchanged model has to itself is known by definition,
-    whatever the origin of the number that is judged."""
-    found = baseline.metric(metric.name)
-    exact = DEFINED.get(metric.name)
-    if found is None and exact is not None and baseline.is_baseline and judged.value is not None:
-        return Measurement(
-            metric.name,
-            (),
-            metric.unit,
-            judged.origin,
-            "by definition",
-            pooled=exact,
-            bounds=(exact, exact),
-        )
-    return found
-
-
-def _vocabulary(trial: Trial) -> int | None:
-    shape = trial.plan.case.model.shape
-    return shape.vocabulary if isinstance(shape, DecoderShape) else None
 
 
 def _warnings(

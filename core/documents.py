@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from core.against import UNJUDGED, against
+from core.anchor import anchored
 from core.dataset import Dataset
 from core.environments import Facts, cautions, environment_ids, warnings
 from core.margin import Margin, non_inferiority
@@ -26,7 +28,8 @@ def study_document(
 
     `environments` gives the facts of environment ids, so that a warning can name what differs.
     """
-    advice = recommend(study)
+    judged = anchored(study)
+    advice = recommend(judged)
     baseline = study.baseline
     return {
         "study": {
@@ -46,8 +49,17 @@ def study_document(
             "trial": advice.trial_id,
             "because": list(advice.because),
             "rejected": dict(advice.rejected),
+            "p_best": finite(advice.p_best),
+            "proven": advice.proven,
+            "again": list(advice.again),
         },
-        "trials": [trial_document(trial, study.priorities.margins) for trial in study.trials],
+        "trials": [
+            {
+                **trial_document(trial, study.priorities.margins),
+                "against_baseline": verdicts(one, judged.baseline),
+            }
+            for trial, one in zip(study.trials, judged.trials, strict=True)
+        ],
         "warnings": list(warnings(study.trials, environments)),
     }
 
@@ -62,6 +74,26 @@ def margins_kept(trial: Trial, margins: Sequence[Margin]) -> tuple[tuple[Margin,
         (one, *non_inferiority(metric(one.metric), trial.metric(one.metric), one))
         for one in margins
     )
+
+
+def verdicts(trial: Trial, baseline: Trial | None) -> dict[str, Any]:
+    """What the judge says of each of a finished candidate's metrics against the study's baseline:
+    ratio with its interval (null where there is none), verdict, and the value at the study's pooled
+    baseline (core.anchor)."""
+    if trial.state != "done" or baseline is None or trial.is_baseline or baseline.state != "done":
+        return {}
+    found = {}
+    for one in trial.measurements:
+        if not one.condition and one.metric not in UNJUDGED:
+            judgement = against(trial, baseline, one.metric)
+            found[one.metric] = {
+                "ratio": finite(judgement.ratio),
+                "low": finite(judgement.low),
+                "high": finite(judgement.high),
+                "verdict": judgement.verdict,
+                "at_pooled_baseline": finite(one.value),
+            }
+    return found
 
 
 def data_document(dataset: Dataset) -> dict[str, Any]:

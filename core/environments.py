@@ -61,6 +61,8 @@ NAMED = 6
 SHORT = 48
 # Notes of a trial that begin so are things to know before its numbers are believed.
 CAUTION = "caution"
+# The kinds of caution that move timed numbers from one minute to the next.
+DISTURBANCES = frozenset({"load", "stolen", "throttled", "clock"})
 _SEVERAL = {
     "load": "while other processes used the cores: treat speed as unproven",
     "stolen": "while the host of this virtual machine took the cores: treat speed as unproven",
@@ -137,6 +139,11 @@ def unlike(
 def cautions(trial: Trial) -> tuple[str, ...]:
     """What disturbed this trial, as its own process noted it: one sentence each."""
     return tuple(sentence for _, sentence in _cautions(trial))
+
+
+def disturbed(trial: Trial) -> bool:
+    """Whether other work, the host, heat or a changing clock disturbed what this trial timed."""
+    return any(kind in DISTURBANCES for kind, _ in _cautions(trial))
 
 
 def caution(kind: str, sentence: str) -> str:

@@ -9,7 +9,6 @@ numbers that state only bounds are combined by MOVER; exact numbers are compared
 from __future__ import annotations
 
 import math
-import zlib
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -17,15 +16,22 @@ import numpy as np
 
 from core.format import plain
 from core.interleave import quotient, ratio_interval
-from core.measurement import Measurement
+from core.intervals import mover_difference, mover_ratio, ratio_of_medians, ratio_of_quantiles
+from core.measurement import Measurement, quantile_interval
 from core.metrics import Metric
-from core.paired import Paired, paired_interval
+from core.paired import Paired, mcnemar_exact, paired_interval
 
-VERDICTS = ("better", "worse", "same", "within noise", "too few runs", "not comparable", "baseline")
+UNPROJECTED = "not distinguishable by projection"
+VERDICTS = (
+    "better", "worse", "same", "within noise", UNPROJECTED, "too few runs", "not comparable",
+    "baseline",
+)  # fmt: skip
 # Counted, not timed: one sample is the whole truth.
 EXACT = frozenset({"model_bytes", "memory_bytes", "kv_bytes", "disk_bytes"})
-DRAWS = 4000
 MIN_SAMPLES = 3
+# A smaller relative change than this is shown as 0 %: it is never called better or worse.
+VISIBLE = 0.0005
+SIGNIFICANT = 0.05
 # Which numbers belong together: `turns` when the baseline was measured between the candidate's
 # rounds, `common` when both were measured between rounds of one third plan, `apart` else.
 PAIRINGS = ("turns", "common", "apart")
@@ -38,9 +44,10 @@ TIMED = frozenset({"latency", "throughput", "energy", "cost"})
 
 @dataclass(frozen=True)
 class Judgement:
-    """`ratio` is candidate / baseline, `low` and `high` its 95 % interval.
+    """`ratio` is candidate / baseline, `low` and `high` its 95 % interval; `difference` is
+    candidate - baseline in the metric's unit with its own interval, where it was judged by that.
 
-    `why` says what kept us from a verdict, or from judging by the ratio.
+    `why` says how it was judged, or what kept us from a verdict or from judging by the ratio.
     """
 
     verdict: str
@@ -48,6 +55,9 @@ class Judgement:
     low: float | None = None
     high: float | None = None
     why: str = ""
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
 
 
 @lru_cache(maxsize=4096)
@@ -57,14 +67,17 @@ def judge(
     baseline: Measurement | None,
     pairing: str = "apart",
     floor: float = 0.0,
+    model_error: float = 1.0,
 ) -> Judgement:
     """The verdict on `candidate` against `baseline`, both measurements of `metric`.
 
     `better` or `worse` only where the 95 % interval of the ratio excludes 1 (that of the difference
-    excludes 0, where the baseline is 0 or an interval reaches it and no ratio exists) and, for
-    what was timed, the ratio's distance from 1 exceeds the floor of its `pairing` (FLOORS).
-    `floor` is what two correct programs of the unchanged model differ by (core.floors.floor_of), in
-    the metric's unit: an interval of the difference that is not above it is noise.
+    excludes 0, where the baseline is 0 or an interval reaches it and no ratio exists), the change
+    does not read as 0 and, for what was timed, the ratio's distance from 1 exceeds the floor of its
+    `pairing` (FLOORS). `model_error` is the factor by which the ratio of two projections may be
+    wrong beyond what was measured (core.predict.projection).
+    `floor` is what two correct programs of the unchanged model differ by (core.floors), in the
+    metric's unit: an interval of the difference that is not above it is noise.
     """
     if candidate is None or candidate.value is None:
         return Judgement("not comparable", why=_missing("this trial", candidate))
@@ -73,58 +86,126 @@ def judge(
     if candidate.origin != baseline.origin:
         why = f"this number is {candidate.origin}, the baseline's is {baseline.origin}"
         return Judgement("not comparable", why=why)
-    value, reference = candidate.value, baseline.value
-    ratio = value / reference if reference > 0 and value >= 0 else None
     if is_exact(candidate) and is_exact(baseline):
-        if value == reference:
-            return Judgement("same", ratio, ratio, ratio)
-        return Judgement(_direction(metric, value - reference), ratio, ratio, ratio)
+        return _of_exact(metric, candidate.value, baseline.value)
     if metric.group == "quality":
         paired = _on_the_same(metric, candidate, baseline, pairing)
         if paired is not None:
             judgement = _of_pairs(metric, paired)
             return _above_floor(metric, judgement, paired.difference_bounds, floor)
-    taken = _in_turns(candidate, baseline, pairing)
+    ratio = _ratio(candidate.value, baseline.value)
+    taken = _in_turns(metric, candidate, baseline, pairing)
+    if candidate.origin == "projected" and (taken or ratio):
+        return _of_projection(metric, taken or (ratio, ratio, ratio), model_error)
+    if taken is not None and taken[1] is None:
+        return Judgement("too few runs", taken[0], why=_too_few(metric, candidate))
     if taken is not None:
         return _of_ratio(metric, taken, pairing)
+    return _apart(metric, candidate, baseline, ratio, floor)
+
+
+def _ratio(value: float, reference: float) -> float | None:
+    return value / reference if reference > 0 and value > 0 else None
+
+
+def _of_exact(metric: Metric, value: float, reference: float) -> Judgement:
+    ratio = value / reference if reference > 0 and value >= 0 else None
+    change = value - reference
+    same = value == reference or (ratio is not None and abs(ratio - 1) < VISIBLE)
+    word = "same" if same else _direction(metric, change)
+    return Judgement(word, ratio, ratio, ratio, "", change, change, change)
+
+
+def _apart(
+    metric: Metric,
+    candidate: Measurement,
+    baseline: Measurement,
+    ratio: float | None,
+    floor: float,
+) -> Judgement:
+    """Judged from two measurements that were not taken together."""
+    value, reference = candidate.value, baseline.value
+    assert value is not None
+    assert reference is not None
+    spread, reference_spread = bounds_of(candidate), bounds_of(baseline)
+    change = (value - reference, None, None)
+    if spread is not None and reference_spread is not None:
+        change = (value - reference, *mover_difference(value, spread, reference, reference_spread))
+    spreads = (spread, reference_spread)
+    found = _apart_ratio(metric, candidate, baseline, ratio, spreads, change, floor)
+    return replace(found, difference=change[0], difference_low=change[1], difference_high=change[2])
+
+
+def _apart_ratio(
+    metric: Metric,
+    candidate: Measurement,
+    baseline: Measurement,
+    ratio: float | None,
+    spreads: tuple[tuple[float, float] | None, tuple[float, float] | None],
+    change: tuple[float, float | None, float | None],
+    floor: float,
+) -> Judgement:
+    """The verdict of _apart: by the ratio where there is one, by the difference `change` else."""
     resampled = can_resample(candidate) and can_resample(baseline)
     if resampled and ratio is not None and min(candidate.samples + baseline.samples) > 0:
         above, below = np.array(candidate.samples), np.array(baseline.samples)
         low, high = ratio_of_medians(above, below, metric.name)
         return _of_ratio(metric, (ratio, low, high), "apart")
-    spread, reference_spread = bounds_of(candidate), bounds_of(baseline)
-    if spread is None or reference_spread is None:
-        why = f"an interval needs at least {MIN_SAMPLES} runs of both"
-        return Judgement("too few runs", ratio, why=why)
+    spread, reference_spread = spreads
+    value, reference = candidate.value, baseline.value
+    if spread is None or reference_spread is None or value is None or reference is None:
+        return Judgement("too few runs", ratio, why=_too_few(metric, candidate))
     if ratio is not None and min(value, spread[0], reference_spread[0]) > 0:
         low, high = mover_ratio(value, spread, reference, reference_spread)
         timed = candidate.origin == "measured"
         return _of_ratio(metric, (ratio, low, high), "apart" if timed else "")
-    low, high = mover_difference(value, spread, reference, reference_spread)
+    _, least, most = change
+    assert least is not None
+    assert most is not None
     why = "judged by the difference: the numbers reach 0, where a ratio says nothing"
-    judgement = Judgement(_verdict(metric, low, high), None, why=why)
-    return _above_floor(metric, judgement, (low, high), floor)
+    judgement = Judgement(_verdict(metric, least, most), why=why)
+    return _above_floor(metric, judgement, (least, most), floor)
+
+
+def _too_few(metric: Metric, candidate: Measurement) -> str:
+    if metric.quantile != 0.5:
+        share = f"{metric.quantile:.0%}".replace("%", " %")
+        return f"{candidate.n} samples are too few for an interval around the {share} quantile"
+    return f"an interval needs at least {MIN_SAMPLES} runs of both"
+
+
+Ratio = tuple[float, float | None, float | None]
 
 
 def _in_turns(
-    candidate: Measurement, baseline: Measurement, pairing: str
-) -> tuple[float, float, float] | None:
-    """(ratio, low, high) from interleaved pairs; None where there are none, or too few."""
-    if candidate.origin != "measured" or candidate.pooled is not None:
+    metric: Metric, candidate: Measurement, baseline: Measurement, pairing: str
+) -> Ratio | None:
+    """(ratio, low, high) from interleaved pairs; None where there are none, or too few. A tail's
+    interval is None where its samples allow none."""
+    if metric.group == "quality" or pairing == "apart":
         return None
     if pairing == "turns":
-        return _pairs(candidate)
-    if pairing == "common" and baseline.pooled is None:
-        above, below = _pairs(candidate), _pairs(baseline)
-        return None if above is None or below is None else quotient(above, below)
-    return None
-
-
-def _pairs(measurement: Measurement) -> tuple[float, float, float] | None:
-    ours, theirs = measurement.samples, measurement.reference
-    if len(ours) != len(theirs) or min(*ours, *theirs, 1.0) <= 0:
+        return _pairs(metric, candidate)
+    above, below = _pairs(metric, candidate), _pairs(metric, baseline)
+    if above is None or below is None:
         return None
-    return ratio_interval(ours, theirs)
+    if above[1] is None or above[2] is None or below[1] is None or below[2] is None:
+        return above[0] / below[0], None, None
+    return quotient((above[0], above[1], above[2]), (below[0], below[1], below[2]))
+
+
+def _pairs(metric: Metric, measurement: Measurement) -> Ratio | None:
+    ours, theirs = measurement.samples, measurement.reference
+    if not ours or len(ours) != len(theirs) or min(*ours, *theirs, 1.0) <= 0:
+        return None
+    if metric.quantile == 0.5:
+        return ratio_interval(ours, theirs)
+    above, below = np.array(ours), np.array(theirs)
+    q = metric.quantile
+    ratio = float(np.quantile(above, q) / np.quantile(below, q))
+    if quantile_interval(ours, q) is None:
+        return ratio, None, None
+    return ratio, *ratio_of_quantiles(above, below, q, metric.name)
 
 
 def _on_the_same(
@@ -140,11 +221,21 @@ def _on_the_same(
 
 
 def _of_pairs(metric: Metric, found: Paired) -> Judgement:
-    """The verdict from the interval of the paired difference, which exists at 0 too."""
+    """The verdict from the interval of the paired difference, which exists at 0 too; for items
+    McNemar's exact test must agree, which a score interval of few changed items may not."""
     low, high = found.difference_bounds
     ratio_low, ratio_high = found.ratio_bounds or (None, None)
+    word = _verdict(metric, low, high)
     how = f"paired over {found.n} {found.unit}: {found.method}"
-    return Judgement(_verdict(metric, low, high), found.ratio, ratio_low, ratio_high, how)
+    if found.changed is not None:
+        chance = mcnemar_exact(*found.changed)
+        how += f"; McNemar's exact test p = {chance:.2g}"
+        if chance >= SIGNIFICANT:
+            word = "within noise"
+    small = found.ratio is not None and abs(found.ratio - 1) < VISIBLE
+    if found.difference == 0 or (small and metric.unit != "nat"):
+        word = "same" if low == high else "within noise"
+    return Judgement(word, found.ratio, ratio_low, ratio_high, how, found.difference, low, high)
 
 
 def _above_floor(
@@ -162,15 +253,33 @@ def _above_floor(
     return replace(judgement, verdict=verdict, why=why)
 
 
-def _of_ratio(metric: Metric, found: tuple[float, float, float], pairing: str) -> Judgement:
+def _of_projection(metric: Metric, found: Ratio, model_error: float) -> Judgement:
+    """The ratio of two projections: what both take from the same model of the target cancels, and
+    `model_error` is what may remain."""
+    ratio, low, high = found
+    low, high = (low or ratio) / model_error, (high or ratio) * model_error
+    why = (
+        "the ratio measured here, carried over: what the model of the target gets wrong for both "
+        f"plans cancels, a factor of {model_error:g} may remain"
+    )
+    if ratio == low == high == 1.0:
+        return Judgement("same", ratio, low, high, why)
+    found_word = _verdict(metric, low - 1, high - 1)
+    word = UNPROJECTED if found_word == "within noise" else found_word
+    return Judgement(word, ratio, low, high, why)
+
+
+def _of_ratio(metric: Metric, found: Ratio, pairing: str) -> Judgement:
     """The verdict on a ratio with its interval; `pairing` is empty where nothing was timed."""
     ratio, low, high = found
-    verdict = _verdict(metric, low - 1, high - 1)
+    assert low is not None
+    assert high is not None
+    judgement = Judgement(_verdict(metric, low - 1, high - 1), ratio, low, high)
     floor = FLOORS[pairing] if pairing and metric.group in TIMED else 0.0
-    if verdict in ("better", "worse") and abs(ratio - 1) <= floor:
+    if judgement.verdict in ("better", "worse") and abs(ratio - 1) <= max(floor, VISIBLE):
         why = f"two copies of one plan can differ by {floor:.0%} in this way of measuring"
-        return Judgement("within noise", ratio, low, high, why)
-    return Judgement(verdict, ratio, low, high, _HOW.get(pairing, ""))
+        return replace(judgement, verdict="within noise", why=why if floor else "")
+    return replace(judgement, why=_HOW.get(pairing, ""))
 
 
 def is_exact(measurement: Measurement) -> bool:
@@ -202,52 +311,6 @@ def bounds_of(measurement: Measurement) -> tuple[float, float] | None:
     if found is None or not all(math.isfinite(bound) for bound in found):
         return None
     return min(found[0], value), max(found[1], value)
-
-
-def ratio_of_medians(
-    candidate: np.ndarray, baseline: np.ndarray, stream: str = "", draws: int = DRAWS
-) -> tuple[float, float]:
-    """95 % interval of median(candidate) / median(baseline): float [n] and [m], all above 0.
-
-    Percentile bootstrap, both sides resampled independently (Efron & Tibshirani 1993, chapter 13).
-    The seed is fixed by `stream`, so that a ratio shows the same interval everywhere.
-    """
-    random = np.random.default_rng([0, zlib.crc32(stream.encode())])
-    above = np.median(
-        candidate[random.integers(0, len(candidate), (draws, len(candidate)))], axis=1
-    )
-    below = np.median(baseline[random.integers(0, len(baseline), (draws, len(baseline)))], axis=1)
-    low, high = np.quantile(above / below, (0.025, 0.975))
-    return float(low), float(high)
-
-
-def mover_difference(
-    value: float,
-    bounds: tuple[float, float],
-    reference: float,
-    reference_bounds: tuple[float, float],
-) -> tuple[float, float]:
-    """Interval of value - reference from those of both (MOVER: Zou & Donner 2008)."""
-    difference = value - reference
-    down = math.hypot(value - bounds[0], reference_bounds[1] - reference)
-    up = math.hypot(bounds[1] - value, reference - reference_bounds[0])
-    return difference - down, difference + up
-
-
-def mover_ratio(
-    value: float,
-    bounds: tuple[float, float],
-    reference: float,
-    reference_bounds: tuple[float, float],
-) -> tuple[float, float]:
-    """Interval of value / reference: MOVER on the logarithms. All numbers are above 0."""
-    low, high = mover_difference(
-        math.log(value),
-        (math.log(bounds[0]), math.log(bounds[1])),
-        math.log(reference),
-        (math.log(reference_bounds[0]), math.log(reference_bounds[1])),
-    )
-    return math.exp(low), math.exp(high)
 
 
 _HOW = {

@@ -11,7 +11,9 @@ from core.errors import BadInput
 
 @dataclass(frozen=True)
 class Metric:
-    """`better` is `lower` or `higher`; `priority` is the user's word that weighs it (or empty)."""
+    """`better` is `lower` or `higher`; `priority` is the user's word that weighs it (or empty);
+    `quantile` is what the value is of its samples, the median unless it is a tail.
+    """
 
     name: str
     label: str
@@ -20,6 +22,7 @@ class Metric:
     group: str
     priority: str
     meaning: str
+    quantile: float = 0.5
 
 
 METRICS = (
@@ -60,6 +63,7 @@ METRICS = (
         "latency",
         "95th percentile of the seconds for one whole request (prompt and output)"
         " or one image batch.",
+        0.95,
     ),
     Metric(
         "latency_p99_s",
@@ -69,6 +73,7 @@ METRICS = (
         "latency",
         "latency",
         "99th percentile of the seconds for one whole request; only where at least 100 were timed.",
+        0.99,
     ),
     Metric(
         "tokens_per_s",
@@ -301,6 +306,7 @@ METRICS = (
         "",
         "95th percentile of the seconds from a request's arrival to its first token, waiting in the"
         " queue included.",
+        0.95,
     ),
     Metric(
         "within_limits",
@@ -320,6 +326,15 @@ METRICS = (
         "traffic",
         "",
         "Requests that a batch really held when it was taken from the queue.",
+    ),
+    Metric(
+        "concurrency",
+        "Requests at a time",
+        "",
+        "higher",
+        "traffic",
+        "",
+        "Requests in flight in each timed round: as many as the workload asks for.",
     ),
     Metric(
         "cpu_wait_share",

@@ -35,7 +35,8 @@ class Paired:
 
     `difference` is candidate - baseline in the metric's unit, `ratio` candidate / baseline; ratio
     and its bounds are None where the baseline is 0. Each bound alone is a one-sided 97.5 % bound.
-    `unit` is what was paired (`windows` or `items`), `method` names the interval's source.
+    `unit` is what was paired (`windows` or `items`), `method` names the interval's source;
+    `changed` are the items that only the candidate and only the baseline has right.
     """
 
     n: int
@@ -45,6 +46,7 @@ class Paired:
     ratio_bounds: Bounds | None
     unit: str
     method: str
+    changed: tuple[int, int] | None = None
 
 
 @lru_cache(maxsize=4096)
@@ -93,6 +95,7 @@ def _of_items(metric: str, samples: tuple[float, ...], reference: tuple[float, .
         bonett_price(both, gained, lost) if theirs else None,
         "items",
         "Tango 1998",
+        (gained, lost),
     )
 
 
@@ -261,8 +264,14 @@ def bonett_price(both: int, gained: int, lost: int, z: float = Z) -> Bounds:
 
 
 def wilson(successes: int, n: int, z: float = Z) -> Bounds:
-    """Score interval of a proportion, 95 % unless `z` says otherwise (Wilson 1927)."""
+    """Score interval of a proportion, 95 % unless `z` says otherwise (Wilson 1927).
+
+    It ends exactly at 0 without a success and at 1 without a failure, as the formula does before
+    rounding.
+    """
     share = successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    low = 0.0 if successes == 0 else max(0.0, centre - half)
+    high = 1.0 if successes == n else min(1.0, centre + half)
+    return low, high

@@ -34,8 +34,8 @@ class Technique(Protocol):
     """Data that can be stored and printed, plus what it does. A technique is a frozen dataclass.
 
     `candidates` proposes settings worth trying; `refuse` says in a sentence why a case cannot have
-    it, or None; `reshape` changes the workload (batching does); `apply` changes a loaded Deployment
-    (core.deployment), importing torch only inside.
+    it, or None; `apply` changes a loaded Deployment (core.deployment), importing torch only inside.
+    No technique changes what the workload asks for: it changes how that is served.
     """
 
     name: ClassVar[str]
@@ -48,9 +48,6 @@ class Technique(Protocol):
 
     def refuse(self, case: Case) -> str | None:
         """A sentence that says why `case` cannot have this technique, or None."""
-
-    def reshape(self, workload: Workload) -> Workload:
-        """The workload as this technique serves it."""
 
     def apply(self, deployment: Any) -> None:
         """Change the loaded model or the way it is run."""
@@ -117,12 +114,11 @@ class Plan:
         """`baseline`, or the techniques joined by ` + `."""
         return " + ".join(label(technique) for technique in self.techniques) or "baseline"
 
-    def workload(self) -> Workload:
-        """The case's workload as the techniques reshape it."""
-        workload = self.case.workload
-        for technique in self.techniques:
-            workload = technique.reshape(workload)
-        return workload
+    @property
+    def batch(self) -> int:
+        """How many sequences are served together at most: the size of its batching, else 1."""
+        sizes = (getattr(one, "size", 1) for one in self.techniques if one.kind == "batch")
+        return max(sizes, default=1)
 
     def refuse(self) -> str | None:
         """Why this plan cannot be run: an order that makes no sense, or a technique's own
@@ -147,9 +143,7 @@ class Plan:
         based = [one.name for one in self.techniques if one.kind == "recover" and _base(one)]
         if based and "quantize" in once:
             return f"{based[0]}: the plan quantizes already, so there is nothing to do for base"
-        if "decode" in once and any(
-            getattr(technique, "size", 1) > 1 for technique in self.techniques
-        ):
+        if "decode" in once and self.batch > 1:
             return (
                 "speculative decoding verifies one sequence at a time: it cannot be stacked with a"
                 " batch above 1"

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from core import format as shown
 from core import metrics, utility
+from core.against import against, asked
+from core.doubt import Doubt, headline, signed
+from core.judge import UNPROJECTED
 from core.priorities import Limit
 from core.study import Study, Trial
 
@@ -20,8 +23,10 @@ def failures(trial: Trial, limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
 
 
 def known(trial: Trial, name: str) -> float | None:
-    """The value of a metric; the baseline's distance to itself is known without measuring it."""
-    value = trial.value(name)
+    """The value of a metric for the workload as it is asked; the baseline's distance to itself is
+    known without measuring it."""
+    found = asked(trial, name)
+    value = None if found is None else found.value
     if value is None and trial.is_baseline:
         return {"kl_nats": 0.0, "top1_agreement": 1.0}.get(name)
     return value
@@ -39,40 +44,51 @@ def no_baseline(study: Study) -> str:
 
 
 def because(
-    study: Study, winner: Trial, baseline: Trial, scores: dict[str, float]
+    study: Study, winner: Trial, baseline: Trial, scores: dict[str, float], doubt: Doubt
 ) -> tuple[str, ...]:
-    """What the winner gains and costs, one sentence a word, then the limits, then what is not
-    known.
+    """How sure the choice is, what the winner gains and costs, one sentence a word, then the
+    limits, then what is not known.
     """
-    said = []
-    if winner.is_baseline:
-        others = [trial for trial in study.done() if not trial.is_baseline]
-        tail = (
-            "no change that passes the limits has a higher utility"
-            if others
-            else "no change has been measured yet"
-        )
-        said.append(f"The unchanged model is best for these priorities: {tail}.")
-    else:
-        said.append(
-            f"{winner.plan.title} has the highest utility of the trials that pass every limit: "
-            f"{_signed(scores[winner.id])} against 0 for the baseline."
-        )
+    said = [headline(study, winner, scores, doubt)]
+    if not winner.is_baseline:
         said += [
             sentence(metric_name, winner, baseline)
             for metric_name in _told(study, winner, baseline)
         ]
     for limit in study.priorities.limits:
         value = known(winner, limit.metric)
-        said.append(f"It passes {limit}: {shown.of_metric(limit.metric, value)}.")
+        said.append(f"It passes {limit_words(limit)}: {shown.of_metric(limit.metric, value)}.")
     said += _unknown(study)
-    origins = sorted(
-        {m.origin for m in winner.measurements if m.origin in ("projected", "estimated")}
-    )
-    if origins:
-        names = [m.metric for m in winner.measurements if m.origin in origins]
-        said.append(f"Not measured but {' or '.join(origins)}: {', '.join(names)}.")
+    said += _unmeasured(winner)
     return tuple(said)
+
+
+def _unmeasured(winner: Trial) -> list[str]:
+    """Which of the winner's numbers were not measured, each once and by its label, in one sentence
+    an origin."""
+    said = []
+    for origin in ("projected", "estimated"):
+        labels = dict.fromkeys(
+            _label(one.metric)
+            for one in winner.measurements
+            if one.origin == origin and not one.condition
+        )
+        if labels:
+            said.append(f"Not measured but {origin}: {', '.join(labels)}.")
+    return said
+
+
+def limit_words(limit: Limit) -> str:
+    """`KL to baseline at most 0.05 nat`."""
+    relation = "at most" if limit.relation == "<=" else "at least"
+    value = shown.of_metric(limit.metric, limit.value)
+    return f"{_label(limit.metric)} {relation} {value}"
+
+
+def _label(name: str) -> str:
+    """A metric's label inside a sentence."""
+    label = metrics.metric(name).label
+    return label if label[:2].isupper() else label[0].lower() + label[1:]
 
 
 def _told(study: Study, winner: Trial, baseline: Trial) -> list[str]:
@@ -81,56 +97,55 @@ def _told(study: Study, winner: Trial, baseline: Trial) -> list[str]:
     """
     decided = [name for _, name in utility.axes(study)]
     words = {word for word, _ in utility.axes(study)}
-    others = []
-    for name in (metric.name for metric in metrics.METRICS if metric.priority in words):
-        one = utility.gain("", name, winner, baseline)
-        if name not in decided and one is not None and one.gain < -max(SAME, one.spread or 0.0):
-            others.append(name)
+    others = [
+        metric.name
+        for metric in metrics.METRICS
+        if metric.priority in words
+        and metric.name not in decided
+        and against(winner, baseline, metric.name).verdict == "worse"
+    ]
     return decided + others
 
 
 def sentence(name: str, trial: Trial, baseline: Trial) -> str:
-    """One metric of `trial` against the baseline, as `1.92x faster: time per output token 12.1 ms
-    -> 6.30 ms.`
+    """One metric of `trial` against the baseline with the judge's verdict, as `Time per output
+    token: 1.92x faster (12.1 ms -> 6.30 ms).`
     """
-    metric = metrics.metric(name)
+    label = metrics.metric(name).label
     before, after = known(baseline, name), known(trial, name)
     if after is None:
-        return f"{metric.label} is unknown for this trial, so it got no credit for it."
+        return f"{label}: unknown for this trial, so it got no credit for it."
     if before is None:
-        return f"{metric.label}: {shown.of_metric(name, after)}; the baseline's is unknown."
-    numbers = f"{shown.of_metric(name, before)} -> {shown.of_metric(name, after)}"
-    label = (
-        metric.label[0].lower() + metric.label[1:]
-        if not metric.label.startswith("KL")
-        else metric.label
-    )
-    one = utility.gain("", name, trial, baseline)
-    if one is None or (before == after):
-        return f"Unchanged: {label} {numbers}."
-    if one.spread is not None and abs(one.gain) <= one.spread:
-        return f"Within noise: {label} {numbers}."
-    head = _by_how_much(name, before, after)
-    proof = "" if one.spread is not None else " (too few runs to be sure)"
-    return f"{head}: {label} {numbers}{proof}."
+        return f"{label}: {shown.of_metric(name, after)}; the baseline's is unknown."
+    numbers = f"({shown.of_metric(name, before)} → {shown.of_metric(name, after)})"
+    found = against(trial, baseline, name)
+    if found.verdict == "not comparable":
+        return f"{label}: not comparable, {found.why}."
+    if found.verdict == "same":
+        return f"{label}: unchanged ({shown.of_metric(name, after)})."
+    if found.verdict == "within noise":
+        return f"{label}: no proven change {numbers}."
+    if found.verdict == UNPROJECTED:
+        return f"{label}: {UNPROJECTED} {numbers}."
+    if found.verdict == "too few runs":
+        return f"{label}: too few runs to say {numbers}."
+    return f"{label}: {_by_how_much(name, found.ratio, found.verdict)} {numbers}."
 
 
-def _by_how_much(name: str, before: float, after: float) -> str:
-    """`1.92x faster`, `2.10x larger`, or the difference of a quality metric."""
-    if name in utility.QUALITY:
-        worse = (after > before) == (metrics.metric(name).better == "lower")
-        return "Quality is lower" if worse else "Quality is higher"
-    larger, smaller = max(before, after), min(before, after)
+def _by_how_much(name: str, ratio: float | None, verdict: str) -> str:
+    """`1.92x faster`, `2.10x larger`; without a ratio, and for quality, the verdict."""
+    metric = metrics.metric(name)
     words = {
         "latency": ("slower", "faster"),
-        "throughput": ("more throughput", "less throughput"),
+        "throughput": ("more", "less"),
         "size": ("larger", "smaller"),
         "energy": ("more energy", "less energy"),
         "cost": ("dearer", "cheaper"),
     }
-    up, down = words[metrics.metric(name).priority]
-    factor = shown.ratio(larger / smaller) if smaller > 0 else "much"
-    return f"{factor} {up if after > before else down}"
+    if metric.priority not in words or ratio is None or ratio <= 0:
+        return verdict
+    up, down = words[metric.priority]
+    return f"{shown.ratio(max(ratio, 1 / ratio))} {up if ratio > 1 else down}"
 
 
 def _unknown(study: Study) -> list[str]:
@@ -145,30 +160,36 @@ def _unknown(study: Study) -> list[str]:
         if word not in found:
             said.append(f"Nothing is known about {word} here, so its weight did not count.")
             continue
-        blind = [trial for trial in study.done() if utility.reading(trial, found[word]) is None]
+        baseline = next(trial for trial in study.done() if trial.is_baseline)
+        blind = [
+            trial
+            for trial in study.done()
+            if utility.gain(word, found[word], trial, baseline) is None
+        ]
         if blind:
             count = "1 trial" if len(blind) == 1 else f"{len(blind)} trials"
             said.append(
-                f"{metrics.metric(found[word]).label} is unknown for {count}, "
+                f"{metrics.metric(found[word]).label} cannot be compared for {count}, "
                 "which got the worst gain of the others."
             )
     return said
 
 
 def why_not(study: Study, winner: Trial, other: Trial, scores: dict[str, float]) -> str:
+    """Why `other` is not the choice, with the points it lacks and the metric that costs it most."""
     if failures(other, study.priorities.limits):
         return violation(other, study.priorities.limits)
     lead, spread = utility.lead(study, winner, other)
     behind = scores[winner.id] - scores[other.id]
-    points = f"utility {_signed(scores[other.id])} against {_signed(scores[winner.id])}"
+    points = f"{signed(scores[other.id])} points against {signed(scores[winner.id])}"
     if abs(behind) <= SAME:
         return f"As good as the recommended one: {points}; the recommended one was measured first."
     main = _largest_loss(study, winner, other)
     if spread is None:
-        return f"Lower {points}{main}; too few runs to prove the difference."
+        return f"Scores lower, {points}{main}; too few runs to prove the difference."
     if abs(lead) <= spread:
         return f"Not proven better or worse: {points}{main}, but the intervals overlap."
-    return f"Lower {points}{main}."
+    return f"Scores lower, {points}{main}."
 
 
 def _largest_loss(study: Study, winner: Trial, other: Trial) -> str:
@@ -194,10 +215,12 @@ def violation(trial: Trial, limits: tuple[Limit, ...]) -> str:
         if value is None:
             why = trial.metric(limit.metric)
             reason = f" ({why.method})" if why is not None and why.method else ""
-            parts.append(f"{limit}: the value is unknown{reason}, and unknown never passes")
+            parts.append(
+                f"{limit_words(limit)}: the value is unknown{reason}, and unknown never passes"
+            )
         else:
-            parts.append(f"{limit}: it has {shown.of_metric(limit.metric, value)}")
-    return f"Violates {'; '.join(parts)}."
+            parts.append(f"{limit_words(limit)}: it has {shown.of_metric(limit.metric, value)}")
+    return f"Misses {'; '.join(parts)}."
 
 
 def nothing_passes(done: tuple[Trial, ...], study: Study) -> tuple[str, ...]:
@@ -213,26 +236,19 @@ def nothing_passes(done: tuple[Trial, ...], study: Study) -> tuple[str, ...]:
             (value, trial) for trial in done if (value := known(trial, limit.metric)) is not None
         ]
         if not values:
-            said.append(
-                f"No trial passes {limit}: {metrics.metric(limit.metric).label} "
-                "is unknown for all of them."
-            )
+            said.append(f"No trial passes {limit_words(limit)}: it is unknown for all of them.")
             continue
         chosen = min if limit.relation == "<=" else max
         nearest, trial = chosen(values, key=lambda pair: pair[0])
         said.append(
-            f"No trial passes {limit}: the nearest is "
+            f"No trial passes {limit_words(limit)}: the nearest is "
             f"{shown.of_metric(limit.metric, nearest)} ({trial.plan.title})."
         )
     if said:
         return tuple(said)
     fewest = min(done, key=lambda trial: len(failures(trial, limits)))
-    missed = ", ".join(str(limit) for limit in failures(fewest, limits))
+    missed = ", ".join(map(limit_words, failures(fewest, limits)))
     return (
         f"No trial passes all {len(limits)} limits at once: {fewest.plan.title} "
         f"comes nearest and misses {missed}.",
     )
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.2f}"

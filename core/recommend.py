@@ -1,7 +1,8 @@
 """Chooses one trial of a study; the utility is in core.utility, the sentences in core.reasons.
 
 A trial can be recommended when it is done and every hard limit passes; an unknown value passes
-none. Of those the one with the highest utility is taken; of equal ones the first measured.
+none. Of those the one with the highest utility is taken; of equal ones the first measured. How sure
+that choice is stands beside it: P(best) from the resampled pairs (core.chances).
 """
 
 from __future__ import annotations
@@ -9,7 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from core import frontier, reasons, utility
+from core.anchor import anchored
+from core.chances import chances
+from core.doubt import Doubt
+from core.environments import disturbed
 from core.study import Study, Trial
+
+# A lead counts as proven from this P(best) on.
+PROVEN = 0.95
+# So many of the leading trials are worth measuring again while the lead is not proven.
+AGAIN = 3
 
 
 @dataclass(frozen=True)
@@ -18,7 +28,10 @@ class Recommendation:
 
     `rejected` holds (trial id, why not) for every other trial of the frontier, `frontier` the trial
     ids not beaten on all of the user's axes, `scores` (trial id, utility) of every finished trial,
-    the best first.
+    the best first. `p_best` is the share of resamples in which the choice is ahead of every other
+    trial that could be recommended, None when too little was measured to say; `proven` whether that
+    is at least PROVEN and not every trial was disturbed. `again` are the trials to measure again
+    for a clearer answer, empty when it is proven.
     """
 
     trial_id: str | None
@@ -26,10 +39,14 @@ class Recommendation:
     rejected: tuple[tuple[str, str], ...] = ()
     frontier: tuple[str, ...] = ()
     scores: tuple[tuple[str, float], ...] = ()
+    p_best: float | None = None
+    proven: bool = False
+    again: tuple[str, ...] = ()
 
 
 def recommend(study: Study) -> Recommendation:
     """The best trial of `study` under its priorities; the same study gives the same answer."""
+    study = anchored(study)
     done = study.done()
     baseline = next((trial for trial in done if trial.is_baseline), None)
     if baseline is None:
@@ -45,13 +62,26 @@ def recommend(study: Study) -> Recommendation:
         )
         return Recommendation(None, reasons.nothing_passes(done, study), rejected, ids, ranked)
     winner = max(feasible, key=lambda trial: (scores[trial.id], trial.id in ids))
+    shares = chances(study, feasible)
+    p_best = None if shares is None else shares[winner.id]
+    noisy = all(disturbed(trial) for trial in done)
+    proven = len(feasible) > 1 and p_best is not None and p_best >= PROVEN and not noisy
+    leading = sorted(feasible, key=lambda trial: (trial is not winner, -scores[trial.id]))[:AGAIN]
+    doubt = Doubt(p_best, proven, noisy, tuple(leading[1:]), len(feasible))
     rejected = tuple(
         (trial.id, reasons.why_not(study, winner, trial, scores))
         for trial in best
         if trial.id != winner.id
     )
     return Recommendation(
-        winner.id, reasons.because(study, winner, baseline, scores), rejected, ids, ranked
+        winner.id,
+        reasons.because(study, winner, baseline, scores, doubt),
+        rejected,
+        ids,
+        ranked,
+        p_best,
+        proven,
+        () if proven or len(feasible) < 2 else tuple(trial.id for trial in leading),
     )
 
 

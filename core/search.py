@@ -40,7 +40,7 @@ def propose(
             stacks.append(together)
     elif case.model.task == "image":
         stacks = [(W8A8(),), (RoundToNearest(8),), (RoundToNearest(4),)]
-        stacks += [(StaticBatch(size),) for size in (2, 4, 8, 16)]
+        stacks += [(batch,) for batch in StaticBatch.candidates(case)]
     else:
         stacks = _decoder_stacks(case, find_preset(preset).distill_steps, deep=preset != "quick")
     plans = [Plan(case, (), seed)]
@@ -71,16 +71,19 @@ def _decoder_stacks(case: Case, steps: int, deep: bool) -> list[tuple[Technique,
         (quarter,),
         (KvCache(8),),
         (Speculative(),),
-        (StaticBatch(4),),
-        (StaticBatch(16),),
-        (WeightInt4(), StaticBatch(8)),
     ]
+    # A batch that the workload's requests never fill gains nothing.
+    batches = StaticBatch.candidates(case)
+    largest = batches[-1:]
+    stacks += [(one,) for one in (batches if deep else (*batches[1:-1][:1], *largest))]
+    if largest:
+        stacks += [(WeightInt4(), *largest)]
     if learns:
         stacks += [
             (Gptq(),),
             (NormalFloat4(), Lora(steps=steps)),
             (quarter, recover),
-            (quarter, recover, WeightInt8(), StaticBatch(8)),
+            (quarter, recover, WeightInt8(), *largest),
         ]
     if not deep:
         return stacks
@@ -93,10 +96,9 @@ def _decoder_stacks(case: Case, steps: int, deep: bool) -> list[tuple[Technique,
         (Speculative(2),),
         (Speculative(5),),
         (WeightInt8(), Speculative()),
-        (StaticBatch(2),),
-        (StaticBatch(8),),
-        (WeightInt8(), StaticBatch(8)),
     ]
+    if largest:
+        stacks += [(WeightInt8(), *largest)]
     if learns:
         stacks += [
             (Gptq(3),),

@@ -51,7 +51,7 @@ def shares(
     if plan.case.model.task == "image":
         why = "a classifier decodes no tokens: its few weights stay in the caches"
         return [unavailable("mbu", "", why), _images(deployment, plan, found, calibration)]
-    workload = plan.workload()
+    workload = plan.case.workload
     work = work_of(deployment.engine, plan.case.model.decoder())
     groups = _groups(workload.concurrency, deployment.batch)
     return [

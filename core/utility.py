@@ -2,7 +2,7 @@
 recommend.py.
 
 The utility of a trial is U = sum over the words w of weight(w) * gain(w), with gains against the
-study's baseline:
+study's baseline, from the same judgements that every page shows (core.against):
 
 - latency, throughput, size, energy, cost: gain = log2 of the improvement ratio, so twice as fast,
   or half as large, is worth 1 and twice as slow costs 1. The metric is the first of WORDS[word]
@@ -23,8 +23,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from core import metrics
-from core.judge import bounds_of
-from core.measurement import Measurement
+from core.against import against, asked
 from core.study import Study, Trial
 
 WORDS: dict[str, tuple[str, ...]] = {
@@ -86,7 +85,8 @@ def _first_known(names: Iterable[str], study: Study) -> str | None:
     done = study.done()
     baseline = next((trial for trial in done if trial.is_baseline), None)
     for name in names:
-        if baseline is not None and _usable(name, baseline.value(name)):
+        found = None if baseline is None else asked(baseline, name)
+        if found is not None and _usable(name, found.value):
             return name
         if name in ("kl_nats", "top1_agreement") and any(t.value(name) is not None for t in done):
             return name
@@ -98,47 +98,31 @@ def _usable(name: str, value: float | None) -> bool:
 
 
 def gain(word: str, name: str, trial: Trial, rival: Trial) -> Gain | None:
-    """How much better `trial` is than `rival` on the metric `name`; None when a side is unknown."""
-    ours, theirs = reading(trial, name), reading(rival, name)
-    if ours is None or theirs is None:
+    """How much better `trial` is than `rival` on the metric `name`, as the one judge of trials has
+    it (core.against); None when they cannot be compared."""
+    found = against(trial, rival, name)
+    if found.verdict == "not comparable":
         return None
-    (a, a_spread), (b, b_spread) = ours, theirs
-    spread = None if a_spread is None or b_spread is None else math.hypot(a_spread, b_spread)
-    return Gain(word, name, a - b, spread)
-
-
-def reading(trial: Trial, name: str) -> tuple[float, float | None] | None:
-    """A metric on the utility's own scale, where more is better and 1 is one doubling, and half its
-    interval's width.
-
-    The baseline's KL to itself and its agreement with itself are 0 and 1 by definition.
-    """
-    measurement = trial.metric(name)
-    value = None if measurement is None else measurement.value
-    if value is None and trial.is_baseline and name in ("kl_nats", "top1_agreement"):
-        return worth(name, 0.0 if name == "kl_nats" else 1.0), 0.0
-    if measurement is None or value is None:
+    if name in QUALITY and name != "perplexity":
+        ends = (found.difference, found.difference_low, found.difference_high)
+    else:
+        ends = tuple(map(_logarithm, (found.ratio, found.low, found.high)))
+    centre, low, high = (None if end is None else end * points(name) for end in ends)
+    if centre is None:
         return None
-    centre = worth(name, value)
-    return None if not math.isfinite(centre) else (centre, _spread(measurement, name))
+    spread = None if low is None or high is None else abs(high - low) / 2
+    return Gain(word, name, centre, spread)
 
 
-def worth(name: str, value: float) -> float:
-    """One number on the utility's scale; minus infinity where a logarithm has no answer."""
+def points(name: str) -> float:
+    """What one unit of change is worth: of the metric itself for quality, of the natural logarithm
+    for perplexity and everything that counts by its ratio. Negative where less is better."""
     sign = -1.0 if metrics.metric(name).better == "lower" else 1.0
-    if name == "perplexity":
-        return -math.log(value) / QUALITY[name] if value > 0 else -math.inf
-    if name in QUALITY:
-        return sign * value / QUALITY[name]
-    return sign * math.log2(value) if value > 0 else -math.inf
+    return sign / QUALITY.get(name, math.log(2))
 
 
-def _spread(measurement: Measurement, name: str) -> float | None:
-    interval = bounds_of(measurement)
-    if interval is None:
-        return None
-    ends = [worth(name, end) for end in interval]
-    return abs(ends[1] - ends[0]) / 2 if all(map(math.isfinite, ends)) else None
+def _logarithm(ratio: float | None) -> float | None:
+    return math.log(ratio) if ratio is not None and 0 < ratio < math.inf else None
 
 
 def utilities(study: Study) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Figures from plain data: trade-offs with the frontier, bars with intervals, the batching curve.
+"""Figures from plain data: trade-offs with the frontier, bars with intervals.
 
 Computes no statistics: values, intervals, frontier and recommendation are given. Every point's
 customdata is its trial's id. Stored text reaches a figure only through escape().
@@ -27,7 +27,6 @@ from app.views.palette import Palette, palette, template
 from core import format, metrics
 from core.compare import Column, Row
 from core.priorities import Limit
-from core.study import Trial
 
 CONFIG: dict[str, Any] = {
     "showSendToCloud": False,
@@ -44,7 +43,6 @@ __all__ = [
     "HEIGHT",
     "Point",
     "bars",
-    "batch_curve",
     "errors",
     "escape",
     "pareto",
@@ -172,40 +170,6 @@ def bars(row: Row, columns: Sequence[Column], dark: bool = False) -> go.Figure:
             "range": [0, largest / factor * 1.05 or 1.0],
         },
         yaxis={"autorange": "reversed", "showticklabels": False, "ticks": "", "showgrid": False},
-    )
-    return figure
-
-
-def batch_curve(
-    trials: Sequence[Trial],
-    throughput: str = "tokens_per_s",
-    latency: str = "latency_p95_s",
-    dark: bool = False,
-) -> go.Figure:
-    """Throughput over latency as more sequences are served together, joined by rising batch."""
-    colors = palette(dark)
-    by_id = {trial.id: trial.plan.workload().concurrency for trial in trials}
-    shown = sorted(points(trials, latency, throughput), key=lambda p: by_id[p.trial_id])
-    across = make_axis(latency, [(p.x, p.x_bounds) for p in shown], (), False)
-    up = make_axis(throughput, [(p.y, p.y_bounds) for p in shown], (), False)
-    figure = go.Figure(
-        go.Scatter(
-            x=[p.x / across.factor for p in shown],
-            y=[p.y / up.factor for p in shown],
-            mode="lines",
-            line={"color": colors.series[0], "width": 1.5},
-            hoverinfo="skip",
-            showlegend=False,
-        )
-    )
-    for origin, mark in MARKS.items():
-        some = [p for p in shown if p.origin == origin]
-        if some:
-            ink = [colors.series[0]] * len(some)
-            labels = [f"batch {by_id[p.trial_id]}" for p in some]
-            add_marks(figure, some, across, up, origin.capitalize(), mark, ink, colors, labels)
-    figure.update_layout(
-        template=template(dark), height=HEIGHT, xaxis=across.layout(), yaxis=up.layout()
     )
     return figure
 

@@ -14,6 +14,7 @@ from app import state
 from app.views import charts, common, words
 from app.views.palette import palette, template
 from core import format, metrics
+from core.against import served_at
 from core.measure.watch import DISTURBED
 from core.measurement import Measurement
 from core.study import Trial
@@ -129,8 +130,8 @@ def samples_figure(one: Measurement, marked: Sequence[bool], dark: bool) -> go.F
 def _curve(trial: Trial, key: str, axis: str, found: Sequence[Measurement]) -> None:
     """One chart a metric, the workload's own point included, and the table."""
     own = {
-        "prompt_tokens": trial.plan.workload().prompt_tokens,
-        "concurrency": trial.plan.workload().concurrency,
+        "prompt_tokens": trial.plan.case.workload.prompt_tokens,
+        "concurrency": served_at(trial),
     }[key]
     names = list(dict.fromkeys(one.metric for one in found))
     for column, name in zip(st.columns(len(names)), names, strict=True):

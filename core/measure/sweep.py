@@ -4,7 +4,7 @@ latency by concurrency.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from core.measure.serve import Service, times
@@ -15,7 +15,7 @@ from core.workload import Workload
 CONCURRENCY = (1, 2, 4, 8, 16)
 FACTORS = (0.25, 0.5, 2.0, 4.0)
 BY_LENGTH = ("ttft_s", "tpot_s")
-BY_CONCURRENCY = ("tokens_per_s", "latency_s")
+BY_CONCURRENCY = ("tokens_per_s", "examples_per_s", "latency_s")
 Serve = Callable[[Workload], Service]
 
 
@@ -26,15 +26,23 @@ def prompt_lengths(workload: Workload, context: int) -> tuple[int, ...]:
     return tuple(sorted(n for n in wanted if 1 <= n <= room and n != workload.prompt_tokens))
 
 
-def sweep(serve: Serve, workload: Workload, context: int, rounds: int) -> list[Measurement]:
-    """Measure `rounds` rounds, after one to warm up, under each condition; serve(workload) gives
+def under_lengths(serve: Serve, workload: Workload, context: int, rounds: int) -> list[Measurement]:
+    """Measure `rounds` rounds, after one to warm up, with each prompt length; serve(workload) gives
     the service of a varied workload.
     """
     found: list[Measurement] = []
     for length in prompt_lengths(workload, context):
         varied = replace(workload, prompt_tokens=length)
         found += _under(serve(varied), rounds, BY_LENGTH, f"prompt_tokens={length}")
-    for count in CONCURRENCY:
+    return found
+
+
+def under_concurrency(
+    serve: Serve, workload: Workload, counts: Sequence[int], rounds: int
+) -> list[Measurement]:
+    """As `under_lengths`, with so many requests at a time, the workload's own count left out."""
+    found: list[Measurement] = []
+    for count in counts:
         if count != workload.concurrency:
             varied = replace(workload, concurrency=count)
             found += _under(serve(varied), rounds, BY_CONCURRENCY, f"concurrency={count}")

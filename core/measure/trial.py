@@ -21,7 +21,7 @@ from core.measure.presets import Preset
 from core.measure.presets import preset as find_preset
 from core.measure.quality.measure import measure_quality
 from core.measure.serve import Service, measure_serving
-from core.measure.sweep import sweep
+from core.measure.sweep import CONCURRENCY, under_concurrency, under_lengths
 from core.measure.traffic import measure_traffic
 from core.measurement import Measurement, unavailable
 from core.model import Model
@@ -32,6 +32,8 @@ from core.techniques.applying import apply_all
 from core.workload import Workload
 
 Emit = Callable[..., None]
+# Rounds of a batch that the workload itself never fills.
+FULL_BATCH_ROUNDS = 3
 
 
 def run_trial(plan: Plan, preset_name: str, environment: str, emit: Emit) -> None:
@@ -72,7 +74,7 @@ def run_trial(plan: Plan, preset_name: str, environment: str, emit: Emit) -> Non
     apply_all(deployment, plan.techniques, report)
     prepared = time.perf_counter() - began
     deployment.report = report("serve")
-    workload = plan.workload()
+    workload = plan.case.workload
     ours = Service(deployment, workload, _requests(deployment, workload, plan.seed))
     group = replace(ours, requests=ours.requests[: deployment.batch])
     memory = measure_memory(deployment, plan, workload, group.round, before_load)
@@ -107,6 +109,13 @@ def run_trial(plan: Plan, preset_name: str, environment: str, emit: Emit) -> Non
             "s",
             "measured",
             "loading the weights and applying the techniques, once",
+        ),
+        Measurement(
+            "concurrency",
+            (float(workload.concurrency),),
+            "",
+            "measured",
+            "requests that each timed round kept in flight, as the workload asks",
         ),
         _cost(plan, served),
     ]
@@ -165,7 +174,7 @@ def rehearse(plan: Plan, tokenizer: Any) -> None:
     engine = random_engine(config)
     generate(engine, torch.zeros(1, 32, dtype=torch.int64), 4)
     if tokenizer is not None:
-        workload = plan.workload()
+        workload = plan.case.workload
         prompts(tokenizer, None, workload.concurrency, workload.prompt_tokens, 0, plan.seed)
     if any(hasattr(technique, "learning_rate") for technique in plan.techniques):
         from core.techniques import learn
@@ -223,18 +232,31 @@ def _unchanged(deployment: Deployment, plan: Plan) -> Callable[[], Service | Non
 
 
 def _varied(deployment: Deployment, plan: Plan, preset: Preset) -> list[Measurement]:
-    """What this machine does under other lengths, concurrencies and arrivals; text only."""
-    workload = plan.workload()
-    if deployment.case.model.task != "text" or not plan.case.target.local:
+    """What this machine does with a full batch, where the workload never fills it; and, for text,
+    under other lengths, concurrencies and arrivals."""
+    workload = plan.case.workload
+    if not plan.case.target.local:
         return []
+
+    def serve(varied: Workload) -> Service:
+        return Service(deployment, varied, _requests(deployment, varied, plan.seed))
+
     found: list[Measurement] = []
-    if preset.sweep_rounds:
-        found += sweep(
-            lambda varied: Service(deployment, varied, _requests(deployment, varied, plan.seed)),
-            workload,
-            plan.case.model.decoder().context,
-            preset.sweep_rounds,
+    if deployment.batch > workload.concurrency:
+        deployment.note(
+            f"{workload.title or workload.id} asks for {workload.concurrency} at a time, so batches"
+            f" of {deployment.batch} never fill: what a full one would give was timed apart, under"
+            f" concurrency={deployment.batch}"
         )
+        rounds = max(preset.sweep_rounds, FULL_BATCH_ROUNDS)
+        found += under_concurrency(serve, workload, (deployment.batch,), rounds)
+    if deployment.case.model.task != "text":
+        return found
+    if preset.sweep_rounds:
+        context = plan.case.model.decoder().context
+        found += under_lengths(serve, workload, context, preset.sweep_rounds)
+        others = tuple(count for count in CONCURRENCY if count != deployment.batch)
+        found += under_concurrency(serve, workload, others, preset.sweep_rounds)
     rate = workload.arrival_per_s
     # Waiting for rare requests must not use up the time that a trial has.
     count = preset.requests if rate is None else min(preset.requests, int(rate * preset.wall_s / 4))
@@ -288,9 +310,12 @@ def _cost(plan: Plan, served: list[Measurement]) -> Measurement:
         )
     if not rates:
         return unavailable("usd_per_mtok", "$", "cost per token is not defined for images")
-    samples = tuple(rent / 3600 / rate * 1e6 for rate in rates[0].samples)
+    samples, reference = (
+        tuple(rent / 3600 / rate * 1e6 for rate in some)
+        for some in (rates[0].samples, rates[0].reference)
+    )
     how = f"${rent:g} an hour at the measured throughput"
-    return Measurement("usd_per_mtok", samples, "$", "measured", how)
+    return Measurement("usd_per_mtok", samples, "$", "measured", how, reference=reference)
 
 
 def _placed(plan: Plan, served: list[Measurement], emit: Emit) -> list[Measurement]:

@@ -59,7 +59,7 @@ def account(plan: Plan) -> MemoryAccount:
         sizes = classifier_by_format(shape, found)
         return MemoryAccount(tuple(sizes.items()), 0.0, 0.0, space)
     batch, draft = found.batch, draft_work(found)
-    workload = plan.workload()
+    workload = plan.case.workload
     # Speculation verifies up to `draft_tokens` beyond the last token, within the same capacity.
     tokens = workload.prompt_tokens + workload.output_tokens
     works = [decoder_work(plan), *([] if draft is None else [draft])]

@@ -30,7 +30,7 @@ def fit(plan: Plan) -> str | None:
     total, loading = need.total, _while_loading(plan)
     if max(total, loading) <= target.memory_bytes:
         return None
-    workload = plan.workload()
+    workload = plan.case.workload
     tokens = workload.prompt_tokens + workload.output_tokens
     batch = effects(plan).batch
     sequences = "1 sequence" if batch == 1 else f"{batch} sequences"
@@ -47,7 +47,7 @@ def fit(plan: Plan) -> str | None:
 
 
 def _too_long(plan: Plan) -> str | None:
-    workload = plan.workload()
+    workload = plan.case.workload
     tokens = workload.prompt_tokens + workload.output_tokens
     context = plan.case.model.decoder().context
     if tokens <= context:

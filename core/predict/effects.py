@@ -213,8 +213,8 @@ def _speculative(before: Effects, technique: Technique, case: Case) -> Effects:
 
 
 def _batch(before: Effects, technique: Technique, case: Case) -> Effects:
-    """So many sequences share every reading of the weights."""
-    return replace(before, batch=int(_field(technique, "size")))
+    """So many sequences share every reading of the weights, if as many are asked for at a time."""
+    return replace(before, batch=min(int(_field(technique, "size")), case.workload.concurrency))
 
 
 def _field(technique: Technique, name: str) -> Any:

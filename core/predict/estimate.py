@@ -106,7 +106,7 @@ def _image(plan: Plan, calibration: Calibration | None) -> tuple[Measurement, ..
     except UnknownPeak:
         why = _no_peak(plan)
         return (_no("latency_p95_s", why), _no("examples_per_s", why), size)
-    requests = max(1, plan.workload().concurrency)
+    requests = max(1, plan.case.workload.concurrency)
     groups = -(-requests // batch)
     low, high = IMAGE_OVERHEAD_S
     how = _doubt(

@@ -7,6 +7,11 @@ The share of this machine's (calibrated) limits that the trial reached is carrie
 which is measured x ratio of the two rooflines, plus the target's own overhead of a pass. Programs
 do not reach the same share everywhere: TRANSFER says by which factor it may differ. The interval is
 the measurement's own, times that factor, and never faster than the target's best rates allow.
+
+Two plans are compared by the ratio of their projections. Most of what TRANSFER stands for is common
+to both and cancels: the samples and the unchanged model's samples in turns with them are both
+carried over, so that their ratio is the one measured here times that of the four rooflines.
+ratio_error() says what may remain.
 """
 
 from __future__ import annotations
@@ -28,6 +33,10 @@ from core.target import Target
 
 # By which factor the reached share of the limit may differ between like and unlike devices.
 TRANSFER = {"same": 2.0, "other": 4.0}
+# By which factor the ratio of two projected plans may be wrong: little where both run the same
+# kernels, more where one of them multiplies with packed weights, whose kernels reach another share
+# of the limit on each device. Both are assumptions, not measured.
+RATIO = {"same kernels": 1.1, "other kernels": 1.5}
 # Facts of the artefact, whichever device runs it.
 CARRIED = (
     "model_bytes",
@@ -60,11 +69,25 @@ def project(trial: Trial, target: Target) -> tuple[Measurement, ...]:
     if plan.case.model.task == "image":
         return (*_merged(trial, {}, expected), *_memory(plan))
     spans, how = _times(trial, plan)
-    times = {name: _projected(name, span, how) for name, span in spans.items()}
+    gains = _gains(trial, plan)
+    times = {
+        name: _carried_over(trial, _projected(name, span, how), gains.get(name))
+        for name, span in spans.items()
+    }
     if "tokens_per_s" in spans:
-        times["energy_j_per_token"] = energy(plan, spans, effects(plan).batch)
-        times["usd_per_mtok"] = cost(plan, spans)
+        rate = times["tokens_per_s"]
+        times["energy_j_per_token"] = _by_rate(energy(plan, spans, effects(plan).batch), rate)
+        times["usd_per_mtok"] = _by_rate(cost(plan, spans), rate)
     return (*_merged(trial, times, expected), *_memory(plan))
+
+
+def ratio_error(ours: Plan, theirs: Plan) -> float:
+    """By which factor the ratio of two plans' projections on one target may be wrong beyond the
+    noise of what was measured; 1 where both do the same work."""
+    one, other = effects(ours), effects(theirs)
+    if one == other:
+        return 1.0
+    return RATIO["same kernels" if one.stored == other.stored else "other kernels"]
 
 
 def _memory(plan: Plan) -> tuple[Measurement, ...]:
@@ -134,6 +157,57 @@ def _times(trial: Trial, plan: Plan) -> tuple[dict[str, Span], str]:
         if len(known) == 2:
             spans[name] = Span(known[0], known[1])
     return spans, how
+
+
+def _gains(trial: Trial, plan: Plan) -> dict[str, float]:
+    """By which factor each time metric of the plan changes more than the unchanged model's from
+    here to there, at ideal rates: the ratio of the four rooflines."""
+    factors = []
+    for techniques in (plan.techniques, ()):
+        accepted = (trial.value("accepted_per_step") or 1.0) if techniques else 1.0
+        there = Plan(plan.case, techniques, plan.seed)
+        factor = _from_here_to_there(there, _here(trial.plan.case), accepted)
+        factors.append(factor)
+    ours, unchanged = factors
+    return {name: ours[name] / unchanged[name] for name in ours if unchanged.get(name)}
+
+
+def _from_here_to_there(plan: Plan, here: Target | None, accepted: float) -> dict[str, float]:
+    """Ideal time metrics on the plan's target over those on `here`."""
+    found = effects(plan)
+    reads = decoder_work(plan).step(1, 1, 0).bytes
+    there_edge = limits(plan.case.target, None, found.packed, reads)
+    here_edge = None if here is None else limits(here, None, found.packed, reads)
+    if here is None or here_edge is None or there_edge is None:
+        return {}
+    there = decoder_times(plan, there_edge.ideal, accepted)
+    here_plan = Plan(replace(plan.case, target=here), plan.techniques, plan.seed)
+    ideal = decoder_times(here_plan, here_edge.ideal, accepted)
+    return {name: there[name] / ideal[name] for name in there if ideal.get(name)}
+
+
+def _carried_over(trial: Trial, found: Measurement, gain: float | None) -> Measurement:
+    """`found` with the rounds measured here, and those of the unchanged model in turns with them,
+    in the target's units: their ratio is the measured one times `gain`."""
+    one = trial.metric(found.metric)
+    if one is None or not one.value or not found.value or not gain:
+        return found
+    scale = found.value / one.value
+    ours = tuple(sample * scale for sample in one.samples)
+    theirs = tuple(sample * scale / gain for sample in one.reference)
+    return replace(found, samples=ours, reference=theirs)
+
+
+def _by_rate(found: Measurement, rate: Measurement) -> Measurement:
+    """Energy or cost of a token with samples that follow those of the throughput."""
+    if found.value is None or not rate.value or min(*rate.samples, *rate.reference, 1.0) <= 0:
+        return found
+    whole = found.value * rate.value
+    return replace(
+        found,
+        samples=tuple(whole / sample for sample in rate.samples),
+        reference=tuple(whole / sample for sample in rate.reference),
+    )
 
 
 def _shares(one: Measurement, ideal: float) -> tuple[float, float]:

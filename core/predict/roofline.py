@@ -54,7 +54,7 @@ def seconds(load: Load, layers: int, rates: Rates) -> float:
 def step_seconds(plan: Plan, rates: Rates) -> float:
     """Seconds of one decode step of a group, in the middle of the output; draft passes included."""
     found = effects(plan)
-    workload = plan.workload()
+    workload = plan.case.workload
     work = decoder_work(plan)
     context = workload.prompt_tokens + workload.output_tokens // 2
     rows = found.batch * (found.draft_tokens + 1)
@@ -69,7 +69,7 @@ def step_seconds(plan: Plan, rates: Rates) -> float:
 def prompt_seconds(plan: Plan, rates: Rates) -> float:
     """Seconds until a group's first token: its prompts, and the draft's where there is one."""
     found = effects(plan)
-    tokens = plan.workload().prompt_tokens
+    tokens = plan.case.workload.prompt_tokens
     work: DecoderWork = decoder_work(plan)
     model = plan.case.model
     total = seconds(work.prompt(tokens, found.batch, model), work.shape.layers, rates)
@@ -86,7 +86,7 @@ def decoder_times(plan: Plan, rates: Rates, accepted: float) -> dict[str, float]
     ttft_s is the median over the round's requests, waiting included. What may be limited by a
     compute rate that nobody states is left out: without one, often only tpot_s remains.
     """
-    workload = plan.workload()
+    workload = plan.case.workload
     batch = effects(plan).batch
     requests = max(1, workload.concurrency)
     try:

@@ -60,7 +60,7 @@ def _times(plan: Plan, shape: ClassifierShape) -> tuple[Measurement, Measurement
     assert isinstance(band.value, tuple)
     assert isinstance(clock.value, float)
     low, high = (shape.macs * cycles / clock.value for cycles in band.value)
-    requests = max(1, plan.workload().concurrency)
+    requests = max(1, plan.case.workload.concurrency)
     how = (
         f"{shape.macs:,} MACs x {band.value[0]:g} to {band.value[1]:g} cycles / "
         f"{clock.value / 1e6:g} MHz; {band.source}"

@@ -6,7 +6,6 @@ import math
 from typing import Any, ClassVar
 
 from core.plan import Case, Technique
-from core.workload import Workload
 
 
 class Base:
@@ -47,10 +46,6 @@ class Base:
     def refuse(self, case: Case) -> str | None:
         """Nothing to refuse."""
         return None
-
-    def reshape(self, workload: Workload) -> Workload:
-        """The workload unchanged."""
-        return workload
 
     def apply(self, deployment: Any) -> None:
         """Nothing to change in the weights."""

@@ -31,7 +31,7 @@ def timed_s(trial: Trial) -> float:
     total = 0.0
     for one in trial.measurements:
         if one.metric == "tokens_per_s" and not one.condition:
-            workload = trial.plan.workload()
+            workload = trial.plan.case.workload
             tokens = workload.concurrency * workload.output_tokens
             total += sum(tokens / rate for rate in (*one.samples, *one.reference))
     return total

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from core.judge import judge, mover_difference, ratio_of_medians
+from core.intervals import mover_difference, ratio_of_medians
+from core.judge import judge
 from core.measurement import Measurement, unavailable
 from core.metrics import metric
 

@@ -124,7 +124,7 @@ def test_weights_beyond_the_caches_are_held_against_memory(plan: Plan) -> None:
 def test_a_batch_reads_the_weights_once_and_a_smaller_last_group_is_counted(plan: Plan) -> None:
     case = replace(plan.case, workload=replace(plan.case.workload, concurrency=5))
     batched = Plan(case, (StaticBatch(4),))
-    requests = batched.workload().concurrency
+    requests = batched.case.workload.concurrency
     assert requests == 5
     weights, kv = 2 * (LAYERS * MATRICES + NORMS + TABLE), 110 * 2 * 2 * LAYERS * KV
     served = [timed("tpot_s", 1e-4, 1e-4, 1e-4, 1e-4), timed("ttft_s", 0.01, 0.05, 0.02, 0.06)]

@@ -104,6 +104,7 @@ def _measurement(
         method,
         pooled=value,
         bounds=(min(around[0], value) * low, max(around[1], value) * high),
+        reference=reference,
     )
 
 

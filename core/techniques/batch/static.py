@@ -4,18 +4,18 @@ of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from core.plan import Case, Technique
 from core.techniques.base import Base
-from core.workload import Workload
 
 
 @dataclass(frozen=True)
 class StaticBatch(Base):
-    """Serve `size` requests of equal length together (coverage B1): throughput is bought with
-    latency.
+    """Serve up to `size` requests of equal length together: throughput is bought with latency.
+
+    A workload with fewer requests at a time never fills the batch, and gains nothing by it.
     """
 
     size: int = 4
@@ -27,12 +27,10 @@ class StaticBatch(Base):
 
     @classmethod
     def candidates(cls, case: Case) -> tuple[Technique, ...]:
-        """The throughput / latency curve: 1, 2, 4, 8, 16."""
-        return tuple(cls(size) for size in (1, 2, 4, 8, 16))
-
-    def reshape(self, workload: Workload) -> Workload:
-        """At least `size` requests at once; a workload with more is served in groups of `size`."""
-        return replace(workload, concurrency=max(self.size, workload.concurrency))
+        """The sizes above 1 that the workload's requests can fill, and a batch of all of them."""
+        most = min(case.workload.concurrency, int(cls.limits["size"][1]))
+        sizes = {size for size in (2, 4, 8, 16) if size < most} | {most}
+        return tuple(cls(size) for size in sorted(sizes) if size > 1)
 
     def apply(self, deployment: Any) -> None:
         """Tell the run loop how many sequences go together."""

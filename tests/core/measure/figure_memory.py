@@ -39,7 +39,7 @@ def service(plan: Plan, notes: list[str]) -> Service:
     )
     for technique in plan.techniques:
         technique.apply(deployment)
-    workload = plan.workload()
+    workload = plan.case.workload
     random = torch.Generator().manual_seed(0)
     requests: Any = torch.rand(deployment.batch, 1, 8, 8, generator=random)
     if case.model.task == "text":

@@ -40,7 +40,7 @@ def measure(one: Plan, before: int | None = 0) -> tuple[list[Measurement], list[
     requests: Any = torch.zeros(deployment.batch, 1, 8, 8)
     if model.task == "text":
         requests = torch.ones(deployment.batch, 70, dtype=torch.int64)
-    served = Service(deployment, one.workload(), requests)
+    served = Service(deployment, one.case.workload, requests)
     return measure_memory(deployment, one, served.workload, served.round, before), notes
 
 

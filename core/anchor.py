@@ -1,0 +1,99 @@
+"""Absolute numbers that agree with the ratios: each timed number of a study at one common baseline.
+
+The unchanged model is timed beside every candidate, so a study holds many readings of it, and on a
+busy machine they differ. Verdicts rest on the ratio of each candidate to the baseline beside it;
+shown side by side, numbers that belong to different baselines would contradict them. Here every
+timed number becomes ratio x the pooled baseline: the median over all readings of the unchanged
+model. What the clock said stays in the samples, and in the method.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from core import format as shown
+from core import metrics
+from core.against import BY_LOAD, against, asked, pairing
+from core.measurement import Measurement, bootstrap_median
+from core.study import Study, Trial
+
+
+def anchored(study: Study) -> Study:
+    """The study with the timed numbers of its finished trials at the pooled baseline; as it is
+    where the baseline has not finished. Anchoring twice changes no number."""
+    baseline = next((trial for trial in study.done() if trial.is_baseline), None)
+    if baseline is None:
+        return study
+    pools = {
+        name: pool
+        for name in _names(study)
+        if (pool := _readings(study, baseline, name)) and len(pool) > 1
+    }
+    if not pools:
+        return study
+    trials = tuple(
+        _at_baseline(trial, baseline, pools) if trial.state == "done" else trial
+        for trial in study.trials
+    )
+    return study.with_trials(trials)
+
+
+def _names(study: Study) -> tuple[str, ...]:
+    found = {one.metric: None for trial in study.done() for one in trial.measurements}
+    return tuple(name for name in found if metrics.metric(name).group in BY_LOAD)
+
+
+def _readings(study: Study, baseline: Trial, name: str) -> list[float]:
+    """The unchanged model's value of a metric in each process that timed it."""
+    own = asked(baseline, name)
+    if own is None or own.value is None or not own.samples:
+        return []
+    readings = [_statistic(name, own.samples)]
+    for trial in study.done():
+        found = asked(trial, name)
+        if trial.is_baseline or found is None or pairing(trial, baseline) != "turns":
+            continue
+        if found.origin == own.origin and len(found.reference) == len(found.samples) > 0:
+            readings.append(_statistic(name, found.reference))
+    return readings
+
+
+def _statistic(name: str, samples: tuple[float, ...]) -> float:
+    return float(np.quantile(samples, metrics.metric(name).quantile))
+
+
+def _at_baseline(trial: Trial, baseline: Trial, pools: dict[str, list[float]]) -> Trial:
+    found = tuple(
+        _moved(one, trial, baseline, pools[one.metric])
+        if one.metric in pools and one is asked(trial, one.metric) and not one.condition
+        else one
+        for one in trial.measurements
+    )
+    return replace(trial, measurements=found)
+
+
+def _moved(one: Measurement, trial: Trial, baseline: Trial, readings: list[float]) -> Measurement:
+    pooled = float(np.median(readings))
+    if trial.id == baseline.id:
+        bounds = bootstrap_median(np.array(readings)) if len(readings) >= 3 else one.interval()
+        how = f"{one.method}; the median of {len(readings)} processes that timed the same model"
+        return replace(one, pooled=pooled, bounds=_around(pooled, bounds), method=how)
+    judgement = against(trial, baseline, one.metric)
+    if not one.samples or not one.reference or judgement.ratio is None:
+        return one
+    value = judgement.ratio * pooled
+    ends = (judgement.low, judgement.high)
+    bounds = None if None in ends else tuple(end * pooled for end in ends if end is not None)
+    clock, beside = _statistic(one.metric, one.samples), _statistic(one.metric, one.reference)
+    how = (
+        f"{one.method}; at the study's baseline of {shown.of_metric(one.metric, pooled)}: the clock"
+        f" said {shown.of_metric(one.metric, clock)} beside"
+        f" {shown.of_metric(one.metric, beside)} of the unchanged model"
+    )
+    return replace(one, pooled=value, bounds=_around(value, bounds), method=how)  # type: ignore[arg-type]
+
+
+def _around(value: float, bounds: tuple[float, float] | None) -> tuple[float, float] | None:
+    return None if bounds is None else (min(bounds[0], value), max(bounds[1], value))

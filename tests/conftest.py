@@ -135,6 +135,7 @@ def measured(numbers: Numbers, seed: int, baseline: bool) -> tuple[Measurement, 
         sampled("tpot_s", numbers.tpot_s, seed + 1),
         sampled("latency_p95_s", numbers.ttft_s + 64 * numbers.tpot_s, seed + 2),
         sampled("tokens_per_s", numbers.tokens_per_s, seed + 3),
+        Measurement("concurrency", (1.0,), "", "measured", "requests in flight", ENVIRONMENT),
         Measurement("model_bytes", (numbers.model_bytes,), "B", "measured", "summed", ENVIRONMENT),
         Measurement(
             "peak_bytes", (numbers.model_bytes + 31e6,), "B", "measured", "VmHWM", ENVIRONMENT

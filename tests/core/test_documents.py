@@ -18,7 +18,9 @@ def test_the_document_has_the_documented_keys(synthetic_study: Study) -> None:
     assert list(document["study"]) == [
         "id", "model", "target", "workload", "priorities", "limits", "margins", "data", "state",
     ]  # fmt: skip
-    assert set(document["recommendation"]) == {"trial", "because", "rejected"}
+    assert set(document["recommendation"]) == {
+        "trial", "because", "rejected", "p_best", "proven", "again",
+    }  # fmt: skip
     ids = {trial["id"] for trial in document["trials"]}
     assert document["baseline"] in ids
     assert set(document["frontier"]) <= ids
@@ -26,7 +28,7 @@ def test_the_document_has_the_documented_keys(synthetic_study: Study) -> None:
     for trial in document["trials"]:
         assert set(trial) == {
             "id", "plan", "state", "reason", "kernels", "environments", "cautions", "metrics",
-            "margins",
+            "margins", "against_baseline",
         }  # fmt: skip
         assert all("name" in technique for technique in trial["plan"]["techniques"])
         for one in trial["metrics"].values():

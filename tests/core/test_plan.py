@@ -123,9 +123,9 @@ def test_settings_are_json_ready_and_complete() -> None:
     }
 
 
-def test_the_workload_is_reshaped_by_batching_alone() -> None:
-    assert Plan(CASE).workload() == CHAT
-    assert Plan(CASE, STACK).workload() == replace(CHAT, concurrency=8)
+def test_a_plan_says_how_many_sequences_go_together() -> None:
+    assert Plan(CASE).batch == 1
+    assert Plan(CASE, STACK).batch == 8
 
 
 def test_the_order_that_makes_sense_is_accepted() -> None:
@@ -264,8 +264,9 @@ def test_fields_of_the_wrong_type_are_refused_when_a_technique_is_built() -> Non
 
 
 def test_every_technique_proposes_settings_of_its_own_kind() -> None:
+    several = replace(CASE, workload=replace(CHAT, concurrency=4))
     for kind in techniques.TECHNIQUES:
-        found = kind.candidates(CASE)
+        found = kind.candidates(several)
         assert found
         assert all(type(one) is kind for one in found)
 

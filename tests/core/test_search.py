@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from core.errors import BadInput
@@ -46,7 +48,8 @@ def test_the_baseline_is_first_and_no_plan_comes_twice(preset: str, case: Case) 
 
 
 def test_the_quick_list_has_ten_runnable_trials_of_all_kinds() -> None:
-    plans = propose(CASE, "quick")
+    several = replace(CASE, workload=replace(CASE.workload, concurrency=16))
+    plans = propose(several, "quick")
     runnable = [plan for plan in plans if plan.refuse() is None]
     assert len(runnable) == len(plans) >= 10
     kinds = {technique.kind for plan in plans for technique in plan.techniques}
@@ -76,9 +79,21 @@ def test_random_weights_are_never_calibrated_or_trained() -> None:
 
 
 def test_images_are_quantized_and_batched() -> None:
-    kinds = {one.kind for plan in propose(IMAGES, "standard") for one in plan.techniques}
+    several = replace(IMAGES, workload=replace(IMAGES.workload, concurrency=8))
+    kinds = {one.kind for plan in propose(several, "standard") for one in plan.techniques}
     assert kinds == {"quantize", "batch"}
-    assert all(plan.refuse() is None for plan in propose(IMAGES, "standard"))
+    assert all(plan.refuse() is None for plan in propose(several, "standard"))
+
+
+@pytest.mark.parametrize("preset", ["quick", "standard", "deep"])
+@pytest.mark.parametrize("case", [CASE, RANDOM, IMAGES])
+@pytest.mark.parametrize("concurrency", [1, 2, 5, 64])
+def test_no_batch_is_proposed_that_the_workload_never_fills(
+    preset: str, case: Case, concurrency: int
+) -> None:
+    asked = replace(case, workload=replace(case.workload, concurrency=concurrency))
+    sizes = {plan.batch for plan in propose(asked, preset)}
+    assert max(sizes) == concurrency
 
 
 def test_wanted_techniques_run_alone_and_together_in_the_order_that_makes_sense() -> None:

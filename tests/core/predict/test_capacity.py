@@ -17,8 +17,9 @@ from core.study import Study
 SHAPE = ClassifierShape(parameters=6_090, macs=87_808, inputs=64, classes=10, activations=1_088)
 
 
-def plan(model: str, target: str, text: str = "", workload: str = "chat") -> Plan:
-    case = Case(models.resolve(model), targets.resolve(target), workloads.resolve(workload))
+def plan(model: str, target: str, text: str = "", concurrency: int = 1) -> Plan:
+    asked = replace(workloads.resolve("chat"), concurrency=concurrency)
+    case = Case(models.resolve(model), targets.resolve(target), asked)
     return Plan(case, tuple(techniques.parse(part) for part in text.split()))
 
 
@@ -46,8 +47,8 @@ def test_four_bits_make_it_fit() -> None:
 
 
 def test_a_batch_can_be_too_much() -> None:
-    assert fit(plan("shape:llama-3.1-8b", "rtx-4090", "static-batch:size=16")) is None
-    sentence = fit(plan("shape:llama-3.1-8b", "rtx-4090", "static-batch:size=1024"))
+    assert fit(plan("shape:llama-3.1-8b", "rtx-4090", "static-batch:size=16", 1024)) is None
+    sentence = fit(plan("shape:llama-3.1-8b", "rtx-4090", "static-batch:size=1024", 1024))
     assert sentence is not None
     assert "KV cache for 1024 sequences" in sentence
 

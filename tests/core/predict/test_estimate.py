@@ -174,7 +174,8 @@ def test_images_are_predicted_with_their_calls(synthetic_study: Study) -> None:
         parameters=9_000, macs=200_000, inputs=64, classes=10, activations=2_000
     )
     model = replace(synthetic_study.case.model, shape=shape)
-    case = Case(model, synthetic_study.case.target, workloads.resolve("sensor-frame"))
+    frames = replace(workloads.resolve("sensor-frame"), concurrency=8)
+    case = Case(model, synthetic_study.case.target, frames)
     found = {one.metric: one for one in predict(Plan(case))}
     low, high = found["latency_p95_s"].bounds or (0, 0)
     assert 5e-6 < low < high < 0.01

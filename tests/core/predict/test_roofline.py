@@ -84,11 +84,16 @@ def test_requests_beyond_one_group_wait(synthetic_study: Study) -> None:
 
 def test_a_batch_shares_the_weights_until_compute_is_the_limit(synthetic_study: Study) -> None:
     slow_memory, fast_memory = Rates(1e3, 1e9), Rates(1e12, 1e3)
+    batched = plan(synthetic_study, "static-batch:size=8", concurrency=8)
     one = decoder_times(plan(synthetic_study), slow_memory, 1.0)
-    eight = decoder_times(plan(synthetic_study, "static-batch:size=8"), slow_memory, 1.0)
+    eight = decoder_times(
+        plan(synthetic_study, "static-batch:size=8", concurrency=8), slow_memory, 1.0
+    )
     assert 4 < eight["tokens_per_s"] / one["tokens_per_s"] < 8
     one = decoder_times(plan(synthetic_study), fast_memory, 1.0)
-    eight = decoder_times(plan(synthetic_study, "static-batch:size=8"), fast_memory, 1.0)
+    eight = decoder_times(
+        plan(synthetic_study, "static-batch:size=8", concurrency=8), fast_memory, 1.0
+    )
     assert eight["tokens_per_s"] == pytest.approx(one["tokens_per_s"])
 
 
@@ -115,14 +120,14 @@ def test_without_a_peak_only_what_memory_limits_is_known(synthetic_study: Study)
     long = replace(one.case.workload, prompt_tokens=100)
     one = replace(one, case=replace(one.case, workload=long))
     assert set(decoder_times(one, Rates(1e6, None), 1.0)) == {"tpot_s"}
-    big = plan(synthetic_study, "static-batch:size=64")
+    big = plan(synthetic_study, "static-batch:size=64", concurrency=64)
     assert decoder_times(big, Rates(1e6, None), 1.0) == {}
 
 
 def test_memory_is_the_limit_there_on_every_device_we_list() -> None:
     for target in targets.list_targets():
         peaks = dict(target.peaks)
-        if target.bandwidth is not None and peaks:
+        if not target.local and target.bandwidth is not None and peaks:
             rate = next(peaks[name] for name in ("bf16", "fp16", "fp32") if name in peaks)
             assert rate / target.bandwidth > MEMORY_BOUND, target.id
 

@@ -18,10 +18,11 @@ from kernels.lowbit_bytes import LowBitBytes
 SHAPE = DecoderShape(128, 3, 4, 2, 32, 352, 512, 256)
 
 
-def plan(study: Study, text: str, shape: DecoderShape = SHAPE) -> Plan:
+def plan(study: Study, text: str, shape: DecoderShape = SHAPE, concurrency: int = 1) -> Plan:
     model = replace(study.case.model, shape=shape)
+    workload = replace(study.case.workload, concurrency=concurrency)
     chosen = tuple(techniques.parse(part) for part in text.split())
-    return Plan(replace(study.case, model=model), chosen)
+    return Plan(replace(study.case, model=model, workload=workload), chosen)
 
 
 def engine_bytes(text: str, tied: bool) -> int:
@@ -129,7 +130,11 @@ def test_effects_read_the_fields(synthetic_study: Study) -> None:
     assert found.stored == LowBitBytes(4, 64, zero="int8")
     assert found.sparsity == (0.5,)
     found = effects(
-        plan(synthetic_study, "speculative:tokens=5,draft=pycode-small static-batch:size=8")
+        plan(
+            synthetic_study,
+            "speculative:tokens=5,draft=pycode-small static-batch:size=8",
+            concurrency=8,
+        )
     )
     assert (found.draft, found.draft_tokens, found.batch) == ("pycode-small", 5, 8)
 
@@ -145,7 +150,7 @@ def test_a_step_reads_every_weight_once_and_every_cache(synthetic_study: Study) 
 
 
 def test_memory_adds_up_by_hand(synthetic_study: Study) -> None:
-    need = account(plan(synthetic_study, "static-batch:size=4"))
+    need = account(plan(synthetic_study, "static-batch:size=4", concurrency=4))
     assert need.kv == 4 * (128 + 64) * (2 * 3 * 2 * 32) * 2
     assert need.total == need.weights + need.kv + need.workspace
     alone = account(plan(synthetic_study, ""))

@@ -1,4 +1,4 @@
-"""Static batching: the workload is reshaped, the run loop is told, the sizes are bounded."""
+"""Static batching: the run loop is told, the sizes are bounded, and what is asked never changes."""
 
 from __future__ import annotations
 
@@ -8,18 +8,24 @@ from dataclasses import replace
 import pytest
 
 from core.deployment import Deployment
-from core.plan import Case
+from core.plan import Case, Plan
+from core.predict.effects import effects
 from core.techniques.batch.static import StaticBatch
 
 
+def asking(case: Case, concurrency: int) -> Case:
+    return replace(case, workload=replace(case.workload, concurrency=concurrency))
+
+
 @pytest.mark.parametrize(
-    ("size", "concurrency", "served"), [(1, 1, 1), (4, 1, 4), (4, 4, 4), (4, 10, 10), (16, 3, 16)]
+    ("size", "concurrency", "together"), [(1, 1, 1), (4, 1, 1), (4, 4, 4), (4, 10, 4), (16, 3, 3)]
 )
-def test_at_least_a_batch_of_requests_arrives_together(
-    size: int, concurrency: int, served: int, case: Case
+def test_no_more_sequences_go_together_than_are_asked_for(
+    size: int, concurrency: int, together: int, case: Case
 ) -> None:
-    before = replace(case.workload, concurrency=concurrency)
-    assert StaticBatch(size).reshape(before) == replace(before, concurrency=served)
+    plan = Plan(asking(case, concurrency), (StaticBatch(size),))
+    assert plan.batch == size
+    assert effects(plan).batch == together
 
 
 def test_the_run_loop_is_told_the_size(
@@ -37,5 +43,12 @@ def test_sizes_without_sense_are_refused(size: int) -> None:
         StaticBatch(size)
 
 
-def test_the_curve_of_batch_sizes_is_proposed(case: Case) -> None:
-    assert [one.size for one in StaticBatch.candidates(case)] == [1, 2, 4, 8, 16]  # type: ignore[attr-defined]
+@pytest.mark.parametrize(
+    ("concurrency", "sizes"),
+    [(1, []), (2, [2]), (3, [2, 3]), (8, [2, 4, 8]), (100, [2, 4, 8, 16, 100])],
+)
+def test_sizes_that_the_workload_fills_are_proposed(
+    concurrency: int, sizes: list[int], case: Case
+) -> None:
+    proposed = StaticBatch.candidates(asking(case, concurrency))
+    assert [one.size for one in proposed] == sizes  # type: ignore[attr-defined]

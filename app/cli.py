@@ -64,6 +64,7 @@ def dispatch(parsed: argparse.Namespace) -> int:
         "studies": cli_show.studies,
         "show": cli_show.show,
         "resume": cli_run.resume,
+        "again": cli_run.again,
         "cancel": cli_run.cancel,
         "compare": cli_show.compare_trials,
         "report": cli_show.report,
@@ -161,6 +162,13 @@ def parser() -> argparse.ArgumentParser:
     command(
         "resume", "go on with an interrupted, paused or cancelled study", json=True
     ).add_argument("study")
+    again = command(
+        "again",
+        "measure a study's leading trials again, as a new study",
+        json=True,
+    )
+    again.add_argument("study")
+    again.add_argument("--preset", default=None, help="default: the next more thorough one")
     command("cancel", "cancel a study, also one that a running server works on").add_argument(
         "study"
     )

@@ -11,10 +11,12 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from app.again import plan_again
 from app.facts import facts_of, warnings
 from app.jobs import CANCEL, Listener
 from app.services import Services, open_services, plan_study, studies_folder
 from core import format as formats
+from core.anchor import anchored
 from core.catalogue import models
 from core.documents import margins_kept, study_document
 from core.errors import BadInput, StoreError
@@ -67,6 +69,25 @@ def resume(parsed: argparse.Namespace) -> int:
             else 0
         )
         return _finish(services, parsed.study, parsed.json)
+    finally:
+        services.close()
+
+
+def again(parsed: argparse.Namespace) -> int:
+    """Measure a study's leading trials again, more thoroughly, as a new study."""
+    progress = Progress(0)
+    services = opened(parsed.store, progress)
+    try:
+        parent = services.store.study(parsed.study)
+        if parent is None:
+            raise BadInput(
+                f"there is no study {parsed.study!r} in this store; `trimtab studies` lists them"
+            )
+        study, plans = plan_again(parent, parsed.preset)
+        progress.total = len(plans)
+        print(f"study {study.id}: {len(plans)} trials", file=sys.stderr)
+        services.jobs.submit(study, plans)
+        return _finish(services, study.id, parsed.json)
     finally:
         services.close()
 
@@ -165,6 +186,7 @@ def _finish(services: Services, study_id: str, as_json: bool) -> int:
 
 def print_study(study: Study, said: tuple[str, ...] = ()) -> None:
     """A table of the trials, the warnings `said` and the recommendation with its reasons."""
+    study = anchored(study)
     names = (
         "ttft_s",
         "tpot_s",
@@ -202,12 +224,15 @@ def print_study(study: Study, said: tuple[str, ...] = ()) -> None:
             print(f"{trial.id} {sentence}")
     found = recommend(study)
     chosen = study.trial(found.trial_id) if found.trial_id else None
-    print(f"\nrecommended: {chosen.id} {chosen.plan.title}" if chosen else "\nno recommendation")
+    word = "recommended" if found.proven else "leading, not proven"
+    print(f"\n{word}: {chosen.id} {chosen.plan.title}" if chosen else "\nno recommendation")
     for sentence in found.because:
         print(f"  {sentence}")
     for trial_id, sentence in found.rejected:
         rejected = study.trial(trial_id)
         print(f"  not {rejected.plan.title if rejected else trial_id}: {sentence}")
+    if found.again:
+        print(f"measure the leading trials again with: trimtab again {study.id}")
 
 
 def print_table(rows: list[list[str]]) -> None:

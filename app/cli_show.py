@@ -17,6 +17,7 @@ from app.reports import export, new_report
 from app.services import open_kept
 from core import codec, techniques
 from core import format as formats
+from core.anchor import at_own_baseline
 from core.catalogue import models, targets, workloads
 from core.compare import compare
 from core.documents import study_document
@@ -158,9 +159,11 @@ def compare_trials(parsed: argparse.Namespace) -> int:
                 )
             trials.append(trial)
         environments = facts_of(store, trials)
+        studies = [store.study(one) for one in dict.fromkeys(trial.study_id for trial in trials)]
     if len(trials) < 2:
         raise BadInput("compare needs at least two different trials")
-    found = compare(tuple(trials), parsed.baseline or trials[0].id, environments)
+    shown = at_own_baseline(trials, [study for study in studies if study is not None])
+    found = compare(shown, parsed.baseline or trials[0].id, environments)
     sys.stdout.write(comparison_text(found, parsed.format))
     return 0
 

@@ -9,6 +9,7 @@ model. What the clock said stays in the samples, and in the method.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -38,6 +39,13 @@ def anchored(study: Study) -> Study:
         for trial in study.trials
     )
     return study.with_trials(trials)
+
+
+def at_own_baseline(trials: Sequence[Trial], studies: Iterable[Study]) -> tuple[Trial, ...]:
+    """`trials`, each as its own study of `studies` has it at the pooled baseline; one that none of
+    them holds stays as it is."""
+    found = {trial.id: trial for study in studies for trial in anchored(study).trials}
+    return tuple(found.get(trial.id, trial) for trial in trials)
 
 
 def _names(study: Study) -> tuple[str, ...]:
@@ -81,18 +89,20 @@ def _moved(one: Measurement, trial: Trial, baseline: Trial, readings: list[float
         how = f"{one.method}; the median of {len(readings)} processes that timed the same model"
         return replace(one, pooled=pooled, bounds=_around(pooled, bounds), method=how)
     judgement = against(trial, baseline, one.metric)
-    if not one.samples or not one.reference or judgement.ratio is None:
+    apart = pairing(trial, baseline) != "turns" or not one.samples or not one.reference
+    if apart or judgement.ratio is None:
         return one
     value = judgement.ratio * pooled
-    ends = (judgement.low, judgement.high)
-    bounds = None if None in ends else tuple(end * pooled for end in ends if end is not None)
+    bounds = None
+    if judgement.low is not None and judgement.high is not None:
+        bounds = (judgement.low * pooled, judgement.high * pooled)
     clock, beside = _statistic(one.metric, one.samples), _statistic(one.metric, one.reference)
     how = (
         f"{one.method}; at the study's baseline of {shown.of_metric(one.metric, pooled)}: the clock"
         f" said {shown.of_metric(one.metric, clock)} beside"
         f" {shown.of_metric(one.metric, beside)} of the unchanged model"
     )
-    return replace(one, pooled=value, bounds=_around(value, bounds), method=how)  # type: ignore[arg-type]
+    return replace(one, pooled=value, bounds=_around(value, bounds), method=how)
 
 
 def _around(value: float, bounds: tuple[float, float] | None) -> tuple[float, float] | None:

@@ -22,10 +22,18 @@ from core.metrics import Metric
 from core.paired import Paired, mcnemar_exact, paired_interval
 
 UNPROJECTED = "not distinguishable by projection"
-VERDICTS = (
-    "better", "worse", "same", "within noise", UNPROJECTED, "too few runs", "not comparable",
-    "baseline",
-)  # fmt: skip
+# Each verdict with its mark: told apart without colour.
+MARKS = {
+    "better": "▲",
+    "worse": "▼",
+    "same": "=",
+    "within noise": "≈",
+    UNPROJECTED: "≈",
+    "too few runs": "?",
+    "not comparable": "–",
+    "baseline": "●",
+}
+VERDICTS = tuple(MARKS)
 # Counted, not timed: one sample is the whole truth.
 EXACT = frozenset({"model_bytes", "memory_bytes", "kv_bytes", "disk_bytes"})
 MIN_SAMPLES = 3
@@ -95,8 +103,10 @@ def judge(
             return _above_floor(metric, judgement, paired.difference_bounds, floor)
     ratio = _ratio(candidate.value, baseline.value)
     taken = _in_turns(metric, candidate, baseline, pairing)
-    if candidate.origin == "projected" and (taken or ratio):
-        return _of_projection(metric, taken or (ratio, ratio, ratio), model_error)
+    if taken is None and candidate.origin == "projected" and ratio is not None:
+        taken = (ratio, ratio, ratio)
+    if candidate.origin == "projected" and taken is not None:
+        return _of_projection(metric, taken, model_error)
     if taken is not None and taken[1] is None:
         return Judgement("too few runs", taken[0], why=_too_few(metric, candidate))
     if taken is not None:
@@ -128,7 +138,7 @@ def _apart(
     assert value is not None
     assert reference is not None
     spread, reference_spread = bounds_of(candidate), bounds_of(baseline)
-    change = (value - reference, None, None)
+    change: tuple[float, float | None, float | None] = (value - reference, None, None)
     if spread is not None and reference_spread is not None:
         change = (value - reference, *mover_difference(value, spread, reference, reference_spread))
     spreads = (spread, reference_spread)

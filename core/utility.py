@@ -103,10 +103,9 @@ def gain(word: str, name: str, trial: Trial, rival: Trial) -> Gain | None:
     found = against(trial, rival, name)
     if found.verdict == "not comparable":
         return None
-    if name in QUALITY and name != "perplexity":
-        ends = (found.difference, found.difference_low, found.difference_high)
-    else:
-        ends = tuple(map(_logarithm, (found.ratio, found.low, found.high)))
+    ends = (found.difference, found.difference_low, found.difference_high)
+    if name not in QUALITY or name == "perplexity":
+        ends = (_logarithm(found.ratio), _logarithm(found.low), _logarithm(found.high))
     centre, low, high = (None if end is None else end * points(name) for end in ends)
     if centre is None:
         return None

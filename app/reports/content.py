@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from app.reports.axes import choose_axes
 from app.reports.words import in_words, verdict, when
 from core import format, metrics
+from core.anchor import anchored
 from core.compare import ABSENT, Cell, Column, Comparison, Row, compare
 from core.frontier import frontier
 from core.model import DecoderShape
@@ -65,6 +66,7 @@ class Content:
     weights: tuple[tuple[str, float], ...]
     limits: tuple[str, ...]
     advice: Recommendation
+    heading: str
     chosen: str
     rejected: tuple[tuple[str, str, str], ...]
     tiles: tuple[Tile, ...]
@@ -84,6 +86,7 @@ class Content:
 
 def content_of(report: Report) -> Content:
     """Everything the report says, from the frozen snapshot alone."""
+    report = replace(report, study=anchored(report.study))
     study, trials = report.study, report.trials()
     facts = {one: _facts(text) for one, text in report.environments}
     comparison = compare(trials, report.baseline_id, facts, study.priorities.margins)
@@ -99,6 +102,7 @@ def content_of(report: Report) -> Content:
         weights=tuple((word, weight) for word, weight in study.priorities.weights if weight > 0),
         limits=tuple(in_words(limit) for limit in study.priorities.limits),
         advice=advice,
+        heading=_heading(advice),
         chosen=titles.get(advice.trial_id or "", ""),
         rejected=tuple((one, titles.get(one, one), why) for one, why in advice.rejected),
         tiles=_tiles(study, advice),
@@ -115,6 +119,13 @@ def content_of(report: Report) -> Content:
         facts=tuple(facts.items()),
         definitions=tuple(_definition(row) for row in comparison.metrics()),
     )
+
+
+def _heading(advice: Recommendation) -> str:
+    """What stands over the choice: nothing reads as settled that is not proven."""
+    if advice.trial_id is None:
+        return "No recommendation"
+    return "Recommended" if advice.proven else "Leading, not proven yet"
 
 
 def _asked(study: Study) -> tuple[tuple[str, str], ...]:

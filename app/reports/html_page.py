@@ -20,6 +20,7 @@ from app.reports import words
 from app.reports.content import Content, content_of
 from app.views import charts
 from core import format, metrics
+from core.method_notes import method_notes
 from core.report import Report
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -47,6 +48,7 @@ def render(report: Report) -> str:
             metric=metrics.metric,
             format=format,
             words=words,
+            method_notes=method_notes(),
         )
     )
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from app.reports import words
 from app.reports.content import Block, Content, content_of
 from core import format, metrics
+from core.method_notes import method_notes
 from core.report import Report
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~&$!]|^[-+#=])")
@@ -50,7 +51,7 @@ def _head(content: Content) -> list[str]:
 
 
 def _advice(content: Content) -> list[str]:
-    found = ["## Recommended" if content.advice.trial_id else "## No recommendation"]
+    found = [f"## {content.heading}"]
     if content.advice.trial_id:
         found.append(f"**{escape(content.chosen)}** ({escape(content.advice.trial_id)})")
     found.append("\n".join(f"- {escape(sentence)}" for sentence in content.advice.because))
@@ -147,5 +148,5 @@ def _evidence(content: Content) -> list[str]:
         for metric, method in content.definitions
     ]
     found += ["## Definitions", table(["Metric", "Better", "Meaning", "How"], rows)]
-    found += ["## Method", "\n".join(f"- {escape(note)}" for note in words.METHOD_NOTES)]
+    found += ["## Method", "\n".join(f"- {escape(note)}" for note in method_notes())]
     return found

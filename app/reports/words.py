@@ -9,32 +9,8 @@ from datetime import datetime
 
 from core import format, metrics
 from core.compare import Cell, Row
+from core.judge import MARKS
 from core.priorities import Limit
-
-MARKS = {
-    "better": "▲",
-    "worse": "▼",
-    "same": "=",
-    "within noise": "≈",
-    "too few runs": "?",
-    "not comparable": "–",
-    "baseline": "●",
-}
-METHOD_NOTES = (
-    "Every number names its origin: measured on the target, estimated before any run, projected "
-    "from measurements on another machine, or published by others. Unavailable means that nothing "
-    "could be read.",
-    "A number with raw samples is their median, its interval the percentile bootstrap of that "
-    "median (95 %, 2,000 draws). Pooled and projected numbers state their own 95 % interval.",
-    "A difference is called better or worse only when the 95 % interval of the ratio to the "
-    "baseline excludes 1, else it is within noise. The ratio's interval is a bootstrap of both "
-    "sides' samples, or combines both stated intervals (MOVER, Zou & Donner 2008), which is "
-    "cautious: what both numbers share is not subtracted.",
-    "Fewer than three samples allow no interval: too few runs. With three to five the bootstrap "
-    "interval is narrower than 95 %; judge such verdicts with care.",
-    "Numbers of different origin, of models with different tasks, and perplexities of different "
-    "tokenizers are not compared.",
-)
 
 
 def when(at: str) -> str:

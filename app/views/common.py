@@ -16,6 +16,7 @@ import streamlit as st
 from app import facts as unlike
 from app import services, state
 from app.views import words
+from core.anchor import at_own_baseline
 from core.environments import environment_ids
 from core.errors import TrimtabError
 from core.study import Study, Trial
@@ -127,6 +128,14 @@ def trials_of(ids: tuple[str, ...]) -> tuple[Trial, ...]:
             icon=":material/search_off:",
         )
     return tuple(found)
+
+
+def at_baseline(trials: tuple[Trial, ...]) -> tuple[Trial, ...]:
+    """The trials with their timed numbers at the pooled baseline of their studies."""
+    store = services.get_services().store
+    ids = dict.fromkeys(trial.study_id for trial in trials)
+    studies = (store.study(study_id) for study_id in ids)
+    return at_own_baseline(trials, [study for study in studies if study is not None])
 
 
 def dark() -> bool:

@@ -33,7 +33,7 @@ def page() -> None:
     study, trials, baseline_id = picked
     facts = common.environments(trials)
     found = judged.compare(
-        trials,
+        common.at_baseline(trials),
         baseline_id,
         {one: common.facts(text) for one, text in facts},
         study.priorities.margins,

@@ -13,6 +13,7 @@ import streamlit as st
 from app import history, services, state
 from app.views import common, words
 from app.watchdog import Health
+from core.anchor import anchored
 from core.study import ENDED, Study, Trial
 from store.interface import Progress, StudySummary
 
@@ -137,7 +138,7 @@ def _panel(study_id: str, active: bool) -> None:
         _steering(study, jobs.on_its_way(study_id), jobs.ahead(study_id), health)
         st.header("Trials", anchor=False)
         stuck = health.trial_id if health is not None and health.sentence else ""
-        _table(study, progress, stuck)
+        _table(anchored(study), progress, stuck)
         with st.expander("Log", expanded=active, icon=":material/notes:"):
             lines = jobs.log_tail(study_id, 40)
             with st.container(height=260, autoscroll=True, border=False):

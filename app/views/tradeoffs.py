@@ -6,9 +6,11 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from app import state
+from app import services, state
+from app.again import plan_again
 from app.views import charts, common, methods, words
 from core import metrics
+from core.anchor import anchored
 from core.frontier import frontier
 from core.recommend import Recommendation, recommend
 from core.study import Study, Trial
@@ -30,6 +32,7 @@ def page() -> None:
     study = common.study_of(summary) if summary else None
     if study is None:
         return
+    study = anchored(study)
     only = [trial for trial in study.done() if trial.id in state.chosen("trials")]
     if only:
         _only(len(only), len(study.done()))
@@ -79,7 +82,17 @@ def _advice(study: Study, advice: Recommendation) -> None:
         if trial is None:
             st.markdown(":material/rule: **No trial can be recommended**")
         else:
-            st.markdown(f":material/recommend: Recommended: **{words.plain(trial.plan.title)}**")
+            word, icon = ("Recommended", "recommend") if advice.proven else ("Leading", "pending")
+            st.markdown(f":material/{icon}: {word}: **{words.plain(trial.plan.title)}**")
+        if advice.again and st.button(
+            f"Measure the top {len(advice.again)} again",
+            type="primary",
+            icon=":material/replay:",
+            key="measure-again",
+            help="A new, more thorough study of these plans alone; on the command line: "
+            f"`trimtab again {study.id}`",
+        ):
+            _again(study)
         st.markdown("\n".join(f"- {words.plain(reason)}" for reason in advice.because))
         weights = ", ".join(
             f"{word} {weight:g}" for word, weight in study.priorities.weights if weight
@@ -115,6 +128,15 @@ def _advice(study: Study, advice: Recommendation) -> None:
                     )
                 if st.button("Details", icon=":material/science:", key="details-best"):
                     state.go("trial", trial=trial.id)
+
+
+def _again(parent: Study) -> None:
+    """Queue the leading trials once more and watch them."""
+    with common.sentences():
+        study, plans = plan_again(parent)
+        services.get_services().jobs.submit(study, plans)
+        state.flash("The leading trials are queued again, measured more thoroughly.")
+        state.go("live", study=study.id)
 
 
 def _axes(names: list[str], task: str) -> tuple[str, str]:

@@ -65,7 +65,7 @@ def page() -> None:
     _warnings(trial)
     _shares(trial)
     margin_words.draw(trial)
-    _measurements(trial)
+    _measurements(*common.at_baseline((trial,)))
     memory_parts.draw(trial)
     sensitivity.draw(trial)
     rounds.draw(trial)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from core import format, ids, metrics
 from core.compare import Column
+from core.judge import MARKS as VERDICT_MARKS
 from core.measurement import Measurement
 from core.priorities import Limit
 from core.study import ENDED, Trial
@@ -34,15 +35,7 @@ MARKS = {
     "cancelled": "■",
 }
 # shape of the mark and the word: told apart without colour
-VERDICTS = {
-    "better": "▲ better",
-    "worse": "▼ worse",
-    "same": "= same",
-    "within noise": "≈ within noise",
-    "too few runs": "? too few runs",
-    "not comparable": "– not comparable",
-    "baseline": "● baseline",
-}
+VERDICTS = {word: f"{mark} {word}" for word, mark in VERDICT_MARKS.items()}
 RELATIONS = {"<=": "at most", ">=": "at least"}
 _SCALE = {"s": (1e-3, "ms"), "B": (1e6, "MB"), "J": (1e-3, "mJ")}
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:&])")

@@ -84,7 +84,6 @@ def test_requests_beyond_one_group_wait(synthetic_study: Study) -> None:
 
 def test_a_batch_shares_the_weights_until_compute_is_the_limit(synthetic_study: Study) -> None:
     slow_memory, fast_memory = Rates(1e3, 1e9), Rates(1e12, 1e3)
-    batched = plan(synthetic_study, "static-batch:size=8", concurrency=8)
     one = decoder_times(plan(synthetic_study), slow_memory, 1.0)
     eight = decoder_times(
         plan(synthetic_study, "static-batch:size=8", concurrency=8), slow_memory, 1.0

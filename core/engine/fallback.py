@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core.engine import positions
 from core.engine.linear import DENSE
 from core.engine.special_ids import SpecialIds
+from core.engine.transformers_cache import TransformersCache
 from core.errors import BadInput
 
 # What `forward` calls its cache: `cache` from transformers 5.24 on, where the older name is
@@ -39,37 +41,6 @@ def cache_name(kind: type) -> str:
     )
 
 
-class TransformersCache:
-    """A transformers DynamicCache that counts its tokens."""
-
-    def __init__(self, inner: Any, batch: int, capacity: int) -> None:
-        self.inner = inner
-        self.batch = batch
-        self.capacity = capacity
-        self.length = 0
-
-    def truncate(self, length: int) -> None:
-        """See core.engine.interface.Cache; BadInput for attention whose cache cannot be cut."""
-        if not 0 <= length <= self.length:
-            raise BadInput(f"cannot truncate a cache of {self.length} tokens to {length}.")
-        if length == self.length:
-            return
-        try:
-            self.inner.crop(length - self.length)
-        except (ValueError, NotImplementedError, RuntimeError) as error:
-            raise BadInput(f"this model's cache cannot be truncated: {error}.") from None
-        self.length = length
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the keys and values now held."""
-        total = 0
-        for layer in self.inner.layers:
-            for tensor in (getattr(layer, "keys", None), getattr(layer, "values", None)):
-                total += tensor.nbytes if isinstance(tensor, Tensor) else 0
-        return total
-
-
 class TransformersEngine:
     """A TextEngine over AutoModelForCausalLM."""
 
@@ -79,6 +50,11 @@ class TransformersEngine:
         self.device = str(model.device)
         # core.loading sets what the model's files say.
         self.special_ids = SpecialIds()
+        text = self.config.get_text_config()
+        self.vocab_size = int(text.vocab_size)
+        self.max_positions = positions.farthest(text)
+        self._original = positions.original_positions(text)
+        self._dynamic = positions.dynamic_parts(self.model)
 
     @classmethod
     def from_folder(
@@ -121,21 +97,9 @@ class TransformersEngine:
                 raise BadInput(f"{name}: the tensor {first[:200]} {what}.")
         return cls(model.to(device))
 
-    @property
-    def vocab_size(self) -> int:
-        """Number of logits per position."""
-        return int(self.config.get_text_config().vocab_size)
-
-    @property
-    def max_positions(self) -> int:
-        """Positions that the model was made for; unbounded architectures give a large number."""
-        return int(getattr(self.config.get_text_config(), "max_position_embeddings", 1 << 20))
-
     def new_cache(self, batch: int, capacity: int) -> TransformersCache:
         """An empty cache; it grows as it is filled, up to `capacity`."""
-        from transformers import DynamicCache
-
-        return TransformersCache(DynamicCache(config=self.config), batch, capacity)
+        return TransformersCache(self.config, batch, capacity)
 
     @torch.inference_mode()
     def forward(
@@ -146,23 +110,45 @@ class TransformersEngine:
             raise BadInput(f"ids must be int64 [B, T] with T >= 1, not {list(ids.shape)}.")
         if int(ids.min()) < 0 or int(ids.max()) >= self.vocab_size:
             raise BadInput(f"a token id is outside the vocabulary of {self.vocab_size}.")
-        tokens = ids.shape[1]
-        if cache is not None and (
-            ids.shape[0] != cache.batch or cache.length + tokens > cache.capacity
-        ):
-            raise BadInput(
-                f"the cache was made for {cache.batch} rows of {cache.capacity} tokens and holds "
-                f"{cache.length}; {list(ids.shape)} more do not fit."
-            )
+        if cache is None:
+            return self._pass(ids, None, 1 if last_only else 0)
+        cache.check_room(*ids.shape)
+        logits = [
+            self._extend(part, far, cache, last_only) for part, far in self._parts(ids, cache)
+        ]
+        return logits[-1] if last_only else torch.cat(logits, dim=1)
+
+    def _parts(self, ids: Tensor, cache: TransformersCache) -> list[tuple[Tensor, bool]]:
+        """The ids within the original positions and those beyond, as single steps would meet them;
+        a text that begins with these ids is one of them or the other as a whole.
+        """
+        bound, start = self._original, cache.length
+        if bound is None or start + ids.shape[1] <= bound:
+            return [(ids, False)]
+        near = max(0, bound - start) if start else 0
+        parts = (ids[:, :near], False), (ids[:, near:], True)
+        return [part for part in parts if part[0].shape[1]]
+
+    def _extend(self, ids: Tensor, far: bool, cache: TransformersCache, last_only: bool) -> Tensor:
+        if cache.far != far:
+            cache.clear()
+            cache.far = far
+        said = torch.cat([cache.ids, ids.cpu()], dim=1)
+        unseen, new = said[:, cache.held :], ids.shape[1]
+        logits = self._pass(unseen, cache, 1 if last_only else new)
+        cache.ids, cache.held = said, said.shape[1]
+        return logits
+
+    def _pass(self, ids: Tensor, cache: TransformersCache | None, last: int) -> Tensor:
+        """Logits float32 of the `last` positions, 0 for all."""
+        positions.forget_longest(self._dynamic)
         past = {} if cache is None else {cache_name(type(self.model)): cache.inner}
         out = self.model(
             input_ids=ids.to(self.device),
             use_cache=cache is not None,
-            logits_to_keep=1 if last_only else 0,
+            logits_to_keep=last,
             **past,
         )
-        if cache is not None:
-            cache.length += tokens
         logits: Tensor = out.logits.float()
         return logits
 

@@ -39,14 +39,12 @@ def read(path: Path, config: Mapping[str, Any], tokenizer: Any = None) -> Specia
     prefix, suffix = _added(tokenizer)
     if tokenizer is None and config.get(ADDS_START) is True:
         prefix = (config["bos_token_id"],)
-    starts = (
-        prefix[0] if prefix else None,
-        _token(generation or {}, "bos_token_id", GENERATION, size),
-        _token(config, "bos_token_id", CONFIG, size),
-        _named(path, tokenizer, "bos_token"),
-    )
+    start = prefix[0] if prefix else None
+    for source, name in ((generation or {}, GENERATION), (config, CONFIG)):
+        token = _token(source, "bos_token_id", name, size)
+        start = token if start is None else start
     return SpecialIds(
-        start=next((token for token in starts if token is not None), None),
+        start=_named(path, tokenizer, "bos_token") if start is None else start,
         stops=_tokens(ending, "eos_token_id", file),
         pad=_token(ending, "pad_token_id", file, None),
         prefix=prefix,
@@ -93,9 +91,11 @@ def _added(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def _named(path: Path, tokenizer: Any, field: str) -> int | None:
     """The id of a token that tokenizer_config.json gives by its text, plain or with settings."""
-    if tokenizer is None or not path.is_dir() or not files.present(path, TOKENIZER_CONFIG):
+    if not path.is_dir() or not files.present(path, TOKENIZER_CONFIG):
         return None
     said = read_object(files.regular(path, TOKENIZER_CONFIG), MAX_TOKENIZER_CONFIG).get(field)
     text = said.get("content") if isinstance(said, Mapping) else said
-    found: int | None = tokenizer.token_to_id(text) if isinstance(text, str) else None
+    if tokenizer is None or not isinstance(text, str):
+        return None
+    found: int | None = tokenizer.token_to_id(text)
     return found

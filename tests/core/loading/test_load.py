@@ -166,9 +166,13 @@ def test_transformers_sees_only_the_checked_files(tmp_path: Path) -> None:
     (tmp_path / "model" / "custom_generate").mkdir()
     code = f"open({str(mark)!r}, 'w')"
     (tmp_path / "model" / "custom_generate" / "generate.py").write_text(code)
-    (tmp_path / "model" / "generation_config.json").write_text("{")
+    # Where text ends is read from it, by us; transformers would refuse the rest.
+    settings = {"eos_token_id": [3, 4], "cache_implementation": "nonsense", "num_beams": -1}
+    (tmp_path / "model" / "generation_config.json").write_text(json.dumps(settings))
     engine, _ = load_folder(tmp_path / "model")
     assert engine.vocab_size == 9
+    assert engine.special_ids.stops == (3, 4)
+    assert engine.model.generation_config.eos_token_id == 2
     assert not mark.exists()
 
 

@@ -76,9 +76,8 @@ def _draws(trial: Trial, baseline: Trial, gain: utility.Gain) -> np.ndarray | fl
     error = math.log1p(FLOORS["turns"])
     if found.origin == "projected":
         error = math.hypot(error, math.log(ratio_error(trial.plan, baseline.plan)))
-        # A projection's centre is the judged one: the rounds say how it scatters.
-        logs = logs - np.median(logs) + gain.gain / scale
-    return (logs + error / Z * _normal(trial, gain.metric)) * scale
+    # The centre is the judged ratio: the resampled rounds say how it scatters.
+    return gain.gain + (logs + error / Z * _normal(trial, gain.metric)) * scale
 
 
 def _normal(trial: Trial, name: str) -> np.ndarray:
@@ -89,8 +88,9 @@ def _normal(trial: Trial, name: str) -> np.ndarray:
 
 @lru_cache(maxsize=512)
 def _of_rounds(ours: tuple[float, ...], theirs: tuple[float, ...]) -> np.ndarray | None:
-    """Hodges and Lehmann's estimate of log(ours / theirs) of resampled pairs, float [DRAWS]; None
-    with too few pairs, or values that have no ratio."""
+    """How Hodges and Lehmann's estimate of log(ours / theirs) of resampled pairs scatters around
+    that of the pairs themselves, float [DRAWS]; None with too few pairs, or values that have no
+    ratio."""
     if len(ours) != len(theirs) or len(ours) < MIN_PAIRS or min(*ours, *theirs) <= 0:
         return None
     logs = np.log(np.array(ours)) - np.log(np.array(theirs))
@@ -100,7 +100,8 @@ def _of_rounds(ours: tuple[float, ...], theirs: tuple[float, ...]) -> np.ndarray
     random = np.random.default_rng([4, zlib.crc32(logs.tobytes())])
     drawn = logs[random.integers(0, n, (DRAWS, n))]
     rows, columns = np.triu_indices(n)
-    return np.asarray(np.median((drawn[:, rows] + drawn[:, columns]) / 2, axis=1))
+    centre = np.median((logs[rows] + logs[columns]) / 2)
+    return np.asarray(np.median((drawn[:, rows] + drawn[:, columns]) / 2, axis=1) - centre)
 
 
 @lru_cache(maxsize=512)

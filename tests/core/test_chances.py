@@ -1,0 +1,98 @@
+"""P(best) against what normal theory says, and its words: proven, not proven, nothing to act on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from core import priorities
+from core.chances import chances
+from core.recommend import AGAIN, recommend
+from core.study import Study
+from noisy_study import noisy_study, timed
+
+
+def rivals(base: Study, lead: float, noise: float, rounds: int = 100) -> Study:
+    """The baseline and two candidates whose latencies differ by a factor of exp(`lead`), pairs
+    scattering by `noise` in the logarithm; latency alone counts."""
+    study = noisy_study(base, disturbed=False)
+    first, second = study.trials[1:3]
+    random = np.random.default_rng(11)
+
+    def scatter() -> np.ndarray:
+        # Symmetric around 0, so that the estimate is exact and only its error is at stake.
+        half = np.abs(random.normal(0, noise, rounds // 2))
+        return random.permutation(np.concatenate([half, -half]))
+
+    found = []
+    for trial, shift in ((first, 0.0), (second, lead)):
+        ones = np.ones(rounds)
+        latency = timed("latency_s", np.exp(-0.7 + shift + scatter()), ones)
+        found.append(replace(trial, measurements=(latency,)))
+    weighted = priorities.parse(["latency=1"], [])
+    return replace(study, trials=(study.trials[0], *found), priorities=weighted)
+
+
+@pytest.mark.parametrize("lead", [0.0, 0.02, 0.05, 0.1])
+def test_the_chance_is_that_of_two_normal_estimates(synthetic_study: Study, lead: float) -> None:
+    noise, rounds = 0.3, 100
+    study = rivals(synthetic_study, lead, noise, rounds)
+    found = chances(study, study.trials[1:])
+    assert found is not None
+    assert sum(found.values()) == pytest.approx(1.0)
+    # Hodges and Lehmann's estimate has 3 / pi of the mean's information; two copies of a plan may
+    # differ by 1 % on top of it.
+    one = noise**2 / rounds * np.pi / 3 + (np.log(1.01) / 1.96) ** 2
+    wanted = stats.norm.cdf(lead / np.sqrt(2 * one))
+    assert found["t1"] == pytest.approx(wanted, abs=0.07)
+
+
+def test_a_trial_and_its_twin_share_the_chance(synthetic_study: Study) -> None:
+    study = noisy_study(synthetic_study)
+    again = replace(study.trials[2], id="t2")
+    found = chances(study, (study.trials[2], again))
+    assert found == {"t2": 0.5}
+
+
+def test_a_clear_lead_is_proven_and_said_so(synthetic_study: Study) -> None:
+    found = recommend(noisy_study(synthetic_study, disturbed=False))
+    assert found.trial_id == "t2"
+    assert found.proven
+    assert found.again == ()
+    assert found.p_best is not None
+    assert found.p_best > 0.95
+    assert found.because[0].endswith("and is best in over 99 % of resamples of the measured pairs.")
+
+
+def test_a_narrow_lead_is_not_proven_and_names_who_comes_close(synthetic_study: Study) -> None:
+    study = rivals(synthetic_study, 0.01, 0.3)
+    found = recommend(study)
+    assert not found.proven
+    assert found.p_best is not None
+    assert found.p_best < 0.95
+    assert found.because[0].startswith("Not proven yet: ")
+    assert "come close" in found.because[0]
+    assert found.again[0] == found.trial_id
+    assert len(found.again) == AGAIN
+
+
+def test_a_study_that_was_disturbed_throughout_is_nothing_to_act_on(
+    synthetic_study: Study,
+) -> None:
+    study = noisy_study(synthetic_study)
+    found = recommend(study)
+    assert not found.proven
+    assert found.because[0].startswith(
+        "No recommendation to act on yet: every trial was disturbed by other work on the machine."
+    )
+    assert found.again
+    quiet = study.with_trials((replace(study.trials[0], notes=()), *study.trials[1:]))
+    assert recommend(quiet).proven
+
+
+def test_the_same_study_gives_the_same_chance(synthetic_study: Study) -> None:
+    study = rivals(synthetic_study, 0.02, 0.3)
+    assert recommend(study).p_best == recommend(study).p_best

@@ -50,6 +50,7 @@ CARRIED = (
     "agreement_floor",
     "accuracy",
     "accepted_per_step",
+    "concurrency",
 )
 
 
@@ -247,6 +248,8 @@ def _sensor(trial: Trial, plan: Plan) -> tuple[Measurement, ...]:
             found.append(expected.pop(one.metric))
         elif one.metric == "prepare_s":
             found.append(_note(one, "the techniques are applied on the machine that measured it"))
+        elif one.metric == "concurrency":
+            found.append(_carried(one))
         else:
             shown = "unknown" if one.value is None else f"{one.value:.4g}"
             why = (

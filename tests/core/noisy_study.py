@@ -38,7 +38,7 @@ def noisy_study(base: Study, seed: int = 0, disturbed: bool = True) -> Study:
     trials = [_baseline(case, random)]
     for number, (words, truth) in enumerate(TRUTH.items(), 1):
         trials.append(_candidate(case, number, words, truth, random))
-    shown = tuple(replace(trial, notes=notes) for trial in trials)
+    shown = tuple(replace(trial, notes=notes, study_id=base.id, attempt=1) for trial in trials)
     return replace(base, priorities=priorities.parse([], []), trials=shown)
 
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from noisy_study import TRUTH, noisy_study, timed
 
 from core import techniques, utility
 from core.against import against, asked, served_at
 from core.measurement import Measurement
 from core.plan import Plan
 from core.study import Study, Trial
-from noisy_study import TRUTH, noisy_study, timed
 
 
 @pytest.mark.parametrize("seed", range(5))

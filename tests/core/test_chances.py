@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from noisy_study import noisy_study, timed
 from scipy import stats
 
 from core import priorities
 from core.chances import chances
 from core.recommend import AGAIN, recommend
 from core.study import Study
-from noisy_study import noisy_study, timed
 
 
 def rivals(base: Study, lead: float, noise: float, rounds: int = 100) -> Study:

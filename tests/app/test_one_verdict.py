@@ -1,0 +1,209 @@
+"""One judge: of every trial of a disturbed study, all pages, the report, the JSON and the CSV give
+one verdict and one ratio."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from noisy_study import noisy_study
+from streamlit.testing.v1 import AppTest
+from streamlit.util import calc_hash
+
+from app import reports, services
+from app.cli_compare import comparison_text
+from app.cli_run import print_study
+from core import metrics
+from core.against import UNJUDGED, against
+from core.anchor import anchored
+from core.compare import compare
+from core.documents import study_document
+from core.events import Event
+from core.reasons import sentence
+from core.recommend import recommend
+from core.study import Study
+
+FIXTURE = Path(__file__).parent / "fixtures" / "busy_study.json"
+
+
+@pytest.fixture(params=["synthetic", "recorded"])
+def study(request: pytest.FixtureRequest, synthetic_study: Study) -> Study:
+    """A study whose processes ran at very different speeds: made, and really measured on a machine
+    that was busy with other work."""
+    if request.param == "synthetic":
+        return noisy_study(synthetic_study)
+    from core import codec
+
+    recorded = codec.loads(FIXTURE.read_text())
+    assert isinstance(recorded, Study)
+    return recorded
+
+
+@pytest.fixture
+def stored(
+    study: Study, opened: services.Services, journal: Callable[[Study], list[Event]]
+) -> services.Services:
+    opened.store.ingest(journal(study))
+    return opened
+
+
+Verdicts = dict[tuple[str, str], str]
+
+
+def judged(study: Study) -> Verdicts:
+    """What the judge says of every trial and metric."""
+    base = study.baseline
+    assert base is not None
+    return {
+        (trial.id, one.metric): against(trial, base, one.metric).verdict
+        for trial in study.done()
+        if not trial.is_baseline
+        for one in trial.measurements
+        if not one.condition and one.metric not in UNJUDGED
+    }
+
+
+def test_the_json_document_says_what_the_judge_says(study: Study) -> None:
+    document = json.loads(json.dumps(study_document(study), allow_nan=False))
+    found = {
+        (trial["id"], name): entry["verdict"]
+        for trial in document["trials"]
+        for name, entry in trial["against_baseline"].items()
+    }
+    assert found == judged(study)
+    for trial in document["trials"]:
+        for entry in trial["against_baseline"].values():
+            assert set(entry) == {"ratio", "low", "high", "verdict", "at_pooled_baseline"}
+
+
+def _csv_verdicts(text: str) -> Iterator[tuple[tuple[str, str], dict[str, str]]]:
+    for row in csv.DictReader(io.StringIO(text)):
+        if row["verdict"] != "baseline":
+            yield (row["trial"], row["metric"]), row
+
+
+def test_the_reports_csv_says_what_the_judge_says(study: Study, stored: services.Services) -> None:
+    report = reports.new_report(stored.store, study.id, "Which one?")
+    wanted = judged(study)
+    base = study.baseline
+    assert base is not None
+    seen = 0
+    for key, row in _csv_verdicts(reports.export(report, "csv").decode()):
+        if key in wanted:
+            assert row["verdict"] == wanted[key], key
+            ratio = against(study.trial(key[0]), base, key[1]).ratio  # type: ignore[arg-type]
+            if row["change"] and ratio is not None:
+                assert float(row["change"]) == pytest.approx(ratio - 1)
+            seen += 1
+    assert seen >= len(wanted) * 0.9
+
+
+@pytest.mark.parametrize("format_", ["md", "html"])
+def test_the_readable_reports_hold_the_sentences_of_the_choice(
+    study: Study, stored: services.Services, format_: str
+) -> None:
+    from html import unescape
+
+    report = reports.new_report(stored.store, study.id, "Which one?")
+    text = unescape(reports.export(report, format_).decode()).replace("\\", "")
+    for said in recommend(study).because:
+        assert said in text
+
+
+def test_the_command_lines_comparison_says_what_the_judge_says(study: Study) -> None:
+    shown = anchored(study)
+    base = shown.baseline
+    assert base is not None
+    found = compare(shown.done(), base.id)
+    document = json.loads(comparison_text(found, "json"))
+    for row in document["rows"]:
+        if row["kind"] == "metric":
+            for cell in row["cells"]:
+                key = (cell["trial_id"], row["key"])
+                if key in judged(study):
+                    assert cell["verdict"] == judged(study)[key]
+
+
+def test_a_sentence_never_contradicts_the_verdict(study: Study) -> None:
+    """Better, worse, faster, slower only where the judge says so, with the judge's ratio; and the
+    two absolute numbers of the sentence have that ratio."""
+    shown = anchored(study)
+    base = shown.baseline
+    assert base is not None
+    good = {"faster", "more", "smaller", "less energy", "cheaper", "better"}
+    bad = {"slower", "less", "larger", "more energy", "dearer", "worse"}
+    for trial in shown.done():
+        if trial.is_baseline:
+            continue
+        for one in trial.measurements:
+            metric = metrics.metric(one.metric)
+            if one.condition or not metric.priority or one.value is None:
+                continue
+            said = sentence(one.metric, trial, base)
+            verdict = against(trial, base, one.metric).verdict
+            body = said.partition(": ")[2]
+            tail = body.partition(" (")[0].partition("x ")[2] or body.partition(" (")[0]
+            if verdict == "better":
+                assert tail in good, said
+            elif verdict == "worse":
+                assert tail in bad, said
+            else:
+                assert tail not in good | bad, said
+
+
+def test_shown_numbers_have_the_judges_ratio(study: Study) -> None:
+    shown = anchored(study)
+    base = shown.baseline
+    assert base is not None
+    for trial in shown.done():
+        for name in ("latency_s", "tokens_per_s", "ttft_s", "tpot_s"):
+            ours, theirs = trial.value(name), base.value(name)
+            if trial.is_baseline or ours is None or theirs is None:
+                continue
+            assert ours / theirs == pytest.approx(against(trial, base, name).ratio)
+
+
+def test_the_command_line_prints_the_doubt(
+    study: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_study(study)
+    out = capsys.readouterr().out
+    found = recommend(study)
+    assert found.because[0] in out
+    assert ("recommended:" in out) == found.proven
+    assert (f"trimtab again {study.id}" in out) == bool(found.again)
+
+
+def test_trade_offs_says_the_same_sentences_and_offers_to_measure_again(
+    study: Study, stored: services.Services
+) -> None:
+    main = Path(services.__file__).with_name("main.py")
+    at = AppTest.from_file(str(main), default_timeout=60)
+    at.query_params["study"] = study.id
+    at._page_hash = calc_hash("tradeoffs")
+    at.run()
+    assert not at.exception
+    text = "\n".join(one.value for one in at.markdown).replace("\\", "")
+    found = recommend(study)
+    for said in found.because:
+        assert said.replace("://", ":\u2060//") in text
+    if found.again:
+        at.button(key="measure-again").click().run()
+        assert not at.exception
+        jobs = stored.jobs
+        assert jobs.plans[0].title == "baseline"  # type: ignore[attr-defined]
+        leading = [study.trial(one).plan.title for one in found.again]  # type: ignore[union-attr]
+        asked = {plan.title for plan in jobs.plans}  # type: ignore[attr-defined]
+        assert asked == {"baseline", *leading}
+
+
+def test_disturbed_studies_are_nothing_to_act_on(study: Study) -> None:
+    quiet = study.with_trials(tuple(replace(one, notes=()) for one in study.trials))
+    assert not recommend(study).proven
+    assert "No recommendation to act on yet" in recommend(study).because[0]
+    assert "No recommendation to act on yet: every trial" not in recommend(quiet).because[0]

@@ -61,8 +61,8 @@ def asked(trial: Trial, name: str) -> Measurement | None:
 
 
 def served_at(trial: Trial) -> int:
-    """How many requests the trial's rounds kept in flight. Trials that do not state it come from
-    before 0.2, when a batch was timed with as many requests as it has places."""
+    """How many requests the trial's rounds kept in flight. Older trials do not state it: then a
+    batch was timed with as many requests as it has places."""
     stated = trial.value("concurrency")
     if stated is not None:
         return int(stated)

@@ -54,8 +54,7 @@ def test_the_utility_is_made_of_the_same_ratios(synthetic_study: Study) -> None:
 
 
 def full_batch(study: Study, *extra: Measurement) -> Trial:
-    """A trial from before 0.2: a batch of 16 timed with 16 requests where the workload asks for
-    one."""
+    """An older trial: a batch of 16 timed with 16 requests where the workload asks for one."""
     base, first, *_ = study.trials
     plan = Plan(base.plan.case, (techniques.parse("static-batch:size=16"),))
     kept = tuple(one for one in first.measurements if one.metric != "concurrency")

@@ -115,7 +115,7 @@ def test_plans_that_do_the_same_work_have_no_model_error() -> None:
 
 
 def test_projections_without_rounds_are_compared_by_their_values() -> None:
-    """As stored before 0.2: bounds of a factor of 15, the same for both."""
+    """As older stores have them: bounds of a factor of 15, the same for both."""
     base, cand = there("", 1.0, 1.0, TWICE), there("weight-int4", 0.4, 1.0, TWICE)
 
     def bare(trial: Trial, value: float) -> Trial:

@@ -52,7 +52,12 @@ def listing(what: str, as_json: bool) -> int:
     elif what == "models":
         found = models.list_models()
         data = [
-            {**codec.to_data(one), "params": one.params(), "weight_bytes": one.weight_bytes()}
+            {
+                **codec.to_data(one),
+                "params": one.params(),
+                "active_params": one.active_params(),
+                "weight_bytes": one.weight_bytes(),
+            }
             for one in found
         ]
         rows = [["id", "family", "parameters", "weights", "what"]]

@@ -15,7 +15,7 @@ from core.dataset import Dataset
 from core.errors import BadInput
 from core.margin import Margin
 from core.measurement import Measurement
-from core.model import ClassifierShape, DecoderShape, Model
+from core.model import ClassifierShape, DecoderShape, Layers, Model, Projection
 from core.plan import Case, Plan, settings
 from core.priorities import Limit, Priorities
 from core.report import Report
@@ -32,12 +32,14 @@ TYPES: dict[str, type] = {
         Dataset,
         DecoderShape,
         KernelCalls,
+        Layers,
         Limit,
         Margin,
         Measurement,
         Model,
         Plan,
         Priorities,
+        Projection,
         Report,
         Study,
         Target,

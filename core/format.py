@@ -63,6 +63,13 @@ def plain(value: float | None, digits: int = 3) -> str:
     return f"{sign}{abs(value) if decimals == 0 else size:,.{decimals}f}"
 
 
+def weights(count: int, active: int) -> str:
+    """`10.1 million weights`, `46.7 billion weights, 12.9 billion active` in a mixture."""
+    size, word = (1e9, "billion") if count >= 1e9 else (1e6, "million")
+    text = f"{plain(count / size)} {word} weights"
+    return text if active == count else f"{text}, {plain(active / size)} {word} active"
+
+
 def scale(value: float | None, unit: str, metric: str = "") -> tuple[float, str]:
     """(factor, suffix) that fit `value`: divide by the factor, append the suffix."""
     if unit == "$":

@@ -5,17 +5,63 @@ A Model is a description: it holds no weights and no files are read here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 WEIGHT_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5}
 
 
 @dataclass(frozen=True)
-class DecoderShape:
-    """Shape numbers of a decoder-only transformer with gated MLPs and grouped-query attention.
+class Projection:
+    """`count` alike weight matrices [rows, columns] of one layer, of which a token multiplies
+    `used`: experts of a mixture where they differ. What is no linear layer (a router) stays dense.
+    """
 
-    `layer_vectors` counts a layer's weights that are not matrices beyond its two norms: the biases
-    of Qwen2 and of Llamas with attention_bias or mlp_bias, the head norms of Qwen3.
+    name: str
+    rows: int
+    columns: int
+    count: int = 1
+    used: int = 1
+    linear: bool = True
+
+    def numbers(self) -> int:
+        """Weights of all of them."""
+        return self.count * self.rows * self.columns
+
+    def used_numbers(self) -> int:
+        """Weights that one token multiplies."""
+        return self.used * self.rows * self.columns
+
+    def read(self, tokens: float) -> float:
+        """How many of the matrices a pass over `tokens` tokens reads, when each token chooses its
+        experts evenly and by itself: count (1 - (1 - used / count)^tokens).
+        """
+        left: float = (1 - self.used / self.count) ** tokens
+        return self.count * (1 - left)
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Layers that are alike, by index: their matrices, the numbers of their norms and biases, and
+    how many tokens attention sees (0: all).
+    """
+
+    indices: tuple[int, ...]
+    projections: tuple[Projection, ...]
+    vectors: int
+    window: int = 0
+
+
+@dataclass(frozen=True)
+class DecoderShape:
+    """Shape numbers of a decoder-only transformer; core.catalogue.architectures reads them.
+
+    Without `kinds` it is a Llama: gated MLPs, grouped-query attention, matrices stacked as the lean
+    decoder stacks them, two norms a layer, `layer_vectors` more numbers in each (biases of Qwen2,
+    head norms of Qwen3), and one norm behind. With `kinds` these say what the layers hold, `loose`
+    the numbers outside of layers, embedding and head (norms, learned positions, a head's bias) and
+    `outside` the matrices there; `embedding` is the embedding's width where it is not `hidden`.
+    `trims` says that a cache forgets what no window sees any more.
     """
 
     hidden: int
@@ -28,30 +74,103 @@ class DecoderShape:
     context: int
     tied: bool = True
     layer_vectors: int = 0
+    kinds: tuple[Layers, ...] = ()
+    loose: int = 0
+    outside: tuple[Projection, ...] = ()
+    embedding: int = 0
+    trims: bool = False
 
-    def layer_params(self) -> int:
-        """Weights of one layer's matrices: q, k, v, o and gate, up, down."""
-        attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
-        return attention + 3 * self.hidden * self.intermediate
+    def layer_kinds(self) -> tuple[Layers, ...]:
+        """Every layer once, alike ones together."""
+        if self.kinds:
+            return self.kinds
+        matrices = self.stacks(self.intermediate)
+        vectors = 2 * self.hidden + self.layer_vectors
+        return (Layers(tuple(range(self.layers)), matrices, vectors),)
+
+    def stacks(self, width: int) -> tuple[Projection, ...]:
+        """A layer's matrices as the lean decoder stacks them, with an MLP of `width`."""
+        query, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        return (
+            Projection("qkv", query + 2 * kv, self.hidden),
+            Projection("o", self.hidden, query),
+            Projection("gate_up", 2 * width, self.hidden),
+            Projection("down", self.hidden, width),
+        )
+
+    def head(self) -> Projection:
+        """The matrix of the logits."""
+        return Projection("head", self.vocabulary, self.embedding or self.hidden)
+
+    def projections(self) -> tuple[Projection, ...]:
+        """Every matrix of every layer, and those outside, the head last."""
+        layers = (
+            one for kind in self.layer_kinds() for one in kind.projections * len(kind.indices)
+        )
+        return (*layers, *self.outside, self.head())
+
+    def vectors(self) -> int:
+        """Weights in no matrix but in every layer or loose: norms, biases, learned positions."""
+        layers = sum(len(kind.indices) * kind.vectors for kind in self.layer_kinds())
+        return layers + (self.loose if self.kinds else self.hidden)
 
     def params(self) -> int:
-        """All weights: matrices, norms, and biases as far as `layer_vectors` counts them."""
-        embeddings = self.vocabulary * self.hidden * (1 if self.tied else 2)
-        vectors = self.layers * (2 * self.hidden + self.layer_vectors) + self.hidden
-        return self.layers * self.layer_params() + embeddings + vectors
+        """All weights; a tied head counts once, every expert counts."""
+        matrices = sum(one.numbers() for one in self.projections())
+        table = 0 if self.tied else self.head().numbers()
+        return matrices + table + self.vectors()
+
+    def active_params(self) -> int:
+        """As `params`, without the experts that a token does not choose."""
+        return self.params() - sum(one.numbers() - one.used_numbers() for one in self.projections())
 
     def read_params(self) -> int:
-        """Weights that one decode step reads: every matrix and the head once."""
-        return self.layers * self.layer_params() + self.vocabulary * self.hidden
+        """Weights that one token multiplies: every matrix and the head once, its experts alone."""
+        return sum(one.used_numbers() for one in self.projections())
 
     def kv_values_per_token(self) -> int:
-        """Numbers that the KV cache keeps for one token."""
+        """Numbers that the KV cache keeps for one token while every window still sees it."""
         return 2 * self.layers * self.kv_heads * self.head_dim
+
+    def kept_tokens(self, tokens: int) -> float:
+        """Of a sequence of `tokens`, how many a layer's cache keeps, on average over the layers."""
+        if not self.trims:
+            return float(tokens)
+        return self._mean(lambda window: min(tokens, window - 1) if window else tokens)
+
+    def seen_tokens(self, context: float) -> float:
+        """Of `context` cached tokens, how many a layer attends to, on average over the layers."""
+        return self._mean(lambda window: min(context, window - 1) if window else context)
+
+    def attended_pairs(self, tokens: int) -> float:
+        """Pairs of tokens that attend in a prompt of `tokens`, on average over the layers."""
+        return self._mean(lambda window: attended(tokens, window))
+
+    def attention_flops(self, pairs: float) -> float:
+        """FLOPs of attention over so many pairs of tokens in every layer."""
+        return 4.0 * self.layers * self.heads * self.head_dim * pairs
 
     def token_flops(self, context: int) -> float:
         """FLOPs of one token behind `context` others: 2 per weight, 4 per head value attended."""
-        attention = 4.0 * self.layers * self.heads * self.head_dim * (context + 1)
-        return 2.0 * self.read_params() + attention
+        return 2.0 * self.read_params() + self.attention_flops(self.seen_tokens(context) + 1)
+
+    def prompt_flops(self, tokens: int) -> float:
+        """FLOPs of a prompt of `tokens`; the head runs on the last position only."""
+        head = 2.0 * self.head().numbers()
+        body = 2.0 * self.read_params() - head
+        return body * tokens + head + self.attention_flops(self.attended_pairs(tokens))
+
+    def _mean(self, of_window: Callable[[int], float]) -> float:
+        kinds = self.layer_kinds()
+        total = sum(len(kind.indices) * of_window(kind.window) for kind in kinds)
+        return total / max(1, sum(len(kind.indices) for kind in kinds))
+
+
+def attended(tokens: int, window: int = 0) -> int:
+    """Pairs of a token and one that it sees, itself included, in a sequence of `tokens`."""
+    pairs = tokens * (tokens + 1) // 2
+    hidden = max(0, tokens - window) if window else 0
+    return pairs - hidden * (hidden + 1) // 2
 
 
 @dataclass(frozen=True)
@@ -73,8 +192,9 @@ class Model:
     """A model that can be chosen.
 
     `source` is bundled, folder, hub or shape; `revision` names the exact weights (a digest or a hub
-    commit); `bits` is the width of a stored weight. Models of source `shape` carry random weights:
-    their quality is unavailable.
+    commit); `bits` is the width of a stored weight, `stored` the bytes that the files hold in each
+    dtype (empty without files). Models of source `shape` carry random weights: their quality is
+    unavailable.
     """
 
     id: str
@@ -85,6 +205,7 @@ class Model:
     bits: int = 16
     title: str = ""
     origin: str = ""
+    stored: tuple[tuple[str, int], ...] = ()
 
     @property
     def task(self) -> str:
@@ -103,8 +224,18 @@ class Model:
             return self.shape.params()
         return self.shape.parameters
 
+    def active_params(self) -> int:
+        """Weights that one token or image has to do with: fewer only in a mixture of experts."""
+        if isinstance(self.shape, DecoderShape):
+            return self.shape.active_params()
+        return self.shape.parameters
+
     def weight_bytes(self, bits: float | None = None) -> float:
-        """Bytes of the weights at `bits` per weight (the stored width when not given)."""
+        """Bytes of the weights at `bits` per weight; when not given, those that the files hold, or
+        the stored width's.
+        """
+        if bits is None and self.stored:
+            return float(sum(size for _, size in self.stored))
         return self.params() * (self.bits if bits is None else bits) / 8
 
     def kv_bytes_per_token(self, bits: int = 16) -> float:
@@ -113,10 +244,7 @@ class Model:
 
     def prefill_flops(self, tokens: int) -> float:
         """FLOPs to read a prompt of `tokens`; the head runs on the last position only."""
-        shape = self.decoder()
-        head = 2.0 * shape.vocabulary * shape.hidden
-        attention = 2.0 * shape.layers * shape.heads * shape.head_dim * tokens * (tokens + 1)
-        return 2.0 * shape.layers * shape.layer_params() * tokens + head + attention
+        return self.decoder().prompt_flops(tokens)
 
     def decode_flops(self, context: int) -> float:
         """FLOPs of one decode step behind `context` tokens."""

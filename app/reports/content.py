@@ -134,7 +134,8 @@ def _asked(study: Study) -> tuple[tuple[str, str], ...]:
     found = [
         (
             "Model",
-            f"{model.title or model.id}: {model.params() / 1e6:,.1f} M weights, {model.bits} bit",
+            f"{model.title or model.id}: {format.weights(model.params(), model.active_params())},"
+            f" {model.bits} bit",
         )
     ]
     found.append(("Weights", f"{model.source}, {model.revision or 'revision unknown'}"))

@@ -92,12 +92,9 @@ def model() -> Model | None:
         )
         state.keep("model", model_id)
         chosen = known[model_id]
-    params, size = format.plain(chosen.params() / 1e6), format.number(chosen.weight_bytes(), "B")
-    st.caption(
-        words.plain(
-            f"{chosen.title or chosen.id}: {params} million weights, {size} at {chosen.bits} bit."
-        )
-    )
+    count = format.weights(chosen.params(), chosen.active_params())
+    size = format.number(chosen.weight_bytes(), "B")
+    st.caption(words.plain(f"{chosen.title or chosen.id}: {count}, {size} at {chosen.bits} bit."))
     if chosen.source == "shape":
         st.caption(
             ":material/info: Random weights in the published shape: quality will be unavailable."

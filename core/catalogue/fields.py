@@ -26,8 +26,15 @@ NAMES: dict[str, dict[str, str]] = {
 }  # fmt: skip
 # An MLP that no field describes is four times as wide as the hidden state.
 FOUR_TIMES = ("bloom", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gptj")
+# They know no num_key_value_heads, whatever a config says of it.
+NO_KV_HEADS = ("bloom", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "opt")
 # With their multi_query all heads share one of keys and values.
 ONE_KV_HEAD = ("falcon", "gpt_bigcode")
+# Where head_dim is left out it is the hidden size by heads, but for these.
+HEAD_DIM = {"gemma": 256, "gemma2": 256, "gemma3_text": 256, "glm": 128, "qwen3": 128}
+USED = {"mixtral": 2, "qwen2_moe": 4, "qwen3_moe": 8}
+# Mixtral has no width of its own for experts; the others have both.
+EXPERTS = ("num_local_experts", "num_experts")
 # The head shares the embedding unless tie_word_embeddings says no.
 TIED = (
     "bloom", "cohere", "falcon", "gemma", "gemma2", "gemma3_text", "gpt2", "gpt_bigcode",
@@ -70,10 +77,60 @@ def kv_heads(config: Mapping[str, Any], heads: int) -> int:
     """Heads of keys and values as they are cached; as many as there are heads where nothing is
     said, and with Falcon's new architecture, whose few heads transformers copies to all.
     """
-    one = config.get("multi_query") and not config.get("new_decoder_architecture")
-    if one and config.get("model_type") in ONE_KV_HEAD:
+    family = config.get("model_type")
+    asked = config.get("multi_query", True) and not config.get("new_decoder_architecture")
+    if asked and family in ONE_KV_HEAD:
         return 1
+    if family in NO_KV_HEADS:
+        return heads
     return number(config, "num_key_value_heads") or heads
+
+
+def projected_kv_heads(config: Mapping[str, Any], heads: int) -> int:
+    """Heads of keys and values as they are computed: Falcon's new architecture has few of them."""
+    if config.get("model_type") == "falcon" and config.get("new_decoder_architecture"):
+        return int(config.get("num_kv_heads") or heads)
+    return kv_heads(config, heads)
+
+
+def head_dim(config: Mapping[str, Any], hidden: int, heads: int) -> int:
+    """Width of a head of attention."""
+    default = HEAD_DIM.get(str(config.get("model_type")), hidden // heads)
+    return int(config.get("head_dim") or default)
+
+
+def experts(config: Mapping[str, Any]) -> int:
+    """Experts of a mixture's layer; KeyError where nothing is said."""
+    found = {int(config[name]) for name in EXPERTS if config.get(name) is not None}
+    if len(found) > 1:
+        raise BadInput("config.json: num_experts and num_local_experts differ; keep one of them.")
+    if not found:
+        raise KeyError(EXPERTS[config.get("model_type") != "mixtral"])
+    return found.pop()
+
+
+def experts_used(config: Mapping[str, Any]) -> int:
+    """Experts that each token goes through."""
+    return min(
+        int(config.get("num_experts_per_tok") or USED[str(config["model_type"])]), experts(config)
+    )
+
+
+def expert_width(config: Mapping[str, Any]) -> int:
+    """Width of one expert's MLP."""
+    field = (
+        "intermediate_size" if config.get("model_type") == "mixtral" else "moe_intermediate_size"
+    )
+    return int(config[field])
+
+
+def shared_width(config: Mapping[str, Any]) -> int:
+    """Width of the expert that every token goes through; 0 without one."""
+    return (
+        int(config["shared_expert_intermediate_size"])
+        if config.get("model_type") == "qwen2_moe"
+        else 0
+    )
 
 
 def tied(config: Mapping[str, Any]) -> bool:

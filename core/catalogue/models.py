@@ -13,14 +13,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from core.catalogue import fields
+from core.catalogue.architectures import decoder_shape
 from core.errors import BadInput
 from core.model import ClassifierShape, DecoderShape, Model
 
 ZOO = Path(__file__).parent / "zoo"
 BUNDLED = ("pycode", "pycode-small", "digits-cnn", "digits-mlp")
 SHAPES = Path(__file__).parent / "shapes.toml"
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 
 
 def list_models() -> tuple[Model, ...]:
@@ -105,48 +104,6 @@ def _shape(model_id: str) -> Model:
     )
 
 
-def decoder_shape(config: dict[str, Any]) -> DecoderShape:
-    """Shape numbers from a Hugging Face config; BadInput names a field that is missing."""
-    try:
-        hidden = fields.required(config, "hidden_size")
-        heads = fields.required(config, "num_attention_heads")
-        kv_heads = fields.kv_heads(config, heads)
-        head_dim = int(config.get("head_dim") or hidden // heads)
-        intermediate = fields.intermediate(config, hidden)
-        return DecoderShape(
-            hidden=hidden,
-            layers=fields.required(config, "num_hidden_layers"),
-            heads=heads,
-            kv_heads=kv_heads,
-            head_dim=head_dim,
-            intermediate=intermediate,
-            vocabulary=int(config["vocab_size"]),
-            context=fields.number(config, "max_position_embeddings") or 2048,
-            tied=fields.tied(config),
-            layer_vectors=_layer_vectors(config, hidden, heads, kv_heads, head_dim, intermediate),
-        )
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise BadInput(f"config.json: a shape field is missing or not a number: {error}") from None
-
-
-def _layer_vectors(
-    config: dict[str, Any], hidden: int, heads: int, kv_heads: int, head_dim: int, intermediate: int
-) -> int:
-    """Biases and head norms of one layer, as the families of the lean decoder have them."""
-    family = config.get("model_type")
-    asked = family in ("llama", "qwen3") and bool(config.get("attention_bias"))
-    count = 0
-    if family == "qwen2" or asked:
-        count += (heads + 2 * kv_heads) * head_dim
-    if asked:
-        count += hidden
-    if family == "llama" and config.get("mlp_bias"):
-        count += 2 * intermediate + hidden
-    if family == "qwen3":
-        count += 2 * head_dim
-    return count
-
-
 def _folder(model_id: str, folder: Path, source: str) -> Model:
     from core.loading.preflight import check_folder
 
@@ -159,7 +116,8 @@ def _folder(model_id: str, folder: Path, source: str) -> Model:
         kind = "image-classifier"
     else:
         shape = decoder_shape(config)
-    return Model(model_id, kind, source, found.digest, shape, found.bits, title, source)
+    stored = found.stored_bytes()
+    return Model(model_id, kind, source, found.digest, shape, found.bits, title, source, stored)
 
 
 def classifier_shape(config: dict[str, Any]) -> ClassifierShape:

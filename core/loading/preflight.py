@@ -62,6 +62,16 @@ class CheckedFolder:
             sizes[entry.dtype] = sizes.get(entry.dtype, 0) + entry.nbytes
         return tables.BITS[max(tables.BITS, key=lambda dtype: sizes.get(dtype, 0))]
 
+    def stored_bytes(self) -> tuple[tuple[str, int], ...]:
+        """(dtype, bytes) of the weights in the files, the most bytes first; tables that follow from
+        the config and the copy of a tied head are left out.
+        """
+        sizes: dict[str, int] = {}
+        for entry in self.tensors:
+            if not tables.spare(self.config, entry.name):
+                sizes[entry.dtype] = sizes.get(entry.dtype, 0) + entry.nbytes
+        return tuple(sorted(sizes.items(), key=lambda one: -one[1]))
+
 
 def check_folder(path: Path | str, need_tokenizer: bool = False) -> CheckedFolder:
     """Check a folder in Hugging Face format, or a GGUF file; BadInput at the first defect."""

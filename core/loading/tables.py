@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
+from core.catalogue import fields
 from core.engine import config as lean
 from core.engine import names
 from core.errors import BadInput
@@ -55,6 +56,15 @@ def check_dtypes(config: Mapping[str, Any], entries: Iterable[TensorEntry], file
                 f"{file}: the tensor {entry.name[:200]!r} has the dtype {entry.dtype!r}, "
                 f"weights must be one of {', '.join(BITS)}."
             )
+
+
+def spare(config: Mapping[str, Any], name: str) -> bool:
+    """Whether a tensor of a file is no weight of its own: a mask, rotary frequencies, a copy of a
+    tied head.
+    """
+    if name.endswith((*names.IGNORED, ".attention.bias")):
+        return True
+    return name == "lm_head.weight" and fields.tied(config)
 
 
 def check_tensors(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from core.model import DecoderShape
+from core.model import DecoderShape, attended
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,8 @@ class Work:
 
     `window` is how many tokens attention sees at most (None: all); `format` multiplies. Of a cache
     in codes the newest `near` tokens, on average, have `near_kv` bytes each instead of `kv`.
+    `experts` of the weights' bytes belong to experts, of which a token uses the share `used`;
+    where layers differ, `shape` says what each attends to.
     """
 
     weights: float
@@ -29,24 +31,35 @@ class Work:
     window: int | None = None
     near: float = 0.0
     near_kv: float = 0.0
+    experts: float = 0.0
+    used: float = 1.0
+    shape: DecoderShape | None = None
 
     def step_bytes(self, sequences: float, context: float) -> float:
-        """One pass for one new token of each sequence behind `context` others."""
-        seen = context if self.window is None else min(context, self.window)
+        """One pass for one new token of each sequence behind `context` others; of the experts what
+        the tokens choose when each chooses evenly and by itself.
+        """
+        seen = self._seen(context)
         near = min(seen, self.near)
-        return self.weights + sequences * ((seen - near) * self.kv + near * self.near_kv)
+        unread: float = self.experts * (1 - self.used) ** sequences
+        return self.weights - unread + sequences * ((seen - near) * self.kv + near * self.near_kv)
 
     def step_flops(self, sequences: float, context: float) -> float:
         """FLOPs of that pass."""
-        seen = context if self.window is None else min(context, self.window)
-        return sequences * (self.flops + self.head + self.attention * (seen + 1))
+        return sequences * (self.flops + self.head + self.attention * (self._seen(context) + 1))
 
     def prompt_flops(self, sequences: float, tokens: int) -> float:
         """Reading `sequences` prompts; the head runs on the last position alone."""
-        attended = tokens * (tokens + 1) / 2
-        if self.window is not None and tokens > self.window:
-            attended -= (tokens - self.window) * (tokens - self.window + 1) / 2
-        return sequences * (tokens * self.flops + self.attention * attended + self.head)
+        if self.shape is not None:
+            pairs = self.shape.attended_pairs(tokens)
+        else:
+            pairs = attended(tokens, self.window or 0)
+        return sequences * (tokens * self.flops + self.attention * pairs + self.head)
+
+    def _seen(self, context: float) -> float:
+        if self.shape is not None:
+            return self.shape.seen_tokens(context)
+        return context if self.window is None else min(context, self.window - 1)
 
 
 def work_of(engine: Any, shape: DecoderShape) -> Work:
@@ -67,8 +80,23 @@ def work_of(engine: Any, shape: DecoderShape) -> Work:
         head = 2.0 * sizes.pop("head", 0)
         body, form = 2.0 * sum(sizes.values()), format_of(engine)
         return Work(weights, kv, body, attention, head, form, seen, near, near_kv)
-    body, head = 2.0 * shape.layers * shape.layer_params(), 2.0 * shape.vocabulary * shape.hidden
-    return Work(weights, kv, body, attention, head, format_of(engine), seen)
+    head = 2.0 * shape.head().numbers()
+    body = 2.0 * shape.read_params() - head
+    experts, used = _experts(engine, shape)
+    return Work(
+        weights, kv, body, attention, head, format_of(engine), experts=experts, used=used,
+        shape=shape,
+    )  # fmt: skip
+
+
+def _experts(engine: Any, shape: DecoderShape) -> tuple[float, float]:
+    """Bytes of the experts of a mixture, and the share of them that a token uses."""
+    mixed = [one for one in shape.projections() if one.used < one.count]
+    if not mixed:
+        return 0.0, 1.0
+    parts = (*engine.model.named_parameters(), *engine.model.named_buffers())
+    held = sum(tensor.nbytes for name, tensor in parts if ".experts." in name)
+    return float(held), mixed[0].used / mixed[0].count
 
 
 def _looked_up(engine: Any) -> int:

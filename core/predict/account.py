@@ -86,15 +86,14 @@ def weights_by_format(work: DecoderWork) -> dict[str, float]:
     The embedding, norms and biases stay dense; a tied head shares the embedding until it is packed.
     """
     shape, found = work.shape, work.found
-    dense = shape.vocabulary * shape.hidden + shape.hidden * (2 * shape.layers + 1)
-    dense += shape.layers * shape.layer_vectors
+    dense = shape.head().numbers() + shape.vectors()
     sizes = {found.dtype: float(dense * found.item)}
     matrices = work.matrices()
-    if shape.tied and isinstance(matrices[-1][0], DenseBytes):
+    if shape.tied and isinstance(matrices[-1].stored, DenseBytes):
         matrices = matrices[:-1]
-    for stored, rows, columns in matrices:
-        name = stored.format(columns)
-        sizes[name] = sizes.get(name, 0.0) + stored.nbytes(rows, columns)
+    for held in matrices:
+        name = held.stored.format(held.what.columns)
+        sizes[name] = sizes.get(name, 0.0) + held.nbytes * held.what.count
     return sizes
 
 

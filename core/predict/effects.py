@@ -13,7 +13,7 @@ from typing import Any
 
 from core.model import DecoderShape
 from core.plan import Case, Plan, Technique, settings
-from core.predict.stored import K_BYTES, AdaptedBytes, KQuantBytes, Stored
+from core.predict.stored import K_BYTES, AdaptedBytes, KQuantBytes, Stored, as_stored
 from core.techniques.quantize.k_quant import fitting, type_of
 from kernels.kv_codes import KVFormat
 from kernels.lowbit_bytes import Fp8Bytes, LowBitBytes
@@ -58,18 +58,28 @@ class Effects:
         return DENSE_BYTES[self.dtype]
 
     def shape(self, shape: DecoderShape) -> DecoderShape:
-        """The decoder's shape after pruning."""
-        width = shape.intermediate
+        """The decoder's shape after pruning, which the lean decoder's families alone can have."""
+        if not self.sparsity or shape.trims:
+            return shape
+        kinds = tuple(
+            replace(kind, projections=shape.stacks(self.width(kind.projections[-1].columns)))
+            for kind in shape.kinds
+        )
+        return replace(shape, intermediate=self.width(shape.intermediate), kinds=kinds)
+
+    def width(self, width: int) -> int:
+        """What pruning leaves of an MLP's width."""
         for share in self.sparsity:
             wanted = round(width * (1 - share) / MULTIPLE) * MULTIPLE
             width = max(MULTIPLE, min(wanted, (width - 1) // MULTIPLE * MULTIPLE))
-        return replace(shape, intermediate=width)
+        return width
 
 
 def effects(plan: Plan) -> Effects:
     """The effects of all of the plan's techniques, applied in order."""
     # Text is loaded in 16 bits and images in 32, whatever the files hold (core.loading.load).
     found = Effects("bf16" if plan.case.model.task == "text" else "fp32")
+    found = replace(found, stored=as_stored(plan.case.model))
     for technique in plan.techniques:
         change = EFFECTS.get(technique.name)
         if change is None:
@@ -155,7 +165,7 @@ def _k_quant(before: Effects, technique: Technique, case: Case) -> Effects:
     if not isinstance(shape, DecoderShape):
         return replace(before, stored=KQuantBytes(base, before.dtype))
     hidden, query = shape.hidden, shape.heads * shape.head_dim
-    columns = {"qkv": hidden, "o": query, "gate_up": hidden, "head": hidden,
+    columns = {"qkv": hidden, "o": query, "gate_up": hidden, "head": shape.head().columns,
                "down": before.shape(shape).intermediate}  # fmt: skip
 
     def stored(name: str) -> Stored | None:

@@ -71,11 +71,10 @@ def prompt_seconds(plan: Plan, rates: Rates) -> float:
     found = effects(plan)
     tokens = plan.case.workload.prompt_tokens
     work: DecoderWork = decoder_work(plan)
-    model = plan.case.model
-    total = seconds(work.prompt(tokens, found.batch, model), work.shape.layers, rates)
+    total = seconds(work.prompt(tokens, found.batch), work.shape.layers, rates)
     draft = draft_work(found)
     if draft is not None:
-        total += seconds(draft.prompt(tokens, found.batch, model), draft.shape.layers, rates)
+        total += seconds(draft.prompt(tokens, found.batch), draft.shape.layers, rates)
     return total
 
 

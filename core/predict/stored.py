@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from core.model import DecoderShape, Model
 from core.techniques.quantize.k_quant import DENSE, fitting
 from kernels.lowbit_bytes import DenseBytes, LowBitBytes
 
@@ -15,7 +16,7 @@ class Stored(Protocol):
     def format(self, k: int) -> str:
         """As the kernel's weight names its format."""
 
-    def nbytes(self, n: int, k: int, kernel: str = "cpp") -> int:
+    def nbytes(self, n: int, k: int, kernel: str = "cpp") -> float:
         """Bytes of the matrix as the kernel keeps it."""
 
 
@@ -30,7 +31,7 @@ class AdaptedBytes:
         """See Stored."""
         return f"{self.base.format(k)}+r{self.rank}"
 
-    def nbytes(self, n: int, k: int, kernel: str = "cpp") -> int:
+    def nbytes(self, n: int, k: int, kernel: str = "cpp") -> float:
         """The base's bytes and 16 bit for every number of A and B."""
         return self.base.nbytes(n, k, kernel) + 2 * self.rank * (n + k)
 
@@ -61,9 +62,36 @@ class KQuantBytes:
         """See Stored."""
         return self._stored(k).format(k)
 
-    def nbytes(self, n: int, k: int, kernel: str = "cpp") -> int:
+    def nbytes(self, n: int, k: int, kernel: str = "cpp") -> float:
         """See Stored."""
         return self._stored(k).nbytes(n, k, kernel)
 
     def _stored(self, k: int) -> Stored:
         return K_BYTES[fitting(self.type, k)] or DenseBytes(self.dense)
+
+
+@dataclass(frozen=True)
+class FileBytes:
+    """As the files of a model that was quantized before hold it: `bits` a weight on average."""
+
+    bits: float
+
+    def format(self, k: int) -> str:
+        """See Stored."""
+        return "as stored"
+
+    def nbytes(self, n: int, k: int, kernel: str = "cpp") -> float:
+        """The matrix's part of the files."""
+        return n * k * self.bits / 8
+
+
+def as_stored(model: Model) -> FileBytes | None:
+    """How the matrices of a quantized decoder's files are held; None where they are floats. What
+    stays dense has 16 bit, the rest of the bytes is theirs.
+    """
+    shape = model.shape
+    if not isinstance(shape, DecoderShape) or not model.stored or model.bits >= 16:
+        return None
+    numbers = sum(one.numbers() for one in shape.projections())
+    rest = model.weight_bytes() - 2 * (shape.head().numbers() + shape.vectors())
+    return FileBytes(8 * rest / numbers) if rest > 0 else FileBytes(float(model.bits))

@@ -7,10 +7,10 @@ roofline.py's.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from core.errors import BadInput
-from core.model import DecoderShape, Model
+from core.model import DecoderShape, Projection
 from core.plan import Plan
 from core.predict.effects import Effects, effects
 from core.predict.stored import Stored
@@ -39,27 +39,27 @@ class DecoderWork:
     def step(self, rows: int, sequences: int, context: int) -> Load:
         """One forward pass of `rows` new positions in all, each behind `context` cached tokens.
 
-        Weights are read once; each sequence reads its own cache.
+        Weights are read once, of experts those that the rows choose; each sequence reads its cache.
         """
-        moved = self.read_bytes + sequences * self.kv_read(context)
+        moved = self.read_bytes(rows) + sequences * self.kv_read(context)
         return Load(moved, rows * self.shape.token_flops(context), rows)
 
-    def prompt(self, tokens: int, sequences: int, model: Model) -> Load:
+    def prompt(self, tokens: int, sequences: int) -> Load:
         """Reading `sequences` prompts: weights once, the head on the last position alone."""
-        moved = self.read_bytes + sequences * self.kv_read(tokens)
-        flops = sequences * replace(model, shape=self.shape).prefill_flops(tokens)
-        return Load(moved, flops, tokens * sequences)
+        rows = tokens * sequences
+        moved = self.read_bytes(rows) + sequences * self.kv_read(tokens)
+        return Load(moved, sequences * self.shape.prompt_flops(tokens), rows)
 
-    @functools.cached_property
-    def read_bytes(self) -> float:
-        """Bytes of every matrix, the head included, as a pass reads them."""
-        return float(sum(stored.nbytes(n, k) for stored, n, k in self.matrices()))
+    def read_bytes(self, rows: int) -> float:
+        """Bytes of every matrix, the head included, as a pass over so many positions reads them."""
+        return float(sum(held.nbytes * held.what.read(rows) for held in self.matrices()))
 
     def kv_held(self, capacity: int) -> float:
         """Bytes of one sequence's cache for `capacity` tokens."""
         shape, kv = self.shape, self.found.kv
         if kv is None:
-            return float(capacity * shape.kv_values_per_token() * self.found.item)
+            kept = shape.kept_tokens(capacity)
+            return kept * shape.kv_values_per_token() * self.found.item
         heads = shape.layers * shape.kv_heads
         return float(heads * kv.head_bytes(shape.head_dim, capacity, self.found.item))
 
@@ -68,34 +68,42 @@ class DecoderWork:
         are written while they are said.
         """
         shape, kv = self.shape, self.found.kv
+        seen = shape.seen_tokens(context)
         if kv is None:
-            return float(context * shape.kv_values_per_token() * self.found.item)
+            return seen * shape.kv_values_per_token() * self.found.item
         heads = shape.layers * shape.kv_heads
-        return float(heads * kv.read_bytes(shape.head_dim, context, self.found.item))
+        return float(heads * kv.read_bytes(shape.head_dim, round(seen), self.found.item))
 
-    def matrices(self) -> list[tuple[Stored, int, int]]:
-        """(how it is stored, rows, columns) of every matrix as the lean decoder stacks them, the
-        head last.
-        """
+    def matrices(self) -> list[Held]:
+        """Every matrix as the engine holds it, a layer's experts together, the head last."""
         shape, found = self.shape, self.found
         chosen, dense = dict(found.mix), DenseBytes(found.dtype)
 
-        def stored(name: str) -> Stored:
-            return chosen.get(name, found.stored) or dense
+        def held(name: str, what: Projection) -> Held:
+            stored = (chosen.get(name, found.stored) or dense) if what.linear else dense
+            return Held(stored, what)
 
-        query, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-        each = {
-            "qkv": (query + 2 * kv, shape.hidden),
-            "o": (shape.hidden, query),
-            "gate_up": (2 * shape.intermediate, shape.hidden),
-            "down": (shape.hidden, shape.intermediate),
-        }
         layers = [
-            (stored(f"layers.{layer}.{name}"), *size)
-            for layer in range(shape.layers)
-            for name, size in each.items()
+            held(f"layers.{index}.{what.name}", what)
+            for kind in shape.layer_kinds()
+            for index in kind.indices
+            for what in kind.projections
         ]
-        return [*layers, (stored("head"), shape.vocabulary, shape.hidden)]
+        outside = [held(what.name, what) for what in shape.outside]
+        return [*layers, *outside, held("head", shape.head())]
+
+
+@dataclass(frozen=True)
+class Held:
+    """Alike matrices and how each of them is stored."""
+
+    stored: Stored
+    what: Projection
+
+    @property
+    def nbytes(self) -> float:
+        """Bytes of one of them."""
+        return self.stored.nbytes(self.what.rows, self.what.columns)
 
 
 def decoder_work(plan: Plan) -> DecoderWork:

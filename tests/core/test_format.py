@@ -49,3 +49,9 @@ def test_differences_carry_their_sign() -> None:
     assert shown.signed(-20.3e6, "B") == "−20.3 MB"
     assert shown.percent(-0.419) == "−41.9 %"
     assert shown.ratio(1.92) == "1.92x"
+
+
+def test_weights_name_the_active_ones_of_a_mixture_alone() -> None:
+    assert shown.weights(10_100_000, 10_100_000) == "10.1 million weights"
+    mixture = shown.weights(46_702_792_704, 12_879_925_248)
+    assert mixture == "46.7 billion weights, 12.9 billion active"

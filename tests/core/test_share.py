@@ -164,10 +164,21 @@ def test_mfu_counts_the_head_once_and_attention_by_halves(plan: Plan) -> None:
 def test_a_window_limits_what_is_attended_and_read(plan: Plan) -> None:
     work = work_of(random_engine(CONFIG), plan.case.model.decoder())
     narrow = replace(work, window=10)
-    assert narrow.step_bytes(1, 110) == work.step_bytes(1, 10)
+    # The window counts the new token itself, which is in no cache yet.
+    assert narrow.step_bytes(1, 110) == work.step_bytes(1, 9)
     pairs = sum(min(position + 1, 10) for position in range(100))
     plain = narrow.prompt_flops(1, 100) - 100 * work.flops - work.head
     assert plain == pytest.approx(work.attention * pairs)
+
+
+def test_a_step_reads_the_experts_that_its_tokens_choose(plan: Plan) -> None:
+    """Of 800 bytes of experts, a quarter of them a token's: 1 - 0.75^b of them for b tokens."""
+    work = replace(
+        work_of(random_engine(CONFIG), plan.case.model.decoder()), experts=800, used=0.25
+    )
+    assert work.step_bytes(1, 0) == work.weights - 600
+    assert work.step_bytes(2, 0) == work.weights - 450
+    assert work.step_bytes(100, 0) == pytest.approx(work.weights)
 
 
 def test_without_limits_times_or_a_local_target_the_reason_is_said(plan: Plan) -> None:

@@ -313,9 +313,17 @@ def _each_of_module(
     finally:
         for hook in hooks:
             hook.remove()
+    unseen = [one for one in found if not inputs[one.name].count]
+    for one in unseen:
+        # Nobody chose this expert: no input is likelier than another.
+        inputs[one.name].add(torch.eye(one.k))
+    if unseen:
+        deployment.note(
+            f"{len(unseen)} of {len(found)} matrices, of experts that no calibration token chose,"
+            " are rounded without knowing their inputs"
+        )
     for position, one in enumerate(found):
-        if inputs[one.name].count:
-            _replace(one, inputs[one.name], choose)
+        _replace(one, inputs[one.name], choose)
         deployment.report((position + 1) / len(found))
 
 

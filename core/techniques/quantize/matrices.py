@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from core.deployment import Deployment
 from core.engine.decoder import MATRICES, Decoder
+from core.engine.experts import split_experts
 from core.engine.linear import Linear
 from core.engine.modules import KernelLinear
 from core.errors import Refused
@@ -42,7 +43,8 @@ class Matrix:
 
 
 def matrices(deployment: Deployment) -> list[Matrix]:
-    """Those of the layers and the head of a lean decoder, or every linear layer of a torch module.
+    """Those of the layers and the head of a lean decoder, or every linear layer of a torch module,
+    whose fused experts are taken apart first.
 
     `dense()` gives fp32 [n, k] as it is now. Raises Refused when there is none.
     """
@@ -50,6 +52,8 @@ def matrices(deployment: Deployment) -> list[Matrix]:
     if isinstance(engine, Decoder):
         return of_decoder(engine)
     module = getattr(engine, "model", engine)
+    if isinstance(module, nn.Module):
+        split_experts(module)
     found = of_module(module) if isinstance(module, nn.Module) else []
     if not found:
         raise Refused(f"{deployment.case.model.id} has no linear layer that could be quantized")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,12 @@ def test_a_folder_has_its_shape_and_gives_the_logits_of_transformers(
     kv_heads, intermediate, context, tied = FOLDERS[kind][2]
     found = models.resolve(str(tmp_path))
     assert found.family == FOLDERS[kind][0]
-    assert found.shape == DecoderShape(48, 2, 4, kv_heads, 12, intermediate, 97, context, tied)
+    plain = DecoderShape(48, 2, 4, kv_heads, 12, intermediate, 97, context, tied)
+    shape = found.decoder()
+    layers = replace(shape, kinds=(), loose=0, outside=(), embedding=0, trims=False)
+    assert layers == plain
+    assert found.params() == sum(weight.numel() for weight in model.parameters())
+    assert found.weight_bytes() == 4 * found.params()
     engine, _ = load_folder(tmp_path, "fp32")
     ids = torch.randint(0, 97, (1, 9))
     with torch.no_grad():

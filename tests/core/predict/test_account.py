@@ -17,8 +17,9 @@ from core.predict.account import (
     rotary_tables,
     weights_by_format,
 )
+from core.predict.capacity import fit
 from core.predict.effects import Effects
-from core.predict.work import DecoderWork
+from core.predict.work import DecoderWork, decoder_work
 from kernels.lowbit_bytes import LowBitBytes
 
 SHAPE = DecoderShape(100, 2, 5, 1, 20, 70, 333, 64)
@@ -138,3 +139,54 @@ def test_a_convolution_holds_its_result_three_times() -> None:
     dense = ClassifierShape(parameters=1000, macs=990, inputs=64, classes=10, activations=128)
     assert classifier_workspace(dense, 2) == 4 * 2 * 128
     assert classifier_workspace(replace(dense, macs=9000), 2) == 3 * 4 * 2 * 128
+
+
+MIXTRAL = models.decoder_shape(
+    {"model_type": "mixtral", "vocab_size": 32000, "hidden_size": 4096, "num_hidden_layers": 32,
+     "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 14336,
+     "num_local_experts": 8, "num_experts_per_tok": 2, "max_position_embeddings": 32768}
+)  # fmt: skip
+
+
+def test_a_mixture_holds_every_expert_and_reads_those_that_its_tokens_choose() -> None:
+    """By hand: 46,702,792,704 weights; 2 of 8 experts of 3 x 4096 x 14336 a token and layer."""
+    model = replace(models.resolve("shape:mistral-7b"), shape=MIXTRAL)
+    case = Case(model, targets.resolve("rtx-4090"), workloads.resolve("chat"))
+    assert account(Plan(case)).weights == 2 * 46_702_792_704
+    assert "93.4 GB of weights" in (fit(Plan(case)) or "")
+    work = decoder_work(Plan(case))
+    expert = 3 * 4096 * 14336
+    common = 32 * (2 * 4096 * 4096 + 2 * 4096 * 1024 + 8 * 4096) + 32000 * 4096
+    assert work.read_bytes(1) == pytest.approx(2 * (common + 32 * 2 * expert))
+    assert work.read_bytes(2) == pytest.approx(2 * (common + 32 * 3.5 * expert))
+    assert work.read_bytes(4096) == pytest.approx(2 * (common + 32 * 8 * expert))
+    assert work.step(1, 1, 0).flops == pytest.approx(
+        2 * (common + 32 * 2 * expert) + 4 * 32 * 32 * 128
+    )
+    packed = account(Plan(case, (techniques.parse("weight-int4"),))).weights
+    assert 0.25 < packed / (2 * 46_702_792_704) < 0.34
+
+
+@pytest.mark.parametrize("family", ["gpt2", "falcon", "mixtral", "qwen2_moe", "opt"])
+@pytest.mark.parametrize("text", ["", "weight-int4", "k-quant"])
+def test_what_runs_through_transformers_weighs_what_the_engine_weighs(
+    family: str, text: str
+) -> None:
+    """Parameters and packed buffers, tensor by tensor; tables that follow from positions apart."""
+    import torch
+
+    from core.deployment import Deployment
+    from core.engine.fallback import TransformersEngine
+    from tests.core.catalogue.test_architectures import ALL, built
+
+    model, saved = built(family, {**ALL[family][0], "tie_word_embeddings": True}, "cpu")
+    engine = TransformersEngine(model.to(torch.bfloat16))
+    found = replace(models.resolve("shape:mistral-7b"), shape=models.decoder_shape(saved))
+    case = Case(found, targets.resolve("local"), workloads.resolve("chat"))
+    chosen = tuple(techniques.parse(part) for part in text.split())
+    deployment = Deployment(case=case, engine=engine, load_baseline=lambda: None)  # type: ignore[arg-type]
+    tables = sum(one.nbytes for one in model.buffers())
+    for one in chosen:
+        one.apply(deployment)
+    held = engine.weight_bytes() - tables
+    assert sum(weights_by_format(decoder_work(Plan(case, chosen))).values()) == held

@@ -179,7 +179,9 @@ def test_what_runs_through_transformers_weighs_what_the_engine_weighs(
     from core.engine.fallback import TransformersEngine
     from tests.core.catalogue.test_architectures import ALL, built
 
-    model, saved = built(family, {**ALL[family][0], "tie_word_embeddings": True}, "cpu")
+    wide = dict.fromkeys(("hidden_size", "n_embd", "word_embed_proj_dim"), 64)
+    given = {name: wide.get(name, value) for name, value in ALL[family][0].items()}
+    model, saved = built(family, {**given, "tie_word_embeddings": True}, "cpu")
     engine = TransformersEngine(model.to(torch.bfloat16))
     found = replace(models.resolve("shape:mistral-7b"), shape=models.decoder_shape(saved))
     case = Case(found, targets.resolve("local"), workloads.resolve("chat"))

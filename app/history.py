@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
 
 from core.study import ENDED, Study, Trial
+from core.times import moment
 
 _CRASH = re.compile(r"attempt \d+ of \d+ crashed: ")
 
@@ -31,27 +31,33 @@ def crashes(trial: Trial) -> tuple[str, ...]:
 
 
 def log_tail(study: Study, lines: int) -> list[str]:
-    """The newest lines of what happened, oldest first."""
+    """The newest lines of what happened, oldest first; times are UTC, with the date on all days but
+    the study's first.
+    """
     text: list[str] = []
+    day = study.created_at[:10]
     for trial in study.trials:
         if trial.state == "queued":
             continue
         again = f", attempt {trial.attempt}" if trial.attempt > 1 else ""
         text.append(
-            f"{trial.started_at[11:19]} {trial.plan.title}: started{again}"
+            f"{_clock(trial.started_at, day)} {trial.plan.title}: started{again}"
             if trial.started_at
             else trial.plan.title
         )
         text += [f"    {note}" for note in trial.notes]
         if trial.state in ENDED:
-            ended = f"{trial.ended_at[11:19]} {trial.plan.title}: {trial.state}"
+            ended = f"{_clock(trial.ended_at, day)} {trial.plan.title}: {trial.state}"
             text.append(f"{ended} {trial.reason}".rstrip())
     return text[-lines:]
 
 
+def _clock(at: str, day: str) -> str:
+    return at[11:19] if not day or at[:10] == day else at[:19].replace("T", " ")
+
+
 def _seconds(trial: Trial) -> float | None:
-    if not trial.started_at or not trial.ended_at:
+    try:
+        return (moment(trial.ended_at) - moment(trial.started_at)).total_seconds()
+    except ValueError:
         return None
-    return (
-        datetime.fromisoformat(trial.ended_at) - datetime.fromisoformat(trial.started_at)
-    ).total_seconds()

@@ -11,16 +11,18 @@ import json
 import math
 import os
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from core.errors import BadInput
+from core.times import nanoseconds
 from core.workload import Workload
 
 MOST_BYTES = 64 << 20
+# One clock a trace: seconds as numbers, or times as text, whose differences are exact.
+Clock = float | int
 # Names of the three columns in the traces that the field shares: our own, Azure's LLM inference
 # traces (2023, 2024), and Mooncake's (its time stamps are milliseconds).
 COLUMNS = (
@@ -99,16 +101,20 @@ def read_trace(path: Path, most: int | None = None) -> tuple[Arrival, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"the trace {path} cannot be read: {error}") from None
     rows = _rows(path, lines)
-    found: list[Arrival] = []
+    found: list[tuple[Clock, int, int]] = []
     for number, row in rows:
         if len(found) == most:
             break
-        found.append(_arrival(row, f"{path}, line {number}"))
+        found.append(_request(row, f"{path}, line {number}"))
+        if type(found[-1][0]) is not type(found[0][0]):
+            raise BadInput(
+                f"{path}, line {number}: a number of seconds and a time of day stand in one column"
+            )
     if not found:
         raise BadInput(f"the trace {path} holds no request")
-    found.sort(key=lambda one: one.at_s)
-    first = found[0].at_s
-    return tuple(replace(one, at_s=one.at_s - first) for one in found)
+    found.sort(key=lambda request: request[0])
+    first, unit = found[0][0], 1e9 if isinstance(found[0][0], int) else 1.0
+    return tuple(Arrival((at - first) / unit, *tokens) for at, *tokens in found)
 
 
 def _rows(path: Path, lines: list[str]) -> list[tuple[int, Any]]:
@@ -129,7 +135,7 @@ def _rows(path: Path, lines: list[str]) -> list[tuple[int, Any]]:
     return found
 
 
-def _arrival(row: Any, where: str) -> Arrival:
+def _request(row: Any, where: str) -> tuple[Clock, int, int]:
     names = next(
         (names for names in COLUMNS if isinstance(row, dict) and set(names[:3]) <= set(row)), None
     )
@@ -137,21 +143,21 @@ def _arrival(row: Any, where: str) -> Arrival:
         wanted = " or ".join(", ".join(names[:3]) for names in COLUMNS)
         raise BadInput(f"{where}: it needs the columns {wanted}")
     at, prompt, output, scale = names
-    return Arrival(
-        _seconds(row[at], scale, f"{where}: {at}"),
+    return (
+        _when(row[at], scale, f"{where}: {at}"),
         _tokens(row[prompt], f"{where}: {prompt}"),
         _tokens(row[output], f"{where}: {output}"),
     )
 
 
-def _seconds(value: Any, scale: float, where: str) -> float:
+def _when(value: Any, scale: float, where: str) -> Clock:
+    """Seconds as a float of a number, nanoseconds in UTC as an int of a time."""
     try:
         found = float(value) * scale
     except (TypeError, ValueError, OverflowError):
         try:
-            # Azure's stamps have seven digits of a second, one more than Python reads.
-            found = datetime.fromisoformat(str(value)[:26]).timestamp()
-        except (ValueError, OverflowError):
+            return nanoseconds(str(value))
+        except ValueError:
             raise BadInput(f"{where} {value!r:.60} is neither a number nor a time") from None
     if not math.isfinite(found):
         raise BadInput(f"{where} is not finite")

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
 from typing import Any
 
-
-def moment(text: str) -> datetime:
-    """A naive UTC time from ISO text; ValueError when it is none."""
-    found = datetime.fromisoformat(text)
-    return found if found.tzinfo is None else found.astimezone(UTC).replace(tzinfo=None)
+from core.times import utc
 
 
 def whole(value: Any, bits: int = 31) -> int:
@@ -38,6 +33,11 @@ def clean(text: Any) -> str:
     if found.isascii():
         return found
     return found.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def clean_time(text: Any) -> str:
+    """A time as it is kept, in UTC; clean text that is none stays what it is."""
+    return utc(clean(text))
 
 
 def clean_data(data: Any) -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +17,8 @@ from core.events import KINDS, Event
 from core.measurement import Measurement
 from core.report import Report
 from core.study import ENDED, STUDY_STATES, TRIAL_STATES, KernelCalls, Study, Trial
-from store.clean import clean, clean_data, finite, moment, whole
+from core.times import moment
+from store.clean import clean, clean_data, clean_time, finite, whole
 from store.interface import TrialFilter
 
 Row = dict[str, Any]
@@ -78,6 +79,7 @@ def report_row(report: Report) -> Row:
     """The row of a report version; StoreError when it cannot be kept."""
     try:
         kept = codec.from_data(clean_data(codec.to_data(report)))
+        kept = replace(kept, created_at=clean_time(kept.created_at))
         return {
             "report_id": kept.id,
             "version": whole(kept.version),
@@ -120,6 +122,7 @@ _FLOAT = frozenset({float})
 
 def _study_created(keys: Keys, at: datetime, event: Event) -> Made:
     study = _decoded(clean_data(event.body["study"]), Study)
+    study = replace(study, created_at=clean_time(study.created_at))
     if study.id != keys.study_id:
         raise ValueError(f"it holds the study {study.id!r}")
     yield (
@@ -127,7 +130,7 @@ def _study_created(keys: Keys, at: datetime, event: Event) -> Made:
         keys.of_study()
         | {
             "happened_at": at,
-            "created_at": clean(study.created_at),
+            "created_at": study.created_at,
             "model_id": clean(study.case.model.id),
             "target_id": clean(study.case.target.id),
             "workload_id": clean(study.case.workload.id),
@@ -183,7 +186,7 @@ def _trial_rows(keys: Keys, at: datetime, trial: Trial) -> Made:
     if trial.state not in TRIAL_STATES:
         raise ValueError(f"the trial state {trial.state!r} is unknown")
     step = QUEUED if trial.state == "queued" else FINISHED if trial.state in ENDED else STARTED
-    times = {"started_at": clean(trial.started_at), "ended_at": clean(trial.ended_at)}
+    times = {"started_at": clean_time(trial.started_at), "ended_at": clean_time(trial.ended_at)}
     yield (
         "trial_states",
         _state_row(keys, at, attempt, step, trial.state, clean(trial.reason), **times),
@@ -197,7 +200,7 @@ def _trial_rows(keys: Keys, at: datetime, trial: Trial) -> Made:
 
 def _trial_started(keys: Keys, at: datetime, event: Event) -> Made:
     pid = event.body.get("pid")
-    times = {"started_at": event.at, "pid": None if pid is None else whole(pid)}
+    times = {"started_at": clean_time(event.at), "pid": None if pid is None else whole(pid)}
     attempt = event.body["attempt"]
     yield "trial_states", _state_row(keys, at, attempt, STARTED, "running", "", **times)
 
@@ -210,7 +213,9 @@ def _trial_ended(keys: Keys, at: datetime, event: Event) -> Made:
     )
     if state not in ENDED:
         raise ValueError(f"a trial does not end in the state {state!r}")
-    row = _state_row(keys, at, attempt, FINISHED, state, clean(reason), ended_at=event.at)
+    row = _state_row(
+        keys, at, attempt, FINISHED, state, clean(reason), ended_at=clean_time(event.at)
+    )
     yield "trial_states", row
 
 
@@ -257,7 +262,7 @@ def _measurement_row(keys: Keys, position: int, attempt: Any, measurement: Measu
         "origin": measurement.origin,
         "method": clean(measurement.method),
         "environment_id": clean(measurement.environment),
-        "taken_at": clean(measurement.taken_at),
+        "taken_at": clean_time(measurement.taken_at),
         "value": None if value is None else finite(value),
         "pooled": None if pooled is None else finite(pooled),
         "low": None if bounds is None else finite(bounds[0]),

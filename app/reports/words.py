@@ -5,18 +5,17 @@ Texts that come from the store pass through unchanged: each format escapes them.
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from core import format, metrics
 from core.compare import Cell, Row
 from core.judge import MARKS
 from core.priorities import Limit
+from core.times import moment
 
 
 def when(at: str) -> str:
-    """`21 November 2026, 09:58 UTC` from a naive UTC time; the text itself when it is not one."""
+    """`21 November 2026, 09:58 UTC` from a time; the text itself when it is none."""
     try:
-        time = datetime.fromisoformat(at)
+        time = moment(at)
     except ValueError:
         return at
     return f"{time.day} {time:%B %Y, %H:%M} UTC"

@@ -53,7 +53,7 @@ def page() -> None:
     st.caption(
         words.plain(
             f"{case.model.id} on {case.target.id}, {case.workload.id} · {trial.id} · "
-            f"{trial.started_at}"
+            f"{trial.started_at and trial.started_at + ' UTC'}"
         )
     )
     with st.container(horizontal=True, vertical_alignment="center"):

@@ -11,6 +11,7 @@ from core.judge import MARKS as VERDICT_MARKS
 from core.measurement import Measurement
 from core.priorities import Limit
 from core.study import ENDED, Trial
+from core.times import moment
 from store.interface import StudySummary
 
 # icon, colour of the badge; the word itself always stands beside them
@@ -61,11 +62,9 @@ def word(state_: str) -> str:
 
 
 def ago(at: str) -> str:
-    """`3 minutes ago` from a naive UTC time; the text itself when it is not one."""
+    """`3 minutes ago` from a time; the text itself when it is none."""
     try:
-        seconds = (
-            datetime.now(UTC).replace(tzinfo=None) - datetime.fromisoformat(at)
-        ).total_seconds()
+        seconds = (datetime.now(UTC).replace(tzinfo=None) - moment(at)).total_seconds()
     except (ValueError, TypeError):
         return at
     for size, word in ((86400, "day"), (3600, "hour"), (60, "minute")):

@@ -6,7 +6,7 @@ for. The folder was checked by core.loading.preflight; code from it is never run
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,12 @@ from core.errors import BadInput
 CACHE_NAMES = ("cache", "past_key_values")
 
 
-@lru_cache(maxsize=64)
-def cache_name(kind: type) -> str:
+def cache_name(kind: Any) -> str:
     """The argument in which this class of causal models takes its cache, one of CACHE_NAMES.
 
     BadInput where its `forward` names neither: such a cache would be swallowed without being used.
     """
-    known = signature(kind.forward).parameters  # type: ignore[attr-defined]
+    known = signature(kind.forward).parameters
     for name in CACHE_NAMES:
         if name in known:
             return name
@@ -97,6 +96,11 @@ class TransformersEngine:
                 raise BadInput(f"{name}: the tensor {first[:200]} {what}.")
         return cls(model.to(device))
 
+    @cached_property
+    def cache_name(self) -> str:
+        """See cache_name(), of the model's class."""
+        return cache_name(type(self.model))
+
     def new_cache(self, batch: int, capacity: int) -> TransformersCache:
         """An empty cache; it grows as it is filled, up to `capacity`."""
         return TransformersCache(self.config, batch, capacity)
@@ -142,7 +146,7 @@ class TransformersEngine:
     def _pass(self, ids: Tensor, cache: TransformersCache | None, last: int) -> Tensor:
         """Logits float32 of the `last` positions, 0 for all."""
         positions.forget_longest(self._dynamic)
-        past = {} if cache is None else {cache_name(type(self.model)): cache.inner}
+        past = {} if cache is None else {self.cache_name: cache.inner}
         out = self.model(
             input_ids=ids.to(self.device),
             use_cache=cache is not None,

@@ -33,6 +33,11 @@ AZURE = (
     "TIMESTAMP,ContextTokens,GeneratedTokens\n"
     "2023-11-16 18:15:46.6805900,374,44\n2023-11-16 18:15:50.9951690,396,109\n"
 )
+AZURE_2024 = (
+    "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+    "2024-05-10 23:59:59.500000+00:00,2162,5\n2024-05-11 00:00:00.5+00:00,76,15\n"
+    "2024-05-11 01:59:59.500012+02:00,2399,6\n"
+)
 MOONCAKE = (
     '{"timestamp": 27482, "input_length": 6955, "output_length": 52, "hash_ids": [46, 47]}\n\n'
     '{"timestamp": 30535, "input_length": 6472, "output_length": 26}\n'
@@ -45,9 +50,10 @@ MOONCAKE = (
         (OWN, (Arrival(0.0, 20, 1), Arrival(1.5, 10, 3))),
         ("\ufeff" + OWN.replace("\n", "\r\n"), (Arrival(0.0, 20, 1), Arrival(1.5, 10, 3))),
         (AZURE, (Arrival(0.0, 374, 44), Arrival(4.314579, 396, 109))),
+        (AZURE_2024, (Arrival(0.0, 2162, 5), Arrival(0.000012, 2399, 6), Arrival(1.0, 76, 15))),
         (MOONCAKE, (Arrival(0.0, 6955, 52), Arrival(3.053, 6472, 26))),
     ],
-    ids=["own", "own-windows", "azure", "mooncake"],
+    ids=["own", "own-windows", "azure", "azure-2024", "mooncake"],
 )
 def test_traces_of_the_field_are_read(
     text: str, expected: tuple[Arrival, ...], tmp_path: Path
@@ -55,7 +61,7 @@ def test_traces_of_the_field_are_read(
     path = tmp_path / "trace"
     path.write_bytes(text.encode())
     found = read_trace(path)
-    assert [one.at_s for one in found] == pytest.approx([one.at_s for one in expected], abs=1e-5)
+    assert [one.at_s for one in found] == pytest.approx([one.at_s for one in expected], abs=1e-9)
     assert [(one.prompt_tokens, one.output_tokens) for one in found] == [
         (one.prompt_tokens, one.output_tokens) for one in expected
     ]
@@ -71,6 +77,7 @@ def test_traces_of_the_field_are_read(
         (OWN + "1,0,1\n", "line 4: prompt_tokens must be a whole number from 1"),
         (OWN + "1,1,2.5\n", "output_tokens must be a whole number"),
         (OWN + "nan,1,1\n", "not finite"),
+        (OWN + "2023-11-16 18:15:46,1,1\n", "line 4: a number of seconds and a time of day stand"),
         (OWN + "1\n", "line 4: prompt_tokens must be"),
         ('arrival_s,prompt_tokens,output_tokens\n"1,2,3\n', "is not CSV"),
         ('{"timestamp": 1\n', "line 1: not an object of JSON"),

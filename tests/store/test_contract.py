@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from datetime import datetime, timedelta
 
 import pytest
 
 from core import codec, events
+from core.report import Report
 from core.study import KernelCalls
 from store import TrialFilter
 
@@ -162,3 +164,34 @@ def test_trials_and_studies_show_once_they_are_there_themselves(store, make):
     assert store.study("s-1") is None
     store.ingest([created])
     assert len(store.study("s-1").trials) == len(study.trials)
+
+
+def _elsewhere(text: str) -> str:
+    """A time of ours as a clock five and three quarter hours ahead shows it."""
+    there = datetime.fromisoformat(text) + timedelta(hours=5, minutes=45)
+    return there.isoformat(timespec="microseconds") + "+05:45"
+
+
+def test_times_with_an_offset_are_kept_in_utc(store, make):
+    study, told = make.whole()
+    there = [dataclasses.replace(event, at=_elsewhere(event.at)) for event in told]
+    created = codec.to_data(dataclasses.replace(study, created_at=_elsewhere(study.created_at)))
+    there[0] = dataclasses.replace(there[0], body=there[0].body | {"study": created})
+    store.ingest(there)
+
+    found = store.study("s-1")
+    started = {event.trial_id: event.at for event in told if event.kind == "trial-started"}
+    ended = {event.trial_id: event.at for event in told if event.kind == "trial-ended"}
+    assert found.created_at == store.studies()[0].created_at == study.created_at
+    assert {trial.id: trial.started_at for trial in found.trials} == started
+    assert {trial.id: trial.ended_at for trial in found.trials} == ended
+
+
+def test_reports_are_sorted_by_moments_not_by_words(store, make):
+    study = make.study()
+    for number, at in enumerate(["2026-11-21T09:30:00.000", "2026-11-21T12:00:00.000+04:00"]):
+        store.save_report(Report(f"r-{number}", 1, "Choice", study, (), "", at))
+    assert [(one.id, one.created_at) for one in store.reports()] == [
+        ("r-0", "2026-11-21T09:30:00.000"),
+        ("r-1", "2026-11-21T08:00:00.000"),
+    ]

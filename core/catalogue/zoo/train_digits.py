@@ -83,7 +83,7 @@ def train(name: str, model: DigitsCNN | DigitsMLP, data: dict[str, torch.Tensor]
         "training_accuracy": round(accuracy(model, images[train_part], labels[train_part]), 4),
         "python": platform.python_version(),
         "torch": torch.__version__.split("+")[0],
-        "date": time.strftime("%Y-%m-%d"),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "script": "python -m core.catalogue.zoo.train_digits",
     }
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")

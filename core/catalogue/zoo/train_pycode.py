@@ -322,7 +322,7 @@ def export(name: str, work: Path, settings: dict[str, object]) -> None:
         **settings,
         "python": platform.python_version(),
         "torch": torch.__version__.split("+")[0],
-        "date": time.strftime("%Y-%m-%d"),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "held_out_digest": texts.digest,
         "held_out_bytes": texts.bytes,
         "held_out_tokens": count,

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from core.errors import TrimtabError
+from core.errors import StoreError, TrimtabError
 from core.kernel_choice import refusing
 
 LISTS = ("models", "targets", "workloads", "techniques")
@@ -44,35 +44,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def dispatch(parsed: argparse.Namespace) -> int:
     """Call the command's function; imports happen here, so that `--help` stays quick."""
-    from app import cli_apply, cli_doctor, cli_run, cli_show, cli_store
+    from app import cli_apply, cli_doctor, cli_show, cli_store, commands
 
     command = parsed.command
     if command == "serve":
         from app.server import serve
 
-        return serve(parsed.port, parsed.store)
+        return serve(parsed.port, parsed.store, parsed.host, tuple(parsed.allow_host))
     if command in LISTS:
         return cli_show.listing(command, parsed.json)
     if command == "bench":
         from core.bench import run_kernels
 
         return run_kernels(parsed)
+    if command in commands.COMMANDS:
+        return in_store(parsed)
     functions = {
         "apply": cli_apply.apply,
         "doctor": cli_doctor.doctor,
-        "run": cli_run.run,
-        "studies": cli_show.studies,
-        "show": cli_show.show,
-        "resume": cli_run.resume,
-        "again": cli_run.again,
-        "cancel": cli_run.cancel,
-        "compare": cli_show.compare_trials,
-        "report": cli_show.report,
         "backup": cli_store.backup,
         "restore": cli_store.restore,
         "export-parquet": cli_store.export_parquet,
     }
     return functions[command](parsed)
+
+
+def in_store(parsed: argparse.Namespace) -> int:
+    """A command over the store: the server that has it open does it, else this process."""
+    from app import cli_run
+    from app.cli_remote import server_of
+    from app.commands import perform
+    from app.console import here
+    from app.services import opened
+
+    if parsed.command == "run":
+        cli_run.plan(parsed)
+    console = here(getattr(parsed, "output", ""))
+    with server_of(parsed.store) as server:
+        if server is not None:
+            return server.ask(parsed, console)
+    try:
+        with opened(parsed.store) as services:
+            return perform(parsed, services, console)
+    except StoreError:
+        if parsed.command == "cancel" and cli_run.ask_to_cancel(parsed):
+            return 0
+        raise
 
 
 def parser() -> argparse.ArgumentParser:
@@ -101,6 +118,20 @@ def parser() -> argparse.ArgumentParser:
 
     serve = command("serve", "open the dashboard (the default command)")
     serve.add_argument("--port", type=int, default=8501)
+    serve.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="listen on this address of this machine, 0.0.0.0 for all; there is no login: whoever"
+        " reaches the port can read and start studies (default: this machine only)",
+    )
+    serve.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="answer under this name too, as a proxy or the colleagues' browsers use it (repeat)",
+    )
     for name in LISTS:
         command(name, f"list the {name} that can be chosen", json=True)
     doctor = command(

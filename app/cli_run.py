@@ -1,26 +1,25 @@
-"""The commands that make trials run: run, resume, cancel."""
+"""The commands that make trials run: run, resume, again, cancel."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
-import signal
-import sys
 from pathlib import Path
-from types import FrameType
 
+from app import jobs
 from app.again import plan_again
+from app.cli_progress import Progress
+from app.console import CANCEL, Console
 from app.facts import facts_of, warnings
-from app.jobs import CANCEL, Listener
-from app.services import Services, open_services, plan_study, studies_folder
+from app.services import Services, plan_study, studies_folder
+from core import codec
 from core import format as formats
 from core.anchor import anchored
 from core.catalogue import models
 from core.documents import margins_kept, study_document
-from core.errors import BadInput, StoreError
-from core.events import Event
+from core.errors import BadInput
+from core.plan import Plan
 from core.priorities import parse as parse_priorities
 from core.recommend import recommend
 from core.study import Study
@@ -28,8 +27,10 @@ from core.study import Study
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-def run(parsed: argparse.Namespace) -> int:
-    """Plan a study, run it to its end, print it."""
+def plan(parsed: argparse.Namespace) -> None:
+    """Read what `run` was given, here where its files lie: `planned` holds the study and its plans
+    as data.
+    """
     priorities = parse_priorities(parsed.priority, parsed.limit, parsed.margin)
     workload = parsed.workload or (
         "chat" if models.resolve(parsed.model).task == "text" else "sensor-frame"
@@ -46,77 +47,70 @@ def run(parsed: argparse.Namespace) -> int:
         tuple(parsed.data),
         parsed.arrival,
     )
-    services = opened(parsed.store, Progress(len(plans)))
-    try:
-        print(f"study {study.id}: {len(plans)} trials", file=sys.stderr)
+    parsed.planned = codec.to_data((study, *plans))
+
+
+def run(parsed: argparse.Namespace, services: Services, console: Console) -> int:
+    """Run a planned study to its end, print it."""
+    study, *plans = codec.from_data(parsed.planned)
+    return _submit(study, tuple(plans), parsed.json, services, console)
+
+
+def _submit(
+    study: Study, plans: tuple[Plan, ...], as_json: bool, services: Services, console: Console
+) -> int:
+    print(f"study {study.id}: {len(plans)} trials", file=console.err)
+    with services.jobs.listening(Progress(console, study.id, len(plans))):
         services.jobs.submit(study, plans)
-        return _finish(services, study.id, parsed.json)
-    finally:
-        services.close()
+        ahead = services.jobs.ahead(study.id)
+        if ahead:
+            studies = "study" if ahead == 1 else "studies"
+            print(f"it waits for {ahead} other {studies} to end first", file=console.err)
+        return _finish(services, study.id, as_json, console)
 
 
-def resume(parsed: argparse.Namespace) -> int:
+def resume(parsed: argparse.Namespace, services: Services, console: Console) -> int:
     """Go on with a study's trials that did not end."""
-    progress = Progress(0)
-    services = opened(parsed.store, progress)
-    try:
-        services.jobs.resume(parsed.study)
-        study = services.store.study(parsed.study)
-        progress.total = len(study.trials) if study else 0
-        progress.ended = (
-            sum(trial.state in ("done", "failed", "refused") for trial in study.trials)
-            if study
-            else 0
+    if parsed.study in services.jobs.running():
+        raise BadInput(
+            f"study {parsed.study} is running already: follow it in the dashboard, or with"
+            f" trimtab show {parsed.study}"
         )
-        return _finish(services, parsed.study, parsed.json)
-    finally:
-        services.close()
+    services.jobs.ingest_journals(parsed.study)
+    study = services.store.study(parsed.study)
+    progress = Progress(console, parsed.study, 0, study)
+    with services.jobs.listening(progress):
+        services.jobs.resume(parsed.study)
+        return _finish(services, parsed.study, parsed.json, console)
 
 
-def again(parsed: argparse.Namespace) -> int:
+def again(parsed: argparse.Namespace, services: Services, console: Console) -> int:
     """Measure a study's leading trials again, more thoroughly, as a new study."""
-    progress = Progress(0)
-    services = opened(parsed.store, progress)
-    try:
-        parent = services.store.study(parsed.study)
-        if parent is None:
-            raise BadInput(
-                f"there is no study {parsed.study!r} in this store; `trimtab studies` lists them"
-            )
-        study, plans = plan_again(parent, parsed.preset)
-        progress.total = len(plans)
-        print(f"study {study.id}: {len(plans)} trials", file=sys.stderr)
-        services.jobs.submit(study, plans)
-        return _finish(services, study.id, parsed.json)
-    finally:
-        services.close()
+    parent = services.store.study(parsed.study)
+    if parent is None:
+        raise BadInput(
+            f"there is no study {parsed.study!r} in this store; `trimtab studies` lists them"
+        )
+    return _submit(*plan_again(parent, parsed.preset), parsed.json, services, console)
 
 
-def cancel(parsed: argparse.Namespace) -> int:
-    """Cancel here, or ask the server that holds the store by a marker in the study's folder."""
-    try:
-        services = opened(parsed.store)
-    except StoreError:
-        folder = studies_folder(parsed.store) / parsed.study
-        if Path(parsed.study).name != parsed.study or not folder.is_dir():
-            raise
-        (folder / CANCEL).touch()
-        print(f"asked the process that holds the store to cancel {parsed.study}")
-        return 0
-    try:
-        services.jobs.cancel(parsed.study)
-        print(f"cancelled {parsed.study}")
-        return 0
-    finally:
-        services.close()
+def cancel(parsed: argparse.Namespace, services: Services, console: Console) -> int:
+    """Cancel a study, whether it runs here or not."""
+    services.jobs.cancel(parsed.study)
+    print(f"cancelled {parsed.study}", file=console.out)
+    return 0
 
 
-def opened(url: str | None, listener: Listener | None = None) -> Services:
-    """The services; what was found damaged or lost is said first."""
-    services = open_services(url, listener)
-    for notice in services.notices:
-        print(f"trimtab: {notice}", file=sys.stderr)
-    return services
+def ask_to_cancel(parsed: argparse.Namespace) -> bool:
+    """Ask another command that holds the store, by a marker in the study's folder; False when
+    there is no such study.
+    """
+    folder = studies_folder(parsed.store) / parsed.study
+    if Path(parsed.study).name != parsed.study or not folder.is_dir():
+        return False
+    (folder / jobs.CANCEL).touch()
+    print(f"asked the process that holds the store to cancel {parsed.study}")
+    return True
 
 
 def seconds(text: str) -> float:
@@ -127,66 +121,42 @@ def seconds(text: str) -> float:
     return float(match[1]) * _UNITS[match[2] or "s"]
 
 
-class Progress:
-    """Writes one line a trial to stderr, and the running stage on a terminal."""
+def _finish(services: Services, study_id: str, as_json: bool, console: Console) -> int:
+    """Wait for the study's end, or for a wish to stop it, and print it."""
+    interrupted = False
 
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self.ended = 0
-        self._titles: dict[str, str] = {}
-        self._terminal = sys.stderr.isatty()
+    def stop(wish: str) -> None:
+        nonlocal interrupted
+        if wish == CANCEL:
+            services.jobs.cancel(study_id)
+        else:
+            interrupted = True
+            services.jobs.interrupt(study_id)
 
-    def __call__(self, event: Event) -> None:
-        """Called by the supervisor for every event that was kept."""
-        if event.kind == "trial-queued":
-            from core import codec
-
-            self._titles[event.trial_id] = codec.from_data(event.body["trial"]).plan.title
-        title = self._titles.get(event.trial_id, event.trial_id)
-        if event.kind == "trial-ended":
-            self.ended += 1
-            reason = f": {event.body['reason']}" if event.body["reason"] else ""
-            self._line(f"[{self.ended}/{self.total}] {event.body['state']:9} {title}{reason}\n")
-        elif event.kind == "progress" and self._terminal:
-            self._line(
-                f"[{self.ended}/{self.total}] {title}:"
-                f" {event.body['stage']} {event.body['share']:.0%}"
-            )
-
-    def _line(self, text: str) -> None:
-        clear = "\r\x1b[K" if self._terminal else ""
-        print(clear + text, end="", file=sys.stderr, flush=True)
-
-
-def _finish(services: Services, study_id: str, as_json: bool) -> int:
-    def stop(number: int, frame: FrameType | None) -> None:
-        services.jobs.cancel(study_id)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
+    with console.heeding(stop):
         study = services.jobs.wait(study_id)
-    except KeyboardInterrupt:
-        services.jobs.pause(study_id)
-        services.jobs.close()
-        print(f"\ninterrupted; go on with: trimtab resume {study_id}", file=sys.stderr)
+    go_on = f"go on with: trimtab resume {study_id}"
+    if interrupted and study.state == "paused":
+        print(f"\ninterrupted; {go_on}", file=console.err)
         return 130
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    if study.state in ("running", "queued"):
+        print(f"trimtab: the server that ran the study was stopped; {go_on}", file=console.err)
+        return 1
     if as_json:
         document = study_document(study, facts_of(services.store, study.trials))
-        json.dump(document, sys.stdout, indent=2)
-        sys.stdout.write("\n")
+        console.out.write(json.dumps(document, indent=2) + "\n")
     else:
-        print_study(study, warnings(services.store, study.trials))
+        print_study(study, console, warnings(services.store, study.trials))
     if study.state == "paused":
-        print(f"trimtab: {study.reason}", file=sys.stderr)
+        print(f"trimtab: {study.reason}", file=console.err)
         return 1
     return 1 if any(trial.state == "failed" for trial in study.trials) else 0
 
 
-def print_study(study: Study, said: tuple[str, ...] = ()) -> None:
+def print_study(study: Study, console: Console, said: tuple[str, ...] = ()) -> None:
     """A table of the trials, the warnings `said` and the recommendation with its reasons."""
     study = anchored(study)
+    out = console.out
     names = (
         "ttft_s",
         "tpot_s",
@@ -211,34 +181,37 @@ def print_study(study: Study, said: tuple[str, ...] = ()) -> None:
         rows.append([trial.id, trial.state, *cells, trial.plan.title])
     print(
         f"study {study.id}  {study.case.model.id} on {study.case.target.id},"
-        f" {study.case.workload.id}: {study.state}"
+        f" {study.case.workload.id}: {study.state}",
+        file=out,
     )
-    print_table(rows)
+    print_table(rows, console)
     for trial in study.trials:
         if trial.reason:
-            print(f"{trial.id} {trial.state}: {trial.reason}")
+            print(f"{trial.id} {trial.state}: {trial.reason}", file=out)
     for warning in said:
-        print(f"warning: {warning}")
+        print(f"warning: {warning}", file=out)
     for trial in study.trials:
         for _, _, sentence in margins_kept(trial, study.priorities.margins):
-            print(f"{trial.id} {sentence}")
+            print(f"{trial.id} {sentence}", file=out)
     found = recommend(study)
     chosen = study.trial(found.trial_id) if found.trial_id else None
     word = "recommended" if found.proven else "leading, not proven"
-    print(f"\n{word}: {chosen.id} {chosen.plan.title}" if chosen else "\nno recommendation")
+    print(
+        f"\n{word}: {chosen.id} {chosen.plan.title}" if chosen else "\nno recommendation",
+        file=out,
+    )
     for sentence in found.because:
-        print(f"  {sentence}")
+        print(f"  {sentence}", file=out)
     for trial_id, sentence in found.rejected:
         rejected = study.trial(trial_id)
-        print(f"  not {rejected.plan.title if rejected else trial_id}: {sentence}")
+        print(f"  not {rejected.plan.title if rejected else trial_id}: {sentence}", file=out)
     if found.again:
-        print(f"measure the leading trials again with: trimtab again {study.id}")
+        print(f"measure the leading trials again with: trimtab again {study.id}", file=out)
 
 
-def print_table(rows: list[list[str]]) -> None:
+def print_table(rows: list[list[str]], console: Console) -> None:
     """Columns padded to their widest cell; the last one is left ragged."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    width = os.get_terminal_size().columns if sys.stdout.isatty() else 10_000
     for row in rows:
         line = "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip()
-        print(line[:width])
+        print(line[: console.width], file=console.out)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from app.cli_compare import comparison_text
 from app.cli_run import print_study, print_table
+from app.console import Console, Writer, here
 from app.facts import facts_of
 from app.reports import export, new_report
-from app.services import open_kept
+from app.services import Services
 from core import codec, techniques
 from core import format as formats
 from core.anchor import at_own_baseline
@@ -25,7 +22,6 @@ from core.environments import warnings
 from core.errors import BadInput
 from core.study import Study
 from store.interface import Store
-from store.recovery import close_sealed
 
 
 def listing(what: str, as_json: bool) -> int:
@@ -102,22 +98,22 @@ def listing(what: str, as_json: bool) -> int:
             ]
             for one in loads
         ]
+    console = here()
     if as_json:
-        _print_json(data)
+        _print_json(data, console.out)
     else:
-        print_table(rows)
+        print_table(rows, console)
     return 0
 
 
-def studies(parsed: argparse.Namespace) -> int:
+def studies(parsed: argparse.Namespace, services: Services, console: Console) -> int:
     """List stored studies, the newest first."""
-    with reading(parsed.store) as store:
-        found = store.studies(limit=1000)
+    found = services.store.studies(limit=1000)
     if parsed.json:
-        _print_json([vars(one) for one in found])
+        _print_json([vars(one) for one in found], console.out)
         return 0
     if not found:
-        print("no studies yet; start one with: trimtab run --model pycode", file=sys.stderr)
+        print("no studies yet; start one with: trimtab run --model pycode", file=console.err)
         return 0
     rows = [["study", "state", "trials", "failed", "model", "target", "workload", "created (UTC)"]]
     rows += [
@@ -133,108 +129,85 @@ def studies(parsed: argparse.Namespace) -> int:
         ]
         for one in found
     ]
-    print_table(rows)
+    print_table(rows, console)
     return 0
 
 
-def show(parsed: argparse.Namespace) -> int:
+def show(parsed: argparse.Namespace, services: Services, console: Console) -> int:
     """Print one study as a table or as the documented JSON."""
-    with reading(parsed.store) as store:
-        study = _study(store, parsed.study)
-        facts = facts_of(store, study.trials)
+    study = _study(services.store, parsed.study)
+    facts = facts_of(services.store, study.trials)
     if parsed.json:
-        _print_json(study_document(study, facts))
+        _print_json(study_document(study, facts), console.out)
     else:
-        print_study(study, warnings(study.trials, facts))
+        print_study(study, console, warnings(study.trials, facts))
     return 0
 
 
-def compare_trials(parsed: argparse.Namespace) -> int:
+def compare_trials(parsed: argparse.Namespace, services: Services, console: Console) -> int:
     """Compare trials side by side against a baseline."""
-    with reading(parsed.store) as store:
-        trials = []
-        for trial_id in dict.fromkeys(
-            (*([parsed.baseline] if parsed.baseline else []), *parsed.trials)
-        ):
-            trial = store.trial(trial_id)
-            if trial is None:
-                raise BadInput(
-                    f"there is no trial {trial_id!r} in this store;"
-                    " `trimtab show STUDY` lists a study's trials"
-                )
-            trials.append(trial)
-        environments = facts_of(store, trials)
-        studies = [store.study(one) for one in dict.fromkeys(trial.study_id for trial in trials)]
+    store, trials = services.store, []
+    baseline = [parsed.baseline] if parsed.baseline else []
+    for trial_id in dict.fromkeys((*baseline, *parsed.trials)):
+        trial = store.trial(trial_id)
+        if trial is None:
+            raise BadInput(
+                f"there is no trial {trial_id!r} in this store;"
+                " `trimtab show STUDY` lists a study's trials"
+            )
+        trials.append(trial)
     if len(trials) < 2:
         raise BadInput("compare needs at least two different trials")
+    environments = facts_of(store, trials)
+    studies = [store.study(one) for one in dict.fromkeys(trial.study_id for trial in trials)]
     shown = at_own_baseline(trials, [study for study in studies if study is not None])
     found = compare(shown, parsed.baseline or trials[0].id, environments)
-    sys.stdout.write(comparison_text(found, parsed.format))
+    console.out.write(comparison_text(found, parsed.format))
     return 0
 
 
-def report(parsed: argparse.Namespace) -> int:
+def report(parsed: argparse.Namespace, services: Services, console: Console) -> int:
     """Save, list or export reports."""
-    with reading(parsed.store) as store:
-        if parsed.action == "new":
-            made = new_report(
-                store, parsed.study, parsed.title, tuple(parsed.trial) or None, note=parsed.note
+    store = services.store
+    if parsed.action == "new":
+        made = new_report(
+            store, parsed.study, parsed.title, tuple(parsed.trial) or None, note=parsed.note
+        )
+        print(made.id, file=console.out)
+        print(f"saved version {made.version} of {made.title!r}", file=console.err)
+    elif parsed.action == "list":
+        _list_reports(store, parsed.json, console)
+    else:
+        saved = store.report(parsed.report)
+        if saved is None:
+            raise BadInput(
+                f"there is no report {parsed.report!r} in this store;"
+                " `trimtab report list` lists them"
             )
-            print(made.id)
-            print(f"saved version {made.version} of {made.title!r}", file=sys.stderr)
-        elif parsed.action == "list":
-            found = store.reports()
-            if parsed.json:
-                _print_json(
-                    [
-                        {
-                            "id": one.id,
-                            "version": one.version,
-                            "title": one.title,
-                            "study": one.study.id,
-                            "created_at": one.created_at,
-                        }
-                        for one in found
-                    ]
-                )
-            else:
-                print_table(
-                    [
-                        ["report", "version", "study", "created (UTC)", "title"],
-                        *(
-                            [one.id, str(one.version), one.study.id, one.created_at[:19], one.title]
-                            for one in found
-                        ),
-                    ]
-                )
-        else:
-            saved = store.report(parsed.report)
-            if saved is None:
-                raise BadInput(
-                    f"there is no report {parsed.report!r} in this store;"
-                    " `trimtab report list` lists them"
-                )
-            content = export(saved, parsed.format)
-            try:
-                Path(parsed.output).write_bytes(content)
-            except OSError as error:
-                raise BadInput(
-                    f"-o {parsed.output}: cannot be written ({error.strerror})"
-                ) from None
-            print(f"wrote {parsed.output} ({len(content):,} bytes)", file=sys.stderr)
+        console.save(export(saved, parsed.format))
     return 0
 
 
-@contextmanager
-def reading(url: str | None) -> Iterator[Store]:
-    """A store without a supervisor."""
-    store, folder, notices = open_kept(url)
-    for notice in notices:
-        print(f"trimtab: {notice}", file=sys.stderr)
-    try:
-        yield store
-    finally:
-        close_sealed(store, url, folder)
+def _list_reports(store: Store, as_json: bool, console: Console) -> None:
+    found = store.reports()
+    if as_json:
+        listed = [
+            {
+                "id": one.id,
+                "version": one.version,
+                "title": one.title,
+                "study": one.study.id,
+                "created_at": one.created_at,
+            }
+            for one in found
+        ]
+        _print_json(listed, console.out)
+        return
+    rows = [["report", "version", "study", "created (UTC)", "title"]]
+    rows += [
+        [one.id, str(one.version), one.study.id, one.created_at[:19], one.title] for one in found
+    ]
+    print_table(rows, console)
 
 
 def _study(store: Store, study_id: str) -> Study:
@@ -250,6 +223,5 @@ def _or_unknown(value: float | None, unit: str) -> str:
     return "unknown" if value is None else formats.number(value, unit)
 
 
-def _print_json(data: Any) -> None:
-    json.dump(data, sys.stdout, indent=2)
-    sys.stdout.write("\n")
+def _print_json(data: Any, out: Writer) -> None:
+    out.write(json.dumps(data, indent=2) + "\n")

@@ -14,12 +14,14 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from app import history
 from app.accept import believed
 from app.attempt import CANCELLED, CLOSED
 from app.limits import Limits, limits_for
+from app.listeners import Listener, Listeners
 from app.orphans import end_orphans
 from app.queues import Queues, devices
 from app.runner import Runner, ended
@@ -36,7 +38,7 @@ from store.check import take_in
 from store.interface import Store
 
 CANCEL = "cancel-requested"
-Listener = Callable[[Event], None]
+_INTERRUPTED = "interrupted"
 logger = logging.getLogger(__name__)
 
 
@@ -55,7 +57,7 @@ class Supervisor:
     ) -> None:
         self._store = store
         self._folder = folder
-        self._listener = listener
+        self._listeners = Listeners(listener)
         self._limits = limits
         self._queues = Queues()
         self._runner = Runner(folder, starter, limits, self._keep, self._ingest, self._must_stop)
@@ -86,6 +88,17 @@ class Supervisor:
     def pause(self, study_id: str) -> None:
         """Let the running trial end, then stop."""
         self._ask(study_id, "paused")
+
+    def interrupt(self, study_id: str) -> None:
+        """Kill the running trial and stop; the study stays resumable. Nothing when it does not run
+        or wait.
+        """
+        if study_id in self.running():
+            self._ask(study_id, _INTERRUPTED)
+
+    def listening(self, listener: Listener) -> AbstractContextManager[None]:
+        """Inside, `listener` hears of every event that is kept, in the threads that keep them."""
+        return self._listeners.joined(listener)
 
     def resume(self, study_id: str) -> None:
         """Go on with every trial that has not ended or was cancelled; finished ones are never run
@@ -165,7 +178,7 @@ class Supervisor:
         empty.
         """
         with self._lock:
-            return self._stop.get(study_id, "")
+            return _lasting(self._stop.get(study_id, ""))
 
     def eta_s(self, study_id: str) -> float | None:
         """See history.eta_s."""
@@ -202,6 +215,7 @@ class Supervisor:
         state.
         """
         events = []
+        state = _lasting(state)
         if state == "cancelled":
             for trial in self._study(study_id).trials:
                 if trial.state not in ENDED:
@@ -239,9 +253,7 @@ class Supervisor:
 
     def _ingest(self, events: list[Event]) -> None:
         self._store.ingest(events)
-        if self._listener is not None:
-            for one in events:
-                self._listener(one)
+        self._listeners.tell(events)
 
     def _work(self, device: str) -> None:
         while (study_id := self._queues.take(device)) is not None:
@@ -263,10 +275,8 @@ class Supervisor:
         try:
             self._keep(study_id, [event("study-state", study_id, state="paused", reason=reason)])
         except (TrimtabError, OSError) as error:
-            if self._listener is not None:
-                self._listener(
-                    event("study-state", study_id, state="paused", reason=f"{reason}; {error}")
-                )
+            why = f"{reason}; {error}"
+            self._listeners.tell([event("study-state", study_id, state="paused", reason=why)])
 
     def _run_study(self, study_id: str, device: str) -> None:
         study = self._study(study_id)
@@ -296,7 +306,7 @@ class Supervisor:
         """What the running trial of a study must end for now, or an empty string."""
         if self._queues.closed:
             return CLOSED
-        return CANCELLED if self._wanted(study_id) == "cancelled" else ""
+        return {"cancelled": CANCELLED, _INTERRUPTED: CLOSED}.get(self._wanted(study_id), "")
 
     def _wanted(self, study_id: str) -> str:
         """What the user asked this study to become, or an empty string; a marker file asks from
@@ -309,6 +319,11 @@ class Supervisor:
                 self._stop[study_id] = "cancelled"
         with self._lock:
             return self._stop.get(study_id, "")
+
+
+def _lasting(wanted: str) -> str:
+    """The state of a study that was asked to stop in this way."""
+    return "paused" if wanted == _INTERRUPTED else wanted
 
 
 def _left(study: Study) -> list[Trial]:

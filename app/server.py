@@ -1,5 +1,5 @@
 """The server: Streamlit's ASGI application, what lives as long as it, and one JSON route. Draws no
-page.
+page. Where it listens and under which names it answers is app/hosts.py's business.
 
 The lifespan opens the store and the supervisor before the first page and gives them back at the
 end, so that pages never own anything. `serve()` is what the command line calls.
@@ -7,14 +7,10 @@ end, so that pages never own anything. `serve()` is what the command line calls.
 
 from __future__ import annotations
 
-import errno
 import importlib
-import importlib.metadata
 import logging
 import os
-import shutil
-import socket
-import tempfile
+import sys
 import tomllib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,27 +18,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
 import anyio.to_thread
 import streamlit as st
-from starlette.background import BackgroundTask
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import services
-from app.cli_store import HEADER, ROUTE
-from app.guard import KnownOrigins
+from app.cli_remote import server_of
+from app.guard import KnownHosts, KnownOrigins
+from app.hosts import ADDRESS, LOCAL, Address, address_of
+from app.remote import answering
 from app.views import common
-from core.errors import BadInput, StoreError
-from store.backup import back_up
+from app.wire import version
+from core.errors import StoreError, StoreHeld
 
 logger = logging.getLogger(__name__)
-ADDRESS = "127.0.0.1"
-HOSTS = ["localhost", "127.0.0.1"]
 VIEWS = (
     "home", "plan", "live", "trials", "compare", "tradeoffs", "reports", "trial", "hardware",
 )  # fmt: skip
@@ -52,7 +47,7 @@ CONFIG = Path(__file__).parent.parent / ".streamlit" / "config.toml"
 # the browser.
 SAFE: dict[str, Any] = {
     "server.address": ADDRESS,
-    "server.allowedHosts": HOSTS,
+    "server.allowedHosts": list(LOCAL),
     "server.headless": True,
     "server.fileWatcherType": "none",
     "server.enableStaticServing": False,
@@ -66,13 +61,16 @@ SAFE: dict[str, Any] = {
 
 
 @asynccontextmanager
-async def lifespan(app: st.App) -> AsyncIterator[dict[str, Any]]:
-    """Open the services, take up what a killed server left behind, and close them at the end."""
+async def lifespan(app: st.App, url: str) -> AsyncIterator[dict[str, Any]]:
+    """Open the services, take up what a killed server left behind, answer the command line, and
+    close the services at the end.
+    """
     opened = await anyio.to_thread.run_sync(services.get_services)
     await anyio.to_thread.run_sync(opened.jobs.recover)
     await anyio.to_thread.run_sync(warm)
     try:
-        yield {}
+        async with answering(opened, url):
+            yield {}
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(services.close_services)
@@ -111,31 +109,6 @@ async def health(request: Request) -> JSONResponse:
     return JSONResponse({"version": version(), "store": store, "running": running})
 
 
-async def backup(request: Request) -> Response:
-    """The whole store as one archive, for `trimtab backup`; 403 for pages of other sites, 409 with
-    a sentence when there is nothing to copy."""
-    if HEADER not in request.headers:
-        return PlainTextResponse(f"only for programs that send {HEADER}", 403)
-    opened = services.get_services()
-    folder = tempfile.mkdtemp(prefix=".trimtab-backup-", dir=opened.folder.parent)
-    archive = Path(folder) / "archive"
-    remove = partial(shutil.rmtree, folder, ignore_errors=True)
-    try:
-        await anyio.to_thread.run_sync(back_up, opened.store, opened.folder, archive)
-    except StoreError as error:
-        remove()
-        return PlainTextResponse(str(error), 409)
-    return FileResponse(archive, background=BackgroundTask(remove))
-
-
-def version() -> str:
-    """The installed version, `unknown` in a checkout that is not installed."""
-    try:
-        return importlib.metadata.version("trimtab")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
-
-
 def on_script_error(error: Exception) -> bool:
     """The last net, for callbacks: the sentence for the user, the traceback for the log, the page
     stays up."""
@@ -143,25 +116,33 @@ def on_script_error(error: Exception) -> bool:
     return True
 
 
-def make_app() -> st.App:
+def make_app(address: Address) -> st.App:
     """The ASGI application."""
     return st.App(
         SCRIPT,
-        lifespan=lifespan,
+        lifespan=partial(lifespan, url=address.url),
         middleware=[
-            Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS),
-            Middleware(KnownOrigins, hosts=HOSTS),
+            Middleware(KnownHosts, hosts=address.names),
+            Middleware(KnownOrigins, hosts=address.names),
             Middleware(SafeHeaders),
         ],
-        routes=[Route("/api/health", health), Route(ROUTE, backup)],
+        routes=[Route("/api/health", health)],
         on_script_error=on_script_error,
     )
 
 
-def options(port: int) -> dict[str, Any]:
+def options(address: Address) -> dict[str, Any]:
     """What Streamlit is told: the safe settings, and the theme of config.toml wherever the server
     is started."""
-    return {**_theme(), **SAFE, "server.port": port, "browser.serverPort": port}
+    return {
+        **_theme(),
+        **SAFE,
+        "server.address": address.host,
+        "server.allowedHosts": list(address.names),
+        "server.port": address.port,
+        "browser.serverAddress": address.shown,
+        "browser.serverPort": address.port,
+    }
 
 
 def _theme() -> dict[str, Any]:
@@ -181,17 +162,28 @@ def _theme() -> dict[str, Any]:
     return found
 
 
-def serve(port: int = 8501, store_url: str | None = None) -> int:
-    """Serve until Ctrl-C; prints the URL. BadInput when the port is taken, StoreError when the
-    store is held."""
-    check_port(port)
+def serve(
+    port: int = 8501,
+    store_url: str | None = None,
+    host: str = ADDRESS,
+    allowed: tuple[str, ...] = (),
+) -> int:
+    """Serve until Ctrl-C; prints the URL, and a warning when others than this machine reach it.
+    BadInput when nothing can listen there, StoreError when the store is held.
+    """
+    address = address_of(host, port, allowed)
     if store_url is not None:
         os.environ["TRIMTAB_STORE"] = store_url
     # Opened here too, so that a store held by another process is a sentence and not a failed start
     # of the server.
-    services.get_services()
     try:
-        make_app().run(config=options(port))
+        services.get_services()
+    except StoreHeld as held:
+        raise _held(held, store_url) from None
+    if address.warning:
+        sys.stderr.write(f"trimtab: {address.warning}\n")
+    try:
+        make_app(address).run(config=options(address))
     except KeyboardInterrupt:
         # uvicorn has shut down in order and only then hands the signal on.
         return 0
@@ -200,16 +192,16 @@ def serve(port: int = 8501, store_url: str | None = None) -> int:
     return 0
 
 
-def check_port(port: int) -> None:
-    """BadInput when nothing can listen on `port` of the loopback address."""
-    if not 0 < port < 65536:
-        raise BadInput(f"--port {port}: a port is a number from 1 to 65535")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((ADDRESS, port))
-        except OSError as error:
-            why = "is already in use" if error.errno == errno.EADDRINUSE else "cannot be used"
-            raise BadInput(
-                f"port {port} {why}: stop what listens there, or choose another with --port"
-            ) from None
+def _held(held: StoreHeld, store_url: str | None) -> StoreHeld:
+    """The sentence for a held store, with the address of the dashboard that holds it."""
+    try:
+        with server_of(store_url, seconds=5) as server:
+            if server is None:
+                return held
+            return StoreHeld(
+                f"the store is open in the dashboard at {server.url} (PID {server.pid}): use that"
+                " one, or choose another file with --store or TRIMTAB_STORE",
+                server.pid,
+            )
+    except StoreError:
+        return held

@@ -5,13 +5,16 @@ command line.
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from app.accept import believed
-from app.jobs import Listener, Supervisor
+from app.jobs import Supervisor
 from core import techniques
 from core.arrivals import with_arrivals
 from core.catalogue import models, targets, workloads
@@ -48,12 +51,26 @@ class Services:
         close_sealed(self.store, self.url, self.folder)
 
 
-def open_services(url: str | None = None, listener: Listener | None = None) -> Services:
+def open_services(url: str | None = None) -> Services:
     """Open the store, checked against the journals beside it, and start a supervisor; StoreError
     when another process holds it. `notices` say what was damaged or lost.
     """
     store, folder, notices = open_kept(url)
-    return Services(store, Supervisor(store, folder, listener), folder, notices, url)
+    return Services(store, Supervisor(store, folder), folder, notices, url)
+
+
+@contextmanager
+def opened(url: str | None = None) -> Iterator[Services]:
+    """The services for one command of the command line; what was found damaged or lost is said on
+    stderr first.
+    """
+    services = open_services(url)
+    try:
+        for notice in services.notices:
+            sys.stderr.write(f"trimtab: {notice}\n")
+        yield services
+    finally:
+        services.close()
 
 
 def open_kept(url: str | None = None, every: bool = False) -> tuple[Store, Path, tuple[str, ...]]:

@@ -29,11 +29,11 @@ class Running:
     port: int
     store: Path
 
-    def ask(self, path: str, host: str) -> tuple[int, dict[str, str], bytes]:
+    def ask(self, path: str, host: str, **more: str) -> tuple[int, dict[str, str], bytes]:
         """GET `path` under the name `host`: status, headers, body."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
-            connection.request("GET", path, headers={"Host": f"{host}:{self.port}"})
+            connection.request("GET", path, headers={"Host": f"{host}:{self.port}", **more})
             answer = connection.getresponse()
             headers = {key.lower(): value for key, value in answer.getheaders()}
             return answer.status, headers, answer.read()
@@ -43,6 +43,7 @@ class Running:
 
 def start(store: Path, port: int) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "app.cli", "serve", "--port", str(port), "--store", str(store)]
+    command += ["--allow-host", "Team.test"]
     return subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -85,6 +86,31 @@ def test_a_foreign_host_name_is_turned_away(running: Running, path: str) -> None
     assert running.ask(path, "evil.test")[0] == 400
 
 
+@pytest.mark.parametrize("path", ["/", "/api/health", "/_stcore/health"])
+@pytest.mark.parametrize("origin", ["https://team.test", "http://localhost:1"])
+def test_an_allowed_name_is_answered_and_may_be_an_origin(
+    running: Running, path: str, origin: str
+) -> None:
+    assert running.ask(path, "team.test", Origin=origin)[0] == 200
+    assert running.ask(path, "team.test", Origin="https://other.team.test")[0] == 403
+
+
+@pytest.mark.parametrize("origin", ["https://team.test", "https://evil.test"])
+def test_a_page_talks_by_websocket_from_an_allowed_origin_only(
+    running: Running, origin: str
+) -> None:
+    # A proxy in front may name the server otherwise than the browser does.
+    status, _, _ = running.ask(
+        "/_stcore/stream",
+        "localhost",
+        Origin=origin,
+        Upgrade="websocket",
+        Connection="Upgrade",
+        **{"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="},
+    )
+    assert status == (101 if "team" in origin else 403)
+
+
 def test_pages_may_not_be_framed_or_sniffed(running: Running) -> None:
     _, headers, _ = running.ask("/", "localhost")
     assert headers["x-frame-options"] == "SAMEORIGIN"
@@ -101,7 +127,7 @@ def test_a_taken_port_is_one_sentence(running: Running, tmp_path: Path) -> None:
     ]
 
 
-def test_a_held_store_is_one_sentence_that_names_the_holder(running: Running) -> None:
+def test_a_held_store_is_one_sentence_with_the_address_of_the_dashboard(running: Running) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
@@ -109,7 +135,7 @@ def test_a_held_store_is_one_sentence_that_names_the_holder(running: Running) ->
     said, _ = second.communicate(timeout=60)
     assert second.returncode == 2
     assert len(said.strip().splitlines()) == 1
-    assert str(running.process.pid) in said
+    assert f"at http://localhost:{running.port} (PID {running.process.pid})" in said
 
 
 def test_ctrl_c_ends_the_server_in_order_and_gives_the_store_back(running: Running) -> None:
@@ -129,11 +155,3 @@ def test_config_file_and_server_agree_on_what_is_safe() -> None:
         section, _, key = name.partition(".")
         if name != "browser.serverAddress":
             assert written[section][key] == value, name
-
-
-@pytest.mark.parametrize("port", [0, -1, 65536])
-def test_an_impossible_port_is_refused(port: int) -> None:
-    from core.errors import BadInput
-
-    with pytest.raises(BadInput, match="1 to 65535"):
-        server.check_port(port)

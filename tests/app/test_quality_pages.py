@@ -14,6 +14,7 @@ from streamlit.util import calc_hash
 
 from app import cli, services
 from app.cli_run import print_study
+from app.console import here
 from core.margin import Margin
 from core.measurement import Measurement
 from core.study import Study
@@ -140,7 +141,7 @@ def test_the_trial_page_says_whether_the_margins_are_kept(
 def test_the_command_line_prints_a_sentence_for_each_margin(
     synthetic_study: Study, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    print_study(judged(synthetic_study))
+    print_study(judged(synthetic_study), here())
     printed = capsys.readouterr().out
     assert "t-0001 Nats per byte changes by +0.23 %" in printed
     assert "t-0001 KL to baseline was not measured in pairs" in printed

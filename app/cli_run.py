@@ -71,7 +71,7 @@ def _submit(
 
 def resume(parsed: argparse.Namespace, services: Services, console: Console) -> int:
     """Go on with a study's trials that did not end."""
-    if parsed.study in services.jobs.running():
+    if parsed.study in services.jobs.active():
         raise BadInput(
             f"study {parsed.study} is running already: follow it in the dashboard, or with"
             f" trimtab show {parsed.study}"

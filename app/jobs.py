@@ -93,7 +93,7 @@ class Supervisor:
         """Kill the running trial and stop; the study stays resumable. Nothing when it does not run
         or wait.
         """
-        if study_id in self.running():
+        if study_id in self.active():
             self._ask(study_id, _INTERRUPTED)
 
     def listening(self, listener: Listener) -> AbstractContextManager[None]:

@@ -265,7 +265,7 @@ def test_a_signal_stops_the_study_in_the_server_and_nothing_else(
             killer.join()
             study = server.study()
             assert (study.state, [one.state for one in study.trials]) == (state, trials)
-            assert server.jobs.running() == ()
+            assert server.jobs.active() == ()
             assert cli.main(["studies", "--store", str(path)]) == 0
     finally:
         signal.signal(signal.SIGINT, before)
@@ -307,7 +307,7 @@ def test_a_command_line_that_is_killed_interrupts_its_study(path: Path) -> None:
         connection = begin(path, RUN)
         until(lambda: server.study().trials[0].state == "running")
         connection.close()
-        until(lambda: not server.jobs.running())
+        until(lambda: not server.jobs.active())
         until(lambda: server.study().state == "paused")
 
 

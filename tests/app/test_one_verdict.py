@@ -18,6 +18,7 @@ from streamlit.util import calc_hash
 from app import reports, services
 from app.cli_compare import comparison_text
 from app.cli_run import print_study
+from app.console import here
 from core import metrics
 from core.against import UNJUDGED, against
 from core.anchor import anchored
@@ -171,7 +172,7 @@ def test_shown_numbers_have_the_judges_ratio(study: Study) -> None:
 def test_the_command_line_prints_the_doubt(
     study: Study, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    print_study(study)
+    print_study(study, here())
     out = capsys.readouterr().out
     found = recommend(study)
     assert found.because[0] in out

@@ -145,6 +145,7 @@ COMMANDS = [
     ("resume", "s-none"),
     ("resume", "s-synthetic"),
     ("cancel", "s-none"),
+    ("again", "s-none"),
     ("run", "--model", "pycod"),
     ("run", "--model", "pycode-small", "--data", "none.txt"),
 ]  # fmt: skip

@@ -14,8 +14,10 @@ from pathlib import Path
 
 from core.artefacts import chat_template, foreign, gguf, native
 from core.artefacts import manifest as manifests
+from core.artefacts.arrange import MODULES
 from core.artefacts.companions import TOKENIZER, companions
 from core.artefacts.contents import Contents, contents
+from core.artefacts.foresee import foresee
 from core.artefacts.gguf_parse import parse
 from core.artefacts.manifest import Manifest
 from core.artefacts.save import Layout, check_place, native_layout, write_folder
@@ -28,7 +30,7 @@ from core.plan import Plan, Technique, settings
 from core.techniques.applying import apply_all
 
 WEIGHTS = (SINGLE, gguf.FILE)
-FORMATS = (native.METHOD, *foreign.MODULES, gguf.METHOD)
+FORMATS = (native.METHOD, *MODULES, gguf.METHOD)
 # Kinds whose techniques change how a model is run, not its weights.
 RUNTIME = ("cache", "decode", "batch")
 # Tokens, or images, that the changed model must answer before it is written.
@@ -57,6 +59,7 @@ def apply(
     changing, runtime = divided(plan, format)
     check_place(folder)
     source = _source(plan)
+    foresee(plan, format, source.config)
     texts = _texts(plan, source, keep)
     deployment = _applied(plan, changing, keep, report)
     found = contents(deployment.engine, source.config)

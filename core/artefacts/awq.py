@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from core.artefacts.kept import Kept
 from core.artefacts.native import Shapes
 from core.artefacts.parts import Part, part
 from core.artefacts.scheme import (
@@ -20,6 +21,7 @@ from core.artefacts.scheme import (
     flag,
     group,
     whole,
+    whole_groups,
     words,
 )
 from core.errors import BadInput, Refused
@@ -35,18 +37,21 @@ PACK = 8
 HOLDS = "4-bit integers with fp16 scales and whole zeros, all matrices alike"
 
 
-def refuse(form: LowBit) -> str | None:
-    """Why the layout cannot hold a matrix, or None."""
-    if form.kind != "int" or form.bits != 4 or form.scale_format != "fp16":
+def refuse(kept: Kept, module: Module) -> str | None:
+    """Why the layout cannot hold a matrix of this shape, or None."""
+    if kept.kind != "int" or kept.bits != 4 or kept.scale != "fp16" or kept.zero == "any":
         return f"awq holds {HOLDS}"
-    size = min(form.group_size, form.k)
-    if form.k % size or form.n % PACK:
+    if module.rows % PACK:
         return (
-            f"awq packs {PACK} rows at a time and whole groups, which [{form.n}, {form.k}] in"
-            f" groups of {size} is not made of"
+            f"awq packs {PACK} rows at a time, and {module.name} has {module.rows} rows of"
+            f" {module.columns}"
         )
-    zeros = form.zero
-    if zeros is not None and bool(((zeros != zeros.round()) | (zeros < 0) | (zeros > 15)).any()):
+    return whole_groups(METHOD, kept.group_size, module)
+
+
+def refuse_values(form: LowBit) -> str | None:
+    """Why the layout cannot hold these numbers of a matrix that `refuse` accepts, or None."""
+    if form.zero is not None and bool(((form.zero < 0) | (form.zero > 15)).any()):
         return "awq holds whole zeros from 0 to 15"
     return None
 

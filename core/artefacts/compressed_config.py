@@ -50,7 +50,11 @@ def config(schemes: Mapping[str, Scheme], dense: Sequence[str]) -> dict[str, Any
             "format": kind.layout,
         }
     layouts = {kind.layout for kind in kinds}
-    return {
+    # The package (0.20) makes no room for packed zeros in a model that it keeps compressed, so
+    # that transformers' plain call fails, unless the folder itself asks to be dequantized while it
+    # is loaded; that is done by the first group's rule for all, which is right for a single group.
+    alone = {"dequantize": True} if len(kinds) == 1 and packed_zeros(kinds[0]) else {}
+    return alone | {
         "quant_method": METHOD,
         "format": next(iter(layouts)) if len(layouts) == 1 else "mixed-precision",
         "quantization_status": "compressed",
@@ -59,6 +63,11 @@ def config(schemes: Mapping[str, Scheme], dense: Sequence[str]) -> dict[str, Any
         "ignore": list(dense),
         "config_groups": groups,
     }
+
+
+def packed_zeros(scheme: Scheme) -> bool:
+    """Whether zeros are packed along the rows."""
+    return scheme.layout == PACKED and not scheme.symmetric
 
 
 def schemes(given: Mapping[str, Any], modules: Sequence[Module]) -> dict[str, Scheme]:

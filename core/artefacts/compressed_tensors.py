@@ -14,9 +14,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from core.artefacts.compressed_config import BITS, FLOAT8, INT8, METHOD, PACKED, config, schemes
+from core.artefacts.kept import Kept
 from core.artefacts.native import Shapes
 from core.artefacts.parts import Part, part
-from core.artefacts.scheme import Module, Scheme
+from core.artefacts.scheme import Module, Scheme, whole_groups
 from core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ __all__ = [
     "parts",
     "read",
     "refuse",
+    "refuse_values",
     "scheme_of",
     "schemes",
 ]
@@ -44,38 +46,37 @@ HOLDS = (
 _SCALES = ("F32", "F16", "BF16")
 
 
-def refuse(form: LowBit | W8A8) -> str | None:
-    """Why the layout cannot hold a matrix, or None."""
-    from kernels.linear_w8a8 import W8A8
-
-    if isinstance(form, W8A8):
-        return None if form.apart is None else "compressed-tensors keeps no columns apart"
-    by_row = form.group_size >= form.k
-    if form.kind == "e4m3" and by_row and form.zero is None and form.scale_format != "u8":
+def refuse(kept: Kept, module: Module) -> str | None:
+    """Why the layout cannot hold a matrix of this shape, or None."""
+    if kept.kind == "w8a8":
         return None
-    if form.kind != "int" or form.bits not in BITS or form.scale_format == "u8":
+    if kept.kind == "e4m3" and not (kept.group_size or kept.zero) and kept.scale != "u8":
+        return None
+    if kept.kind != "int" or kept.bits not in BITS or kept.scale == "u8":
         return f"compressed-tensors holds {HOLDS}"
-    if not by_row and form.k % form.group_size:
-        return f"compressed-tensors holds whole groups, {form.group_size} do not divide {form.k}"
-    zeros, most = form.zero, 2**form.bits - 1
-    if zeros is not None and bool(((zeros != zeros.round()) | (zeros < 0) | (zeros > most)).any()):
+    if kept.zero == "any":
+        return f"compressed-tensors holds whole zeros from 0 to {2**kept.bits - 1}"
+    return whole_groups(METHOD, kept.group_size, module)
+
+
+def refuse_values(form: LowBit | W8A8) -> str | None:
+    """Why the layout cannot hold these numbers of a matrix that `refuse` accepts, or None."""
+    zeros = getattr(form, "zero", None)
+    most = 2 ** getattr(form, "bits", 8) - 1
+    if zeros is not None and bool(((zeros < 0) | (zeros > most)).any()):
         return f"compressed-tensors holds whole zeros from 0 to {most}"
     return None
 
 
-def scheme_of(form: LowBit | W8A8) -> Scheme:
-    """How a form that `refuse` accepts is stored."""
-    from kernels.linear_fp8 import Fp8
-    from kernels.linear_w8a8 import W8A8
-
-    if isinstance(form, W8A8):
-        return Scheme(8, 0, True, INT8, "dynamic" if form.x_scale is None else "static")
-    size = 0 if form.group_size >= form.k else form.group_size
-    if form.kind == "e4m3":
-        return Scheme(8, 0, True, FLOAT8, "dynamic" if isinstance(form, Fp8) else None)
-    if form.bits == 8 and size == 0 and form.zero is None:
+def scheme_of(kept: Kept) -> Scheme:
+    """How a matrix that `refuse` accepts is stored."""
+    if kept.kind == "w8a8":
+        return Scheme(8, 0, True, INT8, kept.inputs)
+    if kept.kind == "e4m3":
+        return Scheme(8, 0, True, FLOAT8, kept.inputs)
+    if kept.bits == 8 and not kept.group_size and not kept.zero:
         return Scheme(8, 0, True, INT8)
-    return Scheme(form.bits, size, form.zero is None, PACKED)
+    return Scheme(kept.bits, kept.group_size, not kept.zero, PACKED)
 
 
 def expected(module: Module, scheme: Scheme) -> Shapes:

@@ -66,7 +66,12 @@ def contents(engine: Any, source: Mapping[str, Any]) -> Contents:
         return _of_decoder(engine, source)
     if isinstance(engine, DigitsMLP | DigitsCNN):
         return _of_classifier(engine)
-    raise Refused(
+    raise Refused(refusal(source))
+
+
+def refusal(source: Mapping[str, Any]) -> str:
+    """Why no folder of ours holds the model of a config.json."""
+    return (
         "apply writes models of the Llama family (llama, mistral, qwen2, qwen3) and the digit"
         f" classifiers, not a {source.get('model_type')}, which runs through transformers"
     )

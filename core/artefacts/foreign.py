@@ -6,12 +6,15 @@ How a module lies in a file is said by compressed_tensors.py, gptq.py and awq.py
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from core.artefacts import awq, compressed_tensors, gptq
+from core.artefacts.arrange import MODULES, able, arrange, check_model, modules_of
+from core.artefacts.compressed_config import packed_zeros
 from core.artefacts.contents import LONG, Contents, dense_parts
+from core.artefacts.kept import of_form, of_weight
 from core.artefacts.layout import HEAD, Stack
 from core.artefacts.native import Shapes
 from core.artefacts.parts import Part, part
@@ -26,8 +29,6 @@ if TYPE_CHECKING:
     from kernels.linear_lowbit import LowBit
     from kernels.linear_w8a8 import W8A8
     from kernels.weight import KernelWeight
-
-MODULES = {one.METHOD: one for one in (compressed_tensors, gptq, awq)}
 
 
 def schemes(config: Mapping[str, Any], known: Mapping[str, Stack]) -> dict[str, Scheme]:
@@ -47,11 +48,6 @@ def schemes(config: Mapping[str, Any], known: Mapping[str, Stack]) -> dict[str, 
                 " their input and must be alike here."
             )
     return found
-
-
-def modules_of(stack: Stack) -> list[Module]:
-    """The modules that a stack's rows belong to."""
-    return [Module(name, rows, stack.columns, stack.bias) for name, rows in stack.parts]
 
 
 def expected(method: str, module: Module, scheme: Scheme) -> Shapes:
@@ -129,56 +125,37 @@ def widened(forms: list[Any]) -> list[Any]:
 
 def layout(found: Contents, format: str) -> Layout:
     """An engine's files in a format of others; Refused names the matrix and who can hold it."""
-    if found.config.get("intermediate_sizes") or found.config["model_type"].startswith("trimtab"):
-        raise Refused(
-            f"{format} is read by others, who know no such architecture (uneven MLPs, or a"
-            " classifier of ours); the format that holds it: trimtab"
-        )
-    schemes: dict[str, Scheme] = {}
-    dense: list[str] = []
+    check_model(found.config, format)
+    held = [(stack, of_weight(weight)) for stack, weight in found.weights]
+    schemes, dense = arrange(held, format, found.config["tie_word_embeddings"])
     parts, notes = list(found.plain), []
     for stack, weight in found.weights:
-        names = [name for name, _ in stack.parts]
         if weight.format in LONG:
-            dense += names
             parts += dense_parts(stack, weight)
-        elif format == awq.METHOD and stack.name == "head":
-            dense += names
+        elif stack.parts[0][0] in dense:
             parts.append(_dequantized(weight))
             notes.append(
                 f"awq keeps heads dense: the {weight.format} head is written as the fp16 matrix"
                 " that its codes stand for"
             )
         else:
-            form = form_of(stack.name, weight, format)
-            scheme = compressed_tensors.scheme_of(form)
-            if format != compressed_tensors.METHOD:
-                scheme = replace(scheme, layout=compressed_tensors.PACKED)
+            form = _form_of(stack, weight, format)
             for begin, end, name in spans(stack):
-                schemes[name] = scheme
-                parts += _parts(format, name, weight, form, scheme, begin, end)
+                parts += _parts(format, name, weight, form, schemes[name], begin, end)
                 if weight.bias is not None:
                     parts.append(part(f"{name}.bias", weight.bias[begin:end]))
-    if not schemes:
-        raise Refused(
-            f"nothing is quantized, which {format} is for; the format of plain weights is trimtab"
+    kinds = set(schemes.values())
+    if format == compressed_tensors.METHOD and len(kinds) > 1 and any(map(packed_zeros, kinds)):
+        notes.append(
+            "zeros in groups of several kinds: transformers (with compressed-tensors 0.20) cannot"
+            " load this folder, nor rightly with dequantize=True; symmetric=1 or a group_size that"
+            " every matrix has makes one that it can"
         )
-    columns = {name: stack.columns for stack, _ in found.weights for name, _ in stack.parts}
-    schemes = {name: alike(one, columns[name], schemes.values()) for name, one in schemes.items()}
     config = dict(found.config)
-    if config["tie_word_embeddings"]:
-        dense.append(HEAD)
     config["quantization_config"] = MODULES[format].config(schemes, dense)
     # Readers round what is loaded to this; the scales are fp16.
     config["dtype"] = "float16" if format != compressed_tensors.METHOD else config["dtype"]
     return Layout(config, tuple(parts), tuple(notes))
-
-
-def alike(scheme: Scheme, columns: int, every: Iterable[Scheme]) -> Scheme:
-    """A matrix that is a single group wide has that group where others have it, too."""
-    size = next((one.group_size for one in every if one.group_size == columns), 0)
-    packed = scheme.layout == compressed_tensors.PACKED and not scheme.group_size
-    return replace(scheme, group_size=size) if packed and size else scheme
 
 
 def spans(stack: Stack) -> list[tuple[int, int, str]]:
@@ -190,34 +167,20 @@ def spans(stack: Stack) -> list[tuple[int, int, str]]:
     return found
 
 
-def form_of(name: str, weight: KernelWeight, format: str) -> LowBit | W8A8:
-    """A matrix in its canonical form; Refused, naming who can hold it, when `format` cannot."""
-    from kernels.forms import FORMED
-
-    if not isinstance(weight, FORMED):
-        raise Refused(
-            f"{name} is a {weight.format} matrix, which {format} does not know; the format that may"
-            " hold it: trimtab"
-        )
+def _form_of(stack: Stack, weight: Any, format: str) -> LowBit | W8A8:
+    """A matrix in its canonical form, its numbers judged."""
     form: LowBit | W8A8 = weight.form()
-    reason = refuse(form, format)
+    reason = MODULES[format].refuse_values(form)
     if reason is not None:
-        able = ["trimtab", *(one for one in MODULES if refuse(form, one) is None)]
+        fine = [
+            one
+            for one in able(of_form(form), stack)
+            if one not in MODULES or MODULES[one].refuse_values(form) is None
+        ]
         raise Refused(
-            f"{name} is {weight.format}: {reason}; formats that hold it: {', '.join(able)}"
+            f"{stack.name} is {weight.format}: {reason}; formats that hold it: {', '.join(fine)}"
         )
     return form
-
-
-def refuse(form: LowBit | W8A8, format: str) -> str | None:
-    """Why a format cannot hold a form, or None."""
-    from kernels.linear_w8a8 import W8A8
-
-    if format == compressed_tensors.METHOD:
-        return compressed_tensors.refuse(form)
-    if isinstance(form, W8A8):
-        return f"{format} has no int8 inputs"
-    return gptq.refuse(form) if format == gptq.METHOD else awq.refuse(form)
 
 
 def _parts(

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from core.artefacts import gguf_file
+from core.artefacts.arrange import refusal
 from core.artefacts.contents import LONG, Contents
 from core.artefacts.foreign import spans
 from core.artefacts.gguf_file import TYPES, Entry
-from core.artefacts.layout import EMBEDDING
+from core.artefacts.kept import of_form, of_weight
+from core.artefacts.layout import EMBEDDING, Stack
 from core.engine.config import DecoderConfig, from_hf
 from core.errors import Refused
 
@@ -68,23 +70,13 @@ def layout(found: Contents, tokenizer: bytes | None, name: str) -> GgufLayout:
     """
     from core.artefacts import gguf_blocks
 
-    if found.config["model_type"] not in ARCHITECTURES:
-        raise Refused(
-            f"gguf holds {', '.join(ARCHITECTURES)} here, not {found.config['model_type']}; the"
-            " format that holds it: trimtab"
-        )
-    config = from_hf(found.config)
-    if config.sliding_window is not None:
-        raise Refused(
-            "gguf has no place for a sliding window of all layers; the format that holds it:"
-            " trimtab"
-        )
+    config = check_model(found.config)
     entries = [_plain(one.name, one.make()) for one in found.plain]
     notes: list[str] = []
     for stack, weight in found.weights:
         for begin, end, module in spans(stack):
             rows = order(config, module)
-            entries.append(_matrix(stack.name, module, weight, begin, end, rows))
+            entries.append(_matrix(stack, module, weight, begin, end, rows))
             if weight.bias is not None:
                 bias = weight.bias[begin:end]
                 entries.append(_plain(f"{module}.bias", bias if rows is None else bias[rows]))
@@ -107,6 +99,22 @@ def layout(found: Contents, tokenizer: bytes | None, name: str) -> GgufLayout:
             f" {' and '.join(sorted(widths))}, so that answers differ a little"
         )
     return GgufLayout(metadata | words, tuple(entries), tuple(notes))
+
+
+def check_model(given: Mapping[str, Any]) -> DecoderConfig:
+    """The decoder of a config.json; Refused when no GGUF file holds its architecture."""
+    if given["model_type"] not in ARCHITECTURES:
+        raise Refused(
+            f"gguf holds {', '.join(ARCHITECTURES)} here, not {given['model_type']}; the format"
+            " that holds it: trimtab"
+        )
+    config = from_hf(given)
+    if config.sliding_window is not None:
+        raise Refused(
+            "gguf has no place for a sliding window of all layers; the format that holds it:"
+            " trimtab"
+        )
+    return config
 
 
 def rope_factors(config: DecoderConfig) -> Tensor | None:
@@ -230,9 +238,9 @@ def _plain(name: str, tensor: Tensor) -> Entry:
 
 
 def _matrix(
-    stack: str, module: str, weight: KernelWeight, begin: int, end: int, ordered: Tensor | None
+    stack: Stack, module: str, weight: KernelWeight, begin: int, end: int, ordered: Tensor | None
 ) -> Entry:
-    from core.artefacts import foreign, gguf_blocks
+    from core.artefacts import gguf_blocks
     from kernels.linear_lowbit import LowBitWeight
 
     name = gguf_name(f"{module}.weight")
@@ -245,16 +253,11 @@ def _matrix(
 
         return Entry(name, kind, end - begin, weight.k, dense)
     if not isinstance(weight, LowBitWeight):
-        raise Refused(
-            f"{stack} is a {weight.format} matrix, which gguf does not know; the format that may"
-            " hold it: trimtab"
-        )
-    found = gguf_blocks.type_of(weight.form())
+        raise Refused(refusal(of_weight(weight), stack, "gguf does not know such matrices"))
+    form = weight.form()
+    found = gguf_blocks.type_of(form)
     if isinstance(found, str):
-        able = ["trimtab", *(m for m in foreign.MODULES if not foreign.refuse(weight.form(), m))]
-        raise Refused(
-            f"{stack} is {weight.format}: {found}; formats that hold it: {', '.join(able)}"
-        )
+        raise Refused(refusal(of_form(form), stack, found))
 
     def packed() -> Any:
         rows: LowBit = weight.form().rows(begin, end)

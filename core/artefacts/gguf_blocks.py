@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from core.artefacts.gguf_file import TYPES, BlockType
+from core.artefacts.kept import OTHER, Kept
+from core.artefacts.scheme import Module
 from core.techniques.quantize.k_blocks import TYPES as K_TYPES
 from core.techniques.quantize.k_blocks import KBlocks
 from core.techniques.quantize.k_quant import BLOCK, SUPER
@@ -52,6 +54,26 @@ def type_of(form: LowBit) -> BlockType | str:
             return TYPES[found]
         reason = "gguf holds scales of fp16"
     return reason
+
+
+def refuse(kept: Kept, module: Module) -> str | None:
+    """Why no block type holds a matrix that is kept so, as far as its shape says; or None."""
+    k, size = module.columns, kept.group_size
+    if kept.kind == OTHER or kept.inputs is not None:
+        return "gguf does not know such matrices"
+    if kept.kind != "int":
+        return f"gguf holds {HOLDS}"
+    known = (kept.bits, not kept.zero) in PLAIN
+    if known and size % BLOCK == 0 and k % BLOCK == 0:
+        return None if kept.scale == "fp16" else "gguf holds scales of fp16"
+    wanted = (kept.bits, size, kept.zero == "any")
+    if wanted in {(one.bits, one.group, one.minimum) for one in K_TYPES.values()}:
+        if k % SUPER == 0:
+            return None
+        return f"gguf holds k-quants in rows of multiples of {SUPER} columns, not {k}"
+    if known and size % BLOCK == 0:
+        return f"gguf holds blocks of {BLOCK} columns, and {module.name} has {k}"
+    return f"gguf holds {HOLDS}"
 
 
 def pack(form: LowBit, type: BlockType) -> Any:

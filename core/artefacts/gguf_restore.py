@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from core.artefacts import gguf_blocks
-from core.artefacts.foreign import join, modules_of
+from core.artefacts.arrange import modules_of
+from core.artefacts.foreign import join
 from core.artefacts.gguf import gguf_name, order
 from core.artefacts.gguf_model import read_bytes
 from core.artefacts.gguf_parse import Gguf, parse

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from core.artefacts.kept import Kept
 from core.artefacts.native import Shapes
 from core.artefacts.parts import Part, part
 from core.artefacts.scheme import (
@@ -22,6 +23,7 @@ from core.artefacts.scheme import (
     flag,
     group,
     whole,
+    whole_groups,
 )
 from core.errors import BadInput, Refused
 
@@ -38,20 +40,24 @@ V1, V2 = "gptq", "gptq_v2"
 HOLDS = "integers of 2, 3, 4 or 8 bit with fp16 scales and whole zeros, all matrices alike"
 
 
-def refuse(form: LowBit) -> str | None:
-    """Why the layout cannot hold a matrix, or None."""
-    if form.kind != "int" or form.bits not in BITS or form.scale_format != "fp16":
+def refuse(kept: Kept, module: Module) -> str | None:
+    """Why the layout cannot hold a matrix of this shape, or None."""
+    if kept.kind != "int" or kept.bits not in BITS or kept.scale != "fp16" or kept.zero == "any":
         return f"gptq holds {HOLDS}"
-    size = min(form.group_size, form.k)
-    if form.k % size or form.k % PACK[form.bits] or form.n % PACK[form.bits]:
+    pack = PACK[kept.bits]
+    if module.columns % pack or module.rows % pack:
         return (
-            f"gptq packs {PACK[form.bits]} codes of {form.bits} bit at a time and whole groups,"
-            f" which [{form.n}, {form.k}] in groups of {size} is not made of"
+            f"gptq packs {pack} codes of {kept.bits} bit at a time along rows and columns, and"
+            f" {module.name} has {module.rows} rows of {module.columns}"
         )
-    zeros = form.zero
-    if zeros is not None:
-        kept = zeros[form.scale != 0]
-        if bool(((kept != kept.round()) | (kept < 1) | (kept > 2**form.bits - 1)).any()):
+    return whole_groups(METHOD, kept.group_size, module)
+
+
+def refuse_values(form: LowBit) -> str | None:
+    """Why the layout cannot hold these numbers of a matrix that `refuse` accepts, or None."""
+    if form.zero is not None:
+        zeros = form.zero[form.scale != 0]
+        if bool(((zeros < 1) | (zeros > 2**form.bits - 1)).any()):
             return "gptq stores each zero less 1, so that a zero must be a whole number from 1 on"
     return None
 

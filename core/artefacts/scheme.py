@@ -94,6 +94,16 @@ def empty(given: Mapping[str, Any], *fields: str, where: str = WHERE) -> None:
             raise BadInput(f"{where}.{field} is not supported.")
 
 
+def whole_groups(format: str, size: int, module: Module) -> str | None:
+    """Why a format of whole groups cannot hold a module, or None."""
+    if size and module.columns % size:
+        return (
+            f"{format} holds whole groups, and {size} do not divide the {module.columns} columns of"
+            f" {module.name}"
+        )
+    return None
+
+
 def check_divides(module: Module, scheme: Scheme, columns: int = 1, rows: int = 1) -> None:
     """BadInput unless the groups, and packs of `columns` and `rows` codes, fill the matrix."""
     if scheme.group_size and module.columns % scheme.group_size:

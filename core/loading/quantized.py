@@ -9,13 +9,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from core.artefacts import foreign, native
+from core.artefacts.arrange import MODULES, modules_of
 from core.artefacts.layout import HEAD, Stack, others, stacks
 from core.engine import config as lean
 from core.errors import BadInput
 from core.loading.header import TensorEntry
 
 FIELD = "quantization_config"
-METHODS = (native.METHOD, *foreign.MODULES)
+METHODS = (native.METHOD, *MODULES)
 FLOATS = ("F64", "F32", "F16", "BF16")
 DTYPES = {"fp32": 32, "bf16": 16, "fp16": 16}
 
@@ -148,7 +149,7 @@ def _foreign(config: Mapping[str, Any], known: Mapping[str, Stack]) -> native.Sh
     found = foreign.schemes(config, known)
     wanted: native.Shapes = {}
     for stack in known.values():
-        for module in foreign.modules_of(stack):
+        for module in modules_of(stack):
             if module.name in found:
                 wanted |= foreign.expected(name, module, found[module.name])
         if stack.parts[0][0] not in found:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from core import fallbacks
+from core import format as formats
 from core.arrivals import arrivals
 from core.calibrate import Calibration, ensure, stored
 from core.data import digits, prompts
@@ -24,6 +25,7 @@ from core.measure.serve import Service, measure_serving
 from core.measure.sweep import CONCURRENCY, under_concurrency, under_lengths
 from core.measure.traffic import measure_traffic
 from core.measurement import Measurement, unavailable
+from core.metrics import metric
 from core.model import Model
 from core.plan import Plan
 from core.share import shares
@@ -331,14 +333,20 @@ def _placed(plan: Plan, served: list[Measurement], emit: Emit) -> list[Measureme
         "", "", plan, measurements=tuple(one for one in served if one.metric != "usd_per_mtok")
     )
     for one in here.measurements:
-        if one.value is not None and one.metric in (
-            "ttft_s",
-            "tpot_s",
-            "tokens_per_s",
-            "latency_p95_s",
-            "peak_bytes",
+        if (
+            one.value is not None
+            and not one.condition
+            and one.metric
+            in (
+                "ttft_s",
+                "tpot_s",
+                "tokens_per_s",
+                "latency_p95_s",
+                "peak_bytes",
+            )
         ):
-            emit("note", text=f"measured on this machine: {one.metric} {one.value:.6g} {one.unit}")
+            value = formats.of_metric(one.metric, one.value)
+            emit("note", text=f"measured on this machine: {metric(one.metric).label} {value}")
     return list(project(here, plan.case.target))
 
 

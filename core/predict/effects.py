@@ -13,7 +13,14 @@ from typing import Any
 
 from core.model import DecoderShape
 from core.plan import Case, Plan, Technique, settings
-from core.predict.stored import K_BYTES, AdaptedBytes, KQuantBytes, Stored, as_stored
+from core.predict.stored import (
+    K_BYTES,
+    AdaptedBytes,
+    KQuantBytes,
+    OutlierBytes,
+    Stored,
+    as_stored,
+)
 from core.techniques.quantize.k_quant import fitting, type_of
 from kernels.kv_codes import KVFormat
 from kernels.lowbit_bytes import Fp8Bytes, LowBitBytes
@@ -107,7 +114,7 @@ def _w8a8(before: Effects, technique: Technique, case: Case) -> Effects:
 
 def _llm_int8(before: Effects, technique: Technique, case: Case) -> Effects:
     """As w8a8; what the outlier columns add is known after calibration only."""
-    return replace(before, stored=W8A8Bytes())
+    return replace(before, stored=OutlierBytes())
 
 
 def _rtn(before: Effects, technique: Technique, case: Case) -> Effects:

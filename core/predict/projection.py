@@ -119,7 +119,8 @@ def _merged(
             found.append(times.pop(one.metric))
         elif one.metric in expected:
             found.append(expected[one.metric])
-        else:
+        elif not one.condition:
+            # Once for each metric, not for every condition that it was measured under.
             why = f"measured on {one.environment or 'this machine'}; there is no way to project it"
             found.append(unavailable(one.metric, one.unit, why))
     present = {one.metric for one in found}

@@ -8,6 +8,7 @@ from typing import Protocol
 from core.model import DecoderShape, Model
 from core.techniques.quantize.k_quant import DENSE, fitting
 from kernels.lowbit_bytes import DenseBytes, LowBitBytes
+from kernels.w8a8_bytes import W8A8Bytes
 
 
 class Stored(Protocol):
@@ -34,6 +35,11 @@ class AdaptedBytes:
     def nbytes(self, n: int, k: int, kernel: str = "cpp") -> float:
         """The base's bytes and 16 bit for every number of A and B."""
         return self.base.nbytes(n, k, kernel) + 2 * self.rank * (n + k)
+
+
+@dataclass(frozen=True)
+class OutlierBytes(W8A8Bytes):
+    """int8 with the columns of large inputs apart, of which there may be any number."""
 
 
 # By k-quant's names of types; None for what stays dense.

@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_llama import IDS, replace_all, rounded, write
+from test_apply import plan
+from tiny_llama import IDS, replace_all, rounded, write, write_source
 
 from core.artefacts import compressed_tensors
+from core.artefacts.apply import apply
+from core.artefacts.kept import of_form
 from core.artefacts.parts import data_of
 from core.artefacts.scheme import Module
 from core.engine.linear import Linear
@@ -100,16 +103,55 @@ def test_transformers_runs_the_folder_with_our_weights_exactly(
 def test_transformers_decompresses_zeros_within_fp16(
     name: str, tmp_path: Path, quantized: Callable[..., Any]
 ) -> None:
-    """The package (0.20) makes no room for packed zeros when it keeps a model compressed; at
-    loading it decompresses them, in the fp16 of the scales.
+    """At loading, in the fp16 of the scales: config.json asks for it, since the package (0.20)
+    makes no room for packed zeros when it keeps a model compressed.
     """
     given, named = FORMS[name]
     engine = quantized(*given, **named)
     write(engine, tmp_path / "out", "compressed-tensors")
-    model = transformers_model(tmp_path / "out", dequantize=True)
     held = {name: linear.dense() for name, linear in engine.linears()}
-    for where, weight in by_transformers(model, 1).items():
-        torch.testing.assert_close(weight, held[where].half().float(), rtol=2**-10, atol=1e-6)
+    for dequantize in (False, True):
+        model = transformers_model(tmp_path / "out", dequantize)
+        for where, weight in by_transformers(model, 1).items():
+            wanted = held[where].half().float()
+            torch.testing.assert_close(weight, wanted, rtol=2**-10, atol=1e-6)
+
+
+@package
+@pytest.mark.parametrize(
+    "technique",
+    ["weight-int4", "rtn:bits=4,symmetric=1", "rtn:bits=8,group_size=0", "weight-int8", "w8a8",
+     "fp8", "fp8:activations=8", "rtn:bits=2,group_size=64", "rtn:granularity=channel"],
+)  # fmt: skip
+def test_the_plain_call_loads_what_apply_writes(technique: str, tmp_path: Path) -> None:
+    """Exactly as a user types it, with the dtype that the folder says."""
+    from transformers import AutoModelForCausalLM
+
+    source = write_source(tmp_path / "source")
+    apply(plan(str(source), technique), tmp_path / "out", "compressed-tensors")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert model.dtype == torch.bfloat16
+    ours = load_folder(tmp_path / "out")[0].forward(IDS).float()
+    with torch.no_grad():
+        theirs = model(IDS).logits.float()
+    # Both compute in bf16, and scales are rounded to it there; inputs of 8 bit are rounded again,
+    # which tests above and below compare in fp32.
+    allowed = {"w8a8": 0.1, "fp8:activations=8": 0.25}.get(technique, 0.02)
+    assert (theirs - ours).norm() < allowed * ours.norm()
+
+
+@package
+def test_zeros_of_several_kinds_are_told_and_do_not_ask_to_be_dequantized(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "source", intermediate_size=256)
+    notes: list[str] = []
+    for size, said in ((32, 0), (128, 1)):
+        out = tmp_path / str(size)
+        notes.clear()
+        technique = f"weight-int4:group_size={size}"
+        apply(plan(str(source), technique), out, "compressed-tensors", note=notes.append)
+        assert len([one for one in notes if "transformers" in one]) == said
+        config = json.loads((out / "config.json").read_text())["quantization_config"]
+        assert config.get("dequantize", False) == (not said)
 
 
 @package
@@ -204,7 +246,7 @@ def test_zeros_of_few_rows_in_one_group_are_written(rows: int) -> None:
     """One packed word of zeros: a tensor of one number, whose stride may be anything."""
     module = Module("m", rows, 32, bias=False)
     form = quantize(torch.randn(rows, 32) + 1, 4, 32, symmetric=False)
-    scheme = compressed_tensors.scheme_of(form)
+    scheme = compressed_tensors.scheme_of(of_form(form))
     held = {
         one.name: torch.frombuffer(bytearray(data_of(one)), dtype=torch.uint8)
         .view(one.make().dtype)

@@ -1,0 +1,104 @@
+"""Owns refusing before the work what a format could not hold after it: by the architecture, and by
+how the plan's techniques will keep each matrix (core.predict.effects).
+
+What only the numbers tell stays for the writing: scales that fp16 does not hold, zeros that a
+format has no place for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from core.artefacts import gguf, gguf_blocks, native
+from core.artefacts.arrange import arrange, check_model, modules_of, refusal, refuse
+from core.artefacts.contents import refusal as unknown_model
+from core.artefacts.kept import Kept, of_stored
+from core.artefacts.layout import Stack, stacks
+from core.engine import config as lean
+from core.engine.config import DecoderConfig, from_hf
+from core.errors import Refused
+from core.loading import gguf_files, quantized
+from core.loading.tables import CLASSIFIERS
+from core.model import DecoderShape
+from core.plan import Plan
+from core.predict.effects import Effects, effects
+from core.techniques.quantize.auto_mixed import WIDTHS, AutoMixed
+
+
+def foresee(plan: Plan, format: str, config: Mapping[str, Any]) -> None:
+    """Refused, naming a matrix and its shape, when `format` cannot hold what the plan will make of
+    the model of a checked config.json.
+    """
+    family = config["model_type"]
+    if family not in (*lean.FAMILIES, *CLASSIFIERS):
+        raise Refused(unknown_model(config))
+    if format == native.METHOD:
+        return
+    if format == gguf.METHOD:
+        gguf.check_model(config)
+    else:
+        check_model(config, format)
+    found = effects(plan)
+    if found.stored is None and (quantized.method(config) or gguf_files.is_gguf(config)):
+        # Kept as the source has it, which is known when it is loaded.
+        return
+    decoder = _decoder(from_hf(config), found, plan)
+    for technique in plan.techniques:
+        if isinstance(technique, AutoMixed):
+            _mixed(technique, format, decoder)
+    if found.unknown:
+        return
+    held = list(_held(decoder, found))
+    if format == gguf.METHOD:
+        for stack, kept in held:
+            for module in modules_of(stack):
+                reason = kept and gguf_blocks.refuse(kept, module)
+                if reason:
+                    raise Refused(refusal(kept, stack, reason))
+    else:
+        arrange(held, format, tied=decoder.tied_embeddings)
+
+
+def _decoder(config: DecoderConfig, found: Effects, plan: Plan) -> DecoderConfig:
+    """As the plan will have pruned it."""
+    shape = plan.case.model.shape
+    if not found.sparsity or not isinstance(shape, DecoderShape):
+        return config
+    widths = (
+        found.shape(replace(shape, intermediate=one)).intermediate
+        for one in config.intermediate_sizes
+    )
+    return config.with_intermediate_sizes(tuple(widths))
+
+
+def _held(decoder: DecoderConfig, found: Effects) -> Iterator[tuple[Stack, Kept | None]]:
+    """A tied head that stays dense is no matrix of its own."""
+    chosen = dict(found.mix)
+    for stack in stacks(decoder):
+        kept = of_stored(chosen.get(stack.name, found.stored), stack.columns)
+        if kept is not None or stack.name != "head" or not decoder.tied_embeddings:
+            yield stack, kept
+
+
+def _mixed(technique: AutoMixed, format: str, decoder: DecoderConfig) -> None:
+    """Refused when a width that auto-mixed may choose has no place in the format."""
+    widths = ", ".join(map(str, WIDTHS[:-1]))
+    said = f"auto-mixed chooses {widths} or {WIDTHS[-1]} bit matrix by matrix"
+    others = "; the format that holds them: trimtab"
+    if format not in (gguf.METHOD, "compressed-tensors"):
+        raise Refused(f"{said}, and {format} holds one width for all{others}")
+    stack = stacks(decoder)[0]
+    for bits in WIDTHS:
+        kept = Kept(
+            f"int{bits}-g{technique.group_size}", "int", bits, technique.group_size, "whole"
+        )
+        for module in modules_of(stack):
+            reason = (
+                gguf_blocks.refuse(kept, module)
+                if format == gguf.METHOD
+                else refuse(kept, module, format)
+            )
+            if reason is not None:
+                raise Refused(f"{said}: {reason}{others}")

@@ -24,6 +24,7 @@ from core.loading.tables import CLASSIFIERS
 from core.model import DecoderShape
 from core.plan import Plan
 from core.predict.effects import Effects, effects
+from core.predict.stored import FileBytes
 from core.techniques.quantize.auto_mixed import WIDTHS, AutoMixed
 
 
@@ -41,7 +42,8 @@ def foresee(plan: Plan, format: str, config: Mapping[str, Any]) -> None:
     else:
         check_model(config, format)
     found = effects(plan)
-    if found.stored is None and (quantized.method(config) or gguf_files.is_gguf(config)):
+    packed = quantized.method(config) or gguf_files.is_gguf(config)
+    if packed and (found.stored is None or isinstance(found.stored, FileBytes)):
         # Kept as the source has it, which is known when it is loaded.
         return
     decoder = _decoder(from_hf(config), found, plan)

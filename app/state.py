@@ -25,6 +25,7 @@ _WIDGET = "choice-"
 _MESSAGE = "trimtab-message"
 _GENERATION = "generation-"
 _SEEN = "seen-"
+_FORM = "form-"
 
 
 @dataclass(frozen=True)
@@ -239,6 +240,18 @@ def forget_selections(name: str) -> None:
     """Untick every row of the table called `name` (call it from a callback)."""
     key_ = f"{_GENERATION}{name}"
     st.session_state[key_] = st.session_state.get(key_, 0) + 1
+
+
+def form(name: str, usual: str) -> str:
+    """The form of the table called `name` in which rows were ticked last."""
+    return str(st.session_state.get(f"{_FORM}{name}", usual))
+
+
+def use_form(name: str, form_: str, other: str) -> None:
+    """Rows were ticked in this form: the table called `other` takes its ticks from there (a
+    callback)."""
+    st.session_state[f"{_FORM}{name}"] = form_
+    forget_selections(other)
 
 
 def changed(name: str, value: object) -> bool:

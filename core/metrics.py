@@ -12,7 +12,8 @@ from core.errors import BadInput
 @dataclass(frozen=True)
 class Metric:
     """`better` is `lower` or `higher`; `priority` is the user's word that weighs it (or empty);
-    `quantile` is what the value is of its samples, the median unless it is a tail.
+    `quantile` is what the value is of its samples, the median unless it is a tail; `short` is the
+    label where a column is as narrow as a number.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Metric:
     priority: str
     meaning: str
     quantile: float = 0.5
+    short: str = ""
 
 
 METRICS = (
@@ -34,6 +36,7 @@ METRICS = (
         "latency",
         "latency",
         "Seconds from handing over the prompt until the first new token exists.",
+        short="TTFT",
     ),
     Metric(
         "tpot_s",
@@ -43,6 +46,7 @@ METRICS = (
         "latency",
         "latency",
         "Seconds between two new tokens of one sequence after the first.",
+        short="TPOT",
     ),
     Metric(
         "latency_s",
@@ -53,6 +57,7 @@ METRICS = (
         "latency",
         "Median seconds for one whole request (prompt and output) or one image batch, waiting for"
         " its turn included.",
+        short="Latency",
     ),
     Metric(
         "latency_p95_s",
@@ -64,6 +69,7 @@ METRICS = (
         "95th percentile of the seconds for one whole request (prompt and output)"
         " or one image batch.",
         0.95,
+        short="p95",
     ),
     Metric(
         "latency_p99_s",
@@ -74,6 +80,7 @@ METRICS = (
         "latency",
         "99th percentile of the seconds for one whole request; only where at least 100 were timed.",
         0.99,
+        short="p99",
     ),
     Metric(
         "tokens_per_s",
@@ -83,6 +90,7 @@ METRICS = (
         "throughput",
         "throughput",
         "New tokens per second over all sequences of the batch, prompt reading included.",
+        short="Tokens/s",
     ),
     Metric(
         "examples_per_s",
@@ -92,6 +100,7 @@ METRICS = (
         "throughput",
         "throughput",
         "Images classified per second at the stated batch.",
+        short="Images/s",
     ),
     Metric(
         "model_bytes",
@@ -101,6 +110,7 @@ METRICS = (
         "size",
         "size",
         "Bytes of all weights as they lie in memory, scales and tables included.",
+        short="Size",
     ),
     Metric(
         "peak_bytes",
@@ -111,6 +121,7 @@ METRICS = (
         "size",
         "Highest resident memory while the model served one round, less what the process held"
         " before the model was loaded; freed memory does not count.",
+        short="Peak",
     ),
     Metric(
         "memory_bytes",
@@ -161,6 +172,7 @@ METRICS = (
         "energy",
         "Joules per new token (per image for classifiers), idle power subtracted; unavailable where"
         " nothing can be read.",
+        short="J/token",
     ),
     Metric(
         "energy_prefill_j_per_token",
@@ -190,6 +202,7 @@ METRICS = (
         "cost",
         "cost",
         "Dollars of rent per million new tokens at the measured or projected throughput.",
+        short="Cost",
     ),
     Metric(
         "perplexity",
@@ -199,6 +212,7 @@ METRICS = (
         "quality",
         "quality",
         "exp of the mean negative log-likelihood per token on held-out text.",
+        short="PPL",
     ),
     Metric(
         "nats_per_byte",
@@ -208,6 +222,7 @@ METRICS = (
         "quality",
         "quality",
         "Negative log-likelihood per byte of held-out text: comparable between tokenizers.",
+        short="Nats/B",
     ),
     Metric(
         "kl_nats",
@@ -217,6 +232,7 @@ METRICS = (
         "quality",
         "quality",
         "Mean KL(baseline || candidate) per token on the same held-out tokens.",
+        short="KL",
     ),
     Metric(
         "top1_agreement",
@@ -227,6 +243,7 @@ METRICS = (
         "quality",
         "Share of held-out positions where candidate and baseline would choose the same token"
         " or class.",
+        short="Agree",
     ),
     Metric(
         "kl_floor_nats",
@@ -256,6 +273,7 @@ METRICS = (
         "quality",
         "quality",
         "Share of held-out examples classified correctly.",
+        short="Acc.",
     ),
     Metric(
         "task_accuracy",
@@ -296,6 +314,7 @@ METRICS = (
         "",
         "Tokens that one verification step of speculative decoding yields, the bonus token"
         " included.",
+        short="Accept",
     ),
     Metric(
         "ttft_p95_s",
@@ -354,6 +373,7 @@ METRICS = (
         "preparation",
         "",
         "Seconds that loading and applying the techniques took.",
+        short="Prep.",
     ),
     Metric(
         "sensitivity_kl",

@@ -138,10 +138,10 @@ def summary_of(study: Row, state: Row | None, trial_states: Iterable[str]) -> St
 
 
 def table_row(
-    trial: Row, position: int, state: Row, measured: Iterable[tuple[str, float | None]]
+    trial: Row, position: int, state: Row, measured: Iterable[tuple[str, float | None, str]]
 ) -> dict[str, Any]:
-    """A flat row for a table of trials; `measured` are metrics with their values, of the latest
-    attempt and of no condition, in the order of their events.
+    """A flat row for a table of trials; `measured` are metrics with their values and origins, of
+    the latest attempt and of no condition, in the order of their events.
     """
     row: dict[str, Any] = {
         "id": trial["trial_id"],
@@ -157,9 +157,12 @@ def table_row(
         "techniques": tuple(filter(None, trial["techniques"].split(","))),
     }
     values: dict[str, float | None] = {}
-    for metric, value in measured:
+    origins: dict[str, str] = {}
+    for metric, value, origin in measured:
         # The first of a name counts, as in Trial.metric.
         values.setdefault(metric, value)
+        origins.setdefault(metric, origin)
+    row["origins"] = origins
     return row | dict.fromkeys(metric.name for metric in METRICS) | values | row
 
 

@@ -98,8 +98,8 @@ class Store(Protocol):
         self, wanted: TrialFilter, limit: int = 200, offset: int = 0
     ) -> tuple[dict[str, Any], ...]:
         """Flat rows for a table, newest first: id, study_id, position, title, state, reason,
-        model_id, target_id, workload_id, created_at, techniques (names) and one key per metric with
-        its value for the workload as it is asked (None when unavailable).
+        model_id, target_id, workload_id, created_at, techniques (names), origins (by metric) and
+        one key per metric with its value for the workload as it is asked (None when unavailable).
         """
 
     def count_trials(self, wanted: TrialFilter) -> int:

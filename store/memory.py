@@ -203,8 +203,8 @@ class MemoryStore:
                 and not row["condition"]
             ]
             measurements.sort(key=lambda row: (row["event_id"], row["position"]))
-            pairs = [(row["metric"], row["value"]) for row in measurements]
-            found.append(assemble.table_row(trial, position, state, pairs))
+            told = [(row["metric"], row["value"], row["origin"]) for row in measurements]
+            found.append(assemble.table_row(trial, position, state, told))
         return found[::-1]
 
 

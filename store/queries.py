@@ -67,15 +67,15 @@ def trial_table(
     page = _fetch(connection, _filtered(wanted).limit(limit).offset(offset))
     attempts = {row["trial_id"]: row["attempt"] for row in page}
     values = tables.measurements.c
-    measured: dict[str, list[tuple[str, float | None]]] = {}
+    measured: dict[str, list[tuple[str, float | None, str]]] = {}
     query = (
-        select(values.trial_id, values.attempt, values.metric, values.value)
+        select(values.trial_id, values.attempt, values.metric, values.value, values.origin)
         .where(values.trial_id.in_(list(attempts)), values.condition == "")
         .order_by(values.event_id, values.position)
     )
-    for trial_id, attempt, metric, value in connection.execute(query).all():
+    for trial_id, attempt, metric, value, origin in connection.execute(query).all():
         if attempt == attempts[trial_id]:
-            measured.setdefault(trial_id, []).append((metric, value))
+            measured.setdefault(trial_id, []).append((metric, value, origin))
     return tuple(
         assemble.table_row(row, row["place"] - 1, row, measured.get(row["trial_id"], ()))
         for row in page

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pandas as pd
 import streamlit as st
 
 from app import history, services, state
-from app.views import common, words
+from app.views import common, tables, words
 from app.watchdog import Health
+from core import metrics
 from core.anchor import anchored
 from core.study import ENDED, Study, Trial
 from store.interface import Progress, StudySummary
@@ -21,14 +21,10 @@ TITLE = "Live"
 ICON = ":material/monitor_heart:"
 HELP = "Watch a study, cancel, pause or resume it. It goes on when this tab is closed."
 
+# The first three are what a phone shows.
 COLUMNS = {
-    "kl_nats": "KL",
-    "accuracy": "Accuracy",
-    "ttft_s": "First token",
-    "tpot_s": "Per token",
-    "tokens_per_s": "Throughput",
-    "examples_per_s": "Throughput",
-    "model_bytes": "Size",
+    "text": ("tpot_s", "tokens_per_s", "kl_nats", "ttft_s", "model_bytes"),
+    "image": ("latency_s", "examples_per_s", "accuracy", "model_bytes"),
 }
 STUCK = "! stuck"
 ON_ITS_WAY = {
@@ -205,11 +201,10 @@ def roughly(seconds: float) -> str:
 
 
 def _table(study: Study, progress: dict[str, Progress], stuck: str) -> None:
-    metrics = [
-        name for name in COLUMNS if any(trial.value(name) is not None for trial in study.trials)
-    ]
+    # All of the task's columns from the start, so that none moves when a number arrives.
+    shown = COLUMNS[study.case.model.task]
     rows = [
-        _row(number, trial, progress.get(trial.id), metrics, trial.id == stuck)
+        _row(number, trial, progress.get(trial.id), shown, trial.id == stuck)
         for number, trial in enumerate(study.trials, 1)
     ]
     if not any(trial.attempt > 1 for trial in study.trials):
@@ -219,18 +214,24 @@ def _table(study: Study, progress: dict[str, Progress], stuck: str) -> None:
     if not rows:
         st.caption("No trial has been queued yet.")
         return
-    st.dataframe(
-        pd.DataFrame(rows),
-        hide_index=True,
-        alt="Trials of this study with their state and first numbers",
-        column_config={
+    tables.draw(
+        "live",
+        rows,
+        [
+            {
+                "Plan": f"{row['Plan']} {row['State']}",
+                **tables.numbers(shown[:3], trial.value),
+            }
+            for row, trial in zip(rows, study.trials, strict=True)
+        ],
+        "Trials of this study with their state and first numbers",
+        {
             "#": st.column_config.NumberColumn(width=40),
-            "Plan": st.column_config.TextColumn(width=370),
             "Progress": st.column_config.ProgressColumn(
                 min_value=0, max_value=100, format="%d %%", width="small"
             ),
+            **tables.help_of(shown, _heading),
         },
-        height="content",
     )
     reasons = [
         f"- {words.plain(words.word(trial.state))}: **{words.plain(trial.plan.title)}**, "
@@ -249,15 +250,20 @@ def _table(study: Study, progress: dict[str, Progress], stuck: str) -> None:
 
 
 def _row(
-    number: int, trial: Trial, progress: Progress | None, metrics: list[str], stuck: bool
+    number: int, trial: Trial, progress: Progress | None, shown: tuple[str, ...], stuck: bool
 ) -> dict[str, object]:
     share = 1.0 if trial.state in ENDED else progress.share if progress else 0.0
-    values = {COLUMNS[name]: words.number(name, trial.value(name)) for name in metrics}
+    values = {_heading(name): words.number(name, trial.value(name)) for name in shown}
     return {
-        "#": number,
         "Plan": trial.plan.title,
+        "#": number,
         "State": STUCK if stuck else words.word(trial.state),
+        "Origin": words.origin(trial, *shown),
         "Attempt": trial.attempt,
         "Progress": round(100 * share),
         **values,
     }
+
+
+def _heading(name: str) -> str:
+    return metrics.metric(name).short

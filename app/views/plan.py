@@ -4,13 +4,13 @@ such."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from app import services, state, uploads
-from app.views import common, forms, quality_forms, technique_forms, words
-from core import predict, priorities
+from app.views import common, forms, quality_forms, tables, technique_forms, words
+from core import metrics, predict, priorities
 from core.plan import Plan
 from core.study import Study
 
@@ -18,19 +18,10 @@ TITLE = "Plan"
 ICON = ":material/edit_note:"
 HELP = "Choose model, target, workload and priorities; see what would be tried before it runs."
 
+# The first three are what a phone shows.
 PREDICTED = {
-    "text": {
-        "ttft_s": "Time to first token",
-        "tpot_s": "Time per token",
-        "model_bytes": "Model size",
-        "peak_bytes": "Peak memory",
-    },
-    "image": {
-        "latency_p95_s": "Latency, p95",
-        "examples_per_s": "Throughput",
-        "model_bytes": "Model size",
-        "peak_bytes": "Peak memory",
-    },
+    "text": ("tpot_s", "ttft_s", "model_bytes", "peak_bytes"),
+    "image": ("latency_p95_s", "examples_per_s", "model_bytes", "peak_bytes"),
 }
 
 
@@ -102,7 +93,7 @@ def _wish() -> Wish | None:
 
 
 @st.cache_resource(ttl=60, max_entries=16, show_spinner=False)
-def _proposed(wish: Wish) -> tuple[dict[str, str], ...]:
+def _proposed(wish: Wish) -> tuple[dict[str, Any], ...]:
     """One row of words a plan: refused with its sentence, or predicted."""
     return tuple(_row(plan) for plan in _study(wish)[1])
 
@@ -121,16 +112,23 @@ def _study(wish: Wish) -> tuple[Study, tuple[Plan, ...]]:
     )
 
 
-def _row(plan: Plan) -> dict[str, str]:
-    row = {"Plan": plan.title}
+def _row(plan: Plan) -> dict[str, Any]:
+    row: dict[str, Any] = {"Plan": plan.title}
     refusal = plan.refuse() or predict.fit(plan)
     if refusal is not None:
         return {**row, "refused": refusal}
     found = {one.metric: one for one in predict.predict(plan)}
-    for name, label in PREDICTED[plan.case.model.task].items():
-        row[label] = words.reading(found.get(name))
+    row["task"] = plan.case.model.task
+    for name in PREDICTED[plan.case.model.task]:
+        one = found.get(name)
+        # With its interval for a column, and alone for a narrow one.
+        row[_heading(name)], row[name] = words.reading(one), one.value if one else None
     origins = sorted({one.origin for one in found.values() if one.origin != "unavailable"})
     return {**row, "Origin": ", ".join(origins) or "unavailable"}
+
+
+def _heading(name: str) -> str:
+    return metrics.metric(name).label
 
 
 def _preview(wish: Wish) -> None:
@@ -160,12 +158,13 @@ def _preview(wish: Wish) -> None:
             "Predicted before anything has run, with the range that the model of the machine "
             "allows; the study replaces these by measurements."
         )
-        st.dataframe(
-            pd.DataFrame(able),
-            hide_index=True,
-            alt="Plans with predicted speed and memory",
-            column_config={"Plan": st.column_config.TextColumn(width=430)},
-            height="content",
+        names = PREDICTED[able[0]["task"]]
+        tables.draw(
+            "preview",
+            [{key: row[key] for key in ("Plan", "Origin", *map(_heading, names))} for row in able],
+            [{"Plan": row["Plan"], **tables.numbers(names[:3], row.get)} for row in able],
+            "Plans with predicted speed and memory",
+            tables.help_of(names, _heading),
         )
     if refused:
         st.header("Refused", anchor=False)

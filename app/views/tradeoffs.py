@@ -3,12 +3,11 @@ sentences."""
 
 from __future__ import annotations
 
-import pandas as pd
 import streamlit as st
 
 from app import services, state
 from app.again import plan_again
-from app.views import charts, common, methods, words
+from app.views import charts, common, methods, tables, words
 from core import metrics
 from core.anchor import anchored
 from core.frontier import frontier
@@ -221,35 +220,45 @@ def _table(
     drawn: tuple[Trial, ...], x: str, y: str, best: set[str], recommended: str | None
 ) -> None:
     """The twin of the chart; ticking rows starts a comparison."""
-    rows = [
-        {
-            "Plan": trial.plan.title,
-            "Role": "recommended"
-            if trial.id == recommended
-            else "baseline"
-            if trial.is_baseline
-            else "frontier"
-            if trial.id in best
-            else "dominated"
-            if trial.value(x) is not None and trial.value(y) is not None
-            else "not drawn",
-            _label(x): words.reading(trial.metric(x)),
-            _label(y) if y != x else f"{_label(y)} ": words.reading(trial.metric(y)),
-            "Origin": words.origin(trial, x, y),
-        }
+    roles = [
+        "recommended"
+        if trial.id == recommended
+        else "baseline"
+        if trial.is_baseline
+        else "frontier"
+        if trial.id in best
+        else "dominated"
+        if trial.value(x) is not None and trial.value(y) is not None
+        else "not drawn"
         for trial in drawn
     ]
-    event = st.dataframe(
-        pd.DataFrame(rows),
-        hide_index=True,
-        on_select="rerun",
-        selection_mode="multi-row",
-        height="content",
-        key=state.selection_key("tradeoffs", [trial.id for trial in drawn], x, y),
-        alt=f"Trials with {_label(x)} and {_label(y)}",
-        column_config={"Plan": st.column_config.TextColumn(width=400)},
+    both = (x,) if x == y else (x, y)
+    ids = [trial.id for trial in drawn]
+    rows = tables.draw(
+        "tradeoffs",
+        [
+            {
+                "Plan": trial.plan.title,
+                "Role": role,
+                "Origin": words.origin(trial, x, y),
+                **{_label(name): words.reading(trial.metric(name)) for name in both},
+            }
+            for trial, role in zip(drawn, roles, strict=True)
+        ],
+        [
+            {
+                "Plan": trial.plan.title,
+                **tables.numbers(both, trial.value),
+                "Role": role,
+            }
+            for trial, role in zip(drawn, roles, strict=True)
+        ],
+        f"Trials with {_label(x)} and {_label(y)}",
+        tables.help_of(both, _label),
+        ticked=(),
+        context=(ids, x, y),
     )
-    ticked = [drawn[row].id for row in event["selection"]["rows"] if row < len(drawn)]
+    ticked = [ids[row] for row in rows]
     with st.container(horizontal=True, vertical_alignment="center"):
         if st.button(
             f"Compare {len(ticked) or ''}".strip(),

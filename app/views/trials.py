@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from app import services, state
-from app.views import common, words
+from app.views import common, tables, words
 from core import environments
 from core.ids import distinct
 from core.study import TRIAL_STATES
@@ -37,6 +36,8 @@ PRESETS = {
     "quality": ("perplexity", "nats_per_byte", "kl_nats", "top1_agreement", "accuracy"),
     "cost": ("energy_j_per_token", "usd_per_mtok"),
 }
+# On a phone there is room for three of the overview.
+PHONE = ("tpot_s", "tokens_per_s", "examples_per_s", "kl_nats", "accuracy", "ttft_s")
 FILTERS = ("in", "of", "on", "with", "state", "text", "page")
 
 
@@ -153,43 +154,53 @@ def _table(rows: tuple[dict[str, Any], ...], number: int, wanted: TrialFilter) -
     )
     preset = state.keep("columns", preset or presets[0])
     shown = [name for name in PRESETS[preset] if any(row.get(name) is not None for row in rows)]
-    frame = pd.DataFrame([_row(row, shown) for row in rows])
     ids = [str(row["id"]) for row in rows]
     before = state.chosen("trials")
-    event = st.dataframe(
-        frame,
-        hide_index=True,
-        on_select="rerun",
-        selection_mode="multi-row",
-        selection_default={"selection": {"rows": [ids.index(one) for one in before if one in ids]}},
-        key=state.selection_key("trials", number, wanted, preset),
-        alt="Stored trials that fit the filters",
-        column_config={
-            "Plan": st.column_config.TextColumn(width=370),
-            "Id": st.column_config.TextColumn(width="small"),
-        },
-        height=min(35 * (len(rows) + 1) + 3, 640),
-        placeholder="—",
+    few = [name for name in PHONE if name in shown] if preset == presets[0] else shown
+    ticked = tables.draw(
+        "trials",
+        [_row(row, shown) for row in rows],
+        [_phone(row, few[:3]) for row in rows],
+        "Stored trials that fit the filters",
+        tables.help_of(shown, words.short_column)
+        | {"Id": st.column_config.TextColumn(width="small")},
+        min(35 * (len(rows) + 1) + 3, 640),
+        [ids.index(one) for one in before if one in ids],
+        (number, wanted, preset),
     )
-    here = [ids[row] for row in event["selection"]["rows"] if row < len(ids)]
+    here = [ids[row] for row in ticked]
     chosen = [one for one in before if one not in ids] + here
     state.keep("trials", chosen)
     return chosen
 
 
 def _row(row: dict[str, Any], shown: list[str]) -> dict[str, Any]:
-    numbers = {words.column(name): words.scaled(name, row.get(name)) for name in shown}
+    numbers = tables.numbers(shown, row.get)
     return {
         "Plan": row["title"],
         "State": words.word(row["state"]),
+        "Target": row["target_id"],
+        "Origin": _origin(row, shown),
         **numbers,
         "Model": row["model_id"],
-        "Target": row["target_id"],
         "Workload": row["workload_id"],
         "When": words.ago(row["created_at"]),
         "Reason": row["reason"],
         "Id": row["id"],
     }
+
+
+def _phone(row: dict[str, Any], shown: list[str]) -> dict[str, Any]:
+    mark = "" if row["state"] == "done" else f" {words.word(row['state'])}"
+    if _origin(row, shown) not in ("measured", "—"):
+        mark += f" ({_origin(row, shown)})"
+    return {"Plan": f"{row['title']}{mark}", **tables.numbers(shown, row.get)}
+
+
+def _origin(row: dict[str, Any], shown: list[str]) -> str:
+    """Where the shown numbers come from; every origin is named."""
+    known = [row["origins"][name] for name in shown if row.get(name) is not None]
+    return ", ".join(dict.fromkeys(known)) or "—"
 
 
 def _actions(place: st.delta_generator.DeltaGenerator, chosen: list[str], total: int) -> None:
@@ -248,4 +259,4 @@ def _study_of(trial_id: str) -> str | None:
 
 def _unselect() -> None:
     state.forget("trials")
-    state.forget_selections("trials")
+    tables.forget("trials")

@@ -116,7 +116,17 @@ def column(metric: str) -> str:
     """A metric's heading with the unit of scaled()."""
     found = metrics.metric(metric)
     unit = _SCALE.get(found.unit, (1.0, found.unit))[1]
+    # A rate says of what: tokens and images may stand side by side.
+    unit = format.scale(1.0, unit, metric)[1].strip() if unit == "1/s" else unit
     return f"{found.label}, {unit}" if unit else found.label
+
+
+def short_column(metric: str) -> str:
+    """A narrow column's heading: `TTFT, ms`; the unit of a rate is in its short label."""
+    found = metrics.metric(metric)
+    unit = _SCALE.get(found.unit, (1.0, found.unit))[1]
+    named = found.short or found.label
+    return f"{named}, {unit}" if unit and "/" not in named else named
 
 
 def reading(measurement: Measurement | None) -> str:

@@ -117,6 +117,7 @@ def test_only_the_latest_attempt_shows_though_events_of_both_interleave(store, m
     assert found.started_at == second[0].at
     (row,) = store.trial_rows(TrialFilter())
     assert (row["state"], row["tpot_s"]) == ("failed", 0.5)
+    assert row["origins"] == {one.metric: one.origin for one in make.measurements()}
 
 
 def test_a_trial_stands_where_its_latest_event_says(store, make):

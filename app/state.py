@@ -72,6 +72,7 @@ PARAMETERS = (
     # Compare
     Parameter("differing", True, ("compare",)),
     Parameter("search", "", ("compare",)),
+    Parameter("details", False, ("compare",)),
     Parameter("bars", None, ("compare",)),
     # Trade-offs
     Parameter("x", None, ("tradeoffs",)),

@@ -172,7 +172,7 @@ METRICS = (
         "energy",
         "Joules per new token (per image for classifiers), idle power subtracted; unavailable where"
         " nothing can be read.",
-        short="J/token",
+        short="Energy",
     ),
     Metric(
         "energy_prefill_j_per_token",

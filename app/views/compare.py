@@ -9,10 +9,11 @@ import streamlit as st
 
 from app import reports as exports
 from app import state
-from app.views import charts, common, pick, words
+from app.views import charts, common, pick, side_by_side, tables
+from app.views.side_by_side import DIAGNOSTICS
 from core import compare as judged
-from core import format
-from core.compare import Cell, Comparison, Row
+from core import metrics
+from core.compare import Comparison, Row
 from core.study import Study, Trial
 
 TITLE = "Compare"
@@ -56,75 +57,39 @@ def _table(found: Comparison) -> None:
             live="300ms",
         )
         differing = st.toggle("Only rows that differ", key=state.key("differing"))
+        details = st.toggle(
+            "Details",
+            key=state.key("details"),
+            help="Intervals, counts, origins and definitions in the table, not only on hover.",
+        )
     state.keep("search", text)
     state.keep("differing", differing)
+    state.keep("details", details)
     wanted = text.casefold().split()
-    fits = [
-        row
-        for row in found.rows
-        if all(word in f"{row.key} {row.label} {row.group}".casefold() for word in wanted)
-    ]
+    fits = [row for row in found.rows if all(word in _searchable(row) for word in wanted)]
     rows = [row for row in fits if row.differs or not differing]
     if not rows:
         st.caption("No row fits. Clear the search, or show rows that are the same too.")
         return
     for title, kind in (("Results", "metric"), ("Configuration", "setting")):
-        some = [row for row in rows if row.kind == kind]
+        some = [row for row in rows if row.kind == kind and row.group not in DIAGNOSTICS]
         if some:
             st.header(title, anchor=False)
-            st.table(
-                _cells(some, found),
-                border="horizontal",
-                alt=f"{title} of the compared trials, one column a trial",
-            )
+            alt = f"{title} of the compared trials, one column a trial"
+            side_by_side.draw(some, found.columns, details, alt)
+    rest = [row for row in rows if row.group in DIAGNOSTICS]
+    if rest:
+        with st.expander("Diagnostics", icon=":material/troubleshoot:"):
+            st.caption("How the trials went; no plan is judged by it.")
+            side_by_side.draw(rest, found.columns, details, "Diagnostics of the compared trials")
     hidden = len(fits) - len(rows)
     if hidden:
         st.caption(f"{hidden} rows where all trials are alike are hidden.")
 
 
-def _cells(rows: list[Row], found: Comparison) -> dict[str, list[str]]:
-    heads = words.headings(found.columns)
-    columns: dict[str, list[str]] = {"": [_label(row) for row in rows]}
-    for index, head in enumerate(heads):
-        columns[head] = [_cell(row.cells[index], row) for row in rows]
-    return columns
-
-
-def _label(row: Row) -> str:
-    if not row.better:
-        return f"**{words.plain(row.label)}**"
-    return f"**{words.plain(row.label)}**  \n:small[:gray[{row.better} is better]]"
-
-
-def _cell(cell: Cell, row: Row) -> str:
-    """Value; verdict with the change; interval, samples and origin."""
-    if row.kind == "setting":
-        return words.plain(cell.text)
-    if cell.value is None:
-        why = (
-            f"  \n:small[:gray[{words.plain(cell.method or cell.why)}]]"
-            if cell.method or cell.why
-            else ""
-        )
-        return f"{words.plain(cell.text)}{why}"
-    lines = [f"**{words.plain(cell.text)}**"]
-    if cell.verdict != "baseline":
-        lines.append(_verdict(cell))
-    if cell.margin:
-        color = {"non-inferior": "green", "inferior": "orange"}.get(cell.margin, "gray")
-        lines.append(f":{color}[{words.plain(cell.margin)} at the study's margin]")
-    spread = format.interval(cell.value, cell.low, cell.high, row.unit, row.key)
-    facts = [spread, f"n {cell.n}" if cell.n else "", cell.origin]
-    lines.append(f":small[:gray[{words.plain(' · '.join(fact for fact in facts if fact))}]]")
-    return "  \n".join(lines)
-
-
-def _verdict(cell: Cell) -> str:
-    color = {"better": "green", "worse": "orange"}.get(cell.verdict, "gray")
-    text = words.VERDICTS.get(cell.verdict, cell.verdict)
-    if cell.change is not None and cell.verdict in ("better", "worse", "within noise"):
-        text += f" {format.percent(cell.change)}"
-    return f":{color}[{words.plain(text)}]"
+def _searchable(row: Row) -> str:
+    meaning = metrics.metric(row.key).meaning if row.kind == "metric" else ""
+    return f"{row.key} {row.label} {row.group} {meaning}".casefold()
 
 
 def _bars(found: Comparison) -> None:
@@ -134,7 +99,7 @@ def _bars(found: Comparison) -> None:
     }
     if not rows:
         return
-    st.header("One metric, drawn", anchor=False)
+    st.header("Chart", anchor=False)
     names = list(rows)
     spread = [row.key for row in rows.values() if any(cell.low is not None for cell in row.cells)]
     usual = next((one for one in DRAWN if one in spread), (spread or names)[0])
@@ -144,6 +109,7 @@ def _bars(found: Comparison) -> None:
         key=state.key("bars", names, usual),
         width=300,
         format_func=lambda one: rows[one].label,
+        help=tables.explain(names),
     )
     state.keep("bars", name)
     row = rows[name]

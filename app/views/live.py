@@ -219,7 +219,7 @@ def _table(study: Study, progress: dict[str, Progress], stuck: str) -> None:
         rows,
         [
             {
-                "Plan": f"{row['Plan']} {row['State']}",
+                "Plan": f"{trial.plan.title} {'' if trial.state == 'done' else row['State']}",
                 **tables.numbers(shown[:3], trial.value),
             }
             for row, trial in zip(rows, study.trials, strict=True)

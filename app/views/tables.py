@@ -57,35 +57,36 @@ def draw(
         },
     }
     used = state.form(name, WIDE)
-    for form in (used, PHONE if used == WIDE else WIDE):
-        with st.container(key=f"{form}-{name}"):
-            kept = _form(f"{name}-{form}", forms[form], alt, ticked, context, name, form)
+    other = PHONE if used == WIDE else WIDE
+    with st.container(key=f"{used}-{name}"):
+        kept = _form(name, used, forms[used], alt, ticked, context)
+    with st.container(key=f"{other}-{name}"):
         # What was ticked where the user is shows in the other form too.
-        ticked = kept if ticked is not None else None
-    return list(ticked or ())
+        _form(name, other, forms[other], alt, kept if ticked is not None else None, context)
+    return kept
 
 
 def _form(
-    key: str,
+    name: str,
+    form: str,
     drawn: dict[str, Any],
     alt: str,
     ticked: Sequence[int] | None,
     context: Sequence[object],
-    name: str,
-    form: str,
 ) -> list[int]:
     if ticked is None:
         st.dataframe(**drawn, hide_index=True, alt=alt, placeholder="—")
         return []
+    other = PHONE if form == WIDE else WIDE
     event = st.dataframe(
         **drawn,
         hide_index=True,
         alt=alt,
         placeholder="—",
-        on_select=partial(state.use_form, name, form, f"{name}-{PHONE if form == WIDE else WIDE}"),
+        on_select=partial(state.use_form, name, form, f"{name}-{other}"),
         selection_mode="multi-row",
         selection_default={"selection": {"rows": list(ticked)}},
-        key=state.selection_key(key, *context),
+        key=state.selection_key(f"{name}-{form}", *context),
     )
     return [row for row in event["selection"]["rows"] if row < len(drawn["data"])]
 
@@ -108,3 +109,10 @@ def help_of(names: Sequence[str], heading: Callable[[str], str]) -> dict[str, An
         metric = metrics.metric(name)
         found[heading(name)] = st.column_config.Column(help=f"{metric.label}. {metric.meaning}")
     return found
+
+
+def explain(names: Sequence[str]) -> str:
+    """What these metrics mean, as the help of a picker."""
+    return "\n".join(
+        f"- **{metrics.metric(name).label}**: {metrics.metric(name).meaning}" for name in names
+    )

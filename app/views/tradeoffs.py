@@ -233,6 +233,7 @@ def _table(
         for trial in drawn
     ]
     both = (x,) if x == y else (x, y)
+    three = tuple(dict.fromkeys((x, y, "model_bytes")))
     ids = [trial.id for trial in drawn]
     rows = tables.draw(
         "tradeoffs",
@@ -247,9 +248,8 @@ def _table(
         ],
         [
             {
-                "Plan": trial.plan.title,
-                **tables.numbers(both, trial.value),
-                "Role": role,
+                "Plan": f"{trial.plan.title} {'' if role == 'dominated' else role}",
+                **tables.numbers(three, trial.value),
             }
             for trial, role in zip(drawn, roles, strict=True)
         ],

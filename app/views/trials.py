@@ -21,7 +21,15 @@ HELP = "Every trial ever stored, with filters. Select some to compare them."
 
 PAGE_SIZE = 50
 PRESETS = {
-    "overview": ("ttft_s", "tpot_s", "tokens_per_s", "model_bytes", "kl_nats", "accuracy"),
+    "overview": (
+        "ttft_s",
+        "tpot_s",
+        "tokens_per_s",
+        "examples_per_s",
+        "model_bytes",
+        "kl_nats",
+        "accuracy",
+    ),
     "speed": (
         "ttft_s",
         "tpot_s",

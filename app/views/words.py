@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
-from core import format, ids, metrics
-from core.compare import Column
+from core import format, metrics
 from core.judge import MARKS as VERDICT_MARKS
 from core.measurement import Measurement
 from core.priorities import Limit
@@ -38,7 +37,7 @@ MARKS = {
 # shape of the mark and the word: told apart without colour
 VERDICTS = {word: f"{mark} {word}" for word, mark in VERDICT_MARKS.items()}
 RELATIONS = {"<=": "at most", ">=": "at least"}
-_SCALE = {"s": (1e-3, "ms"), "B": (1e6, "MB"), "J": (1e-3, "mJ")}
+_SCALE = {"s": (1e-3, "ms"), "B": (1e6, "MB"), "J": (1e-3, "mJ"), "$": (1.0, "$")}
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:&])")
 
 
@@ -109,24 +108,30 @@ def scaled(metric: str, value: float | None) -> float | None:
     sort it."""
     if value is None:
         return None
-    return float(f"{value / _SCALE.get(metrics.metric(metric).unit, (1.0, ''))[0]:.4g}")
+    return float(f"{value / _column_scale(metric)[0]:.4g}")
 
 
 def column(metric: str) -> str:
     """A metric's heading with the unit of scaled()."""
-    found = metrics.metric(metric)
-    unit = _SCALE.get(found.unit, (1.0, found.unit))[1]
-    # A rate says of what: tokens and images may stand side by side.
-    unit = format.scale(1.0, unit, metric)[1].strip() if unit == "1/s" else unit
-    return f"{found.label}, {unit}" if unit else found.label
+    label, unit = metrics.metric(metric).label, _column_scale(metric)[1]
+    return f"{label}, {unit}" if unit else label
 
 
 def short_column(metric: str) -> str:
     """A narrow column's heading: `TTFT, ms`; the unit of a rate is in its short label."""
-    found = metrics.metric(metric)
-    unit = _SCALE.get(found.unit, (1.0, found.unit))[1]
+    found, unit = metrics.metric(metric), _column_scale(metric)[1]
     named = found.short or found.label
-    return f"{named}, {unit}" if unit and "/" not in named else named
+    return f"{named}, {unit}" if unit and "/" not in unit else named
+
+
+def _column_scale(metric: str) -> tuple[float, str]:
+    """(factor, unit) of a whole column: one scale for all its numbers, so that it sorts."""
+    unit = metrics.metric(metric).unit
+    if unit in _SCALE:
+        return _SCALE[unit]
+    # Shares are percents; a rate says of what, because tokens and images may stand side by side.
+    factor, suffix = format.scale(1.0, unit, metric)
+    return factor, suffix.strip()
 
 
 def reading(measurement: Measurement | None) -> str:
@@ -145,17 +150,6 @@ def origin(trial: Trial, *names: str) -> str:
     """The origins of these metrics in one cell; every one is named."""
     found = dict.fromkeys(one.origin for name in names if (one := trial.metric(name)) is not None)
     return ", ".join(found) or "—"
-
-
-def headings(columns: tuple[Column, ...]) -> list[str]:
-    """Column headings that stay distinct: the plan's title, with an end of its id where two are
-    alike."""
-    names = ids.distinct({one.trial_id: one.title for one in columns})
-    return [
-        plain(names[one.trial_id])
-        + (" :gray-badge[baseline]" if one.is_baseline and one.title != "baseline" else "")
-        for one in columns
-    ]
 
 
 def limit_words(limit: Limit) -> str:

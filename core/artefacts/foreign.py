@@ -129,6 +129,12 @@ def layout(found: Contents, format: str) -> Layout:
     held = [(stack, of_weight(weight)) for stack, weight in found.weights]
     schemes, dense = arrange(held, format, found.config["tie_word_embeddings"])
     parts, notes = list(found.plain), []
+    if format == gptq.METHOD and any(_needs_v2(weight) for _, weight in found.weights):
+        schemes = {name: replace(one, layout=gptq.V2) for name, one in schemes.items()}
+        notes.append(
+            f"a group has the zero 0, which the first version of gptq cannot say: written as"
+            f" checkpoint_format {gptq.V2}, which GPTQModel reads and older programs do not"
+        )
     for stack, weight in found.weights:
         if weight.format in LONG:
             parts += dense_parts(stack, weight)
@@ -203,7 +209,13 @@ def _parts(
     rows = replace(form, **sides)
     if format == compressed_tensors.METHOD:
         return compressed_tensors.parts(name, rows, codes, scheme)
-    return gptq.parts(name, rows, codes) if format == gptq.METHOD else awq.parts(name, rows, codes)
+    if format == gptq.METHOD:
+        return gptq.parts(name, rows, codes, gptq.V2 if scheme.layout == gptq.V2 else gptq.V1)
+    return awq.parts(name, rows, codes)
+
+
+def _needs_v2(weight: Any) -> bool:
+    return weight.format not in LONG and gptq.needs_v2(weight.form())
 
 
 def _dequantized(weight: KernelWeight) -> Part:

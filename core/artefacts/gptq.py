@@ -55,11 +55,15 @@ def refuse(kept: Kept, module: Module) -> str | None:
 
 def refuse_values(form: LowBit) -> str | None:
     """Why the layout cannot hold these numbers of a matrix that `refuse` accepts, or None."""
-    if form.zero is not None:
-        zeros = form.zero[form.scale != 0]
-        if bool(((zeros < 1) | (zeros > 2**form.bits - 1)).any()):
-            return "gptq stores each zero less 1, so that a zero must be a whole number from 1 on"
+    most = 2**form.bits - 1
+    if form.zero is not None and bool(((form.zero < 0) | (form.zero > most)).any()):
+        return f"gptq holds whole zeros from 0 to {most}"
     return None
+
+
+def needs_v2(form: LowBit) -> bool:
+    """Whether a group that is not nothing has the zero 0, which version 1 has no place for."""
+    return form.zero is not None and bool((form.zero[form.scale != 0] < 1).any())
 
 
 def config(schemes: Mapping[str, Scheme], dense: Sequence[str]) -> dict[str, Any]:
@@ -81,7 +85,7 @@ def config(schemes: Mapping[str, Scheme], dense: Sequence[str]) -> dict[str, Any
         "true_sequential": True,
         "damp_percent": 0.01,
         "lm_head": "lm_head" in schemes,
-        "checkpoint_format": V1,
+        "checkpoint_format": V2 if any(one.layout == V2 for one in schemes.values()) else V1,
     }
 
 
@@ -116,7 +120,7 @@ def expected(module: Module, scheme: Scheme) -> Shapes:
     }
 
 
-def parts(name: str, form: LowBit, codes: Callable[[], Tensor]) -> list[Part]:
+def parts(name: str, form: LowBit, codes: Callable[[], Tensor], version: str = V1) -> list[Part]:
     """The tensors of a form that `refuse` accepts; `codes` gives its uint8 codes [n, k] again."""
     import torch
 
@@ -124,9 +128,9 @@ def parts(name: str, form: LowBit, codes: Callable[[], Tensor]) -> list[Part]:
 
     n, k, bits = form.n, form.k, form.bits
     size = min(form.group_size, k)
-    # A group of zeros may have the zero 0, which has no place here; 0 times anything is 0.
+    # A group of zeros may have the zero 0, which has no place in version 1; 0 times anything is 0.
     zeros = torch.where(form.scale != 0, form.zeros(), torch.ones_like(form.scale))
-    stored = (zeros.T.contiguous() - 1).to(torch.uint8)
+    stored = (zeros.T.contiguous() - int(version == V1)).to(torch.uint8)
 
     def qweight() -> Tensor:
         return words.pack(codes(), bits).T.contiguous()

@@ -44,8 +44,10 @@ def bits_down(words: list[int], bits: int, count: int) -> list[int]:
     return found[:count]
 
 
-def gptq(tensors: dict[str, Tensor], name: str, bits: int) -> Tensor:
-    """weight fp64 [n, k] by AutoGPTQ's rule: scales[g] * (code - (zero + 1)), g of g_idx."""
+def gptq(tensors: dict[str, Tensor], name: str, bits: int, first: int = 1) -> Tensor:
+    """weight fp64 [n, k] by AutoGPTQ's rule: scales[g] * (code - (zero + first)), g of g_idx, with
+    1 in version 1 and 0 in version 2.
+    """
     qweight, qzeros = tensors[f"{name}.qweight"], tensors[f"{name}.qzeros"]
     scales, g_idx = tensors[f"{name}.scales"], tensors[f"{name}.g_idx"]
     assert scales.dtype is torch.float16
@@ -53,7 +55,7 @@ def gptq(tensors: dict[str, Tensor], name: str, bits: int) -> Tensor:
     codes = torch.tensor([bits_down(column, bits, k) for column in unsigned(qweight.T)])
     zeros = torch.tensor([bits_down(row, bits, n) for row in unsigned(qzeros)])
     group = g_idx.long()
-    return scales.double()[group].T * (codes.double() - (zeros[group].T + 1).double())
+    return scales.double()[group].T * (codes.double() - (zeros[group].T + first).double())
 
 
 def awq(tensors: dict[str, Tensor], name: str) -> Tensor:
@@ -142,11 +144,28 @@ def test_a_group_of_nothing_but_zeros_is_written_though_its_zero_has_no_place(
     write(engine, tmp_path / "out", "gptq")
     again, _ = load_folder(tmp_path / "out")
     assert torch.equal(again.layers[0].down.dense(), changed.dequantize())
-    scale[3, 1] = 0.5
-    engine.layers[0].down = Linear.from_kernel(LowBitWeight(LowBit(down.codes, scale, zero, 4, 32)))
-    with pytest.raises(Refused, match=r"zero must be a whole number from 1 on; formats that hold it"
-                       r": trimtab, compressed-tensors, awq"):  # fmt: skip
-        write(engine, tmp_path / "other", "gptq")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]
+    assert config["checkpoint_format"] == "gptq"
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_a_zero_of_0_is_written_in_version_2(
+    bits: int, tmp_path: Path, quantized: Callable[..., Any]
+) -> None:
+    engine = quantized(bits, 32, symmetric=False)
+    down = engine.layers[1].down.kernel_weight.form()
+    zero = down.zero.clone()
+    zero[3, 1] = 0
+    changed = LowBit(down.codes, down.scale, zero, bits, 32)
+    engine.layers[1].down = Linear.from_kernel(LowBitWeight(changed))
+    write(engine, tmp_path / "out", "gptq")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]
+    assert config["checkpoint_format"] == "gptq_v2"
+    tensors = load_file(tmp_path / "out" / "model.safetensors")
+    for name, weight in parts_of(engine, 1).items():
+        assert torch.equal(gptq(tensors, name, bits, first=0).float(), weight.float()), name
+    again, _ = load_folder(tmp_path / "out")
+    assert torch.equal(again.layers[1].down.dense(), changed.dequantize())
 
 
 def test_zeros_of_version_2_are_read_as_they_are(saved: Callable[..., Path]) -> None:

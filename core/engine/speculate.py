@@ -52,17 +52,17 @@ def speculate(
     """Extend prompt_ids int64 [1, T] by max_new_tokens, or up to the first of `stop_ids` that the
     target says, where any are given; a benchmark asks for a number of tokens and gives none.
 
-    Raises BadInput for a batch above 1, vocabularies that differ, or too few positions.
+    The two may have other numbers of tokens, as embeddings that are padded differently have: what
+    the draft offers is made a distribution over the tokens that both have, and a token that the
+    draft has no row for is read by it as another one. Both change what is proposed, never what the
+    target says. Whether they have one tokenizer is the caller's to know.
+
+    Raises BadInput for a batch above 1 or too few positions.
     """
     for engine in (target, draft):
         check_request(engine, prompt_ids, max_new_tokens)
     if prompt_ids.shape[0] != 1:
         raise BadInput(f"speculation runs one sequence at a time, not {prompt_ids.shape[0]}.")
-    if draft.vocab_size != target.vocab_size:
-        raise BadInput(
-            f"the draft has {draft.vocab_size} tokens and the target {target.vocab_size}; "
-            "they need one tokenizer."
-        )
     if draft_tokens < 1:
         raise BadInput(f"draft_tokens must be 1 or more, not {draft_tokens}.")
     if clock is not None:
@@ -75,7 +75,9 @@ def speculate(
     while len(tokens) < end:
         # The first pass only reads the prompt; the last token needs no draft.
         count = min(draft_tokens, end - len(tokens) - 1) if steps else 0
-        drafted, offers = _propose(draft, caches[1], tokens, count, sampling, generator)
+        drafted, offers = _propose(
+            draft, caches[1], tokens, count, sampling, generator, target.vocab_size
+        )
         unseen = torch.tensor([tokens[caches[0].length :] + drafted])
         logits = target.forward(unseen, caches[0], last_only=count == 0)[0, -count - 1 :]
         kept, following = verify(
@@ -107,18 +109,23 @@ def _propose(
     count: int,
     sampling: Sampling,
     generator: torch.Generator,
+    width: int,
 ) -> tuple[list[int], Tensor]:
-    """`count` tokens of the draft and the distributions [count, V] that they were drawn from."""
+    """`count` tokens of the draft and the distributions [count, width] that they were drawn from,
+    over the target's tokens; one that the draft does not have is never offered.
+    """
     drafted: list[int] = []
     offers: list[Tensor] = []
+    shared = min(width, draft.vocab_size)
     unseen = tokens[cache.length :] if count else []  # type: ignore[attr-defined]
+    unseen = [token if token < draft.vocab_size else 0 for token in unseen]
     for _ in range(count):
-        logits = draft.forward(torch.tensor([unseen]), cache, last_only=True)[0, -1]
-        shares = probabilities(logits, sampling)
+        logits = draft.forward(torch.tensor([unseen]), cache, last_only=True)[0, -1, :shared]
+        shares = torch.nn.functional.pad(probabilities(logits, sampling), (0, width - shared))
         offers.append(shares)
         drafted.append(_pick(shares, generator, sampling.greedy))
         unseen = drafted[-1:]
-    return drafted, torch.stack(offers) if offers else torch.zeros(0, draft.vocab_size)
+    return drafted, torch.stack(offers) if offers else torch.zeros(0, width)
 
 
 def verify(

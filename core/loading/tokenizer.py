@@ -8,6 +8,7 @@ from typing import Any
 
 from core.errors import BadInput
 from core.loading.jsonfile import read_object
+from core.loading.vocabulary import Bounded
 
 MAX_BYTES = 64_000_000
 # Letters, digits, spaces, code, other scripts: what held-out text and prompts may hold.
@@ -16,7 +17,9 @@ SIGNS = " ".join(map(chr, range(33, 127)))
 
 
 def check(path: Path, config: Mapping[str, Any]) -> None:
-    """Raise BadInput unless every token id in tokenizer.json lies below the config's vocab_size."""
+    """Raise BadInput unless every token id in tokenizer.json lies below the config's vocab_size, or
+    is an added one's just past it.
+    """
     content = read_object(path, MAX_BYTES)
     size = config.get("vocab_size")
     homes: dict[int, str] = {}
@@ -31,10 +34,15 @@ def check(path: Path, config: Mapping[str, Any]) -> None:
             largest, name = number, token
     if largest < 0:
         raise BadInput(f"{path.name}: model.vocab is missing or empty.")
+    _check_merges(path.name, content.get("model"))
+    beyond = _beyond(content, size) if isinstance(size, int) else set()
+    if beyond:
+        largest, name = max(
+            (one for one in homes.items() if one[0] not in beyond), default=(-1, "")
+        )
     for number in _inserted(content.get("post_processor")):
         if number > largest:
             largest, name = number, "post_processor"
-    _check_merges(path.name, content.get("model"))
     if isinstance(size, int) and largest >= size:
         raise BadInput(
             f"{path.name} gives the token {name[:60]!r} the id {largest}, but config.json's "
@@ -63,7 +71,8 @@ def load(path: Path, size: Any = None) -> Any:
     except BaseException as error:  # Plain Exception; a panic of the library derives from its base.
         reason = " ".join(str(error).split())[:200]
         raise BadInput(f"{path.name} cannot be used: {reason}.") from None
-    if isinstance(size, int) and largest >= size:
+    beyond = _beyond(read_object(path, MAX_BYTES), size) if isinstance(size, int) else set()
+    if isinstance(size, int) and largest != max(beyond, default=min(largest, size - 1)):
         raise BadInput(
             f"{path.name}: an added token gets the id {largest}, but config.json's vocab_size is "
             f"{size}."
@@ -74,7 +83,21 @@ def load(path: Path, size: Any = None) -> Any:
         raise BadInput(
             f"{path.name} drops signs between '!' and '~' that model.vocab has no token for."
         )
-    return tokenizer
+    return Bounded(tokenizer, size) if beyond else tokenizer
+
+
+def _beyond(content: Mapping[str, Any], size: int) -> set[int]:
+    """The ids of added tokens that follow the embedding without a gap; none where the vocabulary
+    itself has ids there.
+    """
+    model = content.get("model")
+    vocab = model.get("vocab") if isinstance(model, Mapping) else None
+    own = vocab.values() if isinstance(vocab, Mapping) else range(len(vocab or ()))
+    added = content.get("added_tokens")
+    ids = {one.get("id") for one in added if isinstance(one, Mapping)} if added else set()
+    past = {number for number in ids if type(number) is int and number >= size}
+    whole = past == set(range(size, size + len(past)))
+    return past if whole and max(own, default=-1) < size else set()
 
 
 def _ids(name: str, content: Mapping[str, Any]) -> Iterator[tuple[int, str]]:

@@ -47,7 +47,7 @@ class Speculative(Base):
     def apply(self, deployment: Any) -> None:
         """Load the draft beside the model."""
         from core.catalogue import models
-        from core.loading.load import load_engine
+        from core.loading.load import load_engine, load_tokenizer
 
         name = self.draft_of(deployment.case)
         assert name is not None
@@ -56,12 +56,27 @@ class Speculative(Base):
             if model.task != "text":
                 raise BadInput(f"the draft {name} is an image classifier, not a language model")
             draft = load_engine(model, device=deployment.device)
+            theirs = None if deployment.tokenizer is None else load_tokenizer(model)
         except BadInput as error:
             raise Refused(f"speculative: {error}") from None
-        if draft.vocab_size != deployment.engine.vocab_size:
-            raise Refused(
-                f"speculative: the draft {name} has {draft.vocab_size} tokens, the model"
-                f" {deployment.engine.vocab_size}: they need the same tokenizer"
-            )
+        self._check(deployment, name, draft.vocab_size, theirs)
         deployment.draft, deployment.draft_tokens = draft, self.tokens
         deployment.note(f"draft {name} proposes {self.tokens} tokens a step")
+
+    def _check(self, deployment: Any, name: str, rows: int, theirs: Any) -> None:
+        """Raise Refused unless the draft makes the same ids of a text. Embeddings may be padded
+        differently; without a tokenizer (random weights) as many rows must do.
+        """
+        from core.loading.vocabulary import unlike
+
+        size = deployment.engine.vocab_size
+        if theirs is None:
+            if rows != size:
+                raise Refused(
+                    f"speculative: the draft {name} has {rows} tokens, the model {size}, and there"
+                    " is no tokenizer to compare: they need the same number"
+                )
+            return
+        reason = unlike(deployment.tokenizer, theirs, min(rows, size))
+        if reason:
+            raise Refused(f"speculative: the draft {name} needs the model's tokenizer: {reason}")

@@ -165,11 +165,46 @@ def test_sampled_texts_are_distributed_like_the_targets(
     assert chisquare(counts[possible].numpy(), (runs * share).numpy()).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("rows", [3, 6])
+@pytest.mark.parametrize("sampling", [{"temperature": 1.0}, {"temperature": 0.8, "top_k": 2}])
+def test_a_draft_of_another_width_changes_nothing_of_the_law(
+    rows: int, sampling: dict[str, Any]
+) -> None:
+    """Fewer rows than the target's 4: token 3 is never offered; more: rows 4 and 5 are cut off."""
+    target, draft = pair(4, 0.0)[0], pair(6, 1.0, seed=3)[1]
+    draft = TableModel(draft.logits[:rows, :rows].contiguous())
+    law = probabilities(target.logits, Sampling(**sampling)).double()
+    texts = list(itertools.product(range(4), repeat=2))
+    # The first token comes from the target alone, the second is drafted.
+    expected = torch.tensor([law[3, a] * law[a, b] for a, b in texts])
+    counts = torch.zeros(len(texts))
+    for seed in range(2000):
+        result = speculate(
+            target, draft, torch.tensor([[3]]), 2, 2, Sampling(**sampling, seed=seed)
+        )
+        counts[texts.index(tuple(result.ids[0].tolist()))] += 1
+    possible = expected > 0
+    assert float(counts[~possible].sum()) == 0
+    share = expected[possible] / expected.sum()
+    assert chisquare(counts[possible].numpy(), (2000 * share).numpy()).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("rows", [3, 6])
+def test_greedy_output_is_the_targets_whatever_rows_the_draft_has(rows: int) -> None:
+    target, draft = pair(4, 0.0)[0], TableModel(pair(6, 0.0, seed=3)[1].logits[:rows, :rows])
+    for start in range(4):
+        prompt = torch.tensor([[start]])
+        got = speculate(target, draft, prompt, 9, 3).ids[0].tolist()
+        want, at = [], start
+        for _ in range(9):
+            at = int(target.logits[at].argmax())
+            want.append(at)
+        assert got == want
+
+
 def test_impossible_pairs_are_refused() -> None:
     target, _ = pair(4, 1.0)
     prompt = torch.tensor([[1]])
-    with pytest.raises(BadInput, match="draft has 5 tokens and the target 4"):
-        speculate(target, pair(5, 1.0)[1], prompt, 3)
     with pytest.raises(BadInput, match="one sequence at a time"):
         speculate(target, target, torch.tensor([[1], [2]]), 3)
     with pytest.raises(BadInput, match="draft_tokens must be 1 or more"):

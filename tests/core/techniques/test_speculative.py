@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from core.deployment import Deployment
 from core.engine.generate import generate
@@ -62,3 +65,37 @@ def test_known_drafts_are_bundled_and_smaller() -> None:
 
     for model, draft in DRAFTS.items():
         assert models.resolve(draft).params() < models.resolve(model).params() / 5
+
+
+@pytest.mark.parametrize("rows", [100, 131, 200])
+def test_drafts_are_judged_by_the_tokenizer_and_not_by_their_rows(
+    rows: int, case: Case, tiny: Callable[..., Any], deploy: Deploy, tmp_path: Path
+) -> None:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    def words(first: str) -> Any:
+        # One letter a token: 95 of them, so that each model has rows to spare.
+        vocab = {chr(33 + i): i for i in range(94)} | {first: 94}
+        made = Tokenizer(models.BPE(vocab, []))
+        made.pre_tokenizer, made.decoder = pre_tokenizers.Whitespace(), decoders.Fuse()
+        return made
+
+    draft = tiny("bf16", seed=2, vocab_size=rows)
+    config = {**draft.config.to_hf(), "architectures": ["LlamaForCausalLM"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file(
+        {name: one.contiguous() for name, one in draft.export_tensors().items()},
+        tmp_path / "model.safetensors",
+    )
+    words("Ġ").save(str(tmp_path / "tokenizer.json"))
+    for first, same in (("Ġ", True), ("Ġx", False)):
+        deployment, _ = deploy(tiny("bf16"), case, tokenizer=words(first))
+        technique = Speculative(draft=str(tmp_path), tokens=2)
+        if not same:
+            with pytest.raises(Refused, match="needs the model's tokenizer: the id 94 is 'Ġx'"):
+                technique.apply(deployment)
+            continue
+        technique.apply(deployment)
+        prompt = torch.randint(0, 131, (1, 11))
+        alone = generate(deployment.engine, prompt, 12)
+        assert torch.equal(speculate(deployment.engine, deployment.draft, prompt, 12, 2).ids, alone)

@@ -103,7 +103,12 @@ def test_every_family_that_loads_is_described_and_tried() -> None:
 
 
 @pytest.mark.parametrize("family", ALL)
-def test_weights_and_matrices_are_those_of_transformers(family: str, given: dict[str, Any]) -> None:
+def test_weights_and_matrices_are_those_of_transformers(family: str) -> None:
+    for given in ALL[family]:
+        _compare(family, given)
+
+
+def _compare(family: str, given: dict[str, Any]) -> None:
     model, saved = built(family, given)
     held = sum(weight.numel() for weight in model.parameters())
     for config in (saved, {"model_type": family, **given}):

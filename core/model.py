@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+# Tokens that a cache which trims keeps beyond a window, for speculation to take back.
+WINDOW_MARGIN = 32
 WEIGHT_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5}
 
 
@@ -61,7 +63,7 @@ class DecoderShape:
     head norms of Qwen3), and one norm behind. With `kinds` these say what the layers hold, `loose`
     the numbers outside of layers, embedding and head (norms, learned positions, a head's bias) and
     `outside` the matrices there; `embedding` is the embedding's width where it is not `hidden`.
-    `trims` says that a cache forgets what no window sees any more.
+    `trims` says that a cache forgets what no window sees any more (WINDOW_MARGIN tokens later).
     """
 
     hidden: int
@@ -136,7 +138,9 @@ class DecoderShape:
         """Of a sequence of `tokens`, how many a layer's cache keeps, on average over the layers."""
         if not self.trims:
             return float(tokens)
-        return self._mean(lambda window: min(tokens, window - 1) if window else tokens)
+        return self._mean(
+            lambda window: min(tokens, window - 1 + WINDOW_MARGIN) if window else tokens
+        )
 
     def seen_tokens(self, context: float) -> float:
         """Of `context` cached tokens, how many a layer attends to, on average over the layers."""

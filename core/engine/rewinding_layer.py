@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-# Tokens kept beyond the window: more than one step of speculation takes back.
-MARGIN = 32
+from core.model import WINDOW_MARGIN
+
+# More than one step of speculation takes back.
+MARGIN = WINDOW_MARGIN
 
 
 class RewindingLayer(DynamicSlidingWindowLayer):

@@ -156,6 +156,7 @@ def test_a_dashboard_makes_the_copies_of_its_own_store(
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     assert trimtab("restore", tmp_path / "b.tar", store=tmp_path / "new.duckdb").returncode == 0
     os.kill(pid, 9)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     same(tmp_path / "new.duckdb", kept)
 
 

@@ -1,4 +1,4 @@
-"""Structured pruning of MLP channels by magnitude: the matrices really shrink."""
+"""Structured pruning of MLP channels by what they say: the matrices really shrink."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from core.techniques.base import Base
 
 @dataclass(frozen=True)
 class PruneMlpChannels(Base):
-    """Remove the share `sparsity` of every layer's MLP channels with the smallest ||gate|| ||up||
-    ||down|| (coverage P6).
+    """Remove the share `sparsity` of every layer's MLP channels whose removal changes the layer's
+    output least on calibration text (coverage P6).
 
     Widths stay multiples of 32, so that group-wise quantization still fits.
     """

@@ -1,8 +1,12 @@
-"""Slice the MLP matrices of a lean decoder to the channels that matter most."""
+"""Slice the MLP matrices of a lean decoder to the channels that matter most on text.
+
+How much a channel matters is measured: weight norms know nothing of biases, nor of channels that
+are never awake.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,21 +14,49 @@ from torch import Tensor
 from core.deployment import Deployment
 from core.engine.linear import DENSE, Linear
 from core.errors import Refused
+from core.techniques.quantize.calibration import Calibration, Inputs, each_matrix
+from core.techniques.quantize.matrices import Matrix
 from core.techniques.quantize.replace import lean
 
 MULTIPLE = 32
+# Sequences of calibration text: the power of a channel needs fewer than a Hessian.
+SAMPLES = 32
 
 
-def channel_scores(gate_up: Tensor, down: Tensor) -> Tensor:
-    """float32 [I]: ||gate row|| ||up row|| ||down column|| of every channel, for gate_up [2 I, K]
-    and down [K, I].
-
-    The product bounds what the channel can add to the output: y = down[:, i] silu(gate[i] x) (up[i]
-    x).
+@dataclass(frozen=True)
+class Activity:
+    """What the MLP channels of one layer said on the calibration text: the mean and the mean square
+    of h = silu(gate x + bias) * (up x + bias), fp64 [I] each.
     """
-    gate, up = gate_up.float().chunk(2)
-    scores: Tensor = gate.norm(dim=1) * up.norm(dim=1) * down.float().norm(dim=0)
-    return scores
+
+    mean: Tensor
+    square: Tensor
+
+
+def channel_scores(activity: Activity, down: Tensor, folds: bool) -> Tensor:
+    """fp64 [I]: the mean squared change of the layer's output when one channel is removed, for down
+    [H, I]: E[h_i^2] |down_i|^2.
+
+    Where the down projection has a bias (`folds`) the mean of a removed channel goes into it, and
+    only what varies is lost: Var[h_i] |down_i|^2.
+    """
+    power = activity.square
+    if folds:
+        power = (power - activity.mean.square()).clamp(min=0)
+    return power * down.double().square().sum(dim=0)
+
+
+def activities(deployment: Deployment) -> list[Activity]:
+    """Those of every layer of a lean decoder as it is; Refused without text to calibrate on."""
+    found: list[Activity] = []
+
+    def look(matrix: Matrix, inputs: Inputs) -> None:
+        if matrix.name.endswith(".down"):
+            found.append(Activity(inputs.mean, inputs.mean_square))
+
+    settings = Calibration(samples=SAMPLES, rows=1)
+    each_matrix(deployment, settings, look, second_order=False)
+    return found
 
 
 def kept_width(width: int, sparsity: float) -> int:
@@ -36,11 +68,10 @@ def kept_width(width: int, sparsity: float) -> int:
 
 
 def slice_mlp(deployment: Deployment, sparsity: float) -> None:
-    """Keep the best channels of every layer, in their order; Refused when a layer is too narrow to
-    cut.
+    """Keep the channels of every layer that say most on the calibration text, in their order;
+    Refused when a layer is too narrow to cut.
     """
     engine = lean(deployment, "pruning MLP channels")
-    sizes = []
     for index, (layer, width) in enumerate(
         zip(engine.layers, engine.config.intermediate_sizes, strict=True)
     ):
@@ -50,15 +81,23 @@ def slice_mlp(deployment: Deployment, sparsity: float) -> None:
             )
         if not {layer.gate_up.format, layer.down.format} <= DENSE.keys():
             raise Refused("prune-mlp: the weights are already quantized; prune before quantizing")
+    sizes = []
+    for layer, activity in zip(engine.layers, activities(deployment), strict=True):
         gate_up, down = layer.gate_up.dense(), layer.down.dense()
+        width, down_bias = down.shape[1], layer.down.bias
         kept = kept_width(width, sparsity)
-        chosen = channel_scores(gate_up, down).topk(kept).indices.sort().values
+        scores = channel_scores(activity, down, down_bias is not None)
+        chosen = scores.topk(kept).indices.sort().values
+        if down_bias is not None:
+            gone = torch.ones(width, dtype=torch.bool, device=down.device)
+            gone[chosen] = False
+            folded = down[:, gone].double() @ activity.mean[gone]
+            down_bias = (down_bias.double() + folded).to(down_bias.dtype)
         rows = torch.cat([chosen, chosen + width])
         bias = None if layer.gate_up.bias is None else layer.gate_up.bias[rows]
         layer.gate_up = Linear.from_dense(gate_up[rows], bias, layer.gate_up.format)
-        layer.down = Linear.from_dense(down[:, chosen], layer.down.bias, layer.down.format)
+        layer.down = Linear.from_dense(down[:, chosen], down_bias, layer.down.format)
         sizes.append(kept)
-        deployment.report((index + 1) / len(engine.layers))
     before = engine.config.intermediate_sizes
     engine.config = replace(engine.config, intermediate_sizes=tuple(sizes))
     deployment.note(

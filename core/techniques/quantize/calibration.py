@@ -59,6 +59,8 @@ class Inputs:
     _cross: Tensor | None = None
     _abs_sum: Tensor | None = None
     _absmax: Tensor | None = None
+    _total: Tensor | None = None
+    _squares: Tensor | None = None
     _kept: list[Tensor] = field(default_factory=list)
     _ended: bool = False
 
@@ -73,6 +75,10 @@ class Inputs:
         else:
             self._abs_sum += size.sum(0)
             torch.maximum(self._absmax, size.amax(0), out=self._absmax)
+        total = rows.sum(0, dtype=torch.float64)
+        squares = torch.linalg.vector_norm(rows, dim=0, dtype=torch.float64).square()
+        self._total = total if self._total is None else self._total + total
+        self._squares = squares if self._squares is None else self._squares + squares
         if self.second_order:
             if self._sum is None:
                 self._sum = self._moment(rows.device)
@@ -122,6 +128,18 @@ class Inputs:
         """Mean of |x| by column, fp32 [k]."""
         assert self._abs_sum is not None
         return self._abs_sum / max(1, self.count)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of x by column, fp64 [k]."""
+        assert self._total is not None
+        return self._total / max(1, self.count)
+
+    @property
+    def mean_square(self) -> Tensor:
+        """Mean of x^2 by column, fp64 [k]."""
+        assert self._squares is not None
+        return self._squares / max(1, self.count)
 
     @property
     def absmax(self) -> Tensor:

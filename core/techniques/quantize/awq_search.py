@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 from core.engine.config import DecoderConfig
 from core.engine.decoder import MATRICES, Layer
 from core.techniques.quantize.calibration import Inputs
-from core.techniques.quantize.clipping import group_blocks, search_scales
+from core.techniques.quantize.clipping import fill_dead, group_blocks, search_scales
 from core.techniques.quantize.gptq_solve import Grid
 from core.techniques.quantize.smoothquant import Folded, through_norm
 from kernels.linear_lowbit.codes import LowBit, grouped, nearest
@@ -52,14 +52,15 @@ def search_columns(
 
     Of 20 alphas the one whose rounding Q changes the output least on the sample (equation 4):
     |(Q(W s) / s - W) x|^2. alpha = 0 is tried first: no matrix gets worse on its sample than it is
-    without scales. With `shared` the columns of a v row share their s.
+    without scales. With `shared` the columns of a v row share their s. Columns that were never
+    given anything count as the mean.
     """
     size = inputs.mean_abs if shared is None else shared.repeat(shared.mean(inputs.mean_abs))
+    size = size.clone()
+    fill_dead(size)
     size = size.clamp(min=SMALLEST * float(size.max()))
     sample = inputs.sample
     best, least = torch.ones_like(size), float("inf")
-    if not bool((size > 0).all()):
-        return best
     for step in range(ALPHAS):
         s = size.pow(step / ALPHAS)
         s = s / (s.max() * s.min()).sqrt()
@@ -103,9 +104,13 @@ def clipped(weight: Tensor, sample: Tensor, grid: Grid) -> LowBit:
     k = weight.shape[1]
     size = grid.size(k)
     if size <= LONGEST_BLOCK:
-        blocks = group_blocks(sample.T @ sample, size)
+        products = sample.T @ sample
+        fill_dead(products.diagonal())
+        blocks = group_blocks(products, size)
     else:
-        blocks = pad(sample.square().sum(dim=0), (0, -k % size)).view(-1, size)
+        squares = sample.square().sum(dim=0)
+        fill_dead(squares)
+        blocks = pad(squares, (0, -k % size)).view(-1, size)
     scale, zero = search_scales(weight, grid.bits, size, grid.symmetric, blocks)
     codes = nearest(grouped(weight, size), scale, zero, grid.bits, "int")
     codes = codes.view(len(weight), -1)[:, :k].contiguous()

@@ -20,6 +20,18 @@ LEAST, STEPS = 0.5, 12
 AT_ONCE = 1 << 17
 
 
+def fill_dead(squares: Tensor) -> Tensor:
+    """In place: columns that were never given anything count as the mean of the others (1 where
+    there are none), in squares [k] of inputs; which they are, bool [k].
+
+    They may be given something later: their weights are to be rounded as well as any.
+    """
+    dead = squares <= 0
+    if bool(dead.any()):
+        squares[dead] = 1.0 if bool(dead.all()) else squares[~dead].double().mean().to(squares)
+    return dead
+
+
 def group_blocks(hessian: Tensor, group_size: int) -> Tensor:
     """The blocks of hessian [k, k] on the diagonal, one a group: fp32 [groups, size, size].
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from core.techniques.quantize.calibration import Inputs
-from core.techniques.quantize.clipping import search_scales, step_products
+from core.techniques.quantize.clipping import fill_dead, search_scales, step_products
 from core.techniques.quantize.groups import check_fp16_scales
 from kernels.linear_lowbit.codes import LowBit, quantize, round_scale
 
@@ -24,6 +24,9 @@ BLOCK = 128
 AT_ONCE = 1 << 21
 # Where the Hessian cannot be factored, damping grows by this factor, so often.
 GROWTH, ATTEMPTS = 10.0, 7
+# What is left of a column beside those before it, as a share of it, is noise below this: the sums
+# are fp32.
+NOISE = 2.0**-24
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,9 @@ def factor(hessian: Tensor, damping: float = 0.01, act_order: bool = True) -> Fa
     """Cholesky of the inverse of hessian [k, k] + damping * mean diagonal (section 3, step 3).
 
     Columns that were never given anything count as the mean. With `act_order` the columns of the
-    largest diagonal come first. Where the factorization fails, damping grows tenfold at a time;
-    a Hessian that is not finite, or that cannot be factored even so, raises ValueError.
+    largest diagonal come first. Where the factorization fails, or leaves of a column only noise as
+    twins do without damping, damping grows tenfold at a time; a Hessian that is not finite, or that
+    cannot be factored even so, raises ValueError.
     """
     if not bool(torch.isfinite(hessian).all()):
         raise ValueError("the calibration inputs have NaN or infinite values.")
@@ -90,9 +94,11 @@ def factor(hessian: Tensor, damping: float = 0.01, act_order: bool = True) -> Fa
         work = hessian[turned[:, None], turned].double()
         work.diagonal()[dead[turned]] = mean
         work.diagonal().add_(added * mean)
+        least = NOISE * work.diagonal()
         lower, info = torch.linalg.cholesky_ex(work)
         del work
-        if not int(info) and bool(torch.isfinite(lower).all()):
+        sound = not int(info) and bool(torch.isfinite(lower).all())
+        if sound and bool((lower.diagonal().square() > least).all()):
             # Column by column in memory, as the solver wants it, or it would make a copy.
             inverse = torch.eye(len(lower), dtype=lower.dtype, device=lower.device).mT
             torch.linalg.solve_triangular(lower, inverse, upper=False, out=inverse)
@@ -277,7 +283,8 @@ def quantize_by_inputs(
 ) -> LowBit:
     """GPTQ of weight fp32 [n, k] for its calibration inputs.
 
-    Where `inputs` have the unchanged model's beside them, divided by `scales` [k] when there are
+    Columns that were never given anything count as the mean, in the search for scales too. Where
+    `inputs` have the unchanged model's beside them, divided by `scales` [k] when there are
     some, the outputs on those are aimed at. `note` is told when more damping was needed. Raises
     ValueError for weights or inputs that are not finite.
     """
@@ -288,4 +295,9 @@ def quantize_by_inputs(
     cross, shift = inputs.cross(), None
     if cross is not None:
         shift = cross - hessian if scales is None else cross / scales[:, None] - hessian
-    return gptq(weight, hessian, grid, factored, effort.refits, effort.clip, shift)
+    dead = fill_dead(hessian.diagonal())
+    try:
+        return gptq(weight, hessian, grid, factored, effort.refits, effort.clip, shift)
+    finally:
+        # The sums are those of the inputs, which may be asked again.
+        hessian.diagonal()[dead] = 0.0

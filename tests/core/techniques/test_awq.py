@@ -190,3 +190,20 @@ def test_settings_that_do_not_exist_are_named(words: str, named: str) -> None:
     with pytest.raises(BadInput, match=named):
         parse(f"awq:{words}")
     assert parse("awq:then=gptq,bits=3") == Awq(3, then="gptq")
+
+
+def test_the_weights_of_dead_columns_are_rounded_as_well_as_any() -> None:
+    random = torch.Generator().manual_seed(4)
+    weight = torch.randn(48, 64, generator=random)
+    rows = torch.randn(200, 64, generator=random) * torch.rand(64, generator=random).exp()
+    dead = [5, 33, 34]
+    rows[:, dead] = 0.0
+    given = Inputs(64, keep=200)
+    given.add(rows)
+    grid = Grid(4, 32, symmetric=False)
+    s = search_columns(weight, given, grid)
+    assert bool((s[dead] > 0.2).all())
+    made = clipped(weight * s, given.sample / s, grid).dequantize() / s - weight
+    nearest = grid.nearest(weight).dequantize() - weight
+    assert made[:, dead].square().mean() < 4 * nearest[:, dead].square().mean()
+    assert (rows @ made.T).square().sum() < (rows @ nearest.T).square().sum()

@@ -147,9 +147,8 @@ def test_a_difference_is_named_by_part() -> None:
 def test_the_size_on_disk_is_that_of_the_files_that_are_loaded() -> None:
     found = measure_disk(plan("pycode-small", "static-batch:size=3"))
     folder = models.ZOO / "pycode-small"
-    assert found.value == sum(
-        path.stat().st_size for path in folder.iterdir() if path.suffix in (".safetensors", ".json")
-    )
+    loaded = ("config.json", "model.safetensors", "tokenizer.json")
+    assert found.value == sum((folder / name).stat().st_size for name in loaded)
     assert f"{(folder / 'model.safetensors').stat().st_size:,} B of them weights" in found.method
 
 

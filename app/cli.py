@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
+from app import terminal
 from core.errors import StoreError, TrimtabError
 from core.kernel_choice import refusing
 
@@ -22,6 +23,9 @@ LISTS = ("models", "targets", "workloads", "techniques")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the entry point of the console script."""
+    if arguments is None:
+        terminal.read_names_as_utf8()
+    terminal.take_any_sign()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
         words = ["serve", *words]

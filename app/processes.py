@@ -182,7 +182,11 @@ def shared_bytes(members: list[Process]) -> int:
 
 def _proportional(one: Process) -> int:
     try:
-        lines = (_PROC / str(one.pid) / "smaps_rollup").read_text().splitlines()
+        lines = (
+            (_PROC / str(one.pid) / "smaps_rollup")
+            .read_text(encoding="utf-8", errors="replace")
+            .splitlines()
+        )
     except OSError:
         return one.resident
     found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")]
@@ -192,7 +196,7 @@ def _proportional(one: Process) -> int:
 def kernel_kills() -> int | None:
     """How many processes the kernel has killed for want of memory since boot; None when unknown."""
     try:
-        lines = (_PROC / "vmstat").read_text().splitlines()
+        lines = (_PROC / "vmstat").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return None
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
@@ -200,7 +204,12 @@ def kernel_kills() -> int | None:
 
 def _boot() -> str:
     try:
-        return (_PROC / "sys/kernel/random/boot_id").read_text().strip().split("-")[0]
+        return (
+            (_PROC / "sys/kernel/random/boot_id")
+            .read_text(encoding="utf-8", errors="replace")
+            .strip()
+            .split("-")[0]
+        )
     except OSError:
         return "unknown"
 

@@ -102,8 +102,9 @@ def find_compiler() -> Compiler:
 @functools.lru_cache(maxsize=8)
 def _describe(path: str) -> Compiler:
     done = subprocess.run(
-        [path, "--version"], capture_output=True, text=True, timeout=30, check=True
-    )
+        [path, "--version"], capture_output=True, encoding="utf-8", errors="replace",
+        timeout=30, check=True,
+    )  # fmt: skip
     first = done.stdout.strip().splitlines()[0] if done.stdout.strip() else path
     return Compiler(path, first, "Free Software Foundation" in done.stdout)
 
@@ -118,7 +119,7 @@ def torch_openmp() -> Path | None:
         if found:
             return found[0]
     with contextlib.suppress(OSError):
-        for line in Path("/proc/self/maps").read_text().splitlines():
+        for line in os.fsdecode(Path("/proc/self/maps").read_bytes()).splitlines():
             name = line.split(maxsplit=5)[-1]
             if re.search(r"/libgomp[^/]*\.so[^/]*$", name) and Path(name).exists():
                 return Path(name)
@@ -129,7 +130,7 @@ def _key(path: Path, compiler: Compiler, gomp: Path | None, options: tuple[str, 
     digest = hashlib.sha256()
     runtime = f"{gomp}:{gomp.stat().st_size}" if gomp else "none"
     for part in (compiler.path, compiler.version, runtime, *options):
-        digest.update(part.encode() + b"\0")
+        digest.update(os.fsencode(part) + b"\0")
     for file in _included(path):
         digest.update(file.read_bytes() + b"\0")
     return digest.hexdigest()[:20]
@@ -139,7 +140,8 @@ def _included(path: Path) -> list[Path]:
     """The source and our headers that it includes, directly or not."""
     found = [path.resolve()]
     for file in found:
-        for name in re.findall(r'^#include "(.+)"', file.read_text(), re.MULTILINE):
+        text = file.read_text(encoding="utf-8")
+        for name in re.findall(r'^#include "(.+)"', text, re.MULTILINE):
             for folder in (file.parent, SHARED_HEADERS):
                 header = (folder / name).resolve()
                 if header.is_file() and header not in found:
@@ -192,7 +194,8 @@ def _run(command: list[str], path: Path) -> None:
         done = subprocess.run(
             command,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=COMPILE_SECONDS,
             env=os.environ | {"LC_ALL": "C"},
         )

@@ -92,7 +92,7 @@ def writes_tiles() -> bool:
     AMX, or without vectors that it was written for.
     """
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = ""
     flags = set(re.findall(r"\w+", text))

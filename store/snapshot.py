@@ -39,7 +39,8 @@ def copy_file(source: Path, target: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", _COPY, str(source), str(target), *logs],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         check=False,
     )
     if done.returncode != 0:

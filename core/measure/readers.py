@@ -38,8 +38,10 @@ def output(command: list[str]) -> str | None:
     if shutil.which(command[0]) is None:
         return None
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
-    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
 

@@ -28,7 +28,11 @@ def waited_seconds() -> float | None:
     try:
         for task in os.listdir(_TASKS):
             try:
-                total += int((_TASKS / task / "schedstat").read_text().split()[1])
+                total += int(
+                    (_TASKS / task / "schedstat")
+                    .read_text(encoding="utf-8", errors="replace")
+                    .split()[1]
+                )
             except FileNotFoundError:
                 continue  # the thread has ended
     except (OSError, ValueError, IndexError):

@@ -69,7 +69,9 @@ def train(name: str, model: DigitsCNN | DigitsMLP, data: dict[str, torch.Tensor]
         key: value.to(torch.bfloat16).contiguous() for key, value in model.state_dict().items()
     }
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(model.config(), indent=2) + "\n")
+    (folder / "config.json").write_text(
+        json.dumps(model.config(), indent=2) + "\n", encoding="utf-8"
+    )
     card = {
         "model": name,
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -86,7 +88,7 @@ def train(name: str, model: DigitsCNN | DigitsMLP, data: dict[str, torch.Tensor]
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "script": "python -m core.catalogue.zoo.train_digits",
     }
-    (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+    (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(card, indent=2))
 
 

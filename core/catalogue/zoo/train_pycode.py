@@ -104,7 +104,9 @@ def train_tokenizer() -> None:
             "eos_token": END_OF_TEXT,
             "model_max_length": CONTEXT,
         }
-        (ZOO / name / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+        (ZOO / name / "tokenizer_config.json").write_text(
+            json.dumps(settings, indent=2) + "\n", encoding="utf-8"
+        )
 
 
 def encode(texts: corpus.TextSet) -> np.ndarray:
@@ -332,7 +334,7 @@ def export(name: str, work: Path, settings: dict[str, object]) -> None:
         "evaluation_context": CONTEXT,
         "script": "python -m core.catalogue.zoo.train_pycode",
     }
-    (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+    (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(card, indent=2))
 
 

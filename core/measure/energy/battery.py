@@ -89,7 +89,7 @@ def gauge(folder: Path) -> Gauge:
 
 
 def _text(folder: Path, name: str) -> str:
-    return (folder / name).read_text().strip()
+    return (folder / name).read_text(encoding="utf-8", errors="replace").strip()
 
 
 def find(root: Path = POWER_SUPPLY, seconds: float = 0.0) -> tuple[BatteryReader | None, str]:

@@ -35,7 +35,7 @@ class Counter:
 
     def read(self) -> int:
         """Microjoules now; OSError or ValueError when it cannot be read."""
-        return int((self.path / "energy_uj").read_text())
+        return int((self.path / "energy_uj").read_text(encoding="utf-8", errors="replace"))
 
     def between(self, began: int, now: int, seconds: float) -> float:
         """Joules from `began` to `now`, a wrap in between undone.
@@ -107,11 +107,16 @@ def zones(root: Path = POWERCAP) -> tuple[tuple[Counter, ...], tuple[Counter, ..
 
 
 def _name(zone: Path) -> str:
-    return (zone / "name").read_text().strip()
+    return (zone / "name").read_text(encoding="utf-8", errors="replace").strip()
 
 
 def _counter(zone: Path, name: str) -> Counter:
-    counter = Counter(zone, int((zone / "max_energy_range_uj").read_text()), name, _most(zone))
+    counter = Counter(
+        zone,
+        int((zone / "max_energy_range_uj").read_text(encoding="utf-8", errors="replace")),
+        name,
+        _most(zone),
+    )
     counter.read()
     if counter.range_uj <= 0:
         raise ValueError("a counter without a range cannot be unwrapped")
@@ -126,7 +131,7 @@ def _most(zone: Path) -> float:
     stated = 0.0
     for path in zone.glob("constraint_*_max_power_uw"):
         try:
-            stated = max(stated, int(path.read_text()) / 1e6)
+            stated = max(stated, int(path.read_text(encoding="utf-8", errors="replace")) / 1e6)
         except (OSError, ValueError):
             continue
     return max(MOST_WATTS, 4 * stated)

@@ -22,7 +22,7 @@ _APART_BYTES = 64 << 10
 
 def _field(name: str) -> int | None:
     try:
-        for line in _STATUS.read_text().splitlines():
+        for line in _STATUS.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith(name + ":"):
                 return int(line.split()[1]) * 1024
     except (OSError, ValueError, IndexError):

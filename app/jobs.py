@@ -295,6 +295,10 @@ class Supervisor:
                 return
             self._runner.run(study, trial, device)
             self.ingest_journals(study_id)
+            lost = _without_baseline(self._study(study_id)) if trial.is_baseline else ""
+            if lost:
+                self._fail(study_id, lost)
+                return
         wanted = self._wanted(study_id)
         if wanted:
             self._give_up(study_id, wanted)
@@ -324,6 +328,19 @@ class Supervisor:
 def _lasting(wanted: str) -> str:
     """The state of a study that was asked to stop in this way."""
     return "paused" if wanted == _INTERRUPTED else wanted
+
+
+def _without_baseline(study: Study) -> str:
+    """Why the study stops after its baseline: it failed, and others wait. Empty when it goes on."""
+    baseline, left = study.baseline, _left(study)
+    if baseline is None or baseline.state != "failed" or not left:
+        return ""
+    waiting = "1 other trial" if len(left) == 1 else f"{len(left)} other trials"
+    return (
+        f"the unchanged model failed ({baseline.reason.rstrip('.')}), and every gain is a ratio to"
+        f" it: {waiting} did not start. Plan the study again with a longer preset, a shorter"
+        " workload or a smaller model; resuming this one measures the others without a baseline"
+    )
 
 
 def _left(study: Study) -> list[Trial]:

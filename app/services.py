@@ -23,7 +23,7 @@ from core.dataset import refusal as dataset_refusal
 from core.errors import BadInput
 from core.ids import new_id, now
 from core.measure.presets import preset as find_preset
-from core.plan import Case, Plan
+from core.plan import Case, Plan, parse_setting
 from core.predict import fit
 from core.priorities import Priorities
 from core.search import propose
@@ -140,8 +140,11 @@ def plan_study(
         reason = dataset_refusal(one, case.model)
         if reason is not None:
             raise BadInput(f"--data: {reason}")
-    wanted = tuple(techniques.parse(text) for text in technique_texts)
-    plans = propose(case, preset, wanted, seed)
+    wanted = tuple(
+        techniques.parse(text).within(priorities.limits, parse_setting(text)[1])
+        for text in technique_texts
+    )
+    plans = propose(case, preset, wanted, seed, priorities.limits)
     reasons = [plan.refuse() or fit(plan) for plan in plans]
     if all(reason is not None for reason in reasons):
         raise BadInput(str(reasons[0]))

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from core.ids import distinct
+from core.promises import broken
 
 if TYPE_CHECKING:
     from core.study import Trial
@@ -70,6 +71,7 @@ _SEVERAL = {
     "governor": "with a clock governor that is not `performance`",
     "clock": "while the clock changed: treat speed as unproven",
     "fallback": "without our kernels",
+    "promise": "and missed a limit that their settings promise",
 }
 
 
@@ -192,6 +194,8 @@ def _counted(hit: Sequence[str], total: int) -> str:
 
 
 def _cautions(trial: Trial) -> Iterable[tuple[str, str]]:
+    for sentence in broken(trial):
+        yield "promise", sentence
     for note in trial.notes:
         head, _, sentence = note.partition(": ")
         word, _, kind = head.partition(" ")

@@ -6,14 +6,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from core.dataset import Dataset
 from core.errors import BadInput
 from core.model import Model
 from core.target import Target
 from core.workload import Workload
+
+if TYPE_CHECKING:
+    from core.priorities import Limit
 
 # The order in which kinds act: a smaller model, then cheaper weights, then what makes up for their
 # loss, then a cheaper way to run.
@@ -48,6 +52,13 @@ class Technique(Protocol):
 
     def refuse(self, case: Case) -> str | None:
         """A sentence that says why `case` cannot have this technique, or None."""
+
+    def within(self, limits: Sequence[Limit], stated: Collection[str] = ()) -> Technique:
+        """This technique with the study's hard limits in the settings that promise one, except in
+        those that the user `stated`."""
+
+    def promise(self) -> Limit | None:
+        """The limit that the settings promise to keep, or None."""
 
     def apply(self, deployment: Any) -> None:
         """Change the loaded model or the way it is run."""

@@ -4,8 +4,11 @@ make sense.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from core.measure.presets import preset as find_preset
 from core.plan import Case, Plan, Technique
+from core.priorities import Limit
 from core.techniques.batch.static import StaticBatch
 from core.techniques.cache.kv_cache import KvCache
 from core.techniques.decode.speculative import Speculative
@@ -25,12 +28,17 @@ from core.techniques.recover.lora import Lora
 
 
 def propose(
-    case: Case, preset: str, wanted: tuple[Technique, ...] = (), seed: int = 0
+    case: Case,
+    preset: str,
+    wanted: tuple[Technique, ...] = (),
+    seed: int = 0,
+    limits: Sequence[Limit] = (),
 ) -> tuple[Plan, ...]:
     """Plans in the order to measure them; the baseline is always first.
 
     With `wanted` techniques: each alone and, when the order makes sense, all together. Without: the
-    preset's own list. Plans whose technique refuses the case are included, so that the refusal is
+    preset's own list, with the study's hard `limits` in the settings that promise one. Plans whose
+    technique refuses the case are included, so that the refusal is
     seen.
     """
     if wanted:
@@ -38,6 +46,10 @@ def propose(
         together = tuple(sorted(wanted, key=_rank))
         if len(wanted) > 1 and Plan(case, together, seed).refuse() is None:
             stacks.append(together)
+    elif case.target.kind == "mcu":
+        # A microcontroller runs every plan as int8 and takes one frame at a time: bit widths and
+        # batches change nothing there. What 8 bit does to the answers is worth knowing.
+        stacks = [(W8A8("static"),)]
     elif case.model.task == "image":
         stacks = [(W8A8(),), (RoundToNearest(8),), (RoundToNearest(4),)]
         stacks += [(batch,) for batch in StaticBatch.candidates(case)]
@@ -45,7 +57,8 @@ def propose(
         stacks = _decoder_stacks(case, find_preset(preset).distill_steps, deep=preset != "quick")
     plans = [Plan(case, (), seed)]
     for stack in stacks:
-        plan = Plan(case, stack, seed)
+        limited = stack if wanted else tuple(one.within(limits) for one in stack)
+        plan = Plan(case, limited, seed)
         if plan.key not in {known.key for known in plans}:
             plans.append(plan)
     return tuple(plans)

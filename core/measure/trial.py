@@ -352,4 +352,7 @@ def _placed(plan: Plan, served: list[Measurement], emit: Emit) -> list[Measureme
 
 def _quality(deployment: Deployment, plan: Plan, preset_name: str) -> list[Measurement]:
     unchanged = not plan.techniques
-    return measure_quality(deployment, find_preset(preset_name), start_id(deployment), unchanged)
+    from core.predict.projection import place_quality
+
+    found = measure_quality(deployment, find_preset(preset_name), start_id(deployment), unchanged)
+    return list(place_quality(found, plan))

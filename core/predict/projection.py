@@ -16,6 +16,7 @@ ratio_error() says what may remain.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from core.catalogue import targets
@@ -30,6 +31,7 @@ from core.predict.roofline import Span, decoder_times
 from core.predict.work import decoder_work
 from core.study import Trial
 from core.target import Target
+from kernels.w8a8_bytes import W8A8Bytes
 
 # By which factor the reached share of the limit may differ between like and unlike devices.
 TRANSFER = {"same": 2.0, "other": 4.0}
@@ -252,13 +254,31 @@ def _sensor(trial: Trial, plan: Plan) -> tuple[Measurement, ...]:
         elif one.metric == "concurrency":
             found.append(_carried(one))
         else:
-            shown = "unknown" if one.value is None else f"{one.value:.4g}"
-            why = (
-                f"the sensor runs an 8-bit copy: the {shown} measured here must be measured again "
-                "on it"
-            )
-            found.append(unavailable(one.metric, one.unit, why))
+            found.append(_on_sensor(one, plan))
     return (*found, *expected.values())
+
+
+def place_quality(found: Sequence[Measurement], plan: Plan) -> tuple[Measurement, ...]:
+    """Quality measured here, as it counts on the plan's target: a fact of the artefact, except on a
+    microcontroller, which runs another artefact."""
+    if plan.case.target.local:
+        return tuple(found)
+    if plan.case.target.kind == "mcu":
+        return tuple(_on_sensor(one, plan) for one in found)
+    return tuple(_carried(one) for one in found)
+
+
+def _on_sensor(one: Measurement, plan: Plan) -> Measurement:
+    """What a number measured here says of the 8-bit copy on the sensor: an estimate where the plan
+    itself computes in 8 bit, else nothing."""
+    if one.origin == "unavailable":
+        return one
+    shown = "unknown" if one.value is None else f"{one.value:.4g}"
+    if isinstance(effects(plan).stored, W8A8Bytes) and metric(one.metric).group == "quality":
+        how = "measured here in 8 bit; the sensor's own rounding may differ"
+        return replace(one, origin="estimated", method="; ".join(filter(None, (one.method, how))))
+    why = f"the sensor runs an 8-bit copy: the {shown} measured here must be measured again on it"
+    return unavailable(one.metric, one.unit, why)
 
 
 def _carried(one: Measurement) -> Measurement:

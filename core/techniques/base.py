@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
 from core.plan import Case, Technique
+from core.priorities import Limit
 
 
 class Base:
@@ -45,6 +47,14 @@ class Base:
 
     def refuse(self, case: Case) -> str | None:
         """Nothing to refuse."""
+        return None
+
+    def within(self, limits: Sequence[Limit], stated: Collection[str] = ()) -> Technique:
+        """Itself: no setting promises a limit."""
+        return self  # type: ignore[return-value]
+
+    def promise(self) -> Limit | None:
+        """Nothing promised."""
         return None
 
     def apply(self, deployment: Any) -> None:

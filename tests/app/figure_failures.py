@@ -130,8 +130,14 @@ class Bench:
         )
         began = time.monotonic()
         self.supervisor.submit(study, plans)
+        stopped = self.supervisor.wait(study.id)
+        # The trial that fails is the unchanged model: the study stops with that reason, and goes on
+        # when it is resumed.
+        self.supervisor.resume(study.id)
         ended = self.supervisor.wait(study.id)
         faults = self._faults(ended)
+        if stopped.state != "paused" or ended.trials[0].reason.rstrip(".") not in stopped.reason:
+            faults.append(f"the study was {stopped.state} after its baseline: {stopped.reason}")
         orphans = self._orphans(ended)
         reason = ended.trials[0].reason
         return Result(kind, reason, tuple(faults), orphans, time.monotonic() - began)

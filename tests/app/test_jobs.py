@@ -130,15 +130,23 @@ def test_a_crash_is_tried_again_and_its_reason_kept(make: Make) -> None:
     assert (second.state, second.attempt) == ("done", 1)
 
 
-def test_a_trial_that_crashes_three_times_failed_and_the_study_goes_on(make: Make) -> None:
+def test_a_study_whose_baseline_failed_stops_and_says_what_to_change(make: Make) -> None:
     supervisor = make("exit-3")
-    study, plans = planned("weight-int8")
+    study, plans = planned("weight-int8", "weight-int4")
     supervisor.submit(study, plans)
-    first, second = supervisor.wait(study.id).trials
+    stopped = supervisor.wait(study.id)
+    first, *others = stopped.trials
     assert (first.state, first.attempt) == ("failed", 3)
     assert "code 3" in first.reason
     assert "3 attempts, each ended so" in first.reason
-    assert second.state == "done"
+    assert stopped.state == "paused"
+    assert stopped.reason.startswith(f"the unchanged model failed ({first.reason.rstrip('.')})")
+    assert "2 other trials did not start" in stopped.reason
+    assert "a longer preset" in stopped.reason
+    assert [trial.state for trial in others] == ["queued", "queued"]
+    # Whoever wants the others all the same resumes.
+    supervisor.resume(study.id)
+    assert [trial.state for trial in supervisor.wait(study.id).trials] == ["failed", "done", "done"]
 
 
 def test_cancel_kills_the_child_and_gives_up_the_rest(make: Make) -> None:

@@ -120,3 +120,10 @@ def test_a_refused_technique_is_proposed_so_that_its_reason_is_seen() -> None:
 def test_an_unknown_preset_is_refused() -> None:
     with pytest.raises(BadInput, match="unknown preset 'fast'"):
         propose(CASE, "fast")
+
+
+def test_on_a_microcontroller_only_what_changes_something_is_proposed() -> None:
+    sensor = replace(IMAGES, target=replace(TARGET, id="mcu", kind="mcu", local=False))
+    for preset in ("quick", "standard", "deep"):
+        plans = propose(replace(sensor, workload=replace(sensor.workload, concurrency=8)), preset)
+        assert [plan.title for plan in plans] == ["baseline", "w8a8(mode=static)"]

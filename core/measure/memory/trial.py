@@ -89,12 +89,13 @@ def _held(
         tensors += mine
         formats |= {name: float(size) for name, size in by_format(mine).items()}
     peak = tensor_peak(run, deployment.device)
-    kv = _cache_bytes(engines, deployment.batch, workload)
+    together = min(deployment.batch, workload.concurrency)
+    kv = _cache_bytes(engines, together, workload)
     kv = predicted.kv if kv is None else kv
     space = predicted.workspace
     if peak is not None:
         space = max(peak - kv, 0.0) + sum(tables(engine) for engine in engines)
-    per_token = kv / _tokens(deployment.batch, workload) if kv else 0.0
+    per_token = kv / _tokens(together, workload) if kv else 0.0
     held = MemoryAccount(tuple(formats.items()), kv, per_token, space)
     return held, tuple(tensors), peak is not None
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from core.plan import Case, Technique
+from core.priorities import Limit
 from core.techniques.base import Base
 
 WIDTHS = (2, 3, 4, 6, 8)
+MIB = 1 << 20
 # Stands for a matrix that is left as it is.
 DENSE = 16
 
@@ -59,6 +62,23 @@ class AutoMixed(Base):
         if case.model.source == "shape":
             return "needs a trained model: the answers of random weights are noise"
         return None
+
+    def within(self, limits: Sequence[Limit], stated: Collection[str] = ()) -> AutoMixed:
+        """The study's limit on the KL, else that on the size, where the user stated neither."""
+        if {"max_kl", "max_mib"} & set(stated):
+            return self
+        upper = {one.metric: one.value for one in limits if one.relation == "<=" and one.value > 0}
+        if "kl_nats" in upper:
+            return replace(self, max_kl=upper["kl_nats"])
+        if "model_bytes" in upper and upper["model_bytes"] / MIB <= self.limits["max_mib"][1]:
+            return replace(self, max_mib=upper["model_bytes"] / MIB)
+        return self
+
+    def promise(self) -> Limit:
+        """At most so much KL, or so many bytes."""
+        if self.max_mib:
+            return Limit("model_bytes", "<=", self.max_mib * MIB)
+        return Limit("kl_nats", "<=", self.max_kl)
 
     def apply(self, deployment: Any) -> None:
         """Score, choose, replace, measure; the scores are kept with the trial."""

@@ -10,8 +10,10 @@ from core import techniques
 from core.catalogue import models, targets, workloads
 from core.measurement import Measurement, unavailable
 from core.metrics import BY_NAME
+from core.model import ClassifierShape
 from core.plan import Case, Plan
 from core.predict import project
+from core.predict.projection import place_quality
 from core.study import Study, Trial
 from core.target import Target
 
@@ -144,8 +146,6 @@ def test_speculations_measured_acceptance_is_used() -> None:
 
 
 def test_on_a_sensor_the_quality_must_be_measured_again(synthetic_study: Study) -> None:
-    from core.model import ClassifierShape
-
     shape = ClassifierShape(6_090, 87_808, 64, 10, 1_088)
     model = replace(synthetic_study.case.model, id="digits-cnn", shape=shape)
     case = Case(model, HERE, workloads.resolve("sensor-frame"))
@@ -163,6 +163,23 @@ def test_on_a_sensor_the_quality_must_be_measured_again(synthetic_study: Study) 
     assert "MACs" in there["latency_p95_s"].method
     elsewhere = found(one, targets.resolve("apple-m4"))
     assert elsewhere["accuracy"].origin == "measured"
+
+
+def test_the_quality_of_an_eight_bit_model_is_an_estimate_for_the_sensor(
+    synthetic_study: Study,
+) -> None:
+    model = replace(synthetic_study.case.model, shape=ClassifierShape(6_090, 87_808, 64, 10, 1_088))
+    case = Case(model, targets.resolve("stm32l4r5"), workloads.resolve("sensor-frame"))
+    quality = (measured("accuracy", 0.98), measured("kl_nats", 0.01))
+    for words, origin in (("", "unavailable"), ("rtn:bits=4", "unavailable"),
+                          ("w8a8:mode=static", "estimated")):  # fmt: skip
+        plan = Plan(case, tuple(techniques.parse(part) for part in words.split()))
+        placed = place_quality(quality, plan)
+        assert {one.origin for one in placed} == {origin}
+    here = Plan(replace(case, target=HERE))
+    assert place_quality(quality, here) == quality
+    far = Plan(replace(case, target=targets.resolve("apple-m4")))
+    assert [one.origin for one in place_quality(quality, far)] == ["measured", "measured"]
 
 
 def test_every_target_gets_an_answer_without_an_error() -> None:

@@ -26,8 +26,9 @@ def plan(model: str, text: str = "") -> Plan:
     found = models.resolve(model)
     workload = workloads.resolve("autocomplete" if found.task == "text" else "sensor-frame")
     local = replace(targets.resolve("h100-sxm"), id="local", kind="cpu", local=True)
-    workload = replace(workload, prompt_tokens=70, output_tokens=3)
     chosen = tuple(techniques.parse(part) for part in text.split())
+    together = Plan(Case(found, local, workload), chosen).batch
+    workload = replace(workload, prompt_tokens=70, output_tokens=3, concurrency=together)
     return Plan(Case(found, local, workload), chosen)
 
 

@@ -11,7 +11,7 @@ import torch
 from core import techniques
 from core.catalogue import models, targets, workloads
 from core.deployment import Deployment
-from core.loading.load import load_engine
+from core.loading.load import load_engine, load_tokenizer
 from core.measure.memory import measure_disk, measure_memory, trial
 from core.measure.memory.peak import Pages
 from core.measure.serve import Service
@@ -35,7 +35,9 @@ def plan(model: str, text: str = "") -> Plan:
 def measure(one: Plan, before: int | None = 0) -> tuple[list[Measurement], list[str]]:
     notes: list[str] = []
     model = one.case.model
-    deployment = Deployment(one.case, load_engine(model), lambda: None, note=notes.append)
+    tokenizer = load_tokenizer(model) if model.task == "text" else None
+    engine = load_engine(model)
+    deployment = Deployment(one.case, engine, lambda: None, tokenizer, note=notes.append)
     for technique in one.techniques:
         technique.apply(deployment)
     requests: Any = torch.zeros(deployment.batch, 1, 8, 8)

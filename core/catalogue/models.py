@@ -68,7 +68,9 @@ def resolve(model_id: str) -> Model:
     folder = folder_of(model_id)
     if folder is not None:
         source = "bundled" if model_id in BUNDLED else "folder"
-        return _folder(model_id if source == "bundled" else str(folder.resolve()), folder, source)
+        # A GGUF file in a model cache is a link to a blob that has another name.
+        real = folder.resolve() if folder.is_dir() else folder.parent.resolve() / folder.name
+        return _folder(model_id if source == "bundled" else str(real), folder, source)
     if model_id.startswith((".", "/", "~")):
         raise BadInput(f"--model {model_id!r}: there is no such folder")
     if model_id.count("/") != 1:

@@ -5,6 +5,7 @@ It opens nothing but the index of the weights; what the files hold is judged by 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from core.errors import BadInput
@@ -17,6 +18,10 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
 UNSAFE = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack", ".npz", ".gguf")
 MAX_INDEX_BYTES = 32_000_000
+# The layout of a hub cache: huggingface_hub's file_download.py and utils/_shared_blobs.py.
+SNAPSHOTS, BLOBS, MARKER = "snapshots", "blobs", ".huggingface-shared-blobs"
+_REPOSITORY = re.compile(r"models--.+")
+_SHARED = re.compile(r"[0-9a-f]{64}")
 
 
 def the_folder(path: Path | str) -> Path:
@@ -44,13 +49,15 @@ def present(folder: Path, name: str) -> bool:
 
 
 def regular(folder: Path, name: str) -> Path:
-    """folder/name, which must be a regular file that does not lead out of the folder."""
+    """folder/name, which must be a regular file; a link may lead to another file of the folder, or
+    to a blob of the model cache that the folder is a snapshot of, wherever transformers finds it.
+    """
     path = folder / name
     if not present(folder, name):
         raise BadInput(f"{folder.name}: {name} is missing.")
     try:
         target = path.resolve(strict=True)
-        inside, plain = target.is_relative_to(_root(folder)), target.is_file()
+        inside, plain = _belongs(target, folder.resolve(strict=True)), target.is_file()
     except (OSError, RuntimeError):
         raise BadInput(f"{folder.name}: {name} is a link that leads nowhere.") from None
     if not inside:
@@ -100,11 +107,28 @@ def check_index(folder: Path, homes: dict[str, str]) -> None:
             raise BadInput(f"{name}: the tensor {tensor[:200]} is not listed in {INDEX}.")
 
 
-def _root(folder: Path) -> Path:
-    """Where links may lead: the folder, or its whole repository in a hub cache (snapshots/<id>)."""
-    if folder.parent.name == "snapshots" and (folder.parent.parent / "blobs").is_dir():
-        return folder.parent.parent.resolve()
-    return folder.resolve()
+def _belongs(target: Path, folder: Path) -> bool:
+    """Whether a file is the folder's own; both are resolved. In a hub cache these are also
+    `blobs/*` of the repository whose `snapshots/<id>` the folder lies in, and of the whole cache,
+    where huggingface_hub 2 keeps what several repositories share.
+    """
+    if target.is_relative_to(folder):
+        return True
+    snapshot = next(
+        (one for one in (folder, *folder.parents) if one.parent.name == SNAPSHOTS), None
+    )
+    if snapshot is None:
+        return False
+    repository = snapshot.parent.parent
+    if target.parent == repository / BLOBS:
+        return True
+    shared = repository.parent / BLOBS
+    return (
+        bool(_REPOSITORY.fullmatch(repository.name))
+        and bool(_SHARED.fullmatch(target.name))
+        and target.parent == shared / target.name[:2]
+        and (shared / MARKER).is_file()
+    )
 
 
 def _weight_map(folder: Path) -> dict[str, str]:

@@ -343,3 +343,20 @@ def test_a_start_that_llama_cpp_adds_is_known_without_a_tokenizer(
 def test_a_path_without_file_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="there is no such folder"):
         models.resolve(str(tmp_path / "x.gguf"))
+
+
+def test_a_file_of_a_model_cache_keeps_its_name(
+    tmp_path: Path, quantized: Callable[..., Any]
+) -> None:
+    made = save(quantized(8, 32), tmp_path / "out") / "model.gguf"
+    blobs = tmp_path / "models--owner--name" / "blobs"
+    snapshot = blobs.parent / "snapshots" / "0123abcd"
+    for folder in (blobs, snapshot):
+        folder.mkdir(parents=True)
+    link = snapshot / "Tiny-Q8_0.gguf"
+    link.symlink_to(Path("../../blobs/5eed"))
+    made.rename(blobs / "5eed")
+    model = models.resolve(str(link))
+    assert model.id == str(link.parent.resolve() / link.name)
+    # The measuring process knows the model by this id alone.
+    assert models.resolve(model.id) == model

@@ -51,7 +51,7 @@ class Base:
 
     def within(self, limits: Sequence[Limit], stated: Collection[str] = ()) -> Technique:
         """Itself: no setting promises a limit."""
-        return self  # type: ignore[return-value]
+        return self
 
     def promise(self) -> Limit | None:
         """Nothing promised."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +20,14 @@ from app import reports, services
 from app.cli_compare import comparison_text
 from app.cli_run import print_study
 from app.console import here
+from app.views import words
 from core import metrics
 from core.against import UNJUDGED, against
 from core.anchor import anchored
 from core.compare import compare
 from core.documents import study_document
 from core.events import Event
+from core.judge import VERDICTS
 from core.reasons import sentence
 from core.recommend import recommend
 from core.study import Study
@@ -208,3 +211,42 @@ def test_disturbed_studies_are_nothing_to_act_on(study: Study) -> None:
     assert not recommend(study).proven
     assert "No recommendation to act on yet" in recommend(study).because[0]
     assert "No recommendation to act on yet: every trial" not in recommend(quiet).because[0]
+
+
+def _cells(html: str) -> Iterator[tuple[str, int, str]]:
+    """(row label, column, text of the cell) of the comparison's tables."""
+    from html import unescape
+
+    for row in re.findall(r"<tr><th scope=\"row\".*?</tr>", html, re.DOTALL):
+        label = re.search(r"<th.*?<span[^>]*>(.*?)</span>", row, re.DOTALL)
+        assert label is not None
+        for column, cell in enumerate(re.findall(r"<td.*?</td>", row, re.DOTALL)):
+            text = unescape(re.sub(r"<[^>]+>", " ", cell.partition(">")[2]))
+            yield unescape(label[1]), column, " ".join(text.split())
+
+
+def test_the_page_that_compares_says_what_the_judge_says(
+    study: Study, stored: services.Services
+) -> None:
+    main = Path(services.__file__).with_name("main.py")
+    at = AppTest.from_file(str(main), default_timeout=60)
+    base = study.baseline
+    assert base is not None
+    ids = [trial.id for trial in study.done()]
+    for name, value in (("study", study.id), ("trials", ",".join(ids)), ("baseline", base.id)):
+        at.query_params[name] = value
+    at._page_hash = calc_hash("compare")
+    at.run()
+    assert not at.exception
+    html = "\n".join(one.proto.body for one in at.get("html"))
+    by_label = {metrics.metric(name).label: name for _, name in judged(study)}
+    seen = 0
+    for label, column, text in _cells(html):
+        if label not in by_label or ids[column] == base.id:
+            continue
+        wanted = judged(study).get((ids[column], by_label[label]))
+        marks = [word for word in VERDICTS if words.VERDICTS[word] in text]
+        if wanted is not None and marks:
+            assert marks == [wanted], (label, text)
+            seen += 1
+    assert seen >= 3 * (len(ids) - 1)

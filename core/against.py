@@ -22,7 +22,9 @@ from core.study import Trial
 
 # Metrics that say how well a machine is used, or how finely a loss can be told, not how good a plan
 # is.
-UNJUDGED = frozenset({"mbu", "mfu", "cpu_wait_share", "concurrency", *FLOORS.values()})
+UNJUDGED = frozenset(
+    {"mbu", "mfu", "cpu_wait_share", "concurrency", "rounding_kl_nats", *FLOORS.values()}
+)
 # What depends on how many requests are served at a time.
 BY_LOAD = frozenset({"latency", "throughput", "energy", "cost"})
 
@@ -99,7 +101,7 @@ def _unlike(metric: Metric, trial: Trial, baseline: Trial) -> str:
     ours, theirs = trial.plan.case, baseline.plan.case
     if ours.model.task != theirs.model.task:
         return f"{ours.model.id} and {theirs.model.id} do different tasks"
-    if metric.name in FLOORS.values():
+    if metric.name in FLOORS.values() or metric.name == "rounding_kl_nats":
         return "it says how small a loss can be told from rounding, not how good the plan is"
     if metric.name in UNJUDGED:
         return "it says how the machine was used, not how good the plan is: judge by its times"

@@ -13,8 +13,9 @@ from core.study import KernelCalls
 from kernels.registry import KERNELS, KernelInfo, kernels_available, named
 
 _FLOATS = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}
-# Operations over codes whose kernel for CPUs takes bf16 alone; the others' take fp32 as well.
-BF16_ALONE = ("linear_lowbit", "linear_fp8")
+# What values the kernels of ours over codes take; those of other operations name them themselves.
+TAKES = {"linear_lowbit": {"bf16", "fp32", "fp16"}, "linear_fp8": {"bf16"}}
+MOST_TAKE = {"bf16", "fp32"}
 
 
 def lost(device: str) -> dict[str, list[str]]:
@@ -45,14 +46,18 @@ def notes(device: str, formats: set[str], ran: Iterable[KernelCalls]) -> list[st
     naming the operations that ran a fallback.
     """
     used = {(one.op, one.name) for one in ran}
-    ours = [info for info in KERNELS if device in info.devices and _replaced(info, formats, used)]
+    ours = [info for info in KERNELS if device in info.devices and _replaced(info, used)]
+    reasons = _by_reason([info for info in ours if _takes(info, formats)], device)
+    unfit = sorted({info.op for info in ours if _codes(info) and not _takes(info, formats)})
+    if unfit and formats:
+        reasons[f"none of ours takes {' or '.join(sorted(formats))} there"] = unfit
     return [
         caution(
             "fallback",
             f"{', '.join(ops)} ran without our kernels: {reason}; the times are those of the"
             " fallback",
         )
-        for reason, ops in _by_reason(ours, device).items()
+        for reason, ops in reasons.items()
     ]
 
 
@@ -67,16 +72,21 @@ def _by_reason(ours: Sequence[KernelInfo], device: str) -> dict[str, list[str]]:
     return found
 
 
-def _replaced(ours: KernelInfo, formats: set[str], used: set[tuple[str, str]]) -> bool:
+def _replaced(ours: KernelInfo, used: set[tuple[str, str]]) -> bool:
     """Whether another kernel than `ours` did what `ours` is there for, and nobody asked for it."""
     names = {name for op, name in used if op == ours.op}
-    if not ours.needs or ours.name in names or named(ours.op) or not _takes(ours, formats):
+    if not ours.needs or ours.name in names or named(ours.op):
         return False
     same = [one for one in KERNELS if one.op == ours.op and one.name in names]
     return any(not one.needs and set(one.formats) & set(ours.formats) for one in same)
 
 
+def _codes(info: KernelInfo) -> bool:
+    """Whether it multiplies codes: its formats then say nothing of the values beside them."""
+    return not set(info.formats) & set(_FLOATS.values())
+
+
 def _takes(ours: KernelInfo, formats: set[str]) -> bool:
-    if set(ours.formats) & set(_FLOATS.values()):
+    if not _codes(ours):
         return bool(set(ours.formats) & formats)
-    return "bf16" in formats or ("fp32" in formats and ours.op not in BF16_ALONE)
+    return bool(TAKES.get(ours.op, MOST_TAKE) & formats)

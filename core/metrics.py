@@ -266,6 +266,16 @@ METRICS = (
         " would choose the same token: rounding alone, so a higher agreement is no loss.",
     ),
     Metric(
+        "rounding_kl_nats",
+        "KL of loading",
+        "nat",
+        "lower",
+        "quality",
+        "",
+        "Mean KL(file || unchanged model) per token where a file's numbers cannot be computed with"
+        " as they are stored: what is lost before any technique.",
+    ),
+    Metric(
         "accuracy",
         "Accuracy",
         "",

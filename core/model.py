@@ -12,6 +12,8 @@ from dataclasses import dataclass
 WINDOW_MARGIN = 32
 WEIGHT_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5}
 
+USUAL_DTYPE = {"text": "bf16", "image": "fp32"}
+
 
 @dataclass(frozen=True)
 class Projection:
@@ -197,8 +199,9 @@ class Model:
 
     `source` is bundled, folder, hub or shape; `revision` names the exact weights (a digest or a hub
     commit); `bits` is the width of a stored weight, `stored` the bytes that the files hold in each
-    dtype (empty without files). Models of source `shape` carry random weights: their quality is
-    unavailable.
+    dtype (empty without files). `dtype` is the float format that the files ask for where it is not
+    the usual one of the task (`precision` says it always). Models of source `shape` carry random
+    weights: their quality is unavailable.
     """
 
     id: str
@@ -210,6 +213,12 @@ class Model:
     title: str = ""
     origin: str = ""
     stored: tuple[tuple[str, int], ...] = ()
+    dtype: str = ""
+
+    @property
+    def precision(self) -> str:
+        """What the unchanged model is computed in, KV cache included: fp32, bf16 or fp16."""
+        return self.dtype or USUAL_DTYPE[self.task]
 
     @property
     def task(self) -> str:

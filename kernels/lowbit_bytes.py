@@ -69,6 +69,8 @@ class LowBitBytes:
 
     def kernel_of_fp32(self, k: int) -> str:
         """The CPU kernel that takes the matrix with x of 32 bits, as linear_lowbit chooses it."""
+        if self._whole(k) or self.group_size == 16 or self.group_size % 32 == 0:
+            return "cpp"
         packed = self.kind == "int" and self.scale_format != "u8"
         if packed and self.bits == 4 and (self.group_size or k) in (32, 64, 128, 256):
             return "torch-int4pack"

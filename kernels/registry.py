@@ -68,6 +68,14 @@ KERNELS: tuple[KernelInfo, ...] = (
     KernelInfo(
         "linear_dense", "gemv-bf16", ("cpu",), ("bf16",), "kernels.linear_dense.cpu", _COMPILER
     ),
+    KernelInfo(
+        "linear_dense",
+        "gemv-float",
+        ("cpu",),
+        ("fp32", "fp16"),
+        "kernels.linear_dense.floats",
+        _COMPILER,
+    ),
     KernelInfo("linear_dense", "torch", _ANY, _FLOATS, "kernels.linear_dense"),
     KernelInfo("linear_lowbit", "cpp", ("cpu",), _LOWBIT, "kernels.linear_lowbit.cpp", _COMPILER),
     KernelInfo(
@@ -110,7 +118,7 @@ KERNELS: tuple[KernelInfo, ...] = (
         "linear_fp8", "triton", ("cuda",), ("e4m3",), "kernels.linear_fp8.gpu", "triton", ("cpu",)
     ),
     KernelInfo("linear_fp8", "torch", _ANY, ("e4m3",), "kernels.linear_fp8.torch_tiles"),
-    KernelInfo("attention", "cpp", ("cpu",), ("fp32", "bf16"), "kernels.attention.cpu", _COMPILER),
+    KernelInfo("attention", "cpp", ("cpu",), _FLOATS, "kernels.attention.cpu", _COMPILER),
     KernelInfo("attention", "torch-sdpa", _ANY, _FLOATS, "kernels.attention.sdpa"),
     KernelInfo("attention", "cpp-kv8", ("cpu",), ("int8",), "kernels.attention.kv_cpu", _COMPILER),
     KernelInfo("attention", "cpp-kv4", ("cpu",), ("int4",), "kernels.attention.kv_cpu", _COMPILER),
@@ -118,9 +126,9 @@ KERNELS: tuple[KernelInfo, ...] = (
     KernelInfo("attention", "torch-kv8", _ANY, ("int8",), "kernels.attention.kv_torch"),
     KernelInfo("attention", "torch-kv4", _ANY, ("int4",), "kernels.attention.kv_torch"),
     KernelInfo("attention", "torch-kv2", _ANY, ("int2",), "kernels.attention.kv_torch"),
-    KernelInfo("rms_norm", "cpp", ("cpu",), ("fp32", "bf16"), "kernels.rms_norm.cpu", _COMPILER),
+    KernelInfo("rms_norm", "cpp", ("cpu",), _FLOATS, "kernels.rms_norm.cpu", _COMPILER),
     KernelInfo("rms_norm", "torch", _ANY, _FLOATS, "kernels.rms_norm.reference"),
-    KernelInfo("swiglu", "cpp", ("cpu",), ("fp32", "bf16"), "kernels.swiglu.cpu", _COMPILER),
+    KernelInfo("swiglu", "cpp", ("cpu",), _FLOATS, "kernels.swiglu.cpu", _COMPILER),
     KernelInfo("swiglu", "torch", _ANY, _FLOATS, "kernels.swiglu.reference"),
 )
 

@@ -27,6 +27,13 @@ struct bf16 {
   uint16_t bits;
 };
 
+struct fp16 {
+  uint16_t bits;
+};
+
+// How records name the type of x and y.
+enum Kind : int64_t { kFloat, kBf16, kHalf };
+
 INLINE float load(float x) { return x; }
 
 INLINE float load(bf16 x) { return __builtin_bit_cast(float, (uint32_t)x.bits << 16); }
@@ -38,6 +45,30 @@ INLINE void store(bf16& to, float x) {
   uint32_t bits = __builtin_bit_cast(uint32_t, x);
   uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   to.bits = (uint16_t)(x != x ? 0x7fc0u : rounded);
+}
+
+// In whole numbers and selects, so that it vectorizes where there is no F16C.
+INLINE float load(fp16 x) {
+  const uint32_t size = x.bits & 0x7fffu, sign = (uint32_t)(x.bits & 0x8000u) << 16;
+  const uint32_t bias = size >= 0x7c00u ? 224u << 23 : 112u << 23;
+  const float tiny = (float)(int32_t)size * 0x1p-24f;
+  const uint32_t normal = (size << 13) + bias;
+  const uint32_t bits = size < 0x400u ? __builtin_bit_cast(uint32_t, tiny) : normal;
+  return __builtin_bit_cast(float, bits | sign);
+}
+
+// Round to nearest even; 65,520 and above become infinite, a NaN stays a NaN.
+INLINE void store(fp16& to, float x) {
+  const uint32_t all = __builtin_bit_cast(uint32_t, x);
+  const uint32_t bits = all & 0x7fffffffu;
+  // Next to 1/2 the steps of fp32 are those of fp16's smallest numbers: the sum is rounded.
+  const float near = __builtin_bit_cast(float, bits) + 0.5f;
+  const uint32_t tiny = __builtin_bit_cast(uint32_t, near) - 0x3f000000u;
+  const uint32_t normal = (bits + 0xfffu + ((bits >> 13) & 1u) - (112u << 23)) >> 13;
+  uint32_t size = bits < 0x38800000u ? tiny : normal;
+  size = bits >= 0x477ff000u ? 0x7c00u : size;
+  size = bits > 0x7f800000u ? 0x7e00u : size;
+  to.bits = (uint16_t)(size | (all >> 16 & 0x8000u));
 }
 
 // exp(x) within 2 ulp: 2^n * p(r), Cephes' polynomial of degree 5 on |r| <= ln(2) / 2.

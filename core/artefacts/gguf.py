@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -93,9 +93,10 @@ def layout(found: Contents, tokenizer: bytes | None, name: str) -> GgufLayout:
     if any(gguf_blocks.rounds_minimum(weight) for _, weight in found.weights):
         notes.append("gguf keeps the zero of a group as -scale * zero in fp16, which is rounded")
     widths = {str(weight.dtype).removeprefix("torch.") for _, weight in found.weights}
-    if widths - {"bfloat16"}:
+    again = _computed_in(entries)
+    if widths - {again}:
         notes.append(
-            f"gguf does not say what to compute in: loaded here again it runs in bfloat16, not in"
+            f"gguf does not say what to compute in: loaded here again it runs in {again}, not in"
             f" {' and '.join(sorted(widths))}, so that answers differ a little"
         )
     return GgufLayout(metadata | words, tuple(entries), tuple(notes))
@@ -115,6 +116,13 @@ def check_model(given: Mapping[str, Any]) -> DecoderConfig:
             " trimtab"
         )
     return config
+
+
+def _computed_in(entries: Sequence[Entry]) -> str:
+    """The torch dtype that core.loading.precision will read from the matrices."""
+    floats = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+    kinds = {floats[one.type.name] for one in entries if one.rows and one.type.name in floats}
+    return "bfloat16" if not kinds else kinds.pop() if len(kinds) == 1 else "float32"
 
 
 def rope_factors(config: DecoderConfig) -> Tensor | None:

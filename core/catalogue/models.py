@@ -15,7 +15,7 @@ from typing import Any
 
 from core.catalogue.architectures import decoder_shape
 from core.errors import BadInput
-from core.model import ClassifierShape, DecoderShape, Model
+from core.model import USUAL_DTYPE, ClassifierShape, DecoderShape, Model
 
 ZOO = Path(__file__).parent / "zoo"
 BUNDLED = ("pycode", "pycode-small", "digits-cnn", "digits-mlp")
@@ -118,8 +118,19 @@ def _folder(model_id: str, folder: Path, source: str) -> Model:
         kind = "image-classifier"
     else:
         shape = decoder_shape(config)
-    stored = found.stored_bytes()
-    return Model(model_id, kind, source, found.digest, shape, found.bits, title, source, stored)
+    usual = USUAL_DTYPE["text" if isinstance(shape, DecoderShape) else "image"]
+    return Model(
+        model_id,
+        kind,
+        source,
+        found.digest,
+        shape,
+        found.bits,
+        title,
+        source,
+        found.stored_bytes(),
+        "" if found.dtype == usual else found.dtype,
+    )
 
 
 def classifier_shape(config: dict[str, Any]) -> ClassifierShape:

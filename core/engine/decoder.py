@@ -153,7 +153,7 @@ class Decoder:
         if cache is None:
             return self._prefill(ids, self.new_cache(batch, tokens), last_only)
         cache.check_room(batch, tokens)
-        if batch * tokens <= MAX_ROWS and self.device == "cpu" and self.dtype != torch.float16:
+        if batch * tokens <= MAX_ROWS and self.device == "cpu":
             return self._step(ids, cache, last_only)
         return self._prefill(ids, cache, last_only)
 

@@ -19,12 +19,18 @@ from kernels.linear_lowbit.codes import bits_of
 from kernels.weight import KernelWeight
 
 DENSE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+NAMES = {dtype: name for name, dtype in DENSE.items()}
 # The formats offered by name; `format_of` reads any width and group.
 FORMATS = (*DENSE, "int8", "int4-g32", "int4-g64", "int4-g128", "int3-g64", "int2-g32", "nf4-g64")
 _PACKED = re.compile(
     r"(?:int(?P<bits>[1-8])|(?P<kind>nf4|fp4|ternary|binary|e4m3|e5m2))(?:-g(?P<group>\d{1,6}))?"
 )
 _WHOLE_ROW = 1 << 30
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """fp32, bf16 or fp16."""
+    return NAMES[dtype]
 
 
 class Linear:

@@ -13,7 +13,7 @@ from core.artefacts.companions import SUFFIXES
 from core.artefacts.manifest import check_digests
 from core.engine.config import FAMILIES, DecoderConfig, from_hf
 from core.errors import BadInput
-from core.loading import gguf_files, quantized, special_ids
+from core.loading import gguf_files, special_ids
 from core.loading import tokenizer as tokenizer_file
 from core.loading.preflight import CheckedFolder, check_folder
 from core.loading.tables import CLASSIFIERS, check_memory
@@ -35,7 +35,8 @@ def load_engine(model: Model | str | Path, device: str = "cpu", dtype: str | Non
     """The engine of a model: TextEngine or ImageEngine (core.engine.interface).
 
     `model` is a Model, its id (bundled, folder, hub, `shape:`) or a folder. `dtype` is fp32, bf16
-    or fp16; by default bf16 for text and fp32 for images. Raises BadInput with one sentence.
+    or fp16; by default that of the file (core.loading.precision), fp32 for images and bf16 for
+    random weights. Raises BadInput with one sentence.
     """
     name = model.id if isinstance(model, Model) else str(model)
     if name.startswith(SHAPE):
@@ -53,12 +54,17 @@ def load_tokenizer(model: Model | str | Path) -> Any:
     return tokenizer_file.load(found.tokenizer_file, found.config.get("vocab_size"))
 
 
+def rounding(model: Model) -> str:
+    """What loading rounds of the numbers in the model's files, as a sentence; empty for nothing."""
+    return "" if model.source == "shape" else check_folder(find_folder(model.id)).rounded
+
+
 def load_folder(
     path: Path | str, dtype: str | None = None, device: str = "cpu"
 ) -> tuple[Any, Any | None]:
     """(engine, tokenizer or None) of a local folder in Hugging Face format, checked first.
 
-    `dtype` is by default the one that `trimtab apply` saved, else as `load_engine` says.
+    `dtype` is as `load_engine` says; a folder of `trimtab apply` says its own.
     """
     found = check_folder(path)
     if dtype is not None and dtype not in BYTES:
@@ -75,38 +81,37 @@ def load_folder(
 
 
 def _engine(found: CheckedFolder, dtype: str | None, device: str) -> Any:
-    dtype = dtype or quantized.saved_dtype(found.config)
+    dtype = dtype or found.dtype
     if gguf_files.is_gguf(found.config):
         from core.artefacts.gguf_restore import restore_gguf
 
-        return restore_gguf(found, dtype or "bf16", device)
+        return restore_gguf(found, dtype, device)
     if found.quantized:
         from core.artefacts.restore import restore_classifier, restore_decoder
 
-        if found.family in CLASSIFIERS:
-            return restore_classifier(found, dtype or "fp32", device)
-        return restore_decoder(found, dtype or "bf16", device)
+        restore = restore_classifier if found.family in CLASSIFIERS else restore_decoder
+        return restore(found, dtype, device)
     if found.family in CLASSIFIERS:
         from core.engine.classifier import classifier_from_tensors
 
-        tensors = _read(found, dtype or "fp32")
-        model = classifier_from_tensors(found.config, tensors, _torch_dtype(dtype or "fp32"))
+        tensors = _read(found, dtype)
+        model = classifier_from_tensors(found.config, tensors, _torch_dtype(dtype))
         return model.to(device)
     if found.family in FAMILIES:
         from core.engine.decoder import Decoder
 
         config = from_hf(found.config)
-        tensors = _read(found, dtype or "bf16")
+        tensors = _read(found, dtype)
         _check_tied(config, tensors)
         # The matrices are stacked into new memory. What stays as it lies in the file would keep the
         # whole file mapped, and counted as memory of the model.
         for name, tensor in tensors.items():
             if tensor.ndim == 1 or name == "model.embed_tokens.weight":
                 tensors[name] = tensor.clone()
-        return Decoder.from_tensors(config, tensors, dtype or "bf16", device)
+        return Decoder.from_tensors(config, tensors, dtype, device)
     from core.loading.staged import load_staged
 
-    return load_staged(found, dtype or "bf16", device)
+    return load_staged(found, dtype, device)
 
 
 def random_engine(

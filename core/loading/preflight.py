@@ -6,13 +6,14 @@ accepts can be loaded, and everything else is one BadInput sentence naming file 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from core.errors import BadInput
-from core.loading import files, gguf_files, quantized, special_ids, tables, tokenizer
+from core.loading import files, gguf_files, precision, quantized, special_ids, tables, tokenizer
 from core.loading.header import TensorEntry, read_header
 from core.loading.jsonfile import read_object
 
@@ -47,6 +48,20 @@ class CheckedFolder:
     def quantized(self) -> bool:
         """Whether the matrices are stored as codes, or in a format that may hold them so."""
         return gguf_files.is_gguf(self.config) or quantized.method(self.config) is not None
+
+    @functools.cached_property
+    def dtype(self) -> str:
+        """The float format that the model is computed in: fp32, bf16 or fp16; of a classifier fp32,
+        which holds all of them.
+        """
+        if self.family in tables.CLASSIFIERS:
+            return quantized.saved_dtype(self.config) or "fp32"
+        return precision.stored_dtype(self.config, self.tensors, self.weight_files)
+
+    @property
+    def rounded(self) -> str:
+        """What `dtype` rounds of the file's numbers, as a sentence; empty for nothing."""
+        return precision.rounded(self.config, self.tensors, self.dtype)
 
     @property
     def bits(self) -> int:

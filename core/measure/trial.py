@@ -15,6 +15,7 @@ from core.arrivals import arrivals
 from core.calibrate import Calibration, ensure, stored
 from core.data import digits, prompts
 from core.deployment import Deployment
+from core.environments import caution
 from core.measure.conditions import Conditions
 from core.measure.environment import available_bytes
 from core.measure.memory import measure_disk, measure_memory, reset_peak, resident_bytes
@@ -173,7 +174,7 @@ def rehearse(plan: Plan, tokenizer: Any) -> None:
         intermediate_sizes=(64,),
         max_positions=64,
     )
-    engine = random_engine(config)
+    engine = random_engine(config, plan.case.model.precision)
     generate(engine, torch.zeros(1, 32, dtype=torch.int64), 4)
     if tokenizer is not None:
         workload = plan.case.workload
@@ -351,8 +352,31 @@ def _placed(plan: Plan, served: list[Measurement], emit: Emit) -> list[Measureme
 
 
 def _quality(deployment: Deployment, plan: Plan, preset_name: str) -> list[Measurement]:
-    unchanged = not plan.techniques
+    from core.loading.load import rounding
     from core.predict.projection import place_quality
 
-    found = measure_quality(deployment, find_preset(preset_name), start_id(deployment), unchanged)
-    return list(place_quality(found, plan))
+    unchanged, preset = not plan.techniques, find_preset(preset_name)
+    found = measure_quality(deployment, preset, start_id(deployment), unchanged)
+    found = list(place_quality(found, plan))
+    lost = rounding(plan.case.model) if unchanged else ""
+    return [*found, *_rounded(deployment, preset, lost)] if lost else found
+
+
+def _rounded(deployment: Deployment, preset: Preset, lost: str) -> list[Measurement]:
+    """The KL of what loading rounded (`lost`, a sentence), against the file's numbers in fp32."""
+    from core.loading.load import load_engine
+
+    model = deployment.case.model
+    deployment.note(caution("rounded", f"the unchanged model is not quite the file's: {lost}"))
+    if model.precision == "fp32" or model.task != "text":
+        return []
+    exact = replace(
+        deployment,
+        load_baseline=lambda: load_engine(model, device=deployment.device, dtype="fp32"),
+    )
+    found = measure_quality(exact, preset, start_id(deployment), unchanged=False)
+    return [
+        replace(one, metric="rounding_kl_nats", method=f"{one.method}; {lost}", reference=())
+        for one in found
+        if one.metric == "kl_nats"
+    ]

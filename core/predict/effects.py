@@ -84,9 +84,7 @@ class Effects:
 
 def effects(plan: Plan) -> Effects:
     """The effects of all of the plan's techniques, applied in order."""
-    # Text is loaded in 16 bits and images in 32, whatever the files hold (core.loading.load).
-    found = Effects("bf16" if plan.case.model.task == "text" else "fp32")
-    found = replace(found, stored=as_stored(plan.case.model))
+    found = Effects(plan.case.model.precision, stored=as_stored(plan.case.model))
     for technique in plan.techniques:
         change = EFFECTS.get(technique.name)
         if change is None:
@@ -187,7 +185,7 @@ def _k_quant(before: Effects, technique: Technique, case: Case) -> Effects:
 
 
 def _lora(before: Effects, technique: Technique, case: Case) -> Effects:
-    """Two thin 16-bit matrices beside every quantized one; a dense model is rounded first."""
+    """Two thin dense matrices beside every quantized one; a dense model is rounded first."""
     if before.stored is None:
         name, _, group = str(getattr(technique, "base_format", "")).partition("-g")
         bits = int(name[3:]) if name.startswith("int") else 4
@@ -195,8 +193,8 @@ def _lora(before: Effects, technique: Technique, case: Case) -> Effects:
         before = replace(before, stored=LowBitBytes(bits, int(group), kind, zero=zero))
     assert before.stored is not None
     rank = int(_field(technique, "rank"))
-    mix = tuple((name, one and AdaptedBytes(one, rank)) for name, one in before.mix)
-    return replace(before, stored=AdaptedBytes(before.stored, rank), mix=mix)
+    mix = tuple((name, one and AdaptedBytes(one, rank, before.item)) for name, one in before.mix)
+    return replace(before, stored=AdaptedBytes(before.stored, rank, before.item), mix=mix)
 
 
 def _auto_mixed(before: Effects, technique: Technique, case: Case) -> Effects:
@@ -217,7 +215,7 @@ def _nothing(before: Effects, technique: Technique, case: Case) -> Effects:
 
 
 def _kv_cache(before: Effects, technique: Technique, case: Case) -> Effects:
-    """Keys and values in codes, the newest ones in 16 bit."""
+    """Keys and values in codes, the newest ones in the engine's own format."""
     fields = (int(_field(technique, name)) for name in ("bits", "group_size", "residual"))
     return replace(before, kv=KVFormat(*fields))
 

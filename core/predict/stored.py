@@ -27,14 +27,15 @@ class AdaptedBytes:
 
     base: Stored
     rank: int
+    item: int = 2
 
     def format(self, k: int) -> str:
         """See Stored."""
         return f"{self.base.format(k)}+r{self.rank}"
 
     def nbytes(self, n: int, k: int, kernel: str = "cpp") -> float:
-        """The base's bytes and 16 bit for every number of A and B."""
-        return self.base.nbytes(n, k, kernel) + 2 * self.rank * (n + k)
+        """The base's bytes and `item` bytes for every number of A and B."""
+        return self.base.nbytes(n, k, kernel) + self.item * self.rank * (n + k)
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,12 @@ class FileBytes:
 
 def as_stored(model: Model) -> FileBytes | None:
     """How the matrices of a quantized decoder's files are held; None where they are floats. What
-    stays dense has 16 bit, the rest of the bytes is theirs.
+    stays dense is in the model's precision, the rest of the bytes is theirs.
     """
     shape = model.shape
     if not isinstance(shape, DecoderShape) or not model.stored or model.bits >= 16:
         return None
     numbers = sum(one.numbers() for one in shape.projections())
-    rest = model.weight_bytes() - 2 * (shape.head().numbers() + shape.vectors())
+    dense = 4 if model.precision == "fp32" else 2
+    rest = model.weight_bytes() - dense * (shape.head().numbers() + shape.vectors())
     return FileBytes(8 * rest / numbers) if rest > 0 else FileBytes(float(model.bits))

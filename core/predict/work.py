@@ -141,4 +141,4 @@ def _draft(model_id: str, changed_at: int) -> DecoderWork | None:
         return None
     if model.task != "text":
         return None
-    return DecoderWork(model.decoder(), Effects())
+    return DecoderWork(model.decoder(), Effects(model.precision))

@@ -82,8 +82,9 @@ def learn(
                     f"{course.name}: the answers of {deployment.case.model.id} are not finite, so"
                     " there is nothing to learn from them"
                 )
-            # As the engine computes: text in 16 bit, images in 32.
-            with torch.autocast(deployment.device, torch.bfloat16, enabled=text):
+            # As the engine computes. fp16 has no room for gradients, so it is trained in fp32.
+            rounds = deployment.case.model.precision == "bf16"
+            with torch.autocast(deployment.device, torch.bfloat16, enabled=rounds):
                 logits = student(inputs)
             lost = loss(logits.float(), targets, labels)
             losses.append(lost.item())

@@ -16,7 +16,7 @@ struct Call {
   const int64_t* start;    // the position of the first new token
   int64_t batch, tokens, heads, kv_heads, dim, capacity;
   int64_t window;          // tokens a position sees, itself included; 0 sees all
-  int64_t is_bf16;
+  int64_t kind;            // Kind
   double eps;
 };
 
@@ -107,18 +107,26 @@ WORK(bf16_avx512, bf16, FOR_AVX512)
 WORK(fp32_avx512, float, FOR_AVX512)
 WORK(bf16_avx2, bf16, FOR_AVX2)
 WORK(fp32_avx2, float, FOR_AVX2)
+WORK(fp16_avx512, fp16, FOR_AVX512)
+WORK(fp16_avx2, fp16, FOR_AVX2)
+WORK(fp16_any, fp16, )
 WORK(bf16_any, bf16, )
 WORK(fp32_any, float, )
 
-static Work choose(bool is_bf16) {
-  if (HAS_AVX512) return is_bf16 ? bf16_avx512 : fp32_avx512;
-  if (HAS_AVX2) return is_bf16 ? bf16_avx2 : fp32_avx2;
-  return is_bf16 ? bf16_any : fp32_any;
+// By Kind.
+struct Works {
+  Work of[3];
+};
+
+static Works choose() {
+  if (HAS_AVX512) return {{fp32_avx512, bf16_avx512, fp16_avx512}};
+  if (HAS_AVX2) return {{fp32_avx2, bf16_avx2, fp16_avx2}};
+  return {{fp32_any, bf16_any, fp16_any}};
 }
 
 static const Work& work_of(const Call& call) {
-  static const Work works[2] = {choose(false), choose(true)};
-  return works[call.is_bf16 != 0];
+  static const Works works = choose();
+  return works.of[call.kind];
 }
 
 // First part: every new token's keys and values are in the cache when all shares are done.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kernels import build
+from kernels.kinds import KINDS
 from kernels.program import BoundCall
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class _Call(ctypes.Structure):
             "start",
         )),
         *((name, ctypes.c_int64) for name in (
-            "batch", "tokens", "heads", "kv_heads", "dim", "capacity", "window", "is_bf16",
+            "batch", "tokens", "heads", "kv_heads", "dim", "capacity", "window", "kind",
         )),
         ("eps", ctypes.c_double),
     )  # fmt: skip
@@ -44,7 +45,7 @@ def _library() -> ctypes.CDLL:
 def prepare(
     qkv: Tensor, keys: Tensor, values: Tensor, start: Tensor, heads: Heads, out: Tensor
 ) -> BoundCall:
-    """See kernels.attention.prepare; float32 or bfloat16, contiguous."""
+    """See kernels.attention.prepare; any of KINDS, contiguous."""
     batch, tokens, _ = qkv.shape
     rotated = torch.empty(batch * tokens * heads.heads * heads.dim, dtype=torch.float32)
     norms = [None if n is None else n.to(qkv.dtype) for n in (heads.query_norm, heads.key_norm)]
@@ -54,7 +55,7 @@ def prepare(
     ]
     call = _Call(
         *pointers, batch, tokens, heads.heads, heads.kv_heads, heads.dim, keys.shape[2],
-        heads.window or 0, qkv.dtype == torch.bfloat16, heads.eps,
+        heads.window or 0, KINDS[qkv.dtype], heads.eps,
     )  # fmt: skip
     parts = (_library().trimtab_attention_append, _library().trimtab_attention_attend)
     kept = (qkv, keys, values, start, heads, norms, out, rotated)

@@ -1,11 +1,13 @@
 """Dense linear layer y = x @ weight.T + bias. Checks inputs, chooses the kernel, calls, counts.
 
-Kernels: "torch" (torch.nn.functional.linear, any device, differentiable) and "gemv-bf16" (cpu.cpp:
-bf16 weights on the CPU, few rows, no autograd; the weight is streamed once for all rows).
+Kernels: "torch" (torch.nn.functional.linear, any device, differentiable), "gemv-bf16" (cpu.cpp) and
+"gemv-float" (floats.cpp: fp32 and fp16): weights on the CPU, few rows, no autograd; the weight is
+streamed once for all rows.
 """
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.nn.functional import linear as torch_linear
@@ -16,6 +18,7 @@ from kernels.pages import make_huge
 
 OP = "linear_dense"
 FORMATS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+GEMVS = ("gemv-bf16", "gemv-float")
 # Above this many rows torch's blocked matrix product is faster (LOG.md).
 GEMV_ROWS = 16
 
@@ -40,11 +43,9 @@ class DenseWeight:
         self.dtype, self.format = weight.dtype, FORMATS[weight.dtype]
         self._on_cpu = weight.is_cpu
         self.kernel = registry.select(OP, weight.device, self.format, kernel).name
-        self._gemv = None
-        if self.kernel == "gemv-bf16":
-            from kernels.linear_dense.cpu import Gemv
-
-            self._gemv = Gemv(self.weight, self.bias)
+        self._gemv: Any = None
+        if self.kernel in GEMVS:
+            self._gemv = _made(self.kernel, self.weight, self.bias)
             make_huge(self.weight)
 
     def __call__(
@@ -56,7 +57,7 @@ class DenseWeight:
         """Return `residual + x @ weight.T + bias` [..., N] for x [..., K].
 
         `out`, when given, is a contiguous [..., N] that is filled and returned; it may be
-        `residual` itself. The sum with `residual` is rounded once on "gemv-bf16".
+        `residual` itself. The sum with `residual` is rounded once on GEMVS.
         """
         shape = x.shape
         k = self.k
@@ -79,7 +80,7 @@ class DenseWeight:
             out = x.new_empty((*shape[:-1], self.n))
         if not x.is_contiguous():
             x = x.contiguous()
-        count(OP, "gemv-bf16")
+        count(OP, self.kernel)
         gemv.run(x, out, rows, residual)
         return out
 
@@ -96,7 +97,7 @@ class DenseWeight:
     ) -> Callable[[], object]:
         """The same call with its arguments fixed, for a step that is repeated.
 
-        A kernels.program.BoundCall where "gemv-bf16" would run. All of x [M, K], out and residual
+        A kernels.program.BoundCall where one of GEMVS would run. All of x [M, K], out and residual
         [M, N] must stay where they are; `out` may be `residual`.
         """
         rows = x.numel() // self.k
@@ -107,7 +108,8 @@ class DenseWeight:
                 raise ValueError(_bad_side(name, side, (*x.shape[:-1], self.n), self.dtype))
         if self._gemv is None or rows > GEMV_ROWS or not x.is_cpu:
             return lambda: self(x, out, residual)
-        return self._gemv.bind(x, out, rows, residual)
+        bound: Callable[[], object] = self._gemv.bind(x, out, rows, residual)
+        return bound
 
     def dequantize(self) -> torch.Tensor:
         """The weight in fp32."""
@@ -148,7 +150,7 @@ def linear(
 ) -> torch.Tensor:
     """Return x [..., K] times weight [N, K] transposed, plus bias [N]: y [..., N].
 
-    fp32, bf16 or fp16, all of one dtype and device. Differentiable: "gemv-bf16" is never chosen
+    fp32, bf16 or fp16, all of one dtype and device. Differentiable: none of GEMVS is chosen
     when a gradient is needed. `kernel` (or TRIMTAB_KERNEL) names the kernel; one that does not fit
     is then an error. Raises ValueError (shapes, dtypes) or KernelUnavailable, with one sentence.
     """
@@ -158,25 +160,36 @@ def linear(
     if x.device != weight.device:
         raise ValueError(f"x is on {x.device} and weight on {weight.device}; move one of them.")
     chosen = registry.select(OP, weight.device, FORMATS[weight.dtype], kernel).name
-    if chosen == "gemv-bf16":
+    if chosen in GEMVS:
         reason = _no_gemv(x, weight, bias)
         named = kernel or registry.requested(os.environ.get(registry.ENVIRONMENT, "")).get(OP)
         if reason is None and (named or x.numel() <= GEMV_ROWS * weight.shape[1]):
-            return _gemv(x, weight, bias)
+            return _gemv(chosen, x, weight, bias)
         if reason is not None and named:
-            raise registry.KernelUnavailable(f"{OP}=gemv-bf16 {reason}; use {OP}=torch.")
+            raise registry.KernelUnavailable(f"{OP}={chosen} {reason}; use {OP}=torch.")
     count(OP, "torch")
     return torch_linear(x, weight, bias)
 
 
-def _gemv(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    from kernels.linear_dense.cpu import Gemv
-
+def _gemv(
+    kernel: str, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
     n, k = weight.shape
     out = x.new_empty((*x.shape[:-1], n))
-    count(OP, "gemv-bf16")
-    Gemv(weight, bias).run(x.contiguous(), out, x.numel() // k)
+    count(OP, kernel)
+    _made(kernel, weight, bias).run(x.contiguous(), out, x.numel() // k)
     return out
+
+
+def _made(kernel: str, weight: torch.Tensor, bias: torch.Tensor | None) -> Any:
+    """The weight made ready for one of GEMVS."""
+    if kernel == "gemv-bf16":
+        from kernels.linear_dense import cpu
+
+        return cpu.Gemv(weight, bias)
+    from kernels.linear_dense import floats
+
+    return floats.Gemv(weight, bias)
 
 
 def _no_gemv(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> str | None:

@@ -2,8 +2,8 @@
 
 Owns: LowBitWeight (a matrix laid out for one kernel), the checks and the choice of the kernel. The
 packed codes themselves are multiplied; no float copy of the whole weight is ever made by a call.
-The canonical form, for files and calibrated methods, is LowBit (codes.py). Kernels: "cpp" (bf16 on
-the CPU), "torch-int4pack" and "torch-int8pack" (torch's own), "triton" (GPU), "torch" (any device,
+The canonical form, for files and calibrated methods, is LowBit (codes.py). Kernels: "cpp" (on the
+CPU), "torch-int4pack" and "torch-int8pack" (torch's own), "triton" (GPU), "torch" (any device,
 tile by tile; slow).
 """
 

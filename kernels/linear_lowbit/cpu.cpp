@@ -1,9 +1,10 @@
-// y[m, n] = residual[m, n] + bias[n] + x_scale[m] * sum_k x[m, k] * w[n, k], bf16 in and out, fp32
-// inside, with w in codes of 1 to 8 bit (layout.py): read once as it lies, decoded in registers.
+// y[m, n] = residual[m, n] + bias[n] + x_scale[m] * sum_k x[m, k] * w[n, k], bf16, fp32 or fp16 in
+// and out, fp32 inside, with w in codes of 1 to 8 bit (layout.py): read once as it lies, decoded in
+// registers.
 //
 // A block of 16 rows of w meets all rows of x before the next block is read. The instruction set is
 // chosen at run time: vectors.h is compiled for AVX-512 with and without bf16 products, plain.h
-// for AVX2 and for any processor. OpenMP splits the row blocks over threads.
+// for AVX2 and for any processor, and for all that is not bf16. OpenMP splits the row blocks over threads.
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -108,11 +109,12 @@ struct Set {
   void (*unpack)(const Form&, int64_t, int, uint16_t*);
 };
 
-Set set_of(const Form& f) {
+Set set_of(const Form& f, int64_t kind) {
 #if defined(__x86_64__)
-  if (f.isa == 3) return {kTogether, avx512_bf16::span, avx512_bf16::loops_of(f.width).unpack};
-  if (f.isa == 2) return {kTogether, avx512::span, avx512::loops_of(f.width).unpack};
-  if (f.isa == 1) return {kPlainRows, avx2::span, avx2::unpack};
+  const int64_t isa = kind != kBf16 && f.isa > 1 ? 1 : f.isa;
+  if (isa == 3) return {kTogether, avx512_bf16::span, avx512_bf16::loops_of(f.width).unpack};
+  if (isa == 2) return {kTogether, avx512::span, avx512::loops_of(f.width).unpack};
+  if (isa == 1) return {kPlainRows, avx2::span, avx2::unpack};
 #endif
   return {kPlainRows, scalar::span, scalar::unpack};
 }
@@ -138,7 +140,7 @@ extern "C" int64_t lowbit_best_isa() {
 
 extern "C" void lowbit_part(const Call* call, int64_t share, int64_t shares) {
   const Form& f = *call->form;
-  const lowbit::Set set = lowbit::set_of(f);
+  const lowbit::Set set = lowbit::set_of(f, call->kind);
   const int64_t begin = f.row_blocks() * share / shares;
   const int64_t end = f.row_blocks() * (share + 1) / shares;
   for (int64_t m = 0; m < call->rows && begin < end; m += set.together) {
@@ -162,7 +164,7 @@ extern "C" void lowbit_product(const Call* call, int64_t threads) {
 extern "C" void lowbit_unpack(const Form* form, int64_t begin, int64_t end, uint16_t* out,
                               int64_t threads) {
   const Form& f = *form;
-  const lowbit::Set set = lowbit::set_of(f);
+  const lowbit::Set set = lowbit::set_of(f, kBf16);
   const int64_t first = begin / kRows, last = (end + kRows - 1) / kRows;
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
   for (int64_t block = first; block < last; ++block) {

@@ -1,4 +1,5 @@
-"""Binding of cpu.cpp: products with a matrix in the layout of layout.py, bf16 in and out.
+"""Binding of cpu.cpp: products with a matrix in the layout of layout.py; bf16, fp32 or fp16 in and
+out.
 
 Owns: loading the library, the records of pointers that calls hand over, and the product with many
 rows of x (tiles of the weight written out as bf16, multiplied by torch). The choice between kernels
@@ -15,6 +16,7 @@ import functools
 import torch
 
 from kernels import build
+from kernels.kinds import KINDS
 from kernels.linear_lowbit.layout import ROWS, Packed, lay_out, undo
 from kernels.pages import make_huge
 from kernels.program import BoundCall
@@ -55,6 +57,7 @@ class Call(ctypes.Structure):
         ("y", ctypes.c_void_p),
         ("rows", ctypes.c_int64),
         ("x_scale", ctypes.c_void_p),
+        ("kind", ctypes.c_int64),
     )
 
 
@@ -123,9 +126,10 @@ def _record(packed: Packed, bias: torch.Tensor | None, isa: str | None) -> _Form
 
 
 class Product:
-    """One packed matrix [n, k] with its bias (bf16 [n] or None), made ready for many calls.
+    """One packed matrix [n, k] with its bias [n] or None, made ready for many calls.
 
-    Nothing is checked; the caller guarantees contiguous bf16 CPU tensors of the right shapes.
+    Nothing is checked; the caller guarantees contiguous CPU tensors of one float dtype and of the
+    right shapes.
     """
 
     __slots__ = ("_bias", "_call", "_form", "_packed")
@@ -164,7 +168,7 @@ class Product:
     ) -> Call:
         """The arguments of one product; x_scale fp32 [rows] multiplies what x [rows, k] gives."""
         places = (x.data_ptr(), _address(residual), out.data_ptr(), rows, _address(x_scale))
-        return Call(ctypes.addressof(self._form), *places)
+        return Call(ctypes.addressof(self._form), *places, KINDS[x.dtype])
 
     def call(self, record: Call) -> None:
         """Do it with torch's number of threads."""

@@ -61,7 +61,8 @@ class Scratch {
 
 inline thread_local Scratch x_memory, sums_memory;
 
-// One product with its arguments, for kernels/program.cpp.
+// One product with its arguments, for kernels/program.cpp. x, residual, y and the form's bias are of
+// `kind`; vectors.h takes bf16 alone, so that its pointers are written here.
 struct Call {
   const Form* form;
   const uint16_t* x;         // [rows, k]
@@ -69,12 +70,13 @@ struct Call {
   uint16_t* y;               // [rows, n]; may be residual
   int64_t rows;
   const float* x_scale;  // [rows] that the products are multiplied with, or null
+  int64_t kind;          // Kind
 
   // Rows [begin, begin + count) of x against the same w.
   INLINE Call part(int64_t begin, int64_t count) const {
-    const int64_t n = form->n, k = form->k;
+    const int64_t each = kind == kFloat ? 2 : 1, n = each * form->n, k = each * form->k;
     return {form,  x + begin * k, residual ? residual + begin * n : nullptr, y + begin * n,
-            count, x_scale ? x_scale + begin : nullptr};
+            count, x_scale ? x_scale + begin : nullptr, kind};
   }
 };
 

@@ -151,12 +151,13 @@ TARGET void plain_tile(const Form& f, int64_t row_block, int rows, const float* 
   std::memcpy(out, total, sizeof(float) * rows * kRows);
 }
 
-TARGET void plain_ready(const Form& f, const uint16_t* x, int rows, float* packed, float* sums) {
+template <class T>
+TARGET INLINE void plain_ready(const Form& f, const T* x, int rows, float* packed, float* sums) {
   const int64_t blocks = f.column_blocks(), columns = blocks * kColumns;
   for (int m = 0; m < rows; ++m) {
     float sum = 0;
     for (int64_t i = 0; i < columns; ++i) {
-      const float v = i < f.k ? load(bf16{x[m * f.k + i]}) : 0;
+      const float v = i < f.k ? load(x[m * f.k + i]) : 0;
       packed[(i / kColumns * kPlainRows + m) * kColumns + i % kColumns] = v;
       sum += v;
       if ((i + 1) % (16 * f.group_halves) == 0 || i + 1 == columns) {
@@ -167,36 +168,43 @@ TARGET void plain_ready(const Form& f, const uint16_t* x, int rows, float* packe
   }
 }
 
+template <class T>
 TARGET INLINE void plain_finish(const Call& call, const float* sums, int64_t m, int64_t n,
                                 int count) {
   const Form& f = *call.form;
   const int64_t at = m * f.n + n;
+  const T *bias = (const T*)f.bias, *residual = (const T*)call.residual;
   for (int r = 0; r < count; ++r) {
     float total = call.x_scale ? sums[r] * call.x_scale[m] : sums[r];
-    if (f.bias) total += load(bf16{f.bias[n + r]});
-    if (call.residual) total += load(bf16{call.residual[at + r]});
-    bf16 rounded;
-    store(rounded, total);
-    call.y[at + r] = rounded.bits;
+    if (bias) total += load(bias[n + r]);
+    if (residual) total += load(residual[at + r]);
+    store(((T*)call.y)[at + r], total);
   }
 }
 
-// Row blocks [begin, end) of w against at most kPlainRows rows of x.
-TARGET void span(const Call& call, int64_t begin, int64_t end) {
+template <class T>
+TARGET void span_of(const Call& call, int64_t begin, int64_t end) {
   const Form& f = *call.form;
   const int rows = static_cast<int>(call.rows);
   const int64_t columns = f.column_blocks() * kColumns;
   float* packed = static_cast<float*>(x_memory.take(kPlainRows * columns * 4));
   float* sums = static_cast<float*>(sums_memory.take(kPlainRows * f.groups * 4));
-  plain_ready(f, call.x, rows, packed, sums);
+  plain_ready(f, (const T*)call.x, rows, packed, sums);
   float out[kPlainRows * kRows], table[256];
   widen_table(f, table);
   for (int64_t block = begin; block < end; ++block) {
     const int64_t n = block * kRows;
     const int count = static_cast<int>(f.n - n < kRows ? f.n - n : kRows);
     plain_tile(f, block, rows, table, packed, sums, out);
-    for (int m = 0; m < rows; ++m) plain_finish(call, out + kRows * m, m, n, count);
+    for (int m = 0; m < rows; ++m) plain_finish<T>(call, out + kRows * m, m, n, count);
   }
+}
+
+// Row blocks [begin, end) of w against at most kPlainRows rows of x.
+TARGET void span(const Call& call, int64_t begin, int64_t end) {
+  if (call.kind == kFloat) return span_of<float>(call, begin, end);
+  if (call.kind == kHalf) return span_of<fp16>(call, begin, end);
+  span_of<bf16>(call, begin, end);
 }
 
 TARGET void unpack(const Form& f, int64_t row_block, int count, uint16_t* out) {

@@ -1,7 +1,7 @@
 """The kernel "torch": codes packed along k, dequantized a tile of rows at a time and multiplied.
 
 Runs wherever torch does, with any dtype, group size and kind. Slow: it is the fallback where there
-is no compiler, and for fp32 and fp16.
+is no compiler.
 """
 
 import torch

@@ -10,7 +10,7 @@ struct Call {
   const void* weight; // [size]
   void* out;          // [rows, size]
   int64_t rows, size;
-  int64_t is_bf16;
+  int64_t kind;  // Kind
   double eps;
 };
 
@@ -44,18 +44,26 @@ FOR_AVX512 static void row_bf16_avx512(const Call& c, int64_t r) { row<bf16>(c, 
 FOR_AVX512 static void row_fp32_avx512(const Call& c, int64_t r) { row<float>(c, r); }
 FOR_AVX2 static void row_bf16_avx2(const Call& c, int64_t r) { row<bf16>(c, r); }
 FOR_AVX2 static void row_fp32_avx2(const Call& c, int64_t r) { row<float>(c, r); }
+FOR_AVX512 static void row_fp16_avx512(const Call& c, int64_t r) { row<fp16>(c, r); }
+FOR_AVX2 static void row_fp16_avx2(const Call& c, int64_t r) { row<fp16>(c, r); }
+static void row_fp16_any(const Call& c, int64_t r) { row<fp16>(c, r); }
 static void row_bf16_any(const Call& c, int64_t r) { row<bf16>(c, r); }
 static void row_fp32_any(const Call& c, int64_t r) { row<float>(c, r); }
 
-static Row choose(bool is_bf16) {
-  if (HAS_AVX512) return is_bf16 ? row_bf16_avx512 : row_fp32_avx512;
-  if (HAS_AVX2) return is_bf16 ? row_bf16_avx2 : row_fp32_avx2;
-  return is_bf16 ? row_bf16_any : row_fp32_any;
+// By Kind.
+struct Rows {
+  Row of[3];
+};
+
+static Rows choose() {
+  if (HAS_AVX512) return {{row_fp32_avx512, row_bf16_avx512, row_fp16_avx512}};
+  if (HAS_AVX2) return {{row_fp32_avx2, row_bf16_avx2, row_fp16_avx2}};
+  return {{row_fp32_any, row_bf16_any, row_fp16_any}};
 }
 
 // Share `share` of `shares` is every shares-th row.
 extern "C" void trimtab_rms_norm(const Call* call, int64_t share, int64_t shares) {
-  static const Row rows[2] = {choose(false), choose(true)};
-  const Row one = rows[call->is_bf16 != 0];
+  static const Rows rows = choose();
+  const Row one = rows.of[call->kind];
   for (int64_t r = share; r < call->rows; r += shares) one(*call, r);
 }

@@ -4,10 +4,10 @@ import ctypes
 import functools
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from kernels import build
+from kernels.kinds import KINDS
 from kernels.program import BoundCall
 
 
@@ -19,7 +19,7 @@ class _Call(ctypes.Structure):
         ("out", ctypes.c_void_p),
         ("rows", ctypes.c_int64),
         ("size", ctypes.c_int64),
-        ("is_bf16", ctypes.c_int64),
+        ("kind", ctypes.c_int64),
         ("eps", ctypes.c_double),
     )
 
@@ -36,12 +36,12 @@ def _library() -> ctypes.CDLL:
 
 
 def prepare(x: Tensor, weight: Tensor, eps: float, out: Tensor, delta: Tensor | None) -> BoundCall:
-    """See kernels.rms_norm.prepare; float32 or bfloat16, contiguous."""
+    """See kernels.rms_norm.prepare; any of KINDS, contiguous."""
     weight = weight.contiguous()
     rows, size = x.shape
     call = _Call(
         x.data_ptr(), delta.data_ptr() if delta is not None else None, weight.data_ptr(),
-        out.data_ptr(), rows, size, x.dtype == torch.bfloat16, eps,
+        out.data_ptr(), rows, size, KINDS[x.dtype], eps,
     )  # fmt: skip
     parts = (_library().trimtab_rms_norm,)
     work = 3 * x.nbytes

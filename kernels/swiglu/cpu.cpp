@@ -5,7 +5,7 @@ struct Call {
   const void* gate_up; // [rows, 2 * size]: gate, then up
   void* out;           // [rows, size]
   int64_t rows, size;
-  int64_t is_bf16;
+  int64_t kind;  // Kind
 };
 
 template <class T>
@@ -27,19 +27,27 @@ SPAN(bf16_avx512, bf16, FOR_AVX512)
 SPAN(fp32_avx512, float, FOR_AVX512)
 SPAN(bf16_avx2, bf16, FOR_AVX2)
 SPAN(fp32_avx2, float, FOR_AVX2)
+SPAN(fp16_avx512, fp16, FOR_AVX512)
+SPAN(fp16_avx2, fp16, FOR_AVX2)
+SPAN(fp16_any, fp16, )
 SPAN(bf16_any, bf16, )
 SPAN(fp32_any, float, )
 
-static Span choose(bool is_bf16) {
-  if (HAS_AVX512) return is_bf16 ? bf16_avx512 : fp32_avx512;
-  if (HAS_AVX2) return is_bf16 ? bf16_avx2 : fp32_avx2;
-  return is_bf16 ? bf16_any : fp32_any;
+// By Kind.
+struct Spans {
+  Span of[3];
+};
+
+static Spans choose() {
+  if (HAS_AVX512) return {{fp32_avx512, bf16_avx512, fp16_avx512}};
+  if (HAS_AVX2) return {{fp32_avx2, bf16_avx2, fp16_avx2}};
+  return {{fp32_any, bf16_any, fp16_any}};
 }
 
 // Share `share` of `shares` is some columns of every row.
 extern "C" void trimtab_swiglu(const Call* call, int64_t share, int64_t shares) {
-  static const Span spans[2] = {choose(false), choose(true)};
-  const Span one = spans[call->is_bf16 != 0];
+  static const Spans spans = choose();
+  const Span one = spans.of[call->kind];
   // Whole cache lines of 64 bytes, so that no two threads write the same one.
   const int64_t lines = (call->size + 31) / 32;
   const int64_t from = lines * share / shares * 32;

@@ -4,10 +4,10 @@ import ctypes
 import functools
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from kernels import build
+from kernels.kinds import KINDS
 from kernels.program import BoundCall
 
 
@@ -17,7 +17,7 @@ class _Call(ctypes.Structure):
         ("out", ctypes.c_void_p),
         ("rows", ctypes.c_int64),
         ("size", ctypes.c_int64),
-        ("is_bf16", ctypes.c_int64),
+        ("kind", ctypes.c_int64),
     )
 
 
@@ -33,8 +33,8 @@ def _library() -> ctypes.CDLL:
 
 
 def prepare(gate_up: Tensor, out: Tensor) -> BoundCall:
-    """See kernels.swiglu.prepare; float32 or bfloat16, contiguous."""
+    """See kernels.swiglu.prepare; any of KINDS, contiguous."""
     rows, size = out.shape
-    call = _Call(gate_up.data_ptr(), out.data_ptr(), rows, size, out.dtype == torch.bfloat16)
+    call = _Call(gate_up.data_ptr(), out.data_ptr(), rows, size, KINDS[out.dtype])
     parts = (_library().trimtab_swiglu,)
     return BoundCall("swiglu", "cpp", parts, call, (gate_up, out), 3 * out.nbytes)

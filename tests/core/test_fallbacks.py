@@ -42,9 +42,8 @@ def test_the_operations_with_one_reason_share_a_caution() -> None:
     [
         ("bf16", ()),
         ("bf16", ("linear_dense=torch", "linear_dense=gemv-bf16")),
-        ("fp32", ("linear_dense=torch",)),
-        ("fp32", ("linear_lowbit=torch",)),
-        ("fp16", ("rms_norm=torch", "linear_w8a8=torch-int-mm", "attention=torch-kv4")),
+        ("fp32", ("linear_dense=torch", "linear_dense=gemv-float")),
+        ("fp16", ("attention=torch-sdpa", "attention=cpp")),
     ],
 )
 def test_what_our_kernels_would_not_have_done_is_no_fallback(
@@ -53,9 +52,29 @@ def test_what_our_kernels_would_not_have_done_is_no_fallback(
     assert said(formats, *ran) == []
 
 
-@pytest.mark.parametrize("ran", ["rms_norm=torch", "linear_w8a8=torch-int-mm"])
+@pytest.mark.parametrize(
+    "ran",
+    ["rms_norm=torch", "linear_w8a8=torch-int-mm", "linear_dense=torch", "linear_lowbit=torch"],
+)
 def test_what_they_do_in_fp32_is_one(ran: str) -> None:
     assert len(said("fp32", ran)) == 1
+
+
+@pytest.mark.parametrize(
+    ("formats", "ran", "op"),
+    [
+        ("fp16", "linear_w8a8=torch-int-mm", "linear_w8a8"),
+        ("fp16", "attention=torch-kv4", "attention"),
+        ("fp32", "linear_fp8=torch", "linear_fp8"),
+    ],
+)
+def test_a_step_that_ours_do_not_take_in_this_format_is_said(
+    formats: str, ran: str, op: str
+) -> None:
+    (sentence,) = said(formats, ran)
+    assert sentence.startswith(
+        f"caution fallback: {op} ran without our kernels: none of ours takes {formats} there"
+    )
 
 
 def test_a_kernel_that_was_asked_for_is_no_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,14 +95,16 @@ def test_each_reason_has_the_operations_that_lost_a_kernel() -> None:
     assert fallbacks.lost("cuda") == {REASON: ["linear_lowbit", "linear_w8a8", "linear_fp8"]}
 
 
-def test_the_kernels_that_take_bf16_alone_are_those_that_say_so() -> None:
+def test_the_kernels_over_codes_take_what_they_say() -> None:
     form = quantize(torch.ones(16, 64), 4, 32, "int", symmetric=False)
-    refused = {
-        op
-        for op, module in (("linear_lowbit", cpp), ("linear_fp8", fp8), ("linear_w8a8", w8a8))
-        if module.refuse(form, torch.float32) is not None  # type: ignore[arg-type]
-    }
-    assert refused == set(fallbacks.BF16_ALONE)
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    for op, module in (("linear_lowbit", cpp), ("linear_fp8", fp8), ("linear_w8a8", w8a8)):
+        taken = {
+            name
+            for name, dtype in dtypes.items()
+            if module.refuse(form, dtype) is None  # type: ignore[arg-type]
+        }
+        assert taken == fallbacks.TAKES.get(op, fallbacks.MOST_TAKE)
 
 
 def test_the_formats_are_those_of_what_a_kernel_multiplies_with() -> None:

@@ -37,19 +37,19 @@ def test_the_bytes_are_those_of_the_tensors(kernel: str, kind: str, bits: int) -
 
 
 @pytest.mark.parametrize("bits", [3, 4, 8])
-def test_with_x_of_32_bits_torchs_own_kernels_take_what_they_can(bits: int) -> None:
+def test_with_x_of_32_bits_ours_takes_what_it_can_and_torchs_own_the_rest(bits: int) -> None:
     names = set()
     for n, k in [*SHAPES, (33, 64), (16, 128)]:
-        for group in (0, 16, 32, 64):
+        for group in (0, 8, 16, 24, 32, 64):
             for symmetric in (True, False):
                 form = quantize(torch.randn(n, k), bits, group or k, symmetric=symmetric)
                 held = LowBitWeight(form, dtype=torch.float32)
                 one = LowBitBytes(bits, group, zero="" if symmetric else "int8")
-                if held.kernel != "torch" or {"torch-int4pack", "torch-int8pack"} <= RUNNING:
+                if {"cpp", "torch-int4pack", "torch-int8pack"} <= RUNNING:
                     assert one.kernel_of_fp32(k) == held.kernel
                 assert one.nbytes(n, k, held.kernel) == sum(t.nbytes for t in held.tensors())
                 names.add(held.kernel)
-    assert "torch" in names
+    assert {"torch"} < names
 
 
 @pytest.mark.parametrize(("zeros", "name"), [(0.5, "fp16"), (1 / 3, "fp32")])

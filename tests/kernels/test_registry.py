@@ -135,7 +135,7 @@ def test_the_environment_names_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None
         ("linear_dense", "not op=name"),
         ("=torch", "not op=name"),
         ("nope=torch", "no operation 'nope'"),
-        ("linear_dense=nope", "no kernel 'nope'; there are gemv-bf16, torch"),
+        ("linear_dense=nope", "no kernel 'nope'; there are gemv-bf16, gemv-float, torch"),
     ],
 )
 def test_a_wrong_environment_is_an_error_and_not_ignored(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from core.deployment import Deployment
+from core.engine.linear import name_of
 from core.engine.reference import TrainableDecoder
 from core.techniques.learn import Course, Part, learn
 from core.techniques.quantize.replace import lean
@@ -35,7 +36,8 @@ def soft_target_loss(
 
 def distill(deployment: Deployment, settings: SoftTargets) -> None:
     """Train all of the deployment's weights for `settings.steps` steps."""
-    student = TrainableDecoder.from_decoder(lean(deployment, "distillation"))
+    decoder = lean(deployment, "distillation")
+    student, dtype = TrainableDecoder.from_decoder(decoder), name_of(decoder.dtype)
 
     def loss(own: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         return soft_target_loss(own, teacher, labels, settings.alpha, settings.temperature)
@@ -44,4 +46,4 @@ def distill(deployment: Deployment, settings: SoftTargets) -> None:
     learn(
         deployment, course, student, [Part(list(student.parameters()), course.learning_rate)], loss
     )
-    deployment.engine = student.to_decoder("bf16", deployment.device)
+    deployment.engine = student.to_decoder(dtype, deployment.device)

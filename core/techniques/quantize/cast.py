@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Cast(Base):
     """Weights, activations and KV cache in `dtype`: fp32, bf16 or fp16 (coverage Q1).
 
-    Text is loaded in bf16 and images in fp32; a weight keeps the value that it was loaded with
-    where the new format holds it. fp16 is refused for a weight above 65,504.
+    A weight keeps the value of the file where the new format holds it: the file's own format
+    changes nothing, and says so. fp16 is refused for a weight above 65,504.
     """
 
     dtype: str = "bf16"
@@ -32,9 +32,8 @@ class Cast(Base):
 
     @classmethod
     def candidates(cls, case: Case) -> tuple[Technique, ...]:
-        """The formats that the model is not loaded in."""
-        loaded = "bf16" if case.model.task == "text" else "fp32"
-        return tuple(cls(one) for one in ("bf16", "fp16", "fp32") if one != loaded)
+        """The formats that the model is not in already."""
+        return tuple(cls(one) for one in ("bf16", "fp16", "fp32") if one != case.model.precision)
 
     def apply(self, deployment: Any) -> None:
         """Convert every tensor of the engine."""
@@ -46,6 +45,8 @@ class Cast(Base):
 
         engine, to = deployment.engine, DENSE[self.dtype]
         before = engine.weight_bytes()
+        if self.dtype == deployment.case.model.precision:
+            deployment.note(f"the file's numbers are {self.dtype} already: a cast keeps them all")
         module = getattr(engine, "model", engine)
         if isinstance(engine, Decoder):
             cast_decoder(engine, to)

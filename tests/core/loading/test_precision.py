@@ -22,7 +22,6 @@ from core.plan import Case, Plan
 from core.predict.account import account
 from core.techniques.applying import apply_all
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 NORM, DOWN = "model.norm.weight", "model.layers.0.mlp.down_proj.weight"
 
@@ -96,7 +95,7 @@ def test_memory_is_predicted_in_the_files_own_format(kind: str, tmp_path: Path) 
 def in_another(name: str, kind: torch.dtype, exact: bool) -> Any:
     def change(tensors: dict[str, torch.Tensor]) -> None:
         wide = tensors[name].float()
-        tensors[name] = (wide if exact else wide * (1 + 2**-12)).to(kind)
+        tensors[name] = (wide if exact else wide * (1 + 2**-10)).to(kind)
 
     return change
 
@@ -176,13 +175,19 @@ def test_rounding_to_codes_starts_from_the_numbers_of_the_file(kind: str, tmp_pa
 
 @pytest.mark.parametrize("kind", DTYPES)
 def test_a_step_of_one_token_gives_what_the_whole_prompt_gives(kind: str, tmp_path: Path) -> None:
-    engine, _ = load_folder(stored(tmp_path / "m", kind))
+    folder = stored(tmp_path / "m", kind)
+    engine, _ = load_folder(folder)
     ids = torch.arange(20)[None] * 5 % 67
+    want = log_softmax_of_transformers(folder, ids)
+
+    def error(logits: torch.Tensor) -> float:
+        return float((torch.log_softmax(logits.double(), -1) - want).abs().mean())
+
     cache = engine.new_cache(1, 20)
     assert cache.keys.dtype is DTYPES[kind]
     steps = torch.cat([engine.forward(ids[:, i : i + 1], cache) for i in range(20)], dim=1)
-    close = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 2e-1}[kind]
-    assert (steps - engine.forward(ids)).abs().max() < close
+    assert error(steps) <= 2 * error(engine.forward(ids)) + 1e-6
+    assert error(steps) < {"fp32": 1e-5, "fp16": 2e-2, "bf16": 2e-1}[kind]
 
 
 def test_a_folder_that_apply_wrote_says_its_own_format(tmp_path: Path) -> None:

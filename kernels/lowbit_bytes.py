@@ -119,6 +119,10 @@ class Fp8Bytes(LowBitBytes):
         """As Fp8.format says it."""
         return "fp8-fp8"
 
+    def kernel_of_fp32(self, k: int) -> str:
+        """The CPU kernel that takes the matrix with x of 32 bits, as linear_fp8 chooses it."""
+        return "torch"
+
 
 @dataclass(frozen=True)
 class DenseBytes:

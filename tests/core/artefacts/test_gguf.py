@@ -283,11 +283,19 @@ def test_values_of_every_type_are_read_by_the_package(tmp_path: Path) -> None:
         list(gguf_file.pieces({}, [wrong]))
 
 
-def test_a_cast_model_is_told_to_come_back_in_bf16(source: Path) -> None:
-    for dtype, told in (("fp32", True), ("bf16", False)):
+def test_a_model_comes_back_in_its_own_format_or_is_told_in_which(
+    source: Path, tmp_path: Path
+) -> None:
+    for dtype in ("fp32", "bf16", "fp16"):
         engine, _ = load_folder(source, dtype)
-        notes = gguf.layout(contents(engine, CONFIG), None, "tiny").notes
-        assert any("runs in bfloat16, not in float32" in one for one in notes) is told
+        layout = gguf.layout(contents(engine, CONFIG), None, "tiny")
+        assert not any("gguf does not say what to compute in" in one for one in layout.notes)
+        path = tmp_path / f"{dtype}.gguf"
+        path.write_bytes(b"".join(gguf_file.pieces(layout.metadata, layout.entries)))
+        assert load_folder(path)[0].dtype is engine.dtype
+    engine.embedding = engine.embedding.float()
+    notes = gguf.layout(contents(engine, CONFIG), None, "tiny").notes
+    assert any("loaded here again it runs in float32, not in float16" in one for one in notes)
 
 
 def test_other_models_are_refused(tmp_path: Path) -> None:

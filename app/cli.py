@@ -176,7 +176,8 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="FILE",
-        help="judge quality on your own .txt, .jsonl or .npz, or on lm-eval:TASK[:LIMIT] (repeat)",
+        help="judge quality on your own .txt, .jsonl or .npz, or on lm-eval:TASK[:LIMIT] (repeat);"
+        " techniques learn from another part of it",
     )
     run.add_argument(
         "--arrival",
@@ -243,6 +244,14 @@ def parser() -> argparse.ArgumentParser:
         "--format",
         default="trimtab",
         help="trimtab (holds everything), compressed-tensors, gptq, awq or gguf",
+    )
+    apply.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="calibrate and train on the part of your data that a study with it does not judge on"
+        " (repeat)",
     )
     apply.add_argument("-o", "--output", required=True, metavar="FOLDER", help="a new folder")
     apply.add_argument("--seed", type=int, default=0)

@@ -16,6 +16,7 @@ from core import format as formats
 from core import techniques
 from core.artefacts.apply import apply as write_artefact
 from core.catalogue import models, targets, workloads
+from core.dataset import datasets_for
 from core.fallbacks import lost
 from core.plan import Case, Plan
 
@@ -24,7 +25,8 @@ def apply(parsed: argparse.Namespace) -> int:
     """Apply the techniques, write the folder, print what is in it."""
     model = models.resolve(parsed.model)
     workload = "chat" if model.task == "text" else "sensor-frame"
-    case = Case(model, targets.resolve("local"), workloads.resolve(workload))
+    data = datasets_for(parsed.data, model)
+    case = Case(model, targets.resolve("local"), workloads.resolve(workload), data)
     plan = Plan(case, tuple(map(techniques.parse, parsed.technique)), parsed.seed)
     folder = Path(parsed.output)
     progress = Progress()

@@ -18,8 +18,7 @@ from app.jobs import Supervisor
 from core import techniques
 from core.arrivals import with_arrivals
 from core.catalogue import models, targets, workloads
-from core.dataset import read_datasets
-from core.dataset import refusal as dataset_refusal
+from core.dataset import datasets_for
 from core.errors import BadInput
 from core.ids import new_id, now
 from core.measure.presets import preset as find_preset
@@ -135,11 +134,7 @@ def plan_study(
     workload = with_arrivals(workloads.resolve(workload_id), arrival)
     case = Case(models.resolve(model_id), targets.resolve(target_id), workload)
     _check(case)
-    case = replace(case, data=read_datasets(data))
-    for one in case.data:
-        reason = dataset_refusal(one, case.model)
-        if reason is not None:
-            raise BadInput(f"--data: {reason}")
+    case = replace(case, data=datasets_for(data, case.model))
     wanted = tuple(
         techniques.parse(text).within(priorities.limits, parse_setting(text)[1])
         for text in technique_texts

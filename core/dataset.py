@@ -88,6 +88,16 @@ def read_datasets(words: Iterable[str]) -> tuple[Dataset, ...]:
     return tuple(found)
 
 
+def datasets_for(words: Iterable[str], model: Model) -> tuple[Dataset, ...]:
+    """All data sets of a case; BadInput also for one that cannot judge `model`."""
+    found = read_datasets(words)
+    for one in found:
+        reason = refusal(one, model)
+        if reason is not None:
+            raise BadInput(f"--data: {reason}")
+    return found
+
+
 def load_dataset(dataset: Dataset) -> Content:
     """The items of a file, read again; BadInput when its bytes are no longer those of the plan."""
     data = read_bytes(Path(dataset.path))

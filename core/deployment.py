@@ -20,7 +20,7 @@ class Deployment:
     unchanged copy maker for teachers and comparisons; `draft` and `draft_tokens` describe
     speculative decoding; `batch` is the number of sequences served together. `note` writes one line
     into the trial's log; `report` tells progress in [0, 1]; `keep` adds a measurement that a
-    technique took to the trial's.
+    technique took to the trial's; `learned` is what core.learning has read for them.
     """
 
     case: Case
@@ -35,3 +35,12 @@ class Deployment:
     note: Callable[[str], None] = field(default=lambda text: None)
     report: Callable[[float], None] = field(default=lambda share: None)
     keep: Callable[[Measurement], None] = field(default=lambda measurement: None)
+    learned: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """What the tokenizer puts before a text: every text that the model reads begins so."""
+        if self.case.model.task == "image":
+            return ()
+        prefix: tuple[int, ...] = self.engine.special_ids.prefix
+        return prefix

@@ -405,6 +405,16 @@ METRICS = (
         "Bits of a matrix's codes that automatic mixed precision chose; 16 means left as it was.",
     ),
     Metric(
+        "learning_items",
+        "Learned from",
+        "",
+        "lower",
+        "preparation",
+        "",
+        "Tokens, or images, that calibration or training read; the condition says which, and"
+        " whether they are of your data, bundled, written by the model itself, or random.",
+    ),
+    Metric(
         "mbu",
         "Memory bandwidth used",
         "",

@@ -15,6 +15,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention, silu
 from core.engine import names
 from core.engine.config import DecoderConfig
 from core.engine.decoder import Decoder
+from core.engine.special_ids import SpecialIds
 
 
 class TrainableDecoder(nn.Module):
@@ -28,6 +29,7 @@ class TrainableDecoder(nn.Module):
         super().__init__()
         names.check(config, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
         self.config = config
+        self.special_ids = SpecialIds(config.bos_token_id, config.eos_token_ids)
         self.weights = nn.ParameterDict(
             {
                 _key(name): nn.Parameter(tensors[name].detach().float().clone())
@@ -43,11 +45,15 @@ class TrainableDecoder(nn.Module):
         """Start from a decoder's weights; quantized matrices start from their rounded values."""
         tensors = decoder.export_tensors()
         tied = "lm_head.weight" not in tensors
-        return cls(replace(decoder.config, tied_embeddings=tied), tensors)
+        made = cls(replace(decoder.config, tied_embeddings=tied), tensors)
+        made.special_ids = decoder.special_ids
+        return made
 
     def to_decoder(self, dtype: str = "bf16", device: str = "cpu") -> Decoder:
         """The lean engine with these weights, rounded to `dtype`."""
-        return Decoder.from_tensors(self.config, self.tensors(), dtype, device)
+        made = Decoder.from_tensors(self.config, self.tensors(), dtype, device)
+        made.special_ids = self.special_ids
+        return made
 
     def tensors(self) -> dict[str, Tensor]:
         """The weights, detached, in Hugging Face names."""

@@ -178,7 +178,7 @@ def rehearse(plan: Plan, tokenizer: Any) -> None:
     generate(engine, torch.zeros(1, 32, dtype=torch.int64), 4)
     if tokenizer is not None:
         workload = plan.case.workload
-        prompts(tokenizer, None, workload.concurrency, workload.prompt_tokens, 0, plan.seed)
+        prompts(tokenizer, (), workload.concurrency, workload.prompt_tokens, 0, plan.seed)
     if any(hasattr(technique, "learning_rate") for technique in plan.techniques):
         from core.techniques import learn
 
@@ -286,7 +286,7 @@ def _requests(deployment: Deployment, workload: Workload, seed: int) -> Any:
     shape = deployment.case.model.decoder()
     found = prompts(
         deployment.tokenizer,
-        start_id(deployment),
+        deployment.prefix,
         count,
         workload.prompt_tokens,
         shape.vocabulary,
@@ -295,12 +295,9 @@ def _requests(deployment: Deployment, workload: Workload, seed: int) -> Any:
     return found.to(deployment.device)
 
 
-def start_id(deployment: Deployment) -> int | None:
-    """The id that begins a document, when the model has one."""
-    if deployment.case.model.task == "image":
-        return None
-    start: int | None = deployment.engine.special_ids.start
-    return start
+def start_id(deployment: Deployment) -> tuple[int, ...]:
+    """The ids that every text begins with for this model; usually one or none."""
+    return deployment.prefix
 
 
 def _cost(plan: Plan, served: list[Measurement]) -> Measurement:
@@ -356,7 +353,7 @@ def _quality(deployment: Deployment, plan: Plan, preset_name: str) -> list[Measu
     from core.predict.projection import place_quality
 
     unchanged, preset = not plan.techniques, find_preset(preset_name)
-    found = measure_quality(deployment, preset, start_id(deployment), unchanged)
+    found = measure_quality(deployment, preset, deployment.prefix, unchanged)
     found = list(place_quality(found, plan))
     lost = rounding(plan.case.model) if unchanged else ""
     return [*found, *_rounded(deployment, preset, lost)] if lost else found
@@ -374,7 +371,7 @@ def _rounded(deployment: Deployment, preset: Preset, lost: str) -> list[Measurem
         deployment,
         load_baseline=lambda: load_engine(model, device=deployment.device, dtype="fp32"),
     )
-    found = measure_quality(exact, preset, start_id(deployment), unchanged=False)
+    found = measure_quality(exact, preset, deployment.prefix, unchanged=False)
     return [
         replace(one, metric="rounding_kl_nats", method=f"{one.method}; {lost}", reference=())
         for one in found

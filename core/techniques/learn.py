@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.data import digits, training_stream
+from core import learning
+from core.data import drawn
 from core.deployment import Deployment
 from core.errors import Refused
-from core.measure.trial import start_id
 
 # A step on text reads this many windows of so many tokens; a step on images so many images.
 SEQUENCES = 4
@@ -55,7 +55,7 @@ def learn(
 ) -> None:
     """Train `parts` so that the student's logits come near to the unchanged model's.
 
-    `student` maps inputs to logits with autograd. Text is the training part of the text, cut by the
+    `student` maps inputs to logits with autograd. What is read is core.learning's, cut by the
     plan's seed. Raises Refused when there is nothing to learn from and when the loss diverged.
     """
     batches = list(_batches(deployment, course))
@@ -142,25 +142,26 @@ def _batches(deployment: Deployment, course: Course) -> Iterator[tuple[Tensor, T
     """(inputs, labels) of every step, drawn by the plan's seed."""
     random = torch.Generator().manual_seed(deployment.seed)
     if deployment.case.model.task == "image":
-        images, labels = digits("train")
+        images, labels, source, words = learning.images(deployment)
+        learning.say(
+            deployment,
+            "training",
+            course.steps * IMAGES,
+            source,
+            f"{course.steps * IMAGES:,} images: {words}",
+        )
         for _ in range(course.steps):
             chosen = torch.randint(0, len(images), (IMAGES,), generator=random)
             yield images[chosen].to(deployment.device), labels[chosen].to(deployment.device)
         return
-    if deployment.tokenizer is None:
-        raise Refused(
-            f"{course.name}: the model folder has no tokenizer.json, so there is no text to learn"
-            " from"
-        )
     length = min(LENGTH, deployment.engine.max_positions)
-    stream = training_stream(
-        deployment.tokenizer, start_id(deployment), course.steps * SEQUENCES * length
-    )
-    if len(stream) <= length + 1:
-        raise Refused(f"{course.name}: the training text has only {len(stream)} tokens")
+    tokens = course.steps * SEQUENCES * length
+    found = learning.stream(deployment, tokens)
+    if len(found.ids) <= length:
+        raise Refused(f"{course.name}: {found.words} has only {len(found.ids)} tokens")
+    learning.say(deployment, "training", tokens, found.source, f"{tokens:,} tokens: {found.words}")
     for _ in range(course.steps):
-        starts = torch.randint(0, len(stream) - length - 1, (SEQUENCES,), generator=random).tolist()
-        windows = torch.stack([stream[start : start + length + 1] for start in starts])
+        windows = drawn(found.ids, deployment.prefix, SEQUENCES, length + 1, random)
         windows = windows.to(deployment.device)
         yield windows[:, :-1], windows[:, 1:]
 

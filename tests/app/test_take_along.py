@@ -13,6 +13,7 @@ from streamlit.util import calc_hash
 from app import cli
 from core import techniques
 from core.catalogue import models
+from core.dataset import read_datasets
 from core.plan import Plan
 from core.study import Study, Trial
 
@@ -29,9 +30,11 @@ def commands(trial: str) -> list[str]:
 
 
 def test_the_command_repeats_the_techniques_that_change_the_weights(
-    fill: Callable[[Study], None], synthetic_study: Study
+    fill: Callable[[Study], None], synthetic_study: Study, tmp_path: Path
 ) -> None:
-    case = replace(synthetic_study.baseline.plan.case, model=models.resolve("pycode"))
+    (tmp_path / "my notes.txt").write_text("some text to judge by")
+    data = read_datasets([str(tmp_path / "my notes.txt")])
+    case = replace(synthetic_study.baseline.plan.case, model=models.resolve("pycode"), data=data)
     plans = {
         "t-0000": Plan(case, ()),
         "t-0001": Plan(
@@ -52,4 +55,5 @@ def test_the_command_repeats_the_techniques_that_change_the_weights(
     assert parsed.model == "pycode"
     assert [techniques.parse(one) for one in parsed.technique] == [plans["t-0001"].techniques[0]]
     assert parsed.seed == 7
+    assert parsed.data == [str(tmp_path / "my notes.txt")]
     assert commands("t-0000") == []

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from core import data
 from core.catalogue.zoo import corpus
@@ -27,48 +27,32 @@ def byte_length(tokenizer: Any, token: int) -> int:
 
 
 def test_the_bytes_of_a_window_are_those_of_its_predicted_tokens(tokenizer: Any) -> None:
-    found = data.held_out_windows(tokenizer, 0, 12, 96)
+    found = data.held_out_windows(tokenizer, (0,), 12, 96)
     assert found.ids.shape == (12, 97)
     assert found.ids.dtype == torch.int64
     assert len(found.row_bytes) == 12
+    assert set(found.ids[:, 0].tolist()) == {0}
     for row, counted in zip(found.ids.tolist(), found.row_bytes, strict=True):
         assert counted == sum(byte_length(tokenizer, token) for token in row[1:])
 
 
-def test_characters_cut_by_an_edge_cost_at_most_their_replacement(tokenizer: Any) -> None:
-    text = "naïve Ω≈ç√ 漢字 🙂 code"
-    row = tokenizer.encode(text, add_special_tokens=False).ids
-    assert data.predicted_bytes(tokenizer, [0, *row]) == len(text.encode())
-    for start in range(len(row) - 2):
-        exact = sum(byte_length(tokenizer, token) for token in row[start + 1 :])
-        assert abs(data.predicted_bytes(tokenizer, row[start:]) - exact) <= 9
-
-
-def test_a_space_that_a_decoder_drops_is_still_counted() -> None:
-    words = {"<unk>": 0, "▁a": 1, "▁b": 2, "▁cd": 3}
-    piece = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    piece.pre_tokenizer = pre_tokenizers.Metaspace()
-    piece.decoder = decoders.Metaspace()
-    assert data.predicted_bytes(piece, [1, 2, 3]) == len(" b cd")
-
-
 def test_windows_are_pinned_text_of_held_out_modules_and_do_not_overlap(tokenizer: Any) -> None:
-    found = data.held_out_windows(tokenizer, 0, 8, 512)
+    found = data.held_out_windows(tokenizer, (0,), 8, 512)
     texts = corpus.held_out_set()
-    whole, used = data.encode(tokenizer, texts.texts, 0, 10**9)
+    whole, used = data.encode(tokenizer, texts.texts, (0,), 10**9)
     assert used == texts.bytes
     starts = np.linspace(0, len(whole) - 513, 8).astype(int)
     assert min(np.diff(starts)) >= 513
     for row, start in zip(found.ids.tolist(), starts, strict=True):
-        assert row == whole[start : start + 513]
+        assert row == [0, *whole[start + 1 : start + 513]]
     assert texts.digest[:12] in found.name
     assert "8 x 512 tokens" in found.name
-    assert torch.equal(found.ids, data.held_out_windows(tokenizer, 0, 8, 512).ids)
+    assert torch.equal(found.ids, data.held_out_windows(tokenizer, (0,), 8, 512).ids)
 
 
 def test_more_windows_than_there_is_text_are_refused(tokenizer: Any) -> None:
     with pytest.raises(BadInput, match=r"gives only [0-9]+ tokens .* 2049000 are needed"):
-        data.held_out_windows(tokenizer, 0, 1000, 2048)
+        data.held_out_windows(tokenizer, (0,), 1000, 2048)
 
 
 def test_each_document_begins_with_one_start_token_whatever_the_tokenizer_adds() -> None:
@@ -79,28 +63,75 @@ def test_each_document_begins_with_one_start_token_whatever_the_tokenizer_adds()
         single="<s> $A", special_tokens=[("<s>", 0)]
     )
     assert doubling.encode("a b").ids == [0, 1, 2]
-    assert data.encode(doubling, ("a b", "b"), 0, 99) == ([0, 1, 2, 0, 2], 4)
-    assert data.encode(doubling, ("a b", "b"), None, 99) == ([1, 2, 2], 4)
-    assert data.encode(doubling, ("a b", "b"), 0, 2) == ([0, 1, 2], 3)
+    assert data.encode(doubling, ("a b", "b"), (0,), 99) == ([0, 1, 2, 0, 2], 4)
+    assert data.encode(doubling, ("a b", "b"), (), 99) == ([1, 2, 2], 4)
+    assert data.encode(doubling, ("a b", "b"), (0,), 2) == ([0, 1, 2], 3)
+    # A text that brings its start token with it, as filled chat templates do.
+    assert data.encode(doubling, ("<s> a b", "b"), (0,), 99)[0] == [0, 1, 2, 0, 2]
+    assert data.encode_with_ends(doubling, ("<s> a b", "b"), (0,))[0].tolist() == [0, 1, 2, 0, 2]
+
+
+def test_without_a_start_token_a_window_is_the_text_as_it_stands(tokenizer: Any) -> None:
+    found = data.held_out_windows(tokenizer, (), 4, 96)
+    whole, _ = data.encode(tokenizer, corpus.held_out_set().texts, (), 10**9)
+    starts = np.linspace(0, len(whole) - 97, 4).astype(int)
+    for row, start in zip(found.ids.tolist(), starts, strict=True):
+        assert row == whole[start : start + 97]
+    assert [one.count for one in found.passages] == [96] * 4
+    assert "no start tokens" in found.name
+
+
+def test_two_tokens_may_start_a_text(tokenizer: Any) -> None:
+    found = data.held_out_windows(tokenizer, (7, 0), 4, 96)
+    assert found.ids[:, :2].tolist() == [[7, 0]] * 4
+    assert [one.scored for one in found.passages] == [95] * 4
+    assert data.prompts(tokenizer, (7, 0), 3, 20, 4096, 0)[:, :2].tolist() == [[7, 0]] * 3
+    row = data.drawn(list(range(50)), (7, 0), 5, 9, torch.Generator().manual_seed(1))
+    assert row.shape == (5, 9)
+    for first, second, third, *rest in row.tolist():
+        assert (first, second) == (7, 0)
+        assert rest == list(range(third + 1, third + 7))
+
+
+def test_what_is_too_long_keeps_its_start() -> None:
+    assert data.fitted([5, 1, 2, 3, 4], 3, (5,)) == [5, 3, 4]
+    assert data.fitted([5, 1, 2, 3, 4], 3, ()) == [2, 3, 4]
+    assert data.fitted([1, 2, 3, 4], 3, (5,)) == [2, 3, 4]
+    assert data.fitted([5, 1], 3, (5,)) == [5, 1]
+
+
+def test_start_tokens_are_in_no_count(tokenizer: Any) -> None:
+    texts = ("a", "import os\n", "", "x = 1\n" * 3)
+    found = data.text_passages(tokenizer, (0,), texts, "four", 8, 10**6)
+    own, size = data.encode(tokenizer, texts, (), 10**9)
+    assert sum(one.count for one in found.passages) == len(own)
+    assert sum(one.text_bytes for one in found.passages) == size
+    assert all(one.count for one in found.passages)
+    assert f"all {len(own)} tokens" in found.name
+    for one in found.passages:
+        assert one.ids[0] == 0
+        assert len(one.ids) <= 9
 
 
 def test_prompts_are_held_out_passages_of_the_asked_length(tokenizer: Any) -> None:
-    found = data.prompts(tokenizer, 0, 5, 40, 4096, seed=0)
+    found = data.prompts(tokenizer, (0,), 5, 40, 4096, seed=0)
     assert found.shape == (5, 40)
-    whole, _ = data.encode(tokenizer, corpus.held_out_set().texts, 0, 10**9)
+    whole, _ = data.encode(tokenizer, corpus.held_out_set().texts, (0,), 10**9)
     assert found[0].tolist() == whole[:40]
+    assert set(found[:, 0].tolist()) == {0}
+    assert found[1].tolist()[1:] in [whole[at : at + 39] for at in range(len(whole))]
     assert len({tuple(row) for row in found.tolist()}) == 5
-    assert torch.equal(found, data.prompts(tokenizer, 0, 5, 40, 4096, seed=9))
-    assert data.prompts(tokenizer, 0, 1, 7, 4096, seed=0).shape == (1, 7)
+    assert torch.equal(found, data.prompts(tokenizer, (0,), 5, 40, 4096, seed=9))
+    assert data.prompts(tokenizer, (0,), 1, 7, 4096, seed=0).shape == (1, 7)
 
 
 def test_prompts_without_a_tokenizer_are_seeded_ids_of_the_vocabulary() -> None:
-    found = data.prompts(None, None, 3, 200, 50, seed=1)
+    found = data.prompts(None, (), 3, 200, 50, seed=1)
     assert found.shape == (3, 200)
     assert int(found.min()) >= 0
     assert int(found.max()) < 50
-    assert torch.equal(found, data.prompts(None, None, 3, 200, 50, seed=1))
-    assert not torch.equal(found, data.prompts(None, None, 3, 200, 50, seed=2))
+    assert torch.equal(found, data.prompts(None, (), 3, 200, 50, seed=1))
+    assert not torch.equal(found, data.prompts(None, (), 3, 200, 50, seed=2))
 
 
 def test_the_training_stream_never_reads_a_held_out_module(
@@ -114,9 +145,8 @@ def test_the_training_stream_never_reads_a_held_out_module(
 
     real = corpus.read_set
     monkeypatch.setattr(corpus, "read_set", watched)
-    stream = data.training_stream(tokenizer, 0, 5000)
+    stream = data.training_stream(tokenizer, (0,), 5000)
     assert len(stream) >= 5000
-    assert stream.dtype == torch.int64
     assert read
     assert not set(read) & set(corpus.HELD_OUT)
 
@@ -147,25 +177,26 @@ def test_no_held_out_digit_is_a_copy_of_a_training_digit() -> None:
 
 def test_passages_score_every_token_once_behind_enough_others(tokenizer: Any) -> None:
     texts = corpus.held_out_set().texts[:2]
-    found = data.text_passages(tokenizer, 0, texts, "two modules", 256, 10**9)
-    ids, size = data.encode(tokenizer, texts, 0, 10**9)
+    found = data.text_passages(tokenizer, (0,), texts, "two modules", 256, 10**9)
+    ids, size = data.encode(tokenizer, texts, (0,), 10**9)
     begin = 1
     for passage in found.passages:
         end = begin + passage.scored
-        assert passage.ids.tolist() == ids[max(0, end - 257) : end]
+        assert passage.ids.tolist() == [0, *ids[max(0, end - 257) + 1 : end]]
         assert len(passage.ids) - passage.scored >= min(begin, 129)
         begin = end
     assert begin == len(ids)
     assert sum(one.text_bytes for one in found.passages) == size
     assert {one.scored for one in found.passages} <= {127, 128}
     assert "context 256, stride 128" in found.name
-    assert f"all {len(ids) - 1:,} tokens scored once in {len(found.passages)} windows" in found.name
+    assert f"all {len(ids) - 2:,} tokens scored once in {len(found.passages)} windows" in found.name
+    assert sum(one.count for one in found.passages) == len(ids) - 2
 
 
 def test_a_long_text_is_sampled_evenly_without_overlap(tokenizer: Any) -> None:
     text = corpus.held_out_set().texts[0]
-    found = data.text_passages(tokenizer, 0, (text,), "a module", 64, 320)
-    ids, _ = data.encode(tokenizer, (text,), 0, 10**9)
+    found = data.text_passages(tokenizer, (0,), (text,), "a module", 64, 320)
+    ids, _ = data.encode(tokenizer, (text,), (0,), 10**9)
     assert [one.scored for one in found.passages] == [32] * 10
     firsts = np.linspace(1, len(ids) - 32, 10).astype(int)
     assert min(np.diff(firsts)) >= 32
@@ -175,17 +206,19 @@ def test_a_long_text_is_sampled_evenly_without_overlap(tokenizer: Any) -> None:
 
 
 def test_a_short_text_still_has_windows_to_compare(tokenizer: Any) -> None:
-    found = data.text_passages(tokenizer, 0, ("def f(x):\n    return x + 1\n",), "short", 512, 4096)
+    found = data.text_passages(
+        tokenizer, (0,), ("def f(x):\n    return x + 1\n",), "short", 512, 4096
+    )
     assert len(found.passages) == data.LEAST_WINDOWS
     assert sum(one.text_bytes for one in found.passages) == 27
-    few = data.text_passages(tokenizer, None, ("a漢",), "few", 512, 4096)
+    few = data.text_passages(tokenizer, (), ("a漢",), "few", 512, 4096)
     count = len(tokenizer.encode("a漢").ids)
     assert [one.scored for one in few.passages] == [1] * (count - 1)
 
 
-@pytest.mark.parametrize(("start", "text"), [(0, "a"), (None, "a"), (0, "")])
+@pytest.mark.parametrize(("start", "text"), [((0,), "a"), ((), "a"), ((0,), "")])
 def test_a_text_of_fewer_than_two_tokens_is_refused(
-    tokenizer: Any, start: int | None, text: str
+    tokenizer: Any, start: tuple[int, ...], text: str
 ) -> None:
     with pytest.raises(BadInput, match=f"tiny has {len(text)} tokens for this model: at least 2"):
         data.text_passages(tokenizer, start, (text,), "tiny", 512, 4096)
@@ -193,13 +226,13 @@ def test_a_text_of_fewer_than_two_tokens_is_refused(
 
 def test_the_bytes_behind_tokens_add_up_whatever_the_characters(tokenizer: Any) -> None:
     texts = ("naïve Ω≈ç√ 漢字 🙂 code\n", "  indented\n\n\n", "e\u0301 \u200b end")
-    ids, ends = data.encode_with_ends(tokenizer, texts, 0)
-    whole, used = data.encode(tokenizer, texts, 0, 10**9)
+    ids, ends = data.encode_with_ends(tokenizer, texts, (0,))
+    whole, used = data.encode(tokenizer, texts, (0,), 10**9)
     assert ids.tolist() == whole
     assert len(ends) == len(ids)
     assert int(ends[-1]) == used
     assert (np.diff(ends) >= 0).all()
-    ascii_ids, ascii_ends = data.encode_with_ends(tokenizer, ("import os  \n x",), None)
+    ascii_ids, ascii_ends = data.encode_with_ends(tokenizer, ("import os  \n x",), ())
     assert (
         ascii_ends.tolist()
         == np.cumsum([byte_length(tokenizer, token) for token in ascii_ids]).tolist()
@@ -215,6 +248,6 @@ def test_a_long_line_is_tokenized_in_pieces_that_lose_nothing(
     assert max(map(len, parts)) <= 20
     assert all(part.endswith("\n") for part in parts[:-3])
     monkeypatch.setattr(data, "PIECE", 20)
-    ids, ends = data.encode_with_ends(tokenizer, (text,), None)
+    ids, ends = data.encode_with_ends(tokenizer, (text,), ())
     assert tokenizer.decode(ids.tolist()) == text
     assert int(ends[-1]) == len(text)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from core.data import begun, opened
 from core.dataset import Dataset, lm_eval_task
 from core.errors import BadInput
 from core.measure.quality.images import share, shares
@@ -29,12 +30,24 @@ MAX_NEW_TOKENS = 256
 
 
 class Adapter:
-    """The methods that lm-eval calls on a model (lm_eval.api.model.LM), over a TextEngine."""
+    """The methods that lm-eval calls on a model (lm_eval.api.model.LM), over a TextEngine.
 
-    def __init__(self, engine: Any, tokenizer: Any, start_id: int | None) -> None:
+    `prefix` is what the tokenizer puts before a text, as lm-eval's default asks it to. Where that
+    is nothing and there is no context either, lm-eval's "prefix token" stands in: the start token,
+    else the first that ends a text.
+    """
+
+    def __init__(self, engine: Any, tokenizer: Any, prefix: Sequence[int]) -> None:
         self.engine = engine
         self.tokenizer = tokenizer
-        self.start_id = start_id
+        self.prefix = tuple(prefix)
+
+    @property
+    def nothing(self) -> tuple[int, ...]:
+        """What stands before a text without any context."""
+        ids = self.engine.special_ids
+        start: tuple[int, ...] = ids.stops[:1] if ids.start is None else (ids.start,)
+        return self.prefix or start
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         """(summed log p of the continuation, whether it is the greedy text) per request of
@@ -44,13 +57,15 @@ class Adapter:
         with torch.inference_mode():
             for request in requests:
                 context, continuation = request.args
-                pair = encode_pair(self.tokenizer, self.start_id, context, continuation)
-                found.append(continuation_score(self.engine, *pair))
+                prefix = self.prefix if context else self.nothing
+                pair = encode_pair(self.tokenizer, prefix, context, continuation)
+                found.append(continuation_score(self.engine, *pair, prefix))
         return found
 
     def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
         """Summed log p of each whole text, in windows of the model's context; the last window is
-        filled with context from before, so that every token is predicted once.
+        filled with context from before, so that every token is predicted once. Later windows begin
+        with the tokenizer's prefix too, which lm-eval leaves out (core.data).
         """
         found = []
         with torch.inference_mode():
@@ -75,40 +90,44 @@ class Adapter:
                     raise BadInput("this lm-eval task draws its answers: only greedy ones are run")
                 until = asked.get("until") or ()
                 stops = (until,) if isinstance(until, str) else tuple(until)
-                ids = list(self.tokenizer.encode(context, add_special_tokens=False).ids)
-                start = [] if self.start_id is None else [self.start_id]
+                ids = self.tokenizer.encode(context, add_special_tokens=False).ids
                 most = int(asked.get("max_gen_toks") or MAX_NEW_TOKENS)
                 most = min(most, self.engine.max_positions // 2)
                 found.append(
                     greedy_text(
-                        self.engine, self.tokenizer, start + ids, tuple(filter(None, stops)), most
+                        self.engine,
+                        self.tokenizer,
+                        opened(ids, self.prefix),
+                        tuple(filter(None, stops)),
+                        most,
+                        self.prefix,
                     )
                 )
         return found
 
     def _rolling(self, text: str) -> Iterator[tuple[list[int], int]]:
         """(ids, how many of the last are scored)"""
-        ids = list(self.tokenizer.encode(text, add_special_tokens=False).ids)
-        if self.start_id is not None:
-            ids.insert(0, self.start_id)
-        window, done = self.engine.max_positions, 1
+        ids = opened(self.tokenizer.encode(text, add_special_tokens=False).ids, self.nothing)
+        given = max(1, len(self.prefix))
+        window, done = self.engine.max_positions + 1, max(1, len(self.nothing))
         while done < len(ids):
-            end = min(done + window, len(ids))
-            yield ids[max(0, end - window - 1) : end], end - done
+            end = min(done + window - given, len(ids))
+            row = begun(ids, max(0, end - window), end, self.prefix)
+            yield row, end - done
             done = end
 
 
 def task_quality(
-    engine: Any, baseline: Any | None, tokenizer: Any, start_id: int | None, dataset: Dataset
+    engine: Any, baseline: Any | None, tokenizer: Any, prefix: Sequence[int], dataset: Dataset
 ) -> list[Measurement]:
     """`task_accuracy` (and `task_accuracy_norm` where the task has it) and flips, one sample a
     document; BadInput when lm-eval, the task or its data cannot be had.
     """
-    ours = documents(run_task(Adapter(engine, tokenizer, start_id), dataset), dataset)
+    ours = documents(run_task(Adapter(engine, tokenizer, prefix), dataset), dataset)
     theirs = (
         None
         if baseline is None
-        else documents(run_task(Adapter(baseline, tokenizer, start_id), dataset), dataset)
+        else documents(run_task(Adapter(baseline, tokenizer, prefix), dataset), dataset)
     )
     if theirs is not None and [one for one, _, _ in ours] != [one for one, _, _ in theirs]:
         raise BadInput(f"{dataset.id}: lm-eval gave both models different documents")
@@ -163,7 +182,7 @@ def _initialise(self: Any, adapter: Adapter) -> None:
     from lm_eval.api.model import LM
 
     LM.__init__(self)
-    Adapter.__init__(self, adapter.engine, adapter.tokenizer, adapter.start_id)
+    Adapter.__init__(self, adapter.engine, adapter.tokenizer, adapter.prefix)
 
 
 def documents(

@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from core.data import digits, held_out_windows, text_passages
-from core.dataset import Dataset, load_dataset
+from core.dataset import Dataset
 from core.deployment import Deployment
+from core.learning import parts
 from core.measure.presets import Preset
 from core.measure.quality.images import image_quality
 from core.measure.quality.tasks import answer_quality, choice_quality, spread
@@ -22,7 +23,7 @@ ITEMS_PER_WINDOW = 25
 
 
 def measure_quality(
-    deployment: Deployment, preset: Preset, start_id: int | None, unchanged: bool
+    deployment: Deployment, preset: Preset, prefix: tuple[int, ...], unchanged: bool
 ) -> list[Measurement]:
     """Every quality metric of `deployment.engine`, in pairs with a fresh baseline unless it is the
     `unchanged` model itself.
@@ -34,13 +35,15 @@ def measure_quality(
     if model.source == "shape":
         return no_quality("a shape model has random weights: it has no quality to measure")
     # Read first: a changed file should not cost a load.
-    contents = {one.identity: load_dataset(one) for one in data if one.path}
+    parted = parts(deployment)
     if model.task == "text" and deployment.tokenizer is None:
         return no_quality("the model folder has no tokenizer.json: held-out text cannot be read")
     baseline = None if unchanged else deployment.load_baseline()
 
     def on_file(one: Dataset) -> list[Measurement]:
-        content, name = contents[one.identity], f"{one.id}, sha256 {one.sha256[:12]}"
+        content, name = parted.judged[one.id], f"{one.id}, sha256 {one.sha256[:12]}"
+        if one.id in parted.taken:
+            name += ", the part that nothing learns from"
         if content.pictures is not None:
             import torch
 
@@ -54,7 +57,7 @@ def measure_quality(
                 baseline,
                 text_passages(
                     deployment.tokenizer,
-                    start_id,
+                    prefix,
                     content.texts,
                     name,
                     min(preset.window, model.decoder().context),
@@ -67,7 +70,7 @@ def measure_quality(
                 deployment.engine,
                 baseline,
                 deployment.tokenizer,
-                start_id,
+                prefix,
                 tasks,
                 f"{counted} tasks of {name}",
                 deployment.report,
@@ -77,7 +80,7 @@ def measure_quality(
             deployment.engine,
             baseline,
             deployment.tokenizer,
-            start_id,
+            prefix,
             questions,
             f"{counted} tasks of {name}",
             deployment.report,
@@ -92,7 +95,7 @@ def measure_quality(
     def on_task(one: Dataset) -> list[Measurement]:
         from core.measure.quality.lm_eval_adapter import task_quality
 
-        return task_quality(deployment.engine, baseline, deployment.tokenizer, start_id, one)
+        return task_quality(deployment.engine, baseline, deployment.tokenizer, prefix, one)
 
     found: list[list[Measurement]] = []
     names: list[str] = []
@@ -101,7 +104,7 @@ def measure_quality(
         names.append("held-out digits")
     elif model.task == "text" and not any(one.kind == "text" for one in data):
         length = min(preset.window, model.decoder().context)
-        windows = held_out_windows(deployment.tokenizer, start_id, preset.windows, length)
+        windows = held_out_windows(deployment.tokenizer, prefix, preset.windows, length)
         found.append(text_quality(deployment.engine, baseline, windows))
         names.append("held-out text")
     for one in data:

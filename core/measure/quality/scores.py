@@ -4,9 +4,10 @@ text. Nothing is judged here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from core.data import fitted, opened
 from core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -66,14 +67,15 @@ def _normalized(logits: torch.Tensor) -> Iterator[torch.Tensor]:
 
 
 def encode_pair(
-    tokenizer: Any, start_id: int | None, context: str, continuation: str
+    tokenizer: Any, prefix: Sequence[int], context: str, continuation: str
 ) -> tuple[list[int], list[int]]:
-    """(ids of the context, ids of the continuation), cut where lm-eval cuts them.
+    """(ids of the context behind what a text begins with, ids of the continuation), cut where
+    lm-eval cuts them.
 
     Both are tokenized together, since a tokenizer may join across the boundary: spaces that end the
     context belong to the continuation, whose tokens are those beyond the context's own number.
     """
-    if start_id is None and not context:
+    if not prefix and not context:
         raise BadInput("an empty prompt needs a model with a start token")
     trimmed = context.rstrip()
     continuation, context = context[len(trimmed) :] + continuation, trimmed
@@ -81,16 +83,16 @@ def encode_pair(
     alone = len(tokenizer.encode(context, add_special_tokens=False).ids)
     # A tokenizer that joins the whole continuation into the context still leaves one token.
     cut = min(alone, len(whole) - 1) if whole else 0
-    start = [] if start_id is None else [start_id]
-    return start + whole[:cut], whole[cut:]
+    return opened(whole[:cut], prefix), whole[cut:]
 
 
 def continuation_score(
-    engine: Any, context: list[int], continuation: list[int]
+    engine: Any, context: list[int], continuation: list[int], prefix: Sequence[int] = ()
 ) -> tuple[float, bool]:
     """Summed log p of the continuation's ids behind the context's, and whether greedy.
 
-    A context too long for the model loses its beginning; a continuation too long is refused.
+    A context too long for the model loses its beginning, but for `prefix`; a continuation too long
+    is refused.
     """
     import torch
 
@@ -99,12 +101,17 @@ def continuation_score(
         raise BadInput(
             f"an answer has {len(continuation)} tokens; 1 to {room - 1} can be scored by this model"
         )
-    ids = torch.tensor((context + continuation)[-room:], dtype=torch.int64)
+    ids = torch.tensor(fitted(context + continuation, room, prefix), dtype=torch.int64)
     return log_likelihood(engine, ids, min(len(continuation), len(ids) - 1))
 
 
 def greedy_text(
-    engine: Any, tokenizer: Any, context: list[int], stops: tuple[str, ...], most: int
+    engine: Any,
+    tokenizer: Any,
+    context: list[int],
+    stops: tuple[str, ...],
+    most: int,
+    prefix: Sequence[int] = (),
 ) -> str:
     """Greedy text behind `context`, at most `most` tokens, ending before the first of `stops` or
     at one of the model's stop tokens.
@@ -112,7 +119,7 @@ def greedy_text(
     import torch
 
     most = min(most, engine.max_positions - 1)
-    prompt = context[-(engine.max_positions - most) :]
+    prompt = fitted(context, engine.max_positions - most, prefix)
     cache = engine.new_cache(1, len(prompt) + most)
     step, new = torch.tensor([prompt], dtype=torch.int64), list[int]()
     text: str = ""

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from core.data import opened
 from core.dataset_files import AnswerTask, ChoiceTask
 from core.errors import BadInput
 from core.measure.quality.images import share, shares
@@ -23,7 +24,7 @@ def choice_quality(
     engine: Any,
     baseline: Any | None,
     tokenizer: Any,
-    start_id: int | None,
+    prefix: Sequence[int],
     tasks: Sequence[ChoiceTask],
     name: str,
     report: Report = lambda share: None,
@@ -34,9 +35,9 @@ def choice_quality(
     """
     ours, theirs = [], []
     for number, task in enumerate(tasks):
-        ours.append(ranked(engine, tokenizer, start_id, task))
+        ours.append(ranked(engine, tokenizer, prefix, task))
         if baseline is not None:
-            theirs.append(ranked(baseline, tokenizer, start_id, task))
+            theirs.append(ranked(baseline, tokenizer, prefix, task))
         report((number + 1) / len(tasks))
     summed = f"{name}; choices ranked by summed log-likelihood (acc of lm-eval)"
     by_length = f"{name}; log-likelihood over the choice's UTF-8 bytes (acc_bytes of lm-eval)"
@@ -49,15 +50,15 @@ def choice_quality(
 
 
 def ranked(
-    engine: Any, tokenizer: Any, start_id: int | None, task: ChoiceTask
+    engine: Any, tokenizer: Any, prefix: Sequence[int], task: ChoiceTask
 ) -> tuple[bool, bool]:
     """Whether the right choice has the largest log-likelihood, and the largest one per byte."""
     sums = []
     for choice in task.choices:
         context, continuation = encode_pair(
-            tokenizer, start_id, task.prompt, joined(task.prompt, choice)
+            tokenizer, prefix, task.prompt, joined(task.prompt, choice)
         )
-        sums.append(continuation_score(engine, context, continuation)[0])
+        sums.append(continuation_score(engine, context, continuation, prefix)[0])
     lengths = np.array([len(choice.encode()) for choice in task.choices])
     found = np.array(sums)
     return bool(found.argmax() == task.answer), bool((found / lengths).argmax() == task.answer)
@@ -72,7 +73,7 @@ def answer_quality(
     engine: Any,
     baseline: Any | None,
     tokenizer: Any,
-    start_id: int | None,
+    prefix: Sequence[int],
     tasks: Sequence[AnswerTask],
     name: str,
     report: Report = lambda share: None,
@@ -82,22 +83,20 @@ def answer_quality(
     """
     ours, theirs = [], []
     for number, task in enumerate(tasks):
-        ours.append(answered(engine, tokenizer, start_id, task))
+        ours.append(answered(engine, tokenizer, prefix, task))
         if baseline is not None:
-            theirs.append(answered(baseline, tokenizer, start_id, task))
+            theirs.append(answered(baseline, tokenizer, prefix, task))
         report((number + 1) / len(tasks))
     how = f"{name}; exact match of greedy text up to its stop, white space normalised"
     return shares("task_accuracy", ours, theirs or None, how)
 
 
-def answered(engine: Any, tokenizer: Any, start_id: int | None, task: AnswerTask) -> bool:
+def answered(engine: Any, tokenizer: Any, prefix: Sequence[int], task: AnswerTask) -> bool:
     """Whether greedy text behind the prompt is the answer."""
-    ids = list(tokenizer.encode(task.prompt, add_special_tokens=False).ids)
-    if start_id is not None:
-        ids.insert(0, start_id)
+    ids = opened(tokenizer.encode(task.prompt, add_special_tokens=False).ids, prefix)
     if not ids:
         raise BadInput("a prompt has no tokens for this model")
-    text = greedy_text(engine, tokenizer, ids, (task.stop,), task.max_tokens)
+    text = greedy_text(engine, tokenizer, ids, (task.stop,), task.max_tokens, prefix)
     return " ".join(text.split()) == " ".join(task.answer.split())
 
 

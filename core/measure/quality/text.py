@@ -40,8 +40,9 @@ def text_quality(engine: Any, baseline: Any | None, text: Text) -> list[Measurem
     means that `engine` is the baseline, which agrees with itself by definition; what two correct
     programs of it differ by is measured instead, as `FLOOR_METRICS`. A sample is the
     passage's sum over the mean number of tokens (bytes) of a passage: the mean of the samples, for
-    perplexity the exponential of their mean logarithm, is the value over all tokens, document
-    starts included. Intervals are bootstrapped over passages, which are the independent units.
+    perplexity the exponential of their mean logarithm, is the value over all tokens. What a text
+    begins with is context and counts nowhere (core.data states the convention). Intervals are
+    bootstrapped over passages, which are the independent units.
     """
     import torch
 
@@ -49,7 +50,7 @@ def text_quality(engine: Any, baseline: Any | None, text: Text) -> list[Measurem
     with torch.inference_mode():
         for number, passage in enumerate(text.passages):
             rows[number] = _sums(engine, baseline, passage)
-    tokens = np.array([one.scored for one in text.passages], dtype=float)
+    tokens = np.array([one.count for one in text.passages], dtype=float)
     sizes = np.array([one.text_bytes for one in text.passages], dtype=float)
     nats, base_nats, divergence, agreed = rows.T
     paired = baseline is not None
@@ -78,14 +79,16 @@ def _sums(engine: Any, baseline: Any | None, passage: Passage) -> tuple[float, .
         return nats, 0.0, divergence, agreed
     nats = base_nats = divergence = agreed = 0.0
     targets = passage.ids[len(passage.ids) - passage.scored :]
+    counted = (~passage.starts()).double()
     others = log_probabilities(baseline, passage.ids, passage.scored)
     for ours in log_probabilities(engine, passage.ids, passage.scored):
         own, targets = targets[: len(ours), None].to(ours.device), targets[len(ours) :]
+        weight, counted = counted[: len(ours)].to(ours.device), counted[len(ours) :]
         theirs = next(others)
-        nats -= float(ours.gather(-1, own).sum())
-        base_nats -= float(theirs.gather(-1, own).sum())
-        divergence += float((theirs.exp() * (theirs - ours)).sum())
-        agreed += float((theirs.argmax(-1) == ours.argmax(-1)).sum())
+        nats -= float(ours.gather(-1, own)[:, 0] @ weight)
+        base_nats -= float(theirs.gather(-1, own)[:, 0] @ weight)
+        divergence += float((theirs.exp() * (theirs - ours)).sum(-1) @ weight)
+        agreed += float((theirs.argmax(-1) == ours.argmax(-1)).double() @ weight)
     return nats, base_nats, divergence, agreed
 
 

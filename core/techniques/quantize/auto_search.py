@@ -8,7 +8,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from core.data import digits
 from core.deployment import Deployment
 from core.engine.decoder import Decoder
 from core.errors import Refused
@@ -19,6 +18,7 @@ from core.techniques.quantize.calibration import (
     Calibration,
     Inputs,
     calibration_ids,
+    calibration_images,
     each_matrix,
 )
 from core.techniques.quantize.gptq_solve import Effort, Grid, quantize_by_inputs
@@ -220,7 +220,7 @@ def _cost(chosen: Chosen) -> float:
 def _probes(deployment: Deployment, samples: int) -> tuple[list[Tensor], list[Tensor]]:
     """Parts of calibration data to score with, and others to measure the KL on."""
     if deployment.case.model.task == "image":
-        images, _ = digits("train")
+        images = calibration_images(deployment)
         return [images[:IMAGES]], [images[IMAGES : 2 * IMAGES]]
     ids = calibration_ids(deployment, Calibration(samples=samples))
     # As many tokens as have room beside each other; at least one short sequence of each.

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from core.data import digits, training_stream
+from core import learning
+from core.data import drawn
 from core.deployment import Deployment
 from core.engine.decoder import MATRICES, Decoder, Layer
 from core.engine.linear import Linear
 from core.errors import Refused
 from core.measure.memory.process import give_back
-from core.measure.trial import start_id
 from core.techniques.quantize.matrices import Matrix, matrices, of_decoder
 from kernels.rms_norm import rms_norm
 from kernels.swiglu import swiglu
@@ -33,9 +33,9 @@ TOGETHER = 8
 
 @dataclass(frozen=True)
 class Calibration:
-    """The calibration set: `samples` sequences of `length` tokens of training text, drawn by the
-    plan's seed (images for a classifier); `rows` inputs of each matrix are kept as they are.
-    Another `draw` gives other sequences.
+    """The calibration set: `samples` sequences of `length` tokens, or images, of what core.learning
+    gives, drawn by the plan's seed; `rows` inputs of each matrix are kept as they are. Another
+    `draw` gives other sequences.
     """
 
     samples: int = 64
@@ -210,27 +210,27 @@ def each_matrix(
 
 
 def calibration_ids(deployment: Deployment, settings: Calibration) -> Tensor:
-    """int64 [samples, length]: windows of the training text; random ids for random weights."""
+    """int64 [samples, length]: windows of what there is to learn from (core.learning), each behind
+    what the tokenizer puts before a text; random ids for random weights.
+    """
     engine = deployment.engine
     length = min(settings.length, engine.max_positions)
     random = torch.Generator().manual_seed(deployment.seed + 7919 * settings.draw)
-    if deployment.case.model.source == "shape":
-        deployment.note("calibrated on random tokens: a shape model has no text")
-        shape = (settings.samples, length)
-        return torch.randint(0, engine.vocab_size, shape, generator=random)
-    if deployment.tokenizer is None:
-        raise Refused("the model folder has no tokenizer.json, so there is no text to calibrate on")
-    wanted = settings.samples * length
-    stream = training_stream(deployment.tokenizer, start_id(deployment), 4 * wanted)
-    if len(stream) < length:
+    found = learning.stream(deployment, 4 * settings.samples * length)
+    if len(found.ids) < length:
         raise Refused(
-            f"the training text has {len(stream)} tokens, fewer than one sequence of {length}"
+            f"{found.words} has {len(found.ids)} tokens, fewer than one sequence of {length}"
         )
-    starts = torch.randint(0, len(stream) - length + 1, (settings.samples,), generator=random)
-    deployment.note(
-        f"calibrated on {settings.samples} sequences of {length} tokens of the training text"
-    )
-    return torch.stack([stream[start : start + length] for start in starts.tolist()])
+    what = f"{settings.samples} sequences of {length} tokens: {found.words}"
+    learning.say(deployment, "calibration", settings.samples * length, found.source, what)
+    return drawn(found.ids, deployment.prefix, settings.samples, length, random)
+
+
+def calibration_images(deployment: Deployment) -> Tensor:
+    """float32 [n, 1, 8, 8]: all images that a classifier may be calibrated on."""
+    images, _, source, words = learning.images(deployment)
+    learning.say(deployment, "calibration", len(images), source, f"images: {words}")
+    return images
 
 
 @dataclass(frozen=True)
@@ -326,8 +326,7 @@ def _each_of_module(
             for part in calibration_ids(deployment, settings).split(TOGETHER):
                 deployment.engine.forward(part)
         else:
-            images, _ = digits("train")
-            deployment.engine(images[: settings.samples * 4])
+            deployment.engine(calibration_images(deployment)[: settings.samples * 4])
     finally:
         for hook in hooks:
             hook.remove()

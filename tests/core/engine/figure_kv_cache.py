@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument("--windows", type=int, default=6)
     given = parser.parse_args()
     model = models.resolve(MODEL)
-    text = held_out_windows(load_tokenizer(model), 0, given.windows, LENGTH)
+    text = held_out_windows(load_tokenizer(model), (0,), given.windows, LENGTH)
     ids = torch.stack([one.ids for one in text.passages])
     loaded = load_engine(model)
     # In float32 nothing but codes is rounded.

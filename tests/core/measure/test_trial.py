@@ -79,15 +79,15 @@ def test_images_have_accuracy_and_no_price_per_token() -> None:
     assert "ttft_s" not in found
 
 
-@pytest.mark.parametrize("start", [7, 0, None])
-def test_the_start_token_is_the_engines(start: int | None) -> None:
+@pytest.mark.parametrize("prefix", [(7,), (0, 7), ()])
+def test_a_text_begins_with_what_the_tokenizer_puts_before_it(prefix: tuple[int, ...]) -> None:
     class Engine:
-        special_ids = SpecialIds(start)
+        special_ids = SpecialIds(5, prefix=prefix)
 
     deployment = Deployment(case("pycode-small"), Engine(), Engine)
-    assert trial.start_id(deployment) == start
+    assert trial.start_id(deployment) == deployment.prefix == prefix
     sensor = Workload("sensor", "Sensor", "image", concurrency=2)
-    assert trial.start_id(Deployment(case("digits-mlp", sensor), object(), object)) is None
+    assert trial.start_id(Deployment(case("digits-mlp", sensor), object(), object)) == ()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")

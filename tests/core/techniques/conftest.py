@@ -13,7 +13,8 @@ from core.plan import Case
 from core.target import Target
 from core.workload import Workload
 
-MODEL = Model("tiny", "llama", "folder", "r1", DecoderShape(64, 2, 4, 2, 16, 96, 131, 512))
+# As a bundled model it learns from the bundled text.
+MODEL = Model("tiny", "llama", "bundled", "r1", DecoderShape(64, 2, 4, 2, 16, 96, 131, 512))
 TARGET = Target("local", "here", "cpu", "local", 10**9, None, (), local=True)
 CASE = Case(MODEL, TARGET, Workload("chat", "Chat", "text", 32, 8))
 

@@ -32,7 +32,7 @@ def main() -> int:
     tokenizer, baseline = load_tokenizer(model), load_engine(model)
     target = Target("local", "here", "cpu", "local", 10**9, None, (), local=True)
     case = Case(resolve(model), target, Workload("chat", "Chat", "text", 32, 8))
-    windows = held_out_windows(tokenizer, 0, 12, 512)
+    windows = held_out_windows(tokenizer, (0,), 12, 512)
 
     def kl(engine: Any) -> float:
         found = text_quality(engine, baseline, windows)

@@ -37,7 +37,7 @@ def lost(model: str, technique: Technique) -> tuple[float, float]:
     began = time.perf_counter()
     technique.apply(deployment)
     seconds = time.perf_counter() - began
-    windows = held_out_windows(tokenizer, 0, 12, 512)
+    windows = held_out_windows(tokenizer, (0,), 12, 512)
     found = text_quality(deployment.engine, baseline, windows)
     return next(float(one.value or 0.0) for one in found if one.metric == "kl_nats"), seconds
 

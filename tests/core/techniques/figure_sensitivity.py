@@ -70,7 +70,7 @@ def main(name: str, sequences: int) -> int:
 def _mixes(name: str) -> tuple[float, float]:
     """KL on held-out text of the mix and of rtn at 3 bit, at the same resident bytes."""
     plain = deployment(name)
-    windows = held_out_windows(plain.tokenizer, 0, 16, 256)
+    windows = held_out_windows(plain.tokenizer, (0,), 16, 256)
     techniques.parse(f"rtn:bits=3,group_size={GROUP}").apply(plain)
     mixed = deployment(name)
     techniques.build("auto-mixed", {"max_mib": plain.engine.weight_bytes() / 2**20}).apply(mixed)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from core import learning
 from core.deployment import Deployment
 from core.engine.modules import KernelLinear
 from core.errors import Refused
@@ -139,15 +140,19 @@ def test_random_weights_are_calibrated_on_random_tokens(
     assert "random tokens" in notes[0]
 
 
+def test_without_a_tokenizer_the_model_writes_what_it_is_calibrated_on(
+    tiny: Callable[..., Any], deploy: Deploy
+) -> None:
+    deployment, notes = deploy(tiny())
+    ids = calibration.calibration_ids(deployment, Calibration(3, 24))
+    assert ids.shape == (3, 24)
+    assert "text that the unchanged model wrote itself" in notes[0]
+
+
 def test_too_little_text_is_refused(
     tiny: Callable[..., Any], deploy: Deploy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    deployment, _ = deploy(tiny())
-    with pytest.raises(Refused, match=r"no tokenizer\.json"):
-        calibration.calibration_ids(deployment, Calibration())
-    deployment.tokenizer = object()
-    monkeypatch.setattr(
-        calibration, "training_stream", lambda *_: torch.zeros(7, dtype=torch.int64)
-    )
+    deployment, _ = deploy(tiny(), tokenizer=object())
+    monkeypatch.setattr(learning, "training_stream", lambda *_: [0] * 7)
     with pytest.raises(Refused, match="7 tokens, fewer than one sequence of 256"):
         calibration.calibration_ids(deployment, Calibration())

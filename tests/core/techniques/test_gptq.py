@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from core import learning
 from core.catalogue import models, targets, workloads
+from core.data import digits
 from core.deployment import Deployment
 from core.engine.modules import KernelLinear
 from core.engine.reference import TrainableDecoder
@@ -79,7 +81,7 @@ def test_every_linear_of_a_classifier_becomes_codes(deploy: Deploy) -> None:
     made = [part for part in engine.modules() if isinstance(part, KernelLinear)]
     assert made
     assert all(one.format.startswith("int4") for one in made)
-    images, labels = calibration.digits("held_out")
+    images, labels = digits("held_out")
     with torch.inference_mode():
         clean = before(images)
         ours, theirs = ((one(images) - clean).square().mean() for one in (engine, nearest))
@@ -123,8 +125,7 @@ def test_the_unchanged_models_inputs_are_seen_beside_the_changed_ones(
 def test_text_shorter_than_one_sequence_is_refused(
     tiny: Callable[..., Any], deploy: Deploy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few = torch.zeros(10, dtype=torch.int64)
-    monkeypatch.setattr(calibration, "training_stream", lambda *given: few)
+    monkeypatch.setattr(learning, "training_stream", lambda *given: [0] * 10)
     deployment, _ = deploy(tiny("fp32"), tokenizer=SimpleNamespace())
     with pytest.raises(Refused, match="10 tokens, fewer than one sequence of 256"):
         Gptq().apply(deployment)

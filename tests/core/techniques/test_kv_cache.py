@@ -65,7 +65,7 @@ def small() -> Decoder:
 
 def test_quality_is_measured_on_the_cache_that_runs(deploy: Deploy) -> None:
     model = models.resolve("pycode-small")
-    text = held_out_windows(load_tokenizer(model), 0, 2, 150)
+    text = held_out_windows(load_tokenizer(model), (0,), 2, 150)
     kl = {}
     for bits in (8, 4, 2):
         engine, plain = small(), small()

@@ -122,7 +122,7 @@ def test_it_recovers_what_rounding_lost_and_leaves_the_codes_alone(
 ) -> None:
     deployment, notes, teacher = deployed(deploy, tiny, format_)
     engine = deployment.engine
-    windows = held_out_windows(deployment.tokenizer, 0, 4, 48)
+    windows = held_out_windows(deployment.tokenizer, (0,), 4, 48)
     before, size = kl(engine, teacher, windows), engine.weight_bytes()
     codes = {name: one.dense() for name, one in engine.linears()}
     Lora(rank=48, steps=30, learning_rate=0.01).apply(deployment)

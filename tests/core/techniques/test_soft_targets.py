@@ -10,9 +10,11 @@ import pytest
 import torch
 from scipy import special
 
+from core import learning
 from core.catalogue.zoo import corpus
 from core.data import Windows, held_out_windows
 from core.deployment import Deployment
+from core.engine.special_ids import SpecialIds
 from core.errors import Refused
 from core.loading.load import load_tokenizer
 from core.measure.quality.text import text_quality
@@ -119,7 +121,7 @@ def test_distillation_brings_the_student_nearer_to_the_teacher_on_held_out_text(
 ) -> None:
     deployment, notes, teacher = deployed(deploy, tiny)
     weights = {name: value.clone() for name, value in teacher.export_tensors().items()}
-    windows = held_out_windows(deployment.tokenizer, 0, 4, 48)
+    windows = held_out_windows(deployment.tokenizer, (0,), 4, 48)
     before, size = kl(deployment, teacher, windows), deployment.engine.weight_bytes()
     assert before > 0.01
     SoftTargets(steps=60, alpha=1.0, learning_rate=2e-3).apply(deployment)
@@ -171,9 +173,19 @@ def test_nothing_held_out_is_learned_from(
     assert sum(line in lines for line in own) < 0.02 * len(own)
 
 
-def test_a_model_without_a_tokenizer_is_refused(tiny: Callable[..., Any], deploy: Deploy) -> None:
-    with pytest.raises(Refused, match=r"no tokenizer\.json"):
-        distill(deploy(tiny("bf16"))[0], SoftTargets(steps=1))
+@pytest.mark.usefixtures("short")
+def test_a_model_without_a_tokenizer_learns_from_what_it_writes_and_keeps_its_special_tokens(
+    tiny: Callable[..., Any], deploy: Deploy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning, "LENGTH", 32)
+    engine = tiny("bf16")
+    engine.special_ids = SpecialIds(3, (4, 5), prefix=(3,))
+    deployment, notes = deploy(engine)
+    distill(deployment, SoftTargets(steps=1))
+    assert "trained on 128 tokens: text that the unchanged model wrote itself" in notes[0]
+    assert deployment.engine is not engine
+    assert deployment.engine.special_ids == engine.special_ids
+    assert deployment.prefix == (3,)
 
 
 @pytest.mark.usefixtures("short")

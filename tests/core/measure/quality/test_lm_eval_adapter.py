@@ -32,7 +32,7 @@ class Instance:
 
 @pytest.fixture(scope="module")
 def adapter() -> Adapter:
-    return Adapter(load_engine("pycode-small", dtype="fp32"), load_tokenizer("pycode-small"), 0)
+    return Adapter(load_engine("pycode-small", dtype="fp32"), load_tokenizer("pycode-small"), (0,))
 
 
 def whole_likelihood(adapter: Adapter, text: str) -> float:
@@ -114,15 +114,15 @@ def test_both_models_are_paired_document_by_document(monkeypatch: pytest.MonkeyP
         "theirs": [sample(n, acc=float(n < 4), acc_norm=1.0) for n in range(5)],
     }
     monkeypatch.setattr(lm_eval_adapter, "run_task", lambda adapter, dataset: given[adapter.engine])
-    found = {one.metric: one for one in task_quality("ours", "theirs", None, 0, TASK)}
+    found = {one.metric: one for one in task_quality("ours", "theirs", None, (0,), TASK)}
     assert found["task_accuracy"].samples == (1, 1, 1, 0, 0)
     assert found["task_accuracy"].reference == (1, 1, 1, 1, 0)
     assert found["task_accuracy_norm"].reference == (1, 1, 1, 1, 1)
     assert found["flips"].value == 0.2
     given["theirs"] = given["theirs"][1:]
     with pytest.raises(BadInput, match="different documents"):
-        task_quality("ours", "theirs", None, 0, TASK)
-    alone = {one.metric: one for one in task_quality("ours", None, None, 0, TASK)}
+        task_quality("ours", "theirs", None, (0,), TASK)
+    alone = {one.metric: one for one in task_quality("ours", None, None, (0,), TASK)}
     assert alone["task_accuracy"].reference == ()
 
 
@@ -150,7 +150,7 @@ def test_the_task_runs_on_the_adapter_with_its_limit(
         return {"samples": {"made_up": [sample(0, acc=1.0)]}}
 
     fake_lm_eval(monkeypatch, evaluate)
-    found = task_quality(adapter.engine, None, adapter.tokenizer, 0, TASK)
+    found = task_quality(adapter.engine, None, adapter.tokenizer, (0,), TASK)
     assert [one.metric for one in found] == ["task_accuracy", "flips"]
 
 

@@ -70,7 +70,7 @@ def by_metric(found: list[Measurement]) -> dict[tuple[str, str], Measurement]:
 
 def test_without_data_the_bundled_text_is_taken_in_pairs() -> None:
     deployment = deployed("pycode-small")
-    found = by_metric(measure_quality(deployment, PRESET, 0, unchanged=False))
+    found = by_metric(measure_quality(deployment, PRESET, (0,), unchanged=False))
     assert {name for name, _ in found} == {
         "perplexity", "nats_per_byte", "kl_nats", "top1_agreement",
     }  # fmt: skip
@@ -78,7 +78,7 @@ def test_without_data_the_bundled_text_is_taken_in_pairs() -> None:
         assert len(one.reference) == one.n == 6
         assert "held-out modules" in one.method
     assert found["perplexity", ""].samples == found["perplexity", ""].reference
-    alone = by_metric(measure_quality(deployment, PRESET, 0, unchanged=True))
+    alone = by_metric(measure_quality(deployment, PRESET, (0,), unchanged=True))
     assert all(one.reference == () for one in alone.values())
 
 
@@ -93,7 +93,7 @@ def test_text_tasks_and_answers_are_measured_beside_each_other(tmp_path: Path) -
     assert isinstance(deployment.engine.head.weight, torch.Tensor)
     reported: list[float] = []
     deployment.report = reported.append
-    found = by_metric(measure_quality(deployment, PRESET, 0, unchanged=False))
+    found = by_metric(measure_quality(deployment, PRESET, (0,), unchanged=False))
     assert "code.txt, sha256" in found["perplexity", ""].method
     assert "more.txt" in found["perplexity", "data=more.txt"].method
     assert "held-out" not in "".join(one.method for one in found.values())
@@ -117,7 +117,9 @@ def test_text_tasks_and_answers_are_measured_beside_each_other(tmp_path: Path) -
 
 def test_tasks_alone_leave_the_bundled_text_in_place(tmp_path: Path) -> None:
     words = (put(tmp_path, "quiz.jsonl", lines(CHOICES)),)
-    found = by_metric(measure_quality(deployed("pycode-small", words), PRESET, 0, unchanged=True))
+    found = by_metric(
+        measure_quality(deployed("pycode-small", words), PRESET, (0,), unchanged=True)
+    )
     assert "held-out modules" in found["perplexity", ""].method
     assert found["task_accuracy", ""].reference == ()
 
@@ -125,7 +127,7 @@ def test_tasks_alone_leave_the_bundled_text_in_place(tmp_path: Path) -> None:
 def test_more_tasks_than_the_preset_pays_for_are_sampled_evenly(tmp_path: Path) -> None:
     words = (put(tmp_path, "quiz.jsonl", lines(CHOICES * 10)),)
     small = replace(PRESET, windows=1)
-    found = by_metric(measure_quality(deployed("pycode-small", words), small, 0, unchanged=True))
+    found = by_metric(measure_quality(deployed("pycode-small", words), small, (0,), unchanged=True))
     assert found["task_accuracy", ""].n == 25
     assert "25 of 120, evenly spread, tasks" in found["task_accuracy", ""].method
 
@@ -136,13 +138,13 @@ def test_a_changed_file_is_found_before_the_baseline_is_loaded(tmp_path: Path) -
     deployment.load_baseline = lambda: pytest.fail("loaded")
     put(tmp_path, "code.txt", TEXT + "#")
     with pytest.raises(BadInput, match=r"code\.txt has changed since the study was planned"):
-        measure_quality(deployment, PRESET, 0, unchanged=False)
+        measure_quality(deployment, PRESET, (0,), unchanged=False)
 
 
 def test_a_text_of_one_token_is_a_sentence(tmp_path: Path) -> None:
     deployment = deployed("pycode-small", (put(tmp_path, "a.txt", "a"),))
     with pytest.raises(BadInput, match="has 1 tokens for this model: at least 2"):
-        measure_quality(deployment, PRESET, 0, unchanged=True)
+        measure_quality(deployment, PRESET, (0,), unchanged=True)
 
 
 def test_a_users_images_take_the_place_of_the_bundled_ones(tmp_path: Path) -> None:
@@ -151,14 +153,14 @@ def test_a_users_images_take_the_place_of_the_bundled_ones(tmp_path: Path) -> No
     raw = (pixels[:40, 0] * 16).round().to(torch.uint8).numpy()
     np.savez(stream, pixels=raw, labels=labels[:40].numpy(), scale=16)
     words = (put(tmp_path, "own.npz", stream.getvalue()),)
-    found = by_metric(measure_quality(deployed("digits-cnn", words), PRESET, None, unchanged=False))
+    found = by_metric(measure_quality(deployed("digits-cnn", words), PRESET, (), unchanged=False))
     accuracy = found["accuracy", ""]
     assert accuracy.n == len(accuracy.reference) == 40
     assert "40 images of own.npz" in accuracy.method
     chosen = load_engine("digits-cnn")(pixels[:40]).argmax(-1)
     assert accuracy.samples == tuple((chosen == labels[:40]).float().tolist())
     assert found["flips", ""].value == 0
-    bundled = by_metric(measure_quality(deployed("digits-cnn"), PRESET, None, unchanged=True))
+    bundled = by_metric(measure_quality(deployed("digits-cnn"), PRESET, (), unchanged=True))
     assert bundled["accuracy", ""].n == 450
 
 
@@ -168,15 +170,15 @@ def test_lm_eval_tasks_stand_beside_the_bundled_text(monkeypatch: pytest.MonkeyP
     deployment.case = replace(deployment.case, data=(task,))
     samples = [{"doc_id": n, "acc": 1.0} for n in range(10)]
     monkeypatch.setattr(lm_eval_adapter, "run_task", lambda adapter, dataset: samples)
-    found = by_metric(measure_quality(deployment, PRESET, 0, unchanged=False))
+    found = by_metric(measure_quality(deployment, PRESET, (0,), unchanged=False))
     assert found["task_accuracy", ""].reference == (1.0,) * 10
     assert "held-out" in found["perplexity", ""].method
 
 
 def test_random_weights_and_missing_tokenizers_have_no_quality_and_say_so() -> None:
     case = Case(models.resolve("shape:smollm2-135m"), TARGET, Workload("w", "W", "text", 8, 8))
-    found = measure_quality(Deployment(case, object(), object), PRESET, None, unchanged=True)
+    found = measure_quality(Deployment(case, object(), object), PRESET, (), unchanged=True)
     assert all(one.value is None and "random weights" in one.method for one in found)
     case = replace(case, model=models.resolve("pycode-small"))
-    found = measure_quality(Deployment(case, object(), object), PRESET, None, unchanged=True)
+    found = measure_quality(Deployment(case, object(), object), PRESET, (), unchanged=True)
     assert all(one.value is None and "no tokenizer.json" in one.method for one in found)

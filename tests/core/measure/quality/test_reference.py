@@ -68,7 +68,7 @@ def log_softmax(model: Any, ids: torch.Tensor) -> torch.Tensor:
 def test_perplexity_and_divergence_are_those_of_transformers(
     engine: Any, theirs: Any, tokenizer: Any
 ) -> None:
-    windows = held_out_windows(tokenizer, 0, 6, 96)
+    windows = held_out_windows(tokenizer, (0,), 6, 96)
     candidate = load_engine(MODEL, dtype="fp32")
     # A tied head shares memory with the embedding: the candidate gets its own, scaled.
     candidate.head = type(candidate.head)(candidate.head.weight * 1.05)
@@ -106,13 +106,13 @@ def test_a_sliding_window_scores_as_the_guide_of_transformers_does(
     """Strides from the guide's loop, each scored behind the tokens that the loop would give it."""
     text = corpus.held_out_set().texts[0][:6000]
     context = 128
-    found = text_passages(tokenizer, 0, (text,), "a module", context, 10**6)
+    found = text_passages(tokenizer, (0,), (text,), "a module", context, 10**6)
     ids = [0, *tokenizer.encode(text, add_special_tokens=False).ids]
     nats = scored = 0
     for passage in found.passages:
         begin = 1 + scored
         end = begin + passage.scored
-        inputs = torch.tensor(ids[max(0, end - 1 - context) : end])
+        inputs = torch.tensor([0, *ids[max(0, end - 1 - context) + 1 : end]])
         assert torch.equal(passage.ids, inputs)
         assert begin - max(0, end - 1 - context) >= min(begin, context // 2)
         targets = inputs.clone()
@@ -159,14 +159,16 @@ def test_choices_are_ranked_as_a_plain_loop_over_transformers_ranks_them(
     for task, row, raw, norm in zip(CHOICES, scores, best, by_length, strict=True):
         ours = [
             tasks.continuation_score(
-                engine, *encode_pair(tokenizer, 0, task.prompt, tasks.joined(task.prompt, choice))
+                engine,
+                *encode_pair(tokenizer, (0,), task.prompt, tasks.joined(task.prompt, choice)),
             )[0]
             for choice in task.choices
         ]
         assert ours == pytest.approx(row, abs=2e-3)
-        assert tasks.ranked(engine, tokenizer, 0, task) == (raw == 1, norm == 1)
+        assert tasks.ranked(engine, tokenizer, (0,), task) == (raw == 1, norm == 1)
     found = {
-        one.metric: one for one in tasks.choice_quality(engine, None, tokenizer, 0, CHOICES, "ten")
+        one.metric: one
+        for one in tasks.choice_quality(engine, None, tokenizer, (0,), CHOICES, "ten")
     }
     assert found["task_accuracy"].samples == tuple(float(one == 1) for one in best)
     assert found["task_accuracy_norm"].samples == tuple(float(one == 1) for one in by_length)
@@ -202,7 +204,7 @@ def test_an_answer_is_right_when_greedy_text_says_it(engine: Any, tokenizer: Any
         for p in PROMPTS
     ]
     right[3] = False
-    found = tasks.answer_quality(engine, engine, tokenizer, 0, made, "ten")
+    found = tasks.answer_quality(engine, engine, tokenizer, (0,), made, "ten")
     assert found[0].samples == tuple(map(float, right))
     assert found[0].reference == found[0].samples
     assert sum(right) >= 5

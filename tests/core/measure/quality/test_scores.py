@@ -110,13 +110,13 @@ def words() -> Any:
 def test_a_pair_is_tokenized_together_and_cut_behind_the_context(
     context: str, continuation: str, ids: tuple[list[int], list[int]]
 ) -> None:
-    assert encode_pair(words(), 0, context, continuation) == ids
+    assert encode_pair(words(), (0,), context, continuation) == ids
 
 
 def test_a_prompt_of_nothing_needs_a_start_token() -> None:
-    assert encode_pair(words(), None, "a", " c") == ([1], [6])
+    assert encode_pair(words(), (), "a", " c") == ([1], [6])
     with pytest.raises(BadInput, match="start token"):
-        encode_pair(words(), None, "", "a")
+        encode_pair(words(), (), "", "a")
 
 
 def test_a_long_prompt_loses_its_beginning_and_a_long_answer_is_refused(engine: Decoder) -> None:

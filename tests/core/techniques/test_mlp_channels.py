@@ -140,12 +140,14 @@ def test_channels_that_never_wake_go_however_large_their_weights(
     assert engine.forward(ids).shape == want.shape
 
 
-def test_a_folder_without_text_is_refused(
+def test_a_folder_without_a_tokenizer_is_cut_by_what_the_model_writes(
     tiny: Callable[..., Any], deploy: Deploy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()
-    with pytest.raises(Refused, match=r"no tokenizer\.json"):
-        slice_mlp(deploy(tiny())[0], 0.3)
+    deployment, notes = deploy(tiny())
+    slice_mlp(deployment, 0.3)
+    assert "text that the unchanged model wrote itself" in notes[0]
+    assert deployment.engine.config.intermediate_sizes == (64, 64)
 
 
 def scores_of(engine: Any, deploy: Deploy) -> list[torch.Tensor]:

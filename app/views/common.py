@@ -38,7 +38,7 @@ def explain(error: Exception) -> None:
     """The sentence of a TrimtabError; for anything else a general one, and the traceback in the
     log."""
     if isinstance(error, TrimtabError):
-        st.error(words.plain(error), icon=":material/error:")
+        st.error(words.plain(words.sentence(error)), icon=":material/error:")
         return
     logger.error("a page failed", exc_info=error)
     st.error(

@@ -109,7 +109,6 @@ def _bars(found: Comparison) -> None:
         key=state.key("bars", names, usual),
         width=300,
         format_func=lambda one: rows[one].label,
-        help=tables.explain(names),
     )
     state.keep("bars", name)
     row = rows[name]
@@ -120,6 +119,7 @@ def _bars(found: Comparison) -> None:
         key="bars-chart",
         alt=f"{row.label} of each compared trial with its interval, as in the table above",
     )
+    tables.explain(name)
 
 
 def _take_away(study: Study, trials: tuple[Trial, ...], baseline_id: str) -> None:

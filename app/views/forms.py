@@ -8,7 +8,7 @@ from __future__ import annotations
 import streamlit as st
 
 from app import state
-from app.views import common, words
+from app.views import common, tables, words
 from core import format, metrics
 from core.catalogue import models, targets, workloads
 from core.errors import BadInput
@@ -232,6 +232,7 @@ def limits(task: str) -> list[str]:
         format_func=lambda one: metrics.metric(one).label,
         index=names.index("kl_nats" if task == "text" else "accuracy"),
     )
+    tables.explain(name)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         unit = metrics.metric(name).unit
         usual = "<=" if metrics.metric(name).better == "lower" else ">="

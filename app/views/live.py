@@ -138,7 +138,11 @@ def _panel(study_id: str, active: bool) -> None:
         with st.expander("Log", expanded=active, icon=":material/notes:"):
             lines = jobs.log_tail(study_id, 40)
             with st.container(height=260, autoscroll=True, border=False):
-                st.code("\n".join(lines) or "Nothing has been written yet.", language=None)
+                st.code(
+                    "\n".join(lines) or "Nothing has been written yet.",
+                    language=None,
+                    wrap_lines=True,
+                )
 
 
 def _figures(study: Study, progress: dict[str, Progress], eta_s: float | None) -> None:

@@ -12,8 +12,8 @@ from core import format
 from core.measurement import Measurement
 from core.study import Trial
 
-METRIC = "memory_bytes"
-NAMES = {"kv": "KV cache", "workspace": "Workspace", "libraries": "Libraries"}
+METRIC, LIBRARIES = "memory_bytes", "libraries"
+NAMES = {"kv": "KV cache", "workspace": "Workspace", LIBRARIES: "Libraries"}
 
 
 def draw(trial: Trial) -> None:
@@ -57,14 +57,20 @@ def figure(parts: list[Measurement], dark: bool) -> go.Figure:
     values = [one.value or 0.0 for one in parts]
     factor, suffix = format.scale(sum(values), "B", METRIC)
     made = go.Figure()
-    for index, (one, value) in enumerate(zip(parts, values, strict=True)):
+    inks = iter([*colors.series, colors.whisker] * len(parts))
+    for one, value in zip(parts, values, strict=True):
+        # What any model costs here is hatched grey: most of the bar, and not the model's doing.
+        ours = one.condition != LIBRARIES
         made.add_trace(
             go.Bar(
                 orientation="h",
                 x=[value / factor],
                 y=[""],
                 name=charts.escape(part_name(one.condition)),
-                marker={"color": [*colors.series, colors.muted][index % 6]},
+                marker={
+                    "color": next(inks) if ours else colors.muted,
+                    "pattern": {"shape": "" if ours else "/"},
+                },
                 hovertemplate=f"{charts.escape(part_name(one.condition))}: {value:,.0f} B"
                 "<extra></extra>",
             )

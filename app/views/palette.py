@@ -27,7 +27,7 @@ class Palette:
 
 LIGHT = Palette(
     ink="#1c2530",
-    muted="#7a8694",
+    muted="#5f6b78",
     paper="#ffffff",
     grid="#e6eaef",
     whisker="rgba(28,37,48,0.42)",

@@ -3,7 +3,7 @@ such."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import streamlit as st
@@ -11,6 +11,8 @@ import streamlit as st
 from app import services, state, uploads
 from app.views import common, forms, quality_forms, tables, technique_forms, words
 from core import metrics, predict, priorities
+from core.catalogue import workloads
+from core.errors import TrimtabError
 from core.plan import Plan
 from core.study import Study
 
@@ -43,29 +45,63 @@ def page() -> None:
     """Draw the page."""
     state.enter("plan")
     st.title("Plan a study", anchor=False)
-    wish = _wish()
+    cards: dict[str, st.delta_generator.DeltaGenerator] = {}
+    wish, refusal = _wish(cards)
+    rows: tuple[dict[str, Any], ...] = ()
+    if wish is not None:
+        try:
+            rows = _proposed(wish)
+        except TrimtabError as error:
+            refusal = words.sentence(error)
+            # Said where it was chosen, and in the bar that is always in sight.
+            cards[_to_blame(wish)].error(words.plain(refusal), icon=":material/error:")
     st.header("Preview", anchor=False)
-    if wish is None:
-        st.caption("Choose a model to see what would be tried.")
-        return
-    _preview(wish)
+    _preview(rows)
+    _bar(wish, rows, refusal)
 
 
-def _wish() -> Wish | None:
-    """All inputs, in cards."""
+def _to_blame(wish: Wish) -> str:
+    """The card whose choice stands against the study: the first without which it could run."""
+    task = workloads.resolve(wish.workload_id).task
+    least = min(
+        (one for one in workloads.list_workloads() if one.task == task),
+        key=lambda one: one.prompt_tokens + one.output_tokens,
+    )
+    for card, without in (
+        ("target", replace(wish, target_id="local")),
+        ("data", replace(wish, data=())),
+        ("techniques", replace(wish, techniques=())),
+        ("workload", replace(wish, workload_id=least.id, arrival="")),
+    ):
+        try:
+            _study(without)
+        except TrimtabError:
+            continue
+        return card
+    return "target"
+
+
+def _wish(cards: dict[str, st.delta_generator.DeltaGenerator]) -> tuple[Wish | None, str]:
+    """All inputs, in cards, each with a place for an error in `cards`; and why there is no wish."""
+    refusal = "Choose a model first."
     left, right = st.columns(2, gap="medium")
     with left, st.container(border=True, height="stretch"):
         st.header("Model", anchor=False)
-        with common.sentences():
-            model = None
+        model = None
+        try:
             model = forms.model()
+        except TrimtabError as error:
+            refusal = words.sentence(error)
+            common.explain(error)
     with right, st.container(border=True, height="stretch"):
         st.header("Workload", anchor=False)
         workload = forms.workload(model.task if model else "text")
         arrival = forms.arrival(workload)
+        cards["workload"] = st.container()
     with st.container(border=True):
         st.header("Target", anchor=False)
         target = forms.target()
+        cards["target"] = st.container()
     left, right = st.columns(2, gap="medium")
     with left, st.container(border=True, height="stretch"):
         st.header("What matters", anchor=False)
@@ -81,15 +117,17 @@ def _wish() -> Wish | None:
     with st.container(border=True):
         st.header("Quality data", anchor=False)
         data = quality_forms.data(model)
+        cards["data"] = st.container()
     with st.container(border=True):
         st.header("Techniques", anchor=False)
         techniques = technique_forms.techniques()
+        cards["techniques"] = st.container()
         preset = forms.preset()
     if model is None:
-        return None
+        return None, refusal
     asked = priorities.parse([f"{word}={value:g}" for word, value in weights], limits, margins)
-    words = tuple(techniques)
-    return Wish(model.id, target.id, workload.id, asked, words, preset, data, arrival)
+    chosen = tuple(techniques)
+    return Wish(model.id, target.id, workload.id, asked, chosen, preset, data, arrival), ""
 
 
 @st.cache_resource(ttl=60, max_entries=16, show_spinner=False)
@@ -131,33 +169,44 @@ def _heading(name: str) -> str:
     return metrics.metric(name).label
 
 
-def _preview(wish: Wish) -> None:
-    rows = _proposed(wish)
-    able = [row for row in rows if "refused" not in row]
-    refused = [row for row in rows if "refused" in row]
-    counted = f"**{len(able)}** trials would run"
-    counted += f", {len(refused)} are refused beforehand." if refused else "."
-    asked = f"{wish.model_id} on {wish.target_id}, {wish.workload_id}, {wish.preset} preset"
+def _bar(wish: Wish | None, rows: tuple[dict[str, Any], ...], refusal: str) -> None:
+    """What would run, or why nothing can, beside the button: always in sight."""
+    able = sum("refused" not in row for row in rows)
     with (
         st.bottom,
         st.container(
             horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"
         ),
     ):
-        st.markdown(f"{counted} :small[:gray[{words.plain(asked)}]]", width="content")
-        if st.button(
-            "Start the study",
-            type="primary",
-            icon=":material/play_arrow:",
-            key="start",
-            disabled=not able,
+        if wish is None or refusal:
+            st.markdown(f":material/block: {words.plain(refusal)}", width="stretch")
+        else:
+            skipped = f", {len(rows) - able} skipped" if able < len(rows) else ""
+            asked = f"{wish.model_id} on {wish.target_id}, {wish.workload_id}, {wish.preset} preset"
+            st.markdown(
+                f"**{able}** trials{skipped} :small[:gray[{words.plain(asked)}]]", width="stretch"
+            )
+        if (
+            st.button(
+                "Start the study",
+                type="primary",
+                icon=":material/play_arrow:",
+                key="start",
+                disabled=not able,
+                help=words.plain(refusal) or None,
+            )
+            and wish is not None
         ):
             _start(wish)
+
+
+def _preview(rows: tuple[dict[str, Any], ...]) -> None:
+    able = [row for row in rows if "refused" not in row]
+    refused = [row for row in rows if "refused" in row]
+    if not rows:
+        st.caption("What would be tried is shown here once it can run.")
     if able:
-        st.caption(
-            "Predicted before anything has run, with the range that the model of the machine "
-            "allows; the study replaces these by measurements."
-        )
+        st.caption("Estimates before running, with their range. Measurements will replace them.")
         names = PREDICTED[able[0]["task"]]
         tables.draw(
             "preview",

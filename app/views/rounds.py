@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from app import state
-from app.views import charts, common, words
+from app.views import charts, common, tables, words
 from app.views.palette import palette, template
 from core import format, metrics
 from core.against import served_at
@@ -79,6 +79,7 @@ def _samples(trial: Trial) -> None:
         key="rounds-chart",
         alt=f"{metrics.metric(name).label} of every timed round, as in the table of numbers",
     )
+    tables.explain(name)
     if one.reference:
         st.caption("Squares are the unchanged model, measured in turns in the same process.")
 

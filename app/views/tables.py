@@ -111,8 +111,8 @@ def help_of(names: Sequence[str], heading: Callable[[str], str]) -> dict[str, An
     return found
 
 
-def explain(names: Sequence[str]) -> str:
-    """What these metrics mean, as the help of a picker."""
-    return "\n".join(
-        f"- **{metrics.metric(name).label}**: {metrics.metric(name).meaning}" for name in names
-    )
+def explain(*names: str) -> None:
+    """Say what these metrics mean, under their chart or their picker."""
+    for name in dict.fromkeys(names):
+        metric = metrics.metric(name)
+        st.caption(words.plain(f"{metric.label}: {metric.meaning}"))

@@ -207,6 +207,7 @@ def _chart(
             common.dark(),
         )
     st.plotly_chart(figure, config=charts.CONFIG, theme=None, key="pareto", alt=alt)
+    tables.explain(x, y)
     for count, why in (
         (len(drawn) - len(points), "a value on an axis is unknown"),
         (len(points) - len(on_axes), "a logarithmic axis has no 0"),

@@ -77,7 +77,7 @@ def page() -> None:
     take_along.draw(trial)
     _environments(trial)
     st.header("Log", anchor=False)
-    st.code("\n".join(trial.notes) or "This trial wrote nothing.", language=None)
+    st.code("\n".join(trial.notes) or "No log.", language=None, wrap_lines=True)
 
 
 def _company(trial: Trial) -> list[str]:
@@ -127,7 +127,10 @@ def _share(one: Measurement) -> None:
         if one.value > 1.05
         else ""
     )
-    st.caption(words.plain(f"{label} {spread}, {one.origin}. {one.method}.{over}"))
+    st.caption(
+        words.plain(f"{label} {spread}, {one.origin}. {one.method}.{over}"),
+        help=metrics.metric(one.metric).meaning,
+    )
 
 
 def _environments(trial: Trial) -> None:
@@ -158,7 +161,9 @@ def _measurements(trial: Trial) -> None:
             "Samples": st.column_config.LineChartColumn(
                 "Raw samples", help="In the order they were taken.", width=120
             ),
+            "Metric": st.column_config.TextColumn(pinned=True),
             "How": st.column_config.TextColumn(width=360),
+            "Meaning": st.column_config.TextColumn(width=360),
         },
     )
 
@@ -168,6 +173,7 @@ def _row(one: Measurement) -> dict[str, object]:
         **words.measurement_row(one),
         "Samples": list(one.samples) if one.n > 2 else None,
         "How": one.method,
+        "Meaning": metrics.metric(one.metric).meaning,
     }
 
 

@@ -38,6 +38,7 @@ MARKS = {
 VERDICTS = {word: f"{mark} {word}" for word, mark in VERDICT_MARKS.items()}
 RELATIONS = {"<=": "at most", ">=": "at least"}
 _SCALE = {"s": (1e-3, "ms"), "B": (1e6, "MB"), "J": (1e-3, "mJ"), "$": (1.0, "$")}
+_FLAG = re.compile(r"^--[a-z][a-z-]*:? ?")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:&])")
 
 
@@ -47,6 +48,11 @@ def plain(text: object) -> str:
     # The word joiner is invisible and keeps a bare address from becoming a link.
     shown = " ".join(str(text).split()).replace("://", ":\u2060//").replace("www.", "www\u2060.")
     return _MARKDOWN.sub(r"\\\1", shown)
+
+
+def sentence(error: Exception) -> str:
+    """What went wrong, without the command line's name of the input."""
+    return _FLAG.sub("", str(error))
 
 
 def badge(word: str) -> str:

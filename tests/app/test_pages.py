@@ -185,6 +185,30 @@ def test_plan_previews_predictions_with_origin_and_refusals(opened: services.Ser
     assert set(table["Origin"]) <= {"estimated", "projected", "unavailable"}
 
 
+@pytest.mark.parametrize(
+    ("choice", "said"),
+    [
+        ({"arrival": "abc"}, "abc"),
+        ({"place": "sensor", "target": "stm32f746"}, "of flash of"),
+        ({"source": "path", "path": "/nonexistent/dir"}, "there is no such folder"),
+        ({"source": "path"}, "Choose a model first"),
+    ],
+)
+def test_a_refused_choice_keeps_the_start_bar_with_its_reason(
+    opened: services.Services, choice: dict[str, str], said: str
+) -> None:
+    at = show("plan", **({"model": "pycode-small"} | choice))
+    start = at.button(key="start")
+    assert start.disabled
+    (bar,) = [one.value for one in at.markdown if one.value.startswith(":material/block:")]
+    assert said in bar
+    assert "--" not in bar
+    # The field says it too, in its own card; nothing typed yet is no error.
+    assert [one.value for one in at.error] == [bar.removeprefix(":material/block: ")] * (
+        said != "Choose a model first"
+    )
+
+
 def test_plan_keeps_limits_and_weights_in_the_url(opened: services.Services) -> None:
     at = show("plan", model="pycode-small", limits="kl_nats<=0.05", weights="latency:3")
     assert at.slider(key="choice-weights-latency").value == 3.0

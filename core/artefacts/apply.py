@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import json
 import platform
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from core.artefacts import chat_template, foreign, gguf, native
+from core.artefacts import chat_template, foreign, gguf, gguf_tokenizer, native
 from core.artefacts import manifest as manifests
 from core.artefacts.arrange import MODULES
 from core.artefacts.companions import TOKENIZER, companions
@@ -61,6 +62,9 @@ def apply(
     source = _source(plan)
     foresee(plan, format, source.config)
     texts = _texts(plan, source, keep)
+    if format == gguf.METHOD and TOKENIZER in texts:
+        # Refused before the work where llama.cpp would make other tokens of a text.
+        gguf_tokenizer.metadata_of(json.loads(texts[TOKENIZER]), source.config["vocab_size"])
     deployment = _applied(plan, changing, keep, report)
     found = contents(deployment.engine, source.config)
     laid_out = lay_out(found, format, texts, plan.case.model.title or plan.case.model.id)

@@ -7,12 +7,11 @@ gguf_file.py's. Architectures llama (also for Mistral), qwen2 and qwen3.
 from __future__ import annotations
 
 import json
-from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from core.artefacts import gguf_file
+from core.artefacts import gguf_file, gguf_tokenizer
 from core.artefacts.arrange import refusal
 from core.artefacts.contents import LONG, Contents
 from core.artefacts.foreign import spans
@@ -43,7 +42,6 @@ FILE_TYPES = {"F32": 0, "F16": 1, "BF16": 32, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "
               "Q5_1": 9, "Q2_K": 10, "Q3_K": 12, "Q4_K": 15, "Q5_K": 17, "Q6_K": 18}  # fmt: skip
 # Text ends at each of these in llama.cpp.
 STOPS = tuple(f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom"))
-NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 
 
 @dataclass(frozen=True)
@@ -87,9 +85,8 @@ def layout(found: Contents, tokenizer: bytes | None, name: str) -> GgufLayout:
     kinds = [one.type.name for one in entries if one.rows is not None]
     most = max(set(kinds), key=lambda kind: sum(kind == one for one in kinds))
     metadata = _metadata(config, name) | {"general.file_type": FILE_TYPES[most]}
-    words, note = vocabulary(config, None if tokenizer is None else json.loads(tokenizer))
-    if note:
-        notes.append(note)
+    words, told = vocabulary(config, None if tokenizer is None else json.loads(tokenizer))
+    notes += told
     if any(gguf_blocks.rounds_minimum(weight) for _, weight in found.weights):
         notes.append("gguf keeps the zero of a group as -scale * zero in fp16, which is rounded")
     widths = {str(weight.dtype).removeprefix("torch.") for _, weight in found.weights}
@@ -138,43 +135,28 @@ def rope_factors(config: DecoderConfig) -> Tensor | None:
 
 def vocabulary(
     config: DecoderConfig, tokenizer: Mapping[str, Any] | None
-) -> tuple[dict[str, Any], str]:
-    """The tokenizer's metadata, and a sentence where the file has to do without."""
-    ids = _special(config)
-    empty = {"tokenizer.ggml.model": "no_vocab"} | ids
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The tokenizer's metadata, and sentences where the file has to do without. Refused says what
+    llama.cpp would read differently.
+    """
     if tokenizer is None:
-        return empty, "the source has no tokenizer.json: the gguf has no vocabulary"
-    model = tokenizer.get("model") or {}
-    if model.get("type") != "BPE" or "ByteLevel" not in json.dumps(tokenizer.get("decoder")):
-        return empty, (
-            "the tokenizer is no byte-level BPE: the gguf has no vocabulary, keep tokenizer.json"
-        )
-    words = [f"[PAD{i}]" for i in range(config.vocab_size)]
-    kinds = [UNUSED] * config.vocab_size
-    for word, number in model["vocab"].items():
-        words[number], kinds[number] = word, NORMAL
-    for one in tokenizer.get("added_tokens") or []:
-        words[one["id"]] = one["content"]
-        kinds[one["id"]] = CONTROL if one.get("special") else USER_DEFINED
-    merges = [m if isinstance(m, str) else " ".join(m) for m in model.get("merges") or []]
-    found: dict[str, Any] = {
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": _splitting(tokenizer.get("pre_tokenizer")),
-        "tokenizer.ggml.tokens": words,
-        "tokenizer.ggml.token_type": array("i", kinds),
-        "tokenizer.ggml.add_bos_token": False,
-    }
-    if merges:
-        found["tokenizer.ggml.merges"] = merges
+        ids = _special(config, config.eos_token_ids)
+        empty = {"tokenizer.ggml.model": "no_vocab"} | ids
+        return empty, ("the source has no tokenizer.json: the gguf has no vocabulary",)
+    found, notes = gguf_tokenizer.metadata_of(tokenizer, config.vocab_size)
     if len(config.eos_token_ids) > len(STOPS):
-        note = f"gguf names {len(STOPS)} of the {len(config.eos_token_ids)} tokens that end a text"
-        return found | ids, note
-    return found | ids, ""
+        notes.append(
+            f"gguf names {len(STOPS)} of the {len(config.eos_token_ids)} tokens that end a text"
+        )
+    # What the tokenizer puts around a text is its own to say, and comes first.
+    end = found.get(STOPS[0])
+    ends = config.eos_token_ids if end is None else (end, *config.eos_token_ids)
+    return _special(config, tuple(dict.fromkeys(ends))) | found, tuple(notes)
 
 
-def _special(config: DecoderConfig) -> dict[str, int]:
+def _special(config: DecoderConfig, ends: tuple[int, ...]) -> dict[str, int]:
     """The tokens that begin and end a text."""
-    found = dict(zip(STOPS, config.eos_token_ids, strict=False))
+    found = dict(zip(STOPS, ends, strict=False))
     if config.bos_token_id is not None:
         found["tokenizer.ggml.bos_token_id"] = config.bos_token_id
     return found
@@ -274,13 +256,3 @@ def _matrix(
         )
 
     return Entry(name, found, end - begin, weight.k, packed)
-
-
-def _splitting(rule: Any) -> str:
-    """llama.cpp's name for how a text is split before merging, by the patterns that it knows."""
-    text = json.dumps(rule)
-    if "\\\\p{N}{1,3}" in text:
-        return "llama-bpe"
-    if "(?i:" in text:
-        return "qwen2"
-    return "gpt-2"

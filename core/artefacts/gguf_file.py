@@ -68,7 +68,7 @@ class Entry:
 
 def pieces(metadata: Mapping[str, Any], entries: Sequence[Entry]) -> Iterable[bytes | memoryview]:
     """The bytes of the file, one tensor at a time. Whole numbers become uint32 where they fit, an
-    array of the code "i" int32. `make` gives a buffer of `nbytes` bytes.
+    array of the code "i" int32, one of "f" float32. `make` gives a buffer of `nbytes` bytes.
 
     Raises ValueError for a value that GGUF has no type for and for a tensor of another size.
     """
@@ -129,6 +129,9 @@ def _typed(key: str, value: Any) -> tuple[int, bytes]:
     if isinstance(value, array) and value.typecode == "i":
         numbers = struct.pack(f"<{len(value)}i", *value)
         return ARRAY, struct.pack("<IQ", I32, len(value)) + numbers
+    if isinstance(value, array) and value.typecode == "f":
+        numbers = struct.pack(f"<{len(value)}f", *value)
+        return ARRAY, struct.pack("<IQ", F32, len(value)) + numbers
     if isinstance(value, list) and value:
         typed = [_typed(key, one) for one in value]
         kinds = {kind for kind, _ in typed}

@@ -229,33 +229,22 @@ def test_a_byte_level_vocabulary_is_written_token_by_token() -> None:
     tokenizer = {
         "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2, "Ġ": 3},
                   "merges": [["a", "b"]]},
-        "decoder": {"type": "ByteLevel"},
-        "pre_tokenizer": {"type": "ByteLevel", "use_regex": True},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
+                    "use_regex": True},
+        "pre_tokenizer": {"type": "ByteLevel", "use_regex": True, "add_prefix_space": False,
+                          "trim_offsets": True},
         "added_tokens": [{"id": 5, "content": "<s>", "special": True},
                          {"id": 6, "content": "<x>", "special": False}],
     }  # fmt: skip
-    found, note = gguf.vocabulary(config, tokenizer)
-    assert note == ""
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    tokenizer["added_tokens"] = [flags | one for one in tokenizer["added_tokens"]]  # type: ignore[operator,union-attr]
+    found, notes = gguf.vocabulary(config, tokenizer)
+    assert notes == ()
     assert found["tokenizer.ggml.tokens"] == ["a", "b", "ab", "Ġ", "[PAD4]", "<s>", "<x>", "[PAD7]"]
     assert found["tokenizer.ggml.token_type"] == array("i", [1, 1, 1, 1, 5, 3, 4, 5])
     assert found["tokenizer.ggml.merges"] == ["a b"]
     assert (found["tokenizer.ggml.bos_token_id"], found["tokenizer.ggml.eos_token_id"]) == (5, 3)
-    assert "no tokenizer.json" in gguf.vocabulary(config, None)[1]
-
-
-@pytest.mark.parametrize(
-    ("rule", "name"),
-    [
-        ({"type": "ByteLevel", "use_regex": True}, "gpt-2"),
-        ({"pattern": {"Regex": "(?i:'s|'t)|\\p{N}{1,3}| ?x"}}, "llama-bpe"),
-        ({"pattern": {"Regex": "(?i:'s|'t)|\\p{N}| ?x"}}, "qwen2"),
-    ],
-)
-def test_the_splitting_of_text_has_the_name_that_llama_cpp_knows(rule: Any, name: str) -> None:
-    config = from_hf(CONFIG | {"vocab_size": 4, "eos_token_id": None})
-    tokenizer = {"model": {"type": "BPE", "vocab": {"a": 0}}, "decoder": {"type": "ByteLevel"},
-                 "pre_tokenizer": rule}  # fmt: skip
-    assert gguf.vocabulary(config, tokenizer)[0]["tokenizer.ggml.pre"] == name
+    assert "no tokenizer.json" in gguf.vocabulary(config, None)[1][0]
 
 
 def test_values_of_every_type_are_read_by_the_package(tmp_path: Path) -> None:

@@ -321,8 +321,8 @@ def test_where_text_ends_survives_without_generation_config(
 
 def test_a_gguf_of_more_ends_than_it_can_name_says_so() -> None:
     config = from_hf(CONFIG | {"eos_token_id": [3, 4, 5, 6]})
-    words = {"model": {"type": "BPE", "vocab": {"a": 0}}, "decoder": {"type": "ByteLevel"}}
-    assert "3 of the 4 tokens" in gguf.vocabulary(config, words)[1]
+    words = {"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}
+    assert "3 of the 4 tokens" in gguf.vocabulary(config, words)[1][-1]
 
 
 @pytest.mark.parametrize("adds", [True, False])

@@ -15,7 +15,7 @@ from core.engine.config import DecoderConfig
 from core.loading.load import random_engine
 from core.measure import traffic
 from core.measure.serve import Service
-from core.measure.sweep import prompt_lengths, sweep
+from core.measure.sweep import CONCURRENCY, prompt_lengths, under_concurrency, under_lengths
 from core.measurement import Measurement
 from core.model import DecoderShape, Model
 from core.plan import Case
@@ -161,7 +161,7 @@ def test_a_sweep_measures_each_condition_and_names_it() -> None:
         asked.append((workload.concurrency, workload.prompt_tokens))
         return Service(deployment, workload, prompts(workload.concurrency, workload.prompt_tokens))
 
-    found = sweep(serve, CHAT, 64, 3)
+    found = under_lengths(serve, CHAT, 64, 3) + under_concurrency(serve, CHAT, CONCURRENCY, 3)
     assert asked == [(1, 2), (1, 4), (1, 16), (1, 32), (2, 8), (4, 8), (8, 8), (16, 8)]
     conditions = {(one.metric, one.condition): one.n for one in found}
     assert conditions[("ttft_s", "prompt_tokens=16")] == 3

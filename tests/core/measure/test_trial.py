@@ -45,13 +45,34 @@ def case(model: str, workload: Workload = SHORT, target: Target = TARGET) -> Cas
     return Case(models.resolve(model), target, workload)
 
 
-def test_a_batch_serves_as_many_requests_as_it_takes() -> None:
-    found, events = run(Plan(case("pycode-small"), (StaticBatch(3),)))
+def test_a_batch_serves_as_many_requests_as_are_asked_for() -> None:
+    several = case("pycode-small", replace(SHORT, concurrency=3))
+    found, events = run(Plan(several, (StaticBatch(3),)))
     assert "3 requests a round in groups of 3" in found["tokens_per_s"].method
+    assert found["concurrency"].value == 3
     assert all(one.environment == "env-1" for one in found.values())
     assert found["kl_nats"].value == pytest.approx(0.0, abs=1e-6)
     assert found["top1_agreement"].value == 1.0
     assert [kind for kind, _ in events].count("kernels") == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "workload", "rate"),
+    [
+        ("pycode-small", SHORT, "tokens_per_s"),
+        ("digits-mlp", Workload("sensor", "Sensor", "image"), "examples_per_s"),
+    ],
+)
+def test_a_batch_that_never_fills_is_timed_apart(model: str, workload: Workload, rate: str) -> None:
+    found, events = run(Plan(case(model, workload), (StaticBatch(3),)))
+    assert "1 requests a round" in found[rate].method
+    assert found["concurrency"].value == 1
+    sent = [body["measurement"] for kind, body in events if kind == "measurement"]
+    full = [one for one in sent if one.condition == "concurrency=3"]
+    assert {one.metric for one in full} == {rate, "latency_s"}
+    assert all("3 requests a round in groups of 3" in one.method for one in full)
+    notes = [body["text"] for kind, body in events if kind == "note"]
+    assert any("batches of 3 never fill" in note for note in notes)
 
 
 def test_the_price_is_the_rent_at_the_measured_throughput() -> None:
@@ -74,7 +95,7 @@ def test_images_have_accuracy_and_no_price_per_token() -> None:
     assert found["disk_bytes"].value == sum(
         path.stat().st_size
         for path in (models.ZOO / "digits-mlp").iterdir()
-        if path.suffix in (".safetensors", ".json")
+        if path.suffix in (".safetensors", ".json") and path.name != "card.json"
     )
     assert "ttft_s" not in found
 

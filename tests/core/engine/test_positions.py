@@ -74,9 +74,12 @@ def test_text_across_the_original_length_is_that_of_a_fresh_transformers_model(
     # What the engine ran before must not matter.
     engine.forward(ids(50))
     prompt = ids(length, batch=2)
+    # Where the cache is computed again, transformers 5.17 hands the last token alone on: without a
+    # cache every version says what the newest says with one.
     want = model_of(case).generate(
-        prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=20, do_sample=False
-    )[:, length:]
+        prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=20, do_sample=False,
+        use_cache=not case.startswith("phi3"),
+    )[:, length:]  # fmt: skip
     assert torch.equal(generate(engine, prompt, 20), want)
 
 

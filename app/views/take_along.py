@@ -39,4 +39,4 @@ def draw(trial: Trial) -> None:
             )
         )
     )
-    st.code(shlex.join(command), language="bash")
+    st.code(shlex.join(command), language="bash", wrap_lines=True)

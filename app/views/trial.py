@@ -192,7 +192,8 @@ def _configuration(trial: Trial) -> None:
     st.header("Configuration", anchor=False)
     st.table(
         {
-            words.plain(key): words.plain(text)
+            # A digest is known by its beginning; 64 digits would scroll.
+            words.plain(key): words.plain(f"{text[:12]}…" if key == "revision" else text)
             for key, text in configuration(trial).items()
             if key != "kernels"
         },

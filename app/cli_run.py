@@ -18,7 +18,7 @@ from core import format as formats
 from core.anchor import anchored
 from core.catalogue import models
 from core.documents import margins_kept, study_document
-from core.errors import BadInput
+from core.errors import BadInput, StoreError
 from core.plan import Plan
 from core.priorities import parse as parse_priorities
 from core.recommend import recommend
@@ -108,7 +108,10 @@ def ask_to_cancel(parsed: argparse.Namespace) -> bool:
     folder = studies_folder(parsed.store) / parsed.study
     if Path(parsed.study).name != parsed.study or not folder.is_dir():
         return False
-    (folder / jobs.CANCEL).touch()
+    try:
+        (folder / jobs.CANCEL).touch()
+    except OSError as error:
+        raise StoreError(f"the study cannot be asked to stop: {folder}: {error.strerror}") from None
     print(f"asked the process that holds the store to cancel {parsed.study}")
     return True
 

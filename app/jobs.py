@@ -27,7 +27,7 @@ from app.queues import Queues, devices
 from app.runner import Runner, ended
 from app.spawn import Spawned, Starter
 from app.watchdog import Health, disk_too_full
-from core.errors import BadInput, TrimtabError
+from core.errors import BadInput, StoreError, TrimtabError
 from core.events import Event, event, study_created, trial_queued
 from core.ids import new_id
 from core.journal import Journal
@@ -69,6 +69,7 @@ class Supervisor:
         """Queue a study with one trial per plan; plans that cannot run are refused with their
         reason at once.
         """
+        self._refuse_to_write()
         events = [study_created(study)]
         for plan in plans:
             trial = Trial(new_id("t"), study.id, plan)
@@ -104,6 +105,7 @@ class Supervisor:
         """Go on with every trial that has not ended or was cancelled; finished ones are never run
         again.
         """
+        self._refuse_to_write()
         if study_id not in self.active():
             self.ingest_journals(study_id)
         study = self._study(study_id)
@@ -126,7 +128,9 @@ class Supervisor:
         """Take up what a killed owner left: end the processes that outlived it, read the journals
         and mark its studies paused; returns their ids.
         """
-        found = []
+        found: list[str] = []
+        if self._store.read_only:
+            return ()
         orphans = end_orphans().orphans
         if orphans:
             logger.warning("ended %d processes that a killed supervisor had left", orphans)
@@ -150,7 +154,7 @@ class Supervisor:
         how many were new. An id that is no name of a folder in ours has none.
         """
         plain = study_id.isprintable() and Path(study_id).name == study_id != ".."
-        if not plain or len(os.fsencode(study_id)) > 200:
+        if self._store.read_only or not plain or len(os.fsencode(study_id)) > 200:
             return 0
         found = take_in(self._store, self._folder, study_id, believed)
         for notice in found.notices:
@@ -203,8 +207,13 @@ class Supervisor:
         for thread in threads:
             thread.join(timeout=20)
 
+    def _refuse_to_write(self) -> None:
+        if self._store.read_only:
+            raise StoreError(self._store.read_only)
+
     def _ask(self, study_id: str, state: str) -> None:
         self._study(study_id)
+        self._refuse_to_write()
         with self._lock:
             self._stop[study_id] = state
         if self._queues.remove(study_id) or study_id not in self.active():

@@ -100,14 +100,30 @@ def name_of(place: Path | URL) -> str:
     return str(place) if isinstance(place, Path) else place.render_as_string(hide_password=True)
 
 
-def connect(place: Path | URL) -> Engine:
+def why_read_only(place: Path | URL) -> str:
+    """Why a store that is there can be read and not written, in a sentence; empty when it can, or
+    when that shows at the first connection.
+    """
+    if not isinstance(place, Path) or not os.access(place, os.R_OK) or not place.is_file():
+        return ""
+    locked = next((one for one in (place, place.parent) if not os.access(one, os.W_OK)), None)
+    if locked is None:
+        return ""
+    return (
+        f"the store {place} can only be read, because {locked} may not be written: copy the file"
+        f" and the folder {place.name}.studies to a place of your own and name that with --store"
+    )
+
+
+def connect(place: Path | URL, read_only: bool = False) -> Engine:
     """An engine whose first connection worked; StoreError says why it did not, and nothing was
     changed.
     """
     if isinstance(place, Path):
-        _prepare(place)
+        if not read_only:
+            _prepare(place)
         url: URL = URL.create("duckdb", database=str(place))
-        arguments: dict[str, Any] = {"config": dict(DUCKDB_CONFIG)}
+        arguments: dict[str, Any] = {"config": dict(DUCKDB_CONFIG), "read_only": read_only}
         more: dict[str, Any] = {}
     else:
         plain = place.drivername == "postgresql"

@@ -68,6 +68,9 @@ class Store(Protocol):
     sound: bool
     """False once something that was stored could not be read."""
 
+    read_only: str
+    """Why this store can be read and not written, in a sentence; empty when it can."""
+
     reports_journal: Path | None
     """Where a report is written down before it is stored, so that it can be stored again."""
 

@@ -26,6 +26,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self.sound = True
+        self.read_only = ""
         self.reports_journal: Path | None = None
         self._rows: Rows = {}
         self._ids: set[str] = set()

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, exc, inspect, text
 from sqlalchemy.engine import URL
 
 from core.errors import StoreError
-from store.engine import WAY_OUT, connect, failure, name_of
+from store.engine import WAY_OUT, connect, failure, name_of, why_read_only
 
 HEAD = "0003"
 SCRIPTS = Path(__file__).parent / "migrations"
@@ -21,14 +21,17 @@ _UPGRADING = 8_204_156_731
 
 def open_current(place: Path | URL, scripts: Path = SCRIPTS, head: str = HEAD) -> Engine:
     """An engine on a database of revision `head`. An older file is copied to NAME.bak-<its
-    revision> first.
+    revision> first; one that may not be written is opened to be read.
     """
-    engine = connect(place)
+    read_only = why_read_only(place)
+    engine = connect(place, bool(read_only))
     try:
         found = revision(engine)
         if found == head:
             return engine
         _refuse_strangers(engine, place, scripts, found)
+        if read_only:
+            raise StoreError(f"{read_only}; it must be brought to the newest schema first")
         if found is not None and isinstance(place, Path):
             _checkpoint(engine)
             # The copy must not be made while this process holds the file: closing it would give the

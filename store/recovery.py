@@ -31,6 +31,8 @@ def open_checked(
     each loss. `every` reads all of the store and all journals again. StoreError as in open_store.
     """
     place = _file(url)
+    if place is not None and _is_read_only(place):
+        return _open_read_only(url, folder, every)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -64,10 +66,11 @@ def close_sealed(store: Store, url: str | None, folder: Path) -> None:
     """Close the store and leave a seal, unless something in it could not be read."""
     # Saved reports; what stands in the way of it is met again at the next opening.
     with contextlib.suppress(StoreError, OSError):
-        take_in(store, folder, "")
+        if not store.read_only:
+            take_in(store, folder, "")
     store.close()
     place = _file(url)
-    if place is None or not store.sound or _log(place).exists():
+    if place is None or store.read_only or not store.sound or _log(place).exists():
         return
     with contextlib.suppress(OSError):
         disk.replace(folder / SEAL, _state(place))
@@ -91,6 +94,26 @@ def _open(url: str | None, place: Path, folder: Path, losses: Losses, notices: l
     notices += losses.tell(text, "a new one was made from the journals", again=True)
     notices += losses.hold_no_more()
     return open_store(url)
+
+
+def _open_read_only(url: str | None, folder: Path, every: bool) -> tuple[Store, tuple[str, ...]]:
+    """A store as it lies there: neither it nor its journals are changed, nor read into it."""
+    store = open_store(url)
+    try:
+        if every:
+            store.scan()
+        unread = sorted(
+            str(path.relative_to(folder))
+            for (study_id, name), mark in store.marks().items()
+            if (path := folder / study_id / name).is_file() and path.stat().st_size > mark.size >= 0
+        )
+    except BaseException:
+        store.close()
+        raise
+    notices = [store.read_only]
+    if unread:
+        notices.append(f"what {', '.join(unread)} of {folder} says since then is not shown")
+    return store, tuple(notices)
 
 
 def _open_sound(url: str | None, place: Path, folder: Path) -> Store:
@@ -154,6 +177,12 @@ def set_aside(url: str | None) -> Path | None:
     if _log(place).exists():
         _aside(_log(place))
     return _aside(place) if place.exists() else None
+
+
+def _is_read_only(place: Path) -> bool:
+    from store.engine import why_read_only
+
+    return bool(why_read_only(place))
 
 
 def _file(url: str | None) -> Path | None:

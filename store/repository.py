@@ -39,6 +39,7 @@ class SqlStore:
         self._writing = threading.Lock()
         self._closed = False
         self.sound = True
+        self.read_only = engine.why_read_only(place)
         self.reports_journal: Path | None = None
 
     def ingest(self, events: Iterable[Event], marks: Iterable[Mark] = ()) -> int:
@@ -46,6 +47,7 @@ class SqlStore:
         given, read = by_id(events), tuple(marks)
         if not given and not read:
             return 0
+        self._refuse_to_write()
 
         def write(connection: Connection) -> int:
             known = bulk.known_ids(connection, given)
@@ -118,6 +120,7 @@ class SqlStore:
 
     def save_report(self, report: Report) -> None:
         """See store.interface.Store."""
+        self._refuse_to_write()
         row = report_row(report)
         made = event("report-saved", row["study_id"], report=report)
         written: list[str] = []
@@ -151,7 +154,8 @@ class SqlStore:
         if isinstance(self._place, Path):
             with self._writing, self._read() as connection:
                 connection.execution_options(isolation_level="AUTOCOMMIT")
-                connection.execute(text("checkpoint"))
+                if not self.read_only:
+                    connection.execute(text("checkpoint"))
                 snapshot.copy_file(self._place, target)
         else:
             with self._read() as connection:
@@ -194,6 +198,10 @@ class SqlStore:
                     raise self._failure(error) from None
             time.sleep(random.uniform(0, 0.002 * 2 ** min(attempt, 7)))
         raise AssertionError("unreachable")
+
+    def _refuse_to_write(self) -> None:
+        if self.read_only:
+            raise StoreError(self.read_only)
 
     def _refuse_when_closed(self) -> None:
         if self._closed:

@@ -58,9 +58,13 @@ exec("def call(kind, level): theirs.call(kind, level)", OURS)
 def test_deprecations_of_theirs_are_shown(kind, level):
     OURS["call"](kind, level)
 
-@pytest.mark.parametrize("kind", [UserWarning, RuntimeWarning])
+@pytest.mark.parametrize("kind", [UserWarning, ImportWarning])
 def test_a_warning_at_their_lines_is_shown(kind):
     OURS["call"](kind, 1)
+
+def test_numbers_that_overflow_are_ours():
+    with pytest.raises(RuntimeWarning):
+        OURS["call"](RuntimeWarning, 1)
 
 @pytest.mark.parametrize("kind", [UserWarning, RuntimeWarning])
 def test_a_warning_at_ours_is_an_error(kind):
@@ -83,7 +87,7 @@ def test_warnings_are_errors_at_our_lines_alone(tmp_path: Path) -> None:
         capture_output=True, text=True, encoding="utf-8", cwd=tmp_path, check=False,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout
-    assert re.search(r"^14 passed, \d+ warnings", run.stdout, re.MULTILINE), run.stdout
+    assert re.search(r"^15 passed, \d+ warnings", run.stdout, re.MULTILINE), run.stdout
     assert "FutureWarning: w" in run.stdout
 
 

@@ -9,7 +9,7 @@ import json
 
 from app.reports.csv_rows import inert
 from app.reports.markdown_page import escape, table
-from app.reports.words import change, source, spread, verdict
+from app.reports.words import change, heading, source, spread, verdict
 from core.compare import Cell, Comparison, Row
 
 
@@ -22,13 +22,7 @@ def comparison_text(comparison: Comparison, format_: str) -> str:
     if format_ == "csv":
         return _csv(comparison)
     head = ["", *(column.trial_id for column in comparison.columns)]
-    titles = [
-        "techniques",
-        *(
-            column.title + (" (baseline)" if column.is_baseline else "")
-            for column in comparison.columns
-        ),
-    ]
+    titles = ["techniques", *map(heading, comparison.columns)]
     rows = [head, titles] + [
         [row.label, *(_cell(cell, row) for cell in row.cells)]
         for row in comparison.rows

@@ -22,8 +22,9 @@ from core.study import Study, Trial
 
 
 def anchored(study: Study) -> Study:
-    """The study with the timed numbers of its finished trials at the pooled baseline; as it is
-    where the baseline has not finished. Anchoring twice changes no number."""
+    """The study with its trials' timed numbers at the pooled baseline, also of those that failed
+    after they were timed; as it is where the baseline has not finished. Anchoring twice changes no
+    number."""
     baseline = next((trial for trial in study.done() if trial.is_baseline), None)
     if baseline is None:
         return study
@@ -34,11 +35,7 @@ def anchored(study: Study) -> Study:
     }
     if not pools:
         return study
-    trials = tuple(
-        _at_baseline(trial, baseline, pools) if trial.state == "done" else trial
-        for trial in study.trials
-    )
-    return study.with_trials(trials)
+    return study.with_trials(tuple(_at_baseline(one, baseline, pools) for one in study.trials))
 
 
 def at_own_baseline(trials: Sequence[Trial], studies: Iterable[Study]) -> tuple[Trial, ...]:

@@ -69,7 +69,7 @@ def _unmeasured(winner: Trial) -> list[str]:
     said = []
     for origin in ("projected", "estimated"):
         labels = dict.fromkeys(
-            _label(one.metric)
+            _listed(one.metric)
             for one in winner.measurements
             if one.origin == origin and not one.condition
         )
@@ -89,6 +89,12 @@ def _label(name: str) -> str:
     """A metric's label inside a sentence."""
     label = metrics.metric(name).label
     return label if label[:2].isupper() else label[0].lower() + label[1:]
+
+
+def _listed(name: str) -> str:
+    """A metric's label as one item of a list: `latency (p95)`."""
+    head, _, rest = _label(name).partition(", ")
+    return f"{head} ({rest})" if rest else head
 
 
 def _told(study: Study, winner: Trial, baseline: Trial) -> list[str]:
@@ -183,7 +189,8 @@ def why_not(study: Study, winner: Trial, other: Trial, scores: dict[str, float])
     behind = scores[winner.id] - scores[other.id]
     points = f"{signed(scores[other.id])} points against {signed(scores[winner.id])}"
     if abs(behind) <= SAME:
-        return f"As good as the recommended one: {points}; the recommended one was measured first."
+        name = winner.plan.title
+        return f"As good as {name}: {points}; {name} was measured first."
     main = _largest_loss(study, winner, other)
     if spread is None:
         return f"Scores lower, {points}{main}; too few runs to prove the difference."

@@ -112,7 +112,7 @@ def content_of(report: Report) -> Content:
         missing=missing,
         axes=axes,
         frontier=front,
-        marks=_marks(comparison, axes, front, advice.trial_id),
+        marks=_marks(comparison, axes, front, advice),
         kernels=tuple((trial.plan.title, trial.kernels) for trial in trials if trial.kernels),
         unfinished=tuple(trial for trial in study.trials if trial.state != "done"),
         environments=tuple((one, tuple(_flat(found))) for one, found in facts.items()),
@@ -228,7 +228,7 @@ def _marks(
     comparison: Comparison,
     axes: tuple[str, str] | None,
     front: tuple[str, ...],
-    recommended: str | None,
+    advice: Recommendation,
 ) -> tuple[Mark, ...]:
     if axes is None:
         return ()
@@ -239,7 +239,7 @@ def _marks(
     for column, across, up in zip(comparison.columns, x.cells, y.cells, strict=True):
         roles = {
             "baseline": column.is_baseline,
-            "recommended": column.trial_id == recommended,
+            "recommended" if advice.proven else "leading": column.trial_id == advice.trial_id,
             "frontier": column.trial_id in front,
         }
         role = ", ".join(word for word, holds in roles.items() if holds)

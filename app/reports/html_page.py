@@ -80,7 +80,7 @@ def _figures(content: Content) -> Markup:
             *content.axes,
             frontier=content.frontier,
             baseline_id=report.baseline_id,
-            recommended_id=content.advice.trial_id,
+            recommended_id=content.advice.trial_id if content.advice.proven else None,
             limits=report.study.priorities.limits,
             dark=dark,
         ).to_plotly_json()

@@ -57,7 +57,8 @@ def _advice(content: Content) -> list[str]:
     found.append("\n".join(f"- {escape(sentence)}" for sentence in content.advice.because))
     if content.rejected:
         rows = [[escape(title), escape(one), escape(why)] for one, title, why in content.rejected]
-        found += ["## Why not the others", table(["Plan", "Trial", "Why not"], rows)]
+        beside = "The other trials that nothing beats on every axis of the priorities."
+        found += ["## Why not the others", beside, table(["Plan", "Trial", "Why not"], rows)]
     return found
 
 
@@ -86,10 +87,7 @@ def _comparison(content: Content) -> list[str]:
 
 
 def _block(block: Block) -> str:
-    heads = [
-        escape(column.title) + (" (baseline)" if column.is_baseline else "")
-        for column in block.columns
-    ]
+    heads = [escape(words.heading(column)) for column in block.columns]
     rows = [["Trial", *(escape(column.trial_id) for column in block.columns)]]
     for row in block.rows:
         cells = []

@@ -6,7 +6,7 @@ Texts that come from the store pass through unchanged: each format escapes them.
 from __future__ import annotations
 
 from core import format, metrics
-from core.compare import Cell, Row
+from core.compare import Cell, Column, Row
 from core.judge import MARKS
 from core.priorities import Limit
 from core.times import moment
@@ -26,6 +26,12 @@ def in_words(limit: Limit) -> str:
     relation = "≤" if limit.relation == "<=" else "≥"
     metric = metrics.metric(limit.metric)
     return f"{metric.label} {relation} {format.of_metric(metric.name, limit.value)}"
+
+
+def heading(column: Column) -> str:
+    """A column's plan, and whether the others are compared with it: `weight-int8 (baseline)`."""
+    named = column.is_baseline and column.title != "baseline"
+    return f"{column.title} (baseline)" if named else column.title
 
 
 def spread(cell: Cell, row: Row) -> str:

@@ -21,6 +21,8 @@ HELP = "The frontier of a study, and the trial that its priorities recommend."
 # Across and up: the first of each that the study knows. A projection has no median latency.
 ACROSS = ("latency_s", "latency_p95_s")
 UP = {"text": ("kl_nats",), "image": ("accuracy",)}
+# A role in the table: of the two axes alone, where the choice looks at all priorities.
+BEATEN = "beaten on these axes"
 
 
 def page() -> None:
@@ -58,7 +60,7 @@ def page() -> None:
     with left:
         x, y = _axes(names, study.case.model.task)
         drawn, best = _chart(study, shown, x, y, advice)
-    _table(drawn, x, y, best, advice.trial_id)
+    _table(drawn, x, y, best, advice)
 
 
 def _only(count: int, total: int) -> None:
@@ -104,6 +106,7 @@ def _advice(study: Study, advice: Recommendation) -> None:
             with st.expander(
                 f"Why not the other {len(others)}" if trial else "Why not", icon=":material/help:"
             ):
+                st.caption("The trials that nothing beats on all priorities together.")
                 st.markdown(
                     "\n".join(
                         f"- **{words.plain(name)}**: {words.plain(reason)}"
@@ -149,9 +152,9 @@ def _axes(names: list[str], task: str) -> tuple[str, str]:
         log_x = st.toggle("Log across", key=state.key("logx"))
         log_y = st.toggle("Log up", key=state.key("logy"))
         dominated = st.toggle(
-            "Show dominated trials",
+            "Show beaten trials",
             key=state.key("dominated"),
-            help="Trials that another trial beats on both axes.",
+            help="Trials that another trial beats on these two axes.",
         )
         by_method = st.toggle(
             "Join by technique",
@@ -200,7 +203,7 @@ def _chart(
             y,
             best,
             study.baseline.id if study.baseline else "",
-            advice.trial_id,
+            advice.trial_id if advice.proven else None,
             study.priorities.limits,
             log_x,
             log_y,
@@ -218,17 +221,17 @@ def _chart(
 
 
 def _table(
-    drawn: tuple[Trial, ...], x: str, y: str, best: set[str], recommended: str | None
+    drawn: tuple[Trial, ...], x: str, y: str, best: set[str], advice: Recommendation
 ) -> None:
     """The twin of the chart; ticking rows starts a comparison."""
     roles = [
-        "recommended"
-        if trial.id == recommended
+        ("recommended" if advice.proven else "leading")
+        if trial.id == advice.trial_id
         else "baseline"
         if trial.is_baseline
-        else "frontier"
+        else "frontier of these axes"
         if trial.id in best
-        else "dominated"
+        else BEATEN
         if trial.value(x) is not None and trial.value(y) is not None
         else "not drawn"
         for trial in drawn
@@ -249,7 +252,7 @@ def _table(
         ],
         [
             {
-                "Plan": f"{trial.plan.title} {'' if role == 'dominated' else role}",
+                "Plan": f"{trial.plan.title} {'' if role == BEATEN else role}",
                 **tables.numbers(three, trial.value),
             }
             for trial, role in zip(drawn, roles, strict=True)

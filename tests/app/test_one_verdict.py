@@ -20,6 +20,7 @@ from app import reports, services
 from app.cli_compare import comparison_text
 from app.cli_run import print_study
 from app.console import here
+from app.reports.content import content_of
 from app.views import words
 from core import metrics
 from core.against import UNJUDGED, against
@@ -114,6 +115,8 @@ def test_the_readable_reports_hold_the_sentences_of_the_choice(
     from html import unescape
 
     report = reports.new_report(stored.store, study.id, "Which one?")
+    roles = [mark.role for mark in content_of(report).marks]
+    assert any("recommended" in role for role in roles) == recommend(study).proven
     text = unescape(reports.export(report, format_).decode()).replace("\\", "")
     for said in recommend(study).because:
         assert said in text
@@ -196,6 +199,11 @@ def test_trade_offs_says_the_same_sentences_and_offers_to_measure_again(
     found = recommend(study)
     for said in found.because:
         assert said.replace("://", ":\u2060//") in text
+    roles = set(at.dataframe[0].value["Role"])
+    assert ("recommended" in roles) == found.proven
+    assert ("leading" in roles) != found.proven
+    drawn = at.get("plotly_chart")[0].proto.spec.lower()  # type: ignore[attr-defined]
+    assert ("recommended" in drawn) == found.proven
     if found.again:
         at.button(key="measure-again").click().run()
         assert not at.exception

@@ -352,8 +352,9 @@ def test_tradeoffs_recommends_with_reasons_and_has_a_table_twin(filled: services
     assert "t-0001" in figure.spec
     at.selectbox(key="choice-x").set_value("model_bytes").run()
     assert at.query_params["x"] == "model_bytes"
+    assert "beaten on these axes" in set(frames(at)[0]["Role"])
     at.toggle(key="choice-dominated").set_value(False).run()
-    assert "dominated" not in set(frames(at)[0]["Role"])
+    assert "beaten on these axes" not in set(frames(at)[0]["Role"])
 
 
 def test_a_report_is_saved_listed_and_previewed(filled: services.Services) -> None:

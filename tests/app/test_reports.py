@@ -160,6 +160,14 @@ def test_every_format_warns_of_unlike_environments_and_names_what_differs(
     assert "unlike environments" not in export(alike, format_).decode()
 
 
+def test_the_baselines_column_is_named_once(synthetic_study: Study) -> None:
+    first, second = synthetic_study.trials[:2]
+    for chosen, wanted in ((first, "baseline"), (second, f"{second.plan.title} (baseline)")):
+        found = compare((first, second), chosen.id)
+        assert "baseline (baseline)" not in comparison_text(found, "table")
+        assert wanted in comparison_text(found, "md").replace("\\", "")
+
+
 @pytest.mark.parametrize("format_", ["table", "md", "csv", "json"])
 def test_compare_warns_in_every_format(synthetic_study: Study, format_: str) -> None:
     first, second = synthetic_study.trials[:2]

@@ -67,6 +67,21 @@ def test_the_clock_is_kept_in_samples_and_method(synthetic_study: Study) -> None
     assert "of the unchanged model" in after.method
 
 
+def test_a_trial_that_failed_after_its_timing_is_shown_at_the_same_baseline(
+    synthetic_study: Study,
+) -> None:
+    """Its numbers stand beside the others', so number and verdict must speak of one baseline."""
+    study = noisy_study(synthetic_study)
+    failed = replace(study.trials[1], state="failed", reason="it ran longer than 300 s")
+    study = study.with_trials((study.trials[0], failed, *study.trials[2:]))
+    shown = anchored(study)
+    base, moved = shown.trials[:2]
+    ratio = against(failed, study.trials[0], "latency_s").ratio
+    assert ratio is not None
+    assert moved.value("latency_s") == pytest.approx(ratio * (base.value("latency_s") or 0))
+    assert moved.value("latency_s") != failed.value("latency_s")
+
+
 def test_without_a_finished_baseline_nothing_moves(synthetic_study: Study) -> None:
     study = noisy_study(synthetic_study)
     broken = study.with_trials((replace(study.trials[0], state="failed"), *study.trials[1:]))

@@ -244,7 +244,7 @@ def test_projected_numbers_are_named(synthetic_study: Study, trials: tuple[Trial
         ),
     )
     text = " ".join(recommend(study_of(synthetic_study, [], trials[0], there)).because)
-    assert "Not measured but projected: latency, p95." in text
+    assert "Not measured but projected: latency (p95)." in text
 
 
 def test_classifiers_are_judged_by_accuracy(synthetic_study: Study) -> None:

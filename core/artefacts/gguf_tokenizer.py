@@ -40,7 +40,7 @@ def metadata_of(tokenizer: Mapping[str, Any], size: int) -> tuple[dict[str, Any]
             found[f"{KEY}merges"] = merges
     else:
         found = {f"{KEY}model": "llama", f"{KEY}pre": "default"}
-        found[f"{KEY}add_space_prefix"] = _space_prefix(tokenizer)
+        found[f"{KEY}add_space_prefix"] = _space_prefix(tokenizer, notes)
         found[f"{KEY}scores"] = array("f", _scores(model, size))
     words, kinds, left = _words(tokenizer, size)
     notes += left
@@ -121,7 +121,7 @@ def _check_normalizer(rule: Any, notes: list[str]) -> None:
     notes.append("llama.cpp does not compose letters and accents (NFC) as this tokenizer does")
 
 
-def _space_prefix(tokenizer: Mapping[str, Any]) -> bool:
+def _space_prefix(tokenizer: Mapping[str, Any], notes: list[str]) -> bool:
     """Whether a text begins with a space of its own; Refused for other changes of a text."""
     parts = [*_parts(tokenizer.get("normalizer"), "normalizers"),
              *_parts(tokenizer.get("pre_tokenizer"), "pretokenizers")]  # fmt: skip
@@ -134,6 +134,11 @@ def _space_prefix(tokenizer: Mapping[str, Any]) -> bool:
             replaced = one.get("content") == SPACE
         elif kind == "Metaspace" and one.get("replacement") == SPACE and not one.get("split", True):
             prefix, replaced = one.get("prepend_scheme") in ("first", "always"), True
+            if prefix:
+                notes.append(
+                    "llama.cpp puts a space before a text that begins with one, too, which this"
+                    " tokenizer does not"
+                )
         else:
             raise Refused(
                 f"gguf: the tokenizer changes or cuts a text by {kind}, which llama.cpp does not"

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from core.artefacts import gguf_model
+from core.artefacts import gguf_model, gguf_words
 from core.artefacts.gguf_parse import parse
 from core.engine.config import from_hf
 from core.errors import BadInput
 from core.loading import files
+from core.loading import tokenizer as tokenizer_file
 from core.loading.header import TensorEntry
 
 NAME, SUFFIX = "model.gguf", ".gguf"
@@ -50,6 +51,18 @@ def check(file: Path) -> tuple[dict[str, Any], tuple[TensorEntry, ...], bytes]:
     with file.open("rb") as handle:
         header = handle.read(found.header_bytes)
     return config | {MARK: True}, tensors, header
+
+
+def tokenizer(file: Path, config: Mapping[str, Any]) -> Any | None:
+    """The tokenizer that a checked file says; None where it says none that is sound and known."""
+    content = gguf_words.tokenizer_of(parse(file).metadata)
+    if content is None:
+        return None
+    try:
+        tokenizer_file.check_content(file.name, content, config)
+        return tokenizer_file.made(file.name, content, config["vocab_size"])
+    except BadInput:
+        return None
 
 
 def is_gguf(config: Mapping[str, Any]) -> bool:

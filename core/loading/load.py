@@ -50,8 +50,13 @@ def load_tokenizer(model: Model | str | Path) -> Any:
     if name.startswith(SHAPE):
         raise BadInput(f"{name} has random weights and no tokenizer; choose a real model for text.")
     found = check_folder(find_folder(name), need_tokenizer=True)
-    assert found.tokenizer_file is not None
-    return tokenizer_file.load(found.tokenizer_file, found.config.get("vocab_size"))
+    text = _text(found)
+    if text is None:
+        raise BadInput(
+            f"{found.path.name} has no vocabulary that is known here, and there is no"
+            " tokenizer.json beside it, which text needs."
+        )
+    return text
 
 
 def rounding(model: Model) -> str:
@@ -69,15 +74,22 @@ def load_folder(
     found = check_folder(path)
     if dtype is not None and dtype not in BYTES:
         raise BadInput(f"dtype {dtype!r} is not one of {', '.join(BYTES)}.")
-    text = None
-    if found.tokenizer_file is not None:
-        text = tokenizer_file.load(found.tokenizer_file, found.config.get("vocab_size"))
+    text = _text(found)
     check_digests(found.weight_files)
     engine = _engine(found, dtype, device)
     if found.family in CLASSIFIERS:
         return engine, None
     engine.special_ids = special_ids.read(found.path, found.config, text)
     return engine, text
+
+
+def _text(found: CheckedFolder) -> Any | None:
+    """The tokenizer of a checked folder, or what a GGUF file says where none lies beside."""
+    if found.tokenizer_file is not None:
+        return tokenizer_file.load(found.tokenizer_file, found.config.get("vocab_size"))
+    return (
+        gguf_files.tokenizer(found.path, found.config) if gguf_files.is_gguf(found.config) else None
+    )
 
 
 def _engine(found: CheckedFolder, dtype: str | None, device: str) -> Any:

@@ -141,7 +141,7 @@ def _gguf(file: Path, need_tokenizer: bool) -> CheckedFolder:
     tables.check_memory(file.name, total)
     # Beside a file of another name lies whatever its folder is for.
     ours = file.name == gguf_files.NAME or need_tokenizer
-    text = _tokenizer(file.parent, config, need_tokenizer) if ours else None
+    text = _tokenizer(file.parent, config, False) if ours else None
     return CheckedFolder(file, config, (file,), tensors, total, digest.hexdigest(), text)
 
 

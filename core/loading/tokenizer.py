@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,21 +21,24 @@ def check(path: Path, config: Mapping[str, Any]) -> None:
     """Raise BadInput unless every token id in tokenizer.json lies below the config's vocab_size, or
     is an added one's just past it.
     """
-    content = read_object(path, MAX_BYTES)
+    check_content(path.name, read_object(path, MAX_BYTES), config)
+
+
+def check_content(file: str, content: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """As `check`, of the content of `file`."""
     size = config.get("vocab_size")
     homes: dict[int, str] = {}
     largest, name = -1, ""
-    for number, token in _ids(path.name, content):
+    for number, token in _ids(file, content):
         if homes.setdefault(number, token) != token:
             raise BadInput(
-                f"{path.name} gives the id {number} to {homes[number][:60]!r} and to "
-                f"{token[:60]!r}."
+                f"{file} gives the id {number} to {homes[number][:60]!r} and to {token[:60]!r}."
             )
         if number > largest:
             largest, name = number, token
     if largest < 0:
-        raise BadInput(f"{path.name}: model.vocab is missing or empty.")
-    _check_merges(path.name, content.get("model"))
+        raise BadInput(f"{file}: model.vocab is missing or empty.")
+    _check_merges(file, content.get("model"))
     beyond = _beyond(content, size) if isinstance(size, int) else set()
     if beyond:
         largest, name = max(
@@ -45,7 +49,7 @@ def check(path: Path, config: Mapping[str, Any]) -> None:
             largest, name = number, "post_processor"
     if isinstance(size, int) and largest >= size:
         raise BadInput(
-            f"{path.name} gives the token {name[:60]!r} the id {largest}, but config.json's "
+            f"{file} gives the token {name[:60]!r} the id {largest}, but config.json's "
             f"vocab_size is {size}; tokenizer and weights do not belong together."
         )
 
@@ -57,10 +61,18 @@ def load(path: Path, size: Any = None) -> Any:
     the config's vocab_size: the library numbers an added token anew where the file contradicts
     itself.
     """
+    return made(path.name, read_object(path, MAX_BYTES), size, path)
+
+
+def made(file: str, content: Mapping[str, Any], size: Any = None, path: Path | None = None) -> Any:
+    """As `load`, of the content of `file`, which is read from `path` where there is one."""
     from tokenizers import Tokenizer
 
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        if path is None:
+            tokenizer = Tokenizer.from_str(json.dumps(content))
+        else:
+            tokenizer = Tokenizer.from_file(str(path))
         tokenizer.no_truncation()
         tokenizer.no_padding()
         tokenizer.decode(tokenizer.encode(PROBE, add_special_tokens=False).ids)
@@ -70,19 +82,16 @@ def load(path: Path, size: Any = None) -> Any:
         raise
     except BaseException as error:  # Plain Exception; a panic of the library derives from its base.
         reason = " ".join(str(error).split())[:200]
-        raise BadInput(f"{path.name} cannot be used: {reason}.") from None
-    beyond = _beyond(read_object(path, MAX_BYTES), size) if isinstance(size, int) else set()
+        raise BadInput(f"{file} cannot be used: {reason}.") from None
+    beyond = _beyond(content, size) if isinstance(size, int) else set()
     if isinstance(size, int) and largest != max(beyond, default=min(largest, size - 1)):
         raise BadInput(
-            f"{path.name}: an added token gets the id {largest}, but config.json's vocab_size is "
-            f"{size}."
+            f"{file}: an added token gets the id {largest}, but config.json's vocab_size is {size}."
         )
     # The library counts places by the tokens that it found: which sign is lost it does not say.
     covered = {at for begin, end in spans for at in range(begin, end)}
     if any(sign != " " and at not in covered for at, sign in enumerate(SIGNS)):
-        raise BadInput(
-            f"{path.name} drops signs between '!' and '~' that model.vocab has no token for."
-        )
+        raise BadInput(f"{file} drops signs between '!' and '~' that model.vocab has no token for.")
     return Bounded(tokenizer, size) if beyond else tokenizer
 
 

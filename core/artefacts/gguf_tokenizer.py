@@ -136,8 +136,8 @@ def _space_prefix(tokenizer: Mapping[str, Any], notes: list[str]) -> bool:
             prefix, replaced = one.get("prepend_scheme") in ("first", "always"), True
             if prefix:
                 notes.append(
-                    "llama.cpp puts a space before a text that begins with one, too, which this"
-                    " tokenizer does not"
+                    "llama.cpp puts a space before a text that begins with one, too, and behind"
+                    " special tokens, which this tokenizer does not"
                 )
         else:
             raise Refused(

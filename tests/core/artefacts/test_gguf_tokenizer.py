@@ -108,8 +108,8 @@ CHARACTERS = {
 
 
 def texts(name: str) -> list[str]:
-    """Metaspace adds no second space to a text that begins with one, which is told in a note."""
-    return [one for one in TEXTS if name != "metaspace" or not one.startswith(" ")]
+    """Metaspace adds no second space, and none behind special tokens, which a note tells."""
+    return [one for one in TEXTS if name != "metaspace" or not one.startswith((" ", "<s>"))]
 
 
 def content(made: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from app.reports.axes import choose_axes
 from app.reports.words import in_words, verdict, when
-from core import format, metrics
+from core import format, metrics, utility
 from core.anchor import anchored
 from core.compare import ABSENT, Cell, Column, Comparison, Row, compare
 from core.frontier import frontier
@@ -166,17 +166,19 @@ def _asked(study: Study) -> tuple[tuple[str, str], ...]:
 
 
 def _tiles(study: Study, advice: Recommendation) -> tuple[Tile, ...]:
-    """One headline a priority word, most important first; none when the baseline is advised."""
+    """One headline a priority word, by the metric that decided where one did, most important first;
+    none when the baseline is advised."""
     # The advice is judged by the unchanged model, whatever the report compares with.
     chosen, base = study.trial(advice.trial_id or ""), study.baseline
     if chosen is None or base is None or chosen.id == base.id:
         return ()
     comparison = compare((base, chosen), base.id)
+    decided = {name for _, name in utility.axes(study)}
     found: dict[str, Tile] = {}
     for row in comparison.metrics():
         before, after = row.cells
         word = metrics.metric(row.key).priority
-        preferred = row.key in ("latency_s", "kl_nats") or word not in found
+        preferred = row.key in decided or word not in found
         if word and preferred and after.value is not None:
             ratio = format.ratio(after.ratio) if after.ratio is not None else ""
             found[word] = Tile(

@@ -22,7 +22,7 @@ from app.cli_run import print_study
 from app.console import here
 from app.reports.content import content_of
 from app.views import words
-from core import metrics
+from core import metrics, utility
 from core.against import UNJUDGED, against
 from core.anchor import anchored
 from core.compare import compare
@@ -84,6 +84,22 @@ def test_the_json_document_says_what_the_judge_says(study: Study) -> None:
     for trial in document["trials"]:
         for entry in trial["against_baseline"].values():
             assert set(entry) == {"ratio", "low", "high", "verdict", "at_pooled_baseline"}
+
+
+def test_the_reports_tiles_show_what_decided_after_the_doubt(
+    study: Study, stored: services.Services
+) -> None:
+    from html import unescape
+
+    report = reports.new_report(stored.store, study.id, "Which one?")
+    content = content_of(report)
+    decided = {metrics.metric(name).label for _, name in utility.axes(study)}
+    if content.tiles:
+        assert decided <= {tile.label for tile in content.tiles}
+    page = unescape(reports.export(report, "html").decode())
+    doubt = page.index(content.advice.because[0])
+    assert page.count(content.advice.because[0]) == 1
+    assert not content.tiles or doubt < page.index('<div class="tiles">')
 
 
 def _csv_verdicts(text: str) -> Iterator[tuple[tuple[str, str], dict[str, str]]]:

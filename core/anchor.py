@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -65,6 +66,7 @@ def _readings(study: Study, baseline: Trial, name: str) -> list[float]:
     return readings
 
 
+@lru_cache(maxsize=2048)
 def _statistic(name: str, samples: tuple[float, ...]) -> float:
     return float(np.quantile(samples, metrics.metric(name).quantile))
 

@@ -57,11 +57,12 @@ def mover_ratio(
         math.log(reference),
         (math.log(reference_bounds[0]), math.log(reference_bounds[1])),
     )
-    return math.exp(low), math.exp(high)
+    # Numbers of the very ends of the range have a ratio beyond it.
+    return (math.exp(low), math.exp(high)) if high < 709 else (math.exp(min(low, 709)), math.inf)
 
 
 def ratio_of_quantiles(
-    candidate: np.ndarray, baseline: np.ndarray, q: float, stream: str = "", draws: int = DRAWS
+    candidate: np.ndarray, baseline: np.ndarray, q: float, stream: str = "", draws: int = DRAWS // 4
 ) -> tuple[float, float]:
     """95 % interval of the ratio of two `q` quantiles of samples taken in turns: both float [n],
     all above 0.
@@ -70,7 +71,20 @@ def ratio_of_quantiles(
     """
     random = np.random.default_rng([2, zlib.crc32(stream.encode())])
     chosen = random.integers(0, len(candidate), (draws, len(candidate)))
-    above = np.quantile(candidate[chosen], q, axis=1)
-    below = np.quantile(baseline[chosen], q, axis=1)
-    low, high = np.quantile(above / below, (0.025, 0.975))
+    ratios = _quantiles(candidate, chosen, q) / _quantiles(baseline, chosen, q)
+    low, high = np.quantile(ratios, (0.025, 0.975))
     return float(low), float(high)
+
+
+def _quantiles(values: np.ndarray, chosen: np.ndarray, q: float) -> np.ndarray:
+    """The `q` quantile of values[row] for each row of `chosen`, float [draws]: as np.quantile of
+    each, by the ranks of the values, which are quicker to part than the values."""
+    n = len(values)
+    order = np.argsort(values)
+    ranks = np.empty(n, np.uint16 if n < 2**16 else np.int64)
+    ranks[order] = np.arange(n)
+    place = q * (n - 1)
+    below, above = math.floor(place), math.ceil(place)
+    parted = np.partition(ranks[chosen], (below, above), axis=1)
+    lower, upper = values[order[parted[:, below]]], values[order[parted[:, above]]]
+    return np.asarray(lower + (upper - lower) * (place - below))

@@ -68,7 +68,7 @@ class Judgement:
     difference_high: float | None = None
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2048)
 def judge(
     metric: Metric,
     candidate: Measurement | None,
@@ -210,12 +210,17 @@ def _pairs(metric: Metric, measurement: Measurement) -> Ratio | None:
         return None
     if metric.quantile == 0.5:
         return ratio_interval(ours, theirs)
+    return _tail(ours, theirs, metric.quantile, metric.name)
+
+
+@lru_cache(maxsize=1024)
+def _tail(ours: tuple[float, ...], theirs: tuple[float, ...], q: float, stream: str) -> Ratio:
+    """As ratio_interval, of the `q` quantiles."""
     above, below = np.array(ours), np.array(theirs)
-    q = metric.quantile
     ratio = float(np.quantile(above, q) / np.quantile(below, q))
     if quantile_interval(ours, q) is None:
         return ratio, None, None
-    return ratio, *ratio_of_quantiles(above, below, q, metric.name)
+    return ratio, *ratio_of_quantiles(above, below, q, stream)
 
 
 def _on_the_same(
@@ -269,8 +274,8 @@ def _of_projection(metric: Metric, found: Ratio, model_error: float) -> Judgemen
     ratio, low, high = found
     low, high = (low or ratio) / model_error, (high or ratio) * model_error
     why = (
-        "the ratio measured here, carried over: what the model of the target gets wrong for both "
-        f"plans cancels, a factor of {model_error:g} may remain"
+        "the ratio of what was carried over: what the model of one target gets wrong for both plans"
+        f" cancels, a factor of {model_error:g} may remain"
     )
     if ratio == low == high == 1.0:
         return Judgement("same", ratio, low, high, why)

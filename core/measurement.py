@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -76,7 +77,12 @@ class Measurement:
             return self.bounds
         if self.pooled is not None or self.n < 3:
             return None
-        return bootstrap_median(np.array(self.samples))
+        return _around_median(self.samples)
+
+
+@lru_cache(maxsize=2048)
+def _around_median(samples: tuple[float, ...]) -> tuple[float, float]:
+    return bootstrap_median(np.array(samples))
 
 
 def bootstrap_median(samples: np.ndarray, draws: int = 2000) -> tuple[float, float]:

@@ -34,12 +34,13 @@ def headline(study: Study, winner: Trial, scores: dict[str, float], doubt: Doubt
             "unchanged model (1 point: twice as good on one priority)"
         )
     if doubt.rivals < 2:
-        return f"{choice}; it is the only trial that passes every limit."
+        busy = " Every trial was disturbed by other work on the machine." if doubt.disturbed else ""
+        return f"{choice}; it is the only trial that passes every limit.{busy}"
     if doubt.proven:
         return (
             f"{choice}, and is best in {_share(doubt.p_best)} of resamples of the measured pairs."
         )
-    rivals = " and ".join(trial.plan.title for trial in doubt.runners_up)
+    rivals = " and ".join(map(_title, doubt.runners_up))
     again = "Measure the leading trials again before you act on it."
     if doubt.disturbed:
         return (
@@ -56,6 +57,10 @@ def headline(study: Study, winner: Trial, scores: dict[str, float], doubt: Doubt
         f"resamples of the measured pairs; {rivals} {'come' if ' and ' in rivals else 'comes'} "
         f"close. {again}"
     )
+
+
+def _title(trial: Trial) -> str:
+    return "the unchanged model" if trial.is_baseline else trial.plan.title
 
 
 def _in_share(doubt: Doubt) -> str:

@@ -85,8 +85,10 @@ def project(trial: Trial, target: Target) -> tuple[Measurement, ...]:
 
 
 def ratio_error(ours: Plan, theirs: Plan) -> float:
-    """By which factor the ratio of two plans' projections on one target may be wrong beyond the
-    noise of what was measured; 1 where both do the same work."""
+    """By which factor the ratio of two plans' projections may be wrong beyond the
+    noise of what was measured; 1 where both do the same work. On two targets nothing cancels."""
+    if ours.case.target != theirs.case.target:
+        return TRANSFER["other"]
     one, other = effects(ours), effects(theirs)
     if one == other:
         return 1.0

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 from core import metrics
 from core.against import against, asked
+from core.judge import TIMED
 from core.study import Study, Trial
 
 WORDS: dict[str, tuple[str, ...]] = {
@@ -57,13 +58,14 @@ QUALITY = {
 @dataclass(frozen=True)
 class Gain:
     """What one word gains; `spread` is half the width of its 95 % interval, None when a side has no
-    interval.
+    interval. `known` is False where the worst gain stands in for one that cannot be judged.
     """
 
     word: str
     metric: str
     gain: float
     spread: float | None
+    known: bool = True
 
 
 def axes(study: Study) -> tuple[tuple[str, str], ...]:
@@ -143,9 +145,10 @@ def lead(study: Study, winner: Trial, other: Trial) -> tuple[float, float | None
     """By how much `winner`'s utility exceeds `other`'s, and half the width of that difference's 95
     % interval.
 
-    The baseline cancels out. The words' errors are taken as independent: their squares add up.
+    The baseline cancels out. Times come from the same rounds, so their errors add up; those of the
+    other words are taken as independent: their squares add up.
     """
-    total, squares, known = 0.0, 0.0, True
+    total, squares, timed, known = 0.0, 0.0, 0.0, True
     for word, name in axes(study):
         weight = study.priorities.weight(word)
         one = gain(word, name, winner, other)
@@ -153,5 +156,9 @@ def lead(study: Study, winner: Trial, other: Trial) -> tuple[float, float | None
             known = False
         if one is not None:
             total += weight * one.gain
-            squares += (weight * (one.spread or 0.0)) ** 2
-    return total, math.sqrt(squares) if known else None
+            wide = weight * (one.spread or 0.0)
+            if metrics.metric(name).group in TIMED:
+                timed += wide
+            else:
+                squares += wide**2
+    return total, math.hypot(timed, math.sqrt(squares)) if known else None

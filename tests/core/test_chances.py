@@ -10,7 +10,8 @@ from noisy_study import noisy_study, timed
 from scipy import stats
 
 from core import priorities
-from core.chances import chances
+from core.chances import _of_rounds, chances
+from core.interleave import ratio_interval
 from core.recommend import AGAIN, recommend
 from core.study import Study
 
@@ -96,3 +97,76 @@ def test_a_study_that_was_disturbed_throughout_is_nothing_to_act_on(
 def test_the_same_study_gives_the_same_chance(synthetic_study: Study) -> None:
     study = rivals(synthetic_study, 0.02, 0.3)
     assert recommend(study).p_best == recommend(study).p_best
+
+
+def test_latency_and_throughput_of_the_same_rounds_count_as_one_look(
+    synthetic_study: Study,
+) -> None:
+    """Both are the same clock: twice the gain with twice the error is no surer than once."""
+    study = rivals(synthetic_study, 0.04, 0.3)
+    alone = chances(study, study.trials[1:])
+    trials = [study.trials[0]]
+    for trial in study.trials[1:]:
+        latency = trial.measurements[0]
+        ours, theirs = (100 / np.array(one) for one in (latency.samples, latency.reference))
+        trials.append(replace(trial, measurements=(latency, timed("tokens_per_s", ours, theirs))))
+    weighted = priorities.parse(["latency=1", "throughput=1"], [])
+    both = chances(replace(study, trials=tuple(trials), priorities=weighted), trials[1:])
+    assert alone is not None
+    assert both is not None
+    assert both["t1"] == pytest.approx(alone["t1"], abs=0.01)
+
+
+def test_numbers_taken_apart_may_differ_by_more_than_their_samples_say(
+    synthetic_study: Study,
+) -> None:
+    study = noisy_study(synthetic_study, disturbed=False)
+    scatter = np.linspace(-0.001, 0.001, 25)
+    trials = [
+        replace(trial, measurements=(timed("latency_s", np.exp(shift + scatter)),))
+        for trial, shift in zip(study.trials[:3], (0.0, -0.7, -0.66), strict=True)
+    ]
+    weighted = priorities.parse(["latency=1"], [])
+    found = chances(replace(study, trials=tuple(trials), priorities=weighted), trials)
+    assert found is not None
+    one = np.log(1.08) / 1.96
+    assert found["t1"] == pytest.approx(stats.norm.cdf(0.04 / np.sqrt(2) / one), abs=0.05)
+
+
+def test_few_rounds_scatter_as_widely_as_the_exact_interval_of_their_ratio() -> None:
+    wide = []
+    for seed in range(60):
+        ours = tuple(np.exp(np.random.default_rng(seed).normal(0, 0.1, 8)).tolist())
+        drawn = _of_rounds(f"t{seed}", ours, (1.0,) * 8)
+        exact = ratio_interval(ours, (1.0,) * 8)
+        assert drawn is not None
+        assert exact is not None
+        low, high = np.quantile(drawn, (0.025, 0.975))
+        wide.append((high - low) / np.log(exact[2] / exact[1]))
+    assert 0.85 < np.mean(wide) < 1.15
+
+
+def test_plans_far_behind_have_no_chance_and_the_others_all_of_it(synthetic_study: Study) -> None:
+    study = rivals(synthetic_study, 0.02, 0.3)
+    behind = replace(
+        study.trials[2],
+        id="t9",
+        measurements=(timed("latency_s", np.full(100, 9.0), np.ones(100)),),
+    )
+    whole = replace(study, trials=(*study.trials, behind))
+    found, two = chances(whole, whole.trials[1:]), chances(study, study.trials[1:])
+    assert two is not None
+    assert found == {**two, "t9": 0.0}
+
+
+def test_the_unchanged_model_is_called_so_among_the_runners_up(synthetic_study: Study) -> None:
+    study = rivals(synthetic_study, 0.0, 0.3)
+    slow = tuple(
+        replace(
+            t, measurements=(timed("latency_s", np.exp(np.linspace(-0.2, 0.18, 99)), np.ones(99)),)
+        )
+        for t in study.trials[1:2]
+    )
+    found = recommend(replace(study, trials=(study.trials[0], *slow)))
+    assert "the unchanged model comes close" in found.because[0]
+    assert "baseline come" not in found.because[0]

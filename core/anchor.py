@@ -18,6 +18,7 @@ import numpy as np
 from core import format as shown
 from core import metrics
 from core.against import BY_LOAD, against, asked, pairing
+from core.interleave import MIN_PAIRS
 from core.measurement import Measurement, bootstrap_median
 from core.study import Study, Trial
 
@@ -88,7 +89,10 @@ def _moved(one: Measurement, trial: Trial, baseline: Trial, readings: list[float
         how = f"{one.method}; the median of {len(readings)} processes that timed the same model"
         return replace(one, pooled=pooled, bounds=_around(pooled, bounds), method=how)
     judgement = against(trial, baseline, one.metric)
-    apart = pairing(trial, baseline) != "turns" or not one.samples or not one.reference
+    # Too few pairs are judged apart, by the numbers themselves: those must stay as they are.
+    few = len(one.samples) < MIN_PAIRS and metrics.metric(one.metric).quantile == 0.5
+    unpaired = few or len(one.samples) != len(one.reference) or min(one.reference, default=0) <= 0
+    apart = pairing(trial, baseline) != "turns" or unpaired
     if apart or judgement.ratio is None:
         return one
     value = judgement.ratio * pooled

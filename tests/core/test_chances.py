@@ -10,10 +10,11 @@ from noisy_study import noisy_study, timed
 from scipy import stats
 
 from core import priorities
+from core.anchor import anchored
 from core.chances import _of_rounds, chances
 from core.interleave import ratio_interval
 from core.recommend import AGAIN, recommend
-from core.study import Study
+from core.study import Study, Trial
 
 
 def rivals(base: Study, lead: float, noise: float, rounds: int = 100) -> Study:
@@ -170,3 +171,19 @@ def test_the_unchanged_model_is_called_so_among_the_runners_up(synthetic_study: 
     found = recommend(replace(study, trials=(study.trials[0], *slow)))
     assert "the unchanged model comes close" in found.because[0]
     assert "baseline come" not in found.because[0]
+
+
+@pytest.mark.parametrize("rounds", [3, 5, 6, 24])
+def test_the_chance_is_the_same_on_an_anchored_study(synthetic_study: Study, rounds: int) -> None:
+    study = rivals(synthetic_study, 0.02, 0.3)
+    few = [
+        replace(trial, measurements=(timed("latency_s", *cut(trial, rounds)),))
+        for trial in study.trials[1:]
+    ]
+    study = replace(study, trials=(study.trials[0], *few))
+    assert recommend(anchored(study)) == recommend(study)
+
+
+def cut(trial: Trial, rounds: int) -> tuple[np.ndarray, np.ndarray]:
+    latency = trial.measurements[0]
+    return np.array(latency.samples[:rounds]), np.array(latency.reference[:rounds])

@@ -140,6 +140,8 @@ def bca_bounds(value: float, drawn: np.ndarray, without: np.ndarray) -> Bounds:
     below = float((drawn < value).mean() + (drawn == value).mean() / 2)
     bias = normal.inv_cdf(min(max(below, 1 / len(drawn)), 1 - 1 / len(drawn)))
     leaned = without.mean() - without
+    # The acceleration has no unit: of huge values the squares alone would overflow.
+    leaned = leaned / (np.abs(leaned).max() or 1.0)
     spread = float((leaned**2).sum())
     acceleration = float((leaned**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
     reach = widened_quantile(len(without))

@@ -9,7 +9,7 @@ import pytest
 
 from core.interleave import means_of_blocks
 from core.intervals import _quantiles, mover_ratio
-from core.paired import resampled_means
+from core.paired import paired_interval, resampled_means
 
 
 def test_a_ratio_beyond_the_range_of_floats_is_infinite_not_an_error() -> None:
@@ -46,3 +46,14 @@ def test_blocks_of_neighbours_cover_every_value_once() -> None:
     assert found[0] == 4.5
     assert sorted(found) == list(found)
     assert means_of_blocks(values[:40], 40) == pytest.approx(values[:40])
+
+
+def test_windows_of_huge_values_have_the_interval_of_small_ones() -> None:
+    values = np.random.default_rng(5).lognormal(0, 1, 24)
+    small, large = (
+        paired_interval("nats_per_byte", tuple(values * scale), (0.0,) * 24)
+        for scale in (1.0, 2.0**900)
+    )
+    assert small is not None
+    assert large is not None
+    assert np.array(large.difference_bounds) / 2.0**900 == pytest.approx(small.difference_bounds)

@@ -33,7 +33,7 @@ def metadata_of(tokenizer: Mapping[str, Any], size: int) -> tuple[dict[str, Any]
         ]
     notes: list[str] = []
     if _is_byte_level(tokenizer):
-        found = {f"{KEY}model": "gpt2", f"{KEY}pre": name_of(tokenizer)}
+        found: dict[str, Any] = {f"{KEY}model": "gpt2", f"{KEY}pre": name_of(tokenizer)}
         _check_normalizer(tokenizer.get("normalizer"), notes)
         merges = [" ".join(one) for one in _merges(model)]
         if merges:

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from core import techniques
-from core.model import DecoderShape
-from core.plan import Plan
+from core.catalogue import targets, workloads
+from core.model import DecoderShape, Model
+from core.plan import Case, Plan
 from core.predict.account import account, weights_by_format
 from core.predict.effects import EFFECTS, MULTIPLE, Effects, effects
 from core.predict.work import decoder_work
@@ -72,7 +73,10 @@ def engine_bytes(text: str, tied: bool) -> int:
     if not tied:
         tensors["lm_head.weight"] = torch.randn(512, 128, generator=random)
     engine = Decoder.from_tensors(config, tensors)
-    deployment = Deployment(case=None, engine=engine, load_baseline=lambda: None)  # type: ignore[arg-type]
+    # Random tokens to learn from: what matters are the bytes.
+    model = Model("shape:tiny", "llama", "shape", "r1", SHAPE)
+    case = Case(model, targets.resolve("h100-sxm"), workloads.resolve("chat"))
+    deployment = Deployment(case=case, engine=engine, load_baseline=lambda: None)
     for part in text.split():
         techniques.parse(part).apply(deployment)
     return engine.weight_bytes()

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from core.artefacts import gguf, gguf_blocks, native
+from core.artefacts import gguf, native
 from core.artefacts.arrange import arrange, check_model, modules_of, refusal, refuse
 from core.artefacts.contents import refusal as unknown_model
 from core.artefacts.kept import Kept, of_stored
 from core.artefacts.layout import Stack, stacks
+from core.artefacts.scheme import Module
 from core.engine import config as lean
 from core.engine.config import DecoderConfig, from_hf
 from core.errors import Refused
@@ -56,7 +57,7 @@ def foresee(plan: Plan, format: str, config: Mapping[str, Any]) -> None:
     if format == gguf.METHOD:
         for stack, kept in held:
             for module in modules_of(stack):
-                reason = kept and gguf_blocks.refuse(kept, module)
+                reason = kept and _no_block(kept, module)
                 if reason:
                     raise Refused(refusal(kept, stack, reason))
     else:
@@ -84,6 +85,13 @@ def _held(decoder: DecoderConfig, found: Effects) -> Iterator[tuple[Stack, Kept 
             yield stack, kept
 
 
+def _no_block(kept: Kept, module: Module) -> str | None:
+    """Why GGUF has no block for the matrix; torch is imported only when it is asked."""
+    from core.artefacts import gguf_blocks
+
+    return gguf_blocks.refuse(kept, module)
+
+
 def _mixed(technique: AutoMixed, format: str, decoder: DecoderConfig) -> None:
     """Refused when a width that auto-mixed may choose has no place in the format."""
     widths = ", ".join(map(str, WIDTHS[:-1]))
@@ -98,9 +106,7 @@ def _mixed(technique: AutoMixed, format: str, decoder: DecoderConfig) -> None:
         )
         for module in modules_of(stack):
             reason = (
-                gguf_blocks.refuse(kept, module)
-                if format == gguf.METHOD
-                else refuse(kept, module, format)
+                _no_block(kept, module) if format == gguf.METHOD else refuse(kept, module, format)
             )
             if reason is not None:
                 raise Refused(f"{said}: {reason}{others}")

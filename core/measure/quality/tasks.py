@@ -91,8 +91,10 @@ def answer_quality(
     return shares("task_accuracy", ours, theirs or None, how)
 
 
-def answered(engine: Any, tokenizer: Any, prefix: Sequence[int], task: AnswerTask) -> bool:
-    """Whether greedy text behind the prompt is the answer."""
+def answered(engine: Any, tokenizer: Any, prefix: Sequence[int] | None, task: AnswerTask) -> bool:
+    """Whether greedy text behind the prompt is the answer; `prefix` are the ids that begin a text,
+    None for none."""
+    prefix = prefix or ()
     ids = opened(tokenizer.encode(task.prompt, add_special_tokens=False).ids, prefix)
     if not ids:
         raise BadInput("a prompt has no tokens for this model")

@@ -103,12 +103,12 @@ def judge(
             return _above_floor(metric, judgement, paired.difference_bounds, floor)
     ratio = _ratio(candidate.value, baseline.value)
     taken = _in_turns(metric, candidate, baseline, pairing)
+    if taken is not None and taken[1] is None:
+        return Judgement("too few runs", taken[0], why=_too_few(metric, candidate))
     if taken is None and candidate.origin == "projected" and ratio is not None:
         taken = (ratio, ratio, ratio)
     if candidate.origin == "projected" and taken is not None:
         return _of_projection(metric, taken, model_error)
-    if taken is not None and taken[1] is None:
-        return Judgement("too few runs", taken[0], why=_too_few(metric, candidate))
     if taken is not None:
         return _of_ratio(metric, taken, pairing)
     return _apart(metric, candidate, baseline, ratio, floor)

@@ -63,7 +63,9 @@ def recommend(study: Study) -> Recommendation:
         return Recommendation(None, reasons.nothing_passes(done, study), rejected, ids, ranked)
     winner = max(feasible, key=lambda trial: (scores[trial.id], trial.id in ids))
     shares = chances(study, feasible)
-    p_best = None if shares is None else shares[winner.id]
+    # Plans of one and the same utility are not told apart by more rounds: together they are best.
+    level = [trial.id for trial in feasible if abs(scores[trial.id] - scores[winner.id]) < 1e-9]
+    p_best = None if shares is None else min(1.0, sum(shares[one] for one in level))
     noisy = all(disturbed(trial) for trial in done)
     proven = len(feasible) > 1 and p_best is not None and p_best >= PROVEN and not noisy
     leading = sorted(feasible, key=lambda trial: (trial is not winner, -scores[trial.id]))[:AGAIN]

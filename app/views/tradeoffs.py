@@ -18,7 +18,7 @@ TITLE = "Trade-offs"
 ICON = ":material/scatter_plot:"
 HELP = "The frontier of a study, and the trial that its priorities recommend."
 
-# Across and up: the first of each that the study knows. A projection has no median latency.
+# Across and up: the first of each that the study knows; classifiers are projected by p95 alone.
 ACROSS = ("latency_s", "latency_p95_s")
 UP = {"text": ("kl_nats",), "image": ("accuracy",)}
 # A role in the table: of the two axes alone, where the choice looks at all priorities.

@@ -79,11 +79,12 @@ def prompt_seconds(plan: Plan, rates: Rates) -> float:
 
 
 def decoder_times(plan: Plan, rates: Rates, accepted: float) -> dict[str, float]:
-    """ttft_s, tpot_s, latency_p95_s and tokens_per_s at these rates, as core.measure.serve has
-    them.
+    """ttft_s, tpot_s, latency_s, latency_p95_s and tokens_per_s at these rates, as
+    core.measure.serve has them.
 
-    ttft_s is the median over the round's requests, waiting included. What may be limited by a
-    compute rate that nobody states is left out: without one, often only tpot_s remains.
+    ttft_s and latency_s are the median over the round's requests, waiting included. What may be
+    limited by a compute rate that nobody states is left out: without one, often only tpot_s
+    remains.
     """
     workload = plan.case.workload
     batch = effects(plan).batch
@@ -101,6 +102,7 @@ def decoder_times(plan: Plan, rates: Rates, accepted: float) -> dict[str, float]
     return {
         "ttft_s": float(np.median(queue * whole + first)),
         "tpot_s": each,
+        "latency_s": float(np.median((queue + 1) * whole)),
         "latency_p95_s": float(np.quantile((queue + 1) * whole, 0.95)),
         "tokens_per_s": requests * workload.output_tokens / (-(-requests // batch) * whole),
     }

@@ -187,3 +187,12 @@ def test_the_chance_is_the_same_on_an_anchored_study(synthetic_study: Study, rou
 def cut(trial: Trial, rounds: int) -> tuple[np.ndarray, np.ndarray]:
     latency = trial.measurements[0]
     return np.array(latency.samples[:rounds]), np.array(latency.reference[:rounds])
+
+
+def test_what_no_round_can_tell_apart_is_best_together(synthetic_study: Study) -> None:
+    study = noisy_study(synthetic_study, disturbed=False)
+    twin = replace(study.trials[2], id="t7")
+    found = recommend(study.with_trials((*study.trials, twin)))
+    assert found.trial_id == "t2"
+    assert found.proven
+    assert found.again == ()

@@ -23,7 +23,10 @@ from core.target import Target
 HERE = Target(
     "local", "This machine", "cpu", "local", 32_000_000_000, 26.5e9, (("bf16", 2e12),), local=True
 )
-TIMES = {"ttft_s": 0.080, "tpot_s": 0.031, "latency_p95_s": 2.033, "tokens_per_s": 31.5}
+TIMES = {
+    "ttft_s": 0.080, "tpot_s": 0.031, "latency_s": 2.0, "latency_p95_s": 2.033,
+    "tokens_per_s": 31.5,
+}  # fmt: skip
 ROUNDS = 100
 
 
@@ -130,3 +133,22 @@ def test_projections_without_rounds_are_compared_by_their_values() -> None:
     assert found.verdict == "better"
     near = against(bare(cand, 0.9), bare(base, 1.0), "usd_per_mtok")
     assert near.verdict == UNPROJECTED
+
+
+def test_a_tail_of_few_rounds_proves_nothing_there_either() -> None:
+    """Ten rounds say too little of a p95 here, so they say too little there; the median does not
+    need them."""
+    base, moved = there("", 1.0, 1.0, TWICE), there("weight-int4", 0.3, 1.0, TWICE)
+
+    def short(trial: Trial) -> Trial:
+        return replace(
+            trial,
+            measurements=tuple(
+                replace(one, samples=one.samples[:10], reference=one.reference[:10])
+                for one in trial.measurements
+            ),
+        )
+
+    assert against(short(moved), short(base), "latency_p95_s").verdict == "too few runs"
+    assert against(short(moved), short(base), "latency_s").verdict == "better"
+    assert against(moved, base, "latency_p95_s").verdict == "better"

@@ -1,9 +1,9 @@
 """Is a difference real? The ratio of two measurements with a 95 % interval, and the verdict.
 
-Knows no trials and no layout (core.compare has those, and says which numbers belong together).
-Times taken in turns are judged pair by pair (core.interleave), quality on the same tokens or items
-likewise (core.paired); independent samples are resampled;
-numbers that state only bounds are combined by MOVER; exact numbers are compared exactly.
+Knows no trials and no layout: core.against says which numbers belong together, core.compare sets
+them side by side. Times taken in turns and quality on the same text are judged by their pairs
+(core.pairs); independent samples are resampled, numbers that state only bounds are combined by
+MOVER (core.intervals), exact numbers are compared exactly.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from functools import lru_cache
 import numpy as np
 
 from core.format import plain
-from core.interleave import quotient, ratio_interval
-from core.intervals import mover_difference, mover_ratio, ratio_of_medians, ratio_of_quantiles
-from core.measurement import Measurement, quantile_interval
+from core.intervals import mover_difference, mover_ratio, ratio_of_medians
+from core.measurement import Measurement
 from core.metrics import Metric
-from core.paired import Paired, mcnemar_exact, paired_interval
+from core.paired import Paired, mcnemar_exact
+from core.pairs import Ratio, in_turns, on_the_same
 
 UNPROJECTED = "not distinguishable by projection"
 # Each verdict with its mark: told apart without colour.
@@ -97,12 +97,12 @@ def judge(
     if is_exact(candidate) and is_exact(baseline):
         return _of_exact(metric, candidate.value, baseline.value)
     if metric.group == "quality":
-        paired = _on_the_same(metric, candidate, baseline, pairing)
+        paired = on_the_same(metric, candidate, baseline, pairing)
         if paired is not None:
             judgement = _of_pairs(metric, paired)
             return _above_floor(metric, judgement, paired.difference_bounds, floor)
     ratio = _ratio(candidate.value, baseline.value)
-    taken = _in_turns(metric, candidate, baseline, pairing)
+    taken = in_turns(metric, candidate, baseline, pairing)
     if taken is not None and taken[1] is None:
         return Judgement("too few runs", taken[0], why=_too_few(metric, candidate))
     if taken is None and candidate.origin == "projected" and ratio is not None:
@@ -182,57 +182,6 @@ def _too_few(metric: Metric, candidate: Measurement) -> str:
         share = f"{metric.quantile:.0%}".replace("%", " %")
         return f"{candidate.n} samples are too few for an interval around the {share} quantile"
     return f"an interval needs at least {MIN_SAMPLES} runs of both"
-
-
-Ratio = tuple[float, float | None, float | None]
-
-
-def _in_turns(
-    metric: Metric, candidate: Measurement, baseline: Measurement, pairing: str
-) -> Ratio | None:
-    """(ratio, low, high) from interleaved pairs; None where there are none, or too few. A tail's
-    interval is None where its samples allow none."""
-    if metric.group == "quality" or pairing == "apart":
-        return None
-    if pairing == "turns":
-        return _pairs(metric, candidate)
-    above, below = _pairs(metric, candidate), _pairs(metric, baseline)
-    if above is None or below is None:
-        return None
-    if above[1] is None or above[2] is None or below[1] is None or below[2] is None:
-        return above[0] / below[0], None, None
-    return quotient((above[0], above[1], above[2]), (below[0], below[1], below[2]))
-
-
-def _pairs(metric: Metric, measurement: Measurement) -> Ratio | None:
-    ours, theirs = measurement.samples, measurement.reference
-    if not ours or len(ours) != len(theirs) or min(*ours, *theirs, 1.0) <= 0:
-        return None
-    if metric.quantile == 0.5:
-        return ratio_interval(ours, theirs)
-    return _tail(ours, theirs, metric.quantile, metric.name)
-
-
-@lru_cache(maxsize=1024)
-def _tail(ours: tuple[float, ...], theirs: tuple[float, ...], q: float, stream: str) -> Ratio:
-    """As ratio_interval, of the `q` quantiles."""
-    above, below = np.array(ours), np.array(theirs)
-    ratio = float(np.quantile(above, q) / np.quantile(below, q))
-    if quantile_interval(ours, q) is None:
-        return ratio, None, None
-    return ratio, *ratio_of_quantiles(above, below, q, stream)
-
-
-def _on_the_same(
-    metric: Metric, candidate: Measurement, baseline: Measurement, pairing: str
-) -> Paired | None:
-    """Quality compared window by window, or item by item; None where the data differ."""
-    if candidate.origin != "measured":
-        return None
-    theirs = candidate.reference if pairing == "turns" else ()
-    if not theirs and candidate.method == baseline.method and candidate.n == baseline.n:
-        theirs = baseline.samples
-    return paired_interval(metric.name, candidate.samples, theirs) if theirs else None
 
 
 def _of_pairs(metric: Metric, found: Paired) -> Judgement:

@@ -16,7 +16,7 @@ import streamlit as st
 from app import facts as unlike
 from app import services, state
 from app.views import words
-from core.anchor import at_own_baseline
+from core.anchor import anchored, at_own_baseline
 from core.environments import environment_ids
 from core.errors import TrimtabError
 from core.study import Study, Trial
@@ -136,6 +136,28 @@ def at_baseline(trials: tuple[Trial, ...]) -> tuple[Trial, ...]:
     ids = dict.fromkeys(trial.study_id for trial in trials)
     studies = (store.study(study_id) for study_id in ids)
     return at_own_baseline(trials, [study for study in studies if study is not None])
+
+
+def values_at_baseline(summary: StudySummary) -> dict[str, dict[str, float]]:
+    """The known values of a study's trials by trial id and metric, timed ones at the study's pooled
+    baseline; counted anew only when the summary changed."""
+    store = services.get_services().store
+    return _values(summary, id(store), store.study)
+
+
+@st.cache_resource(ttl=600, max_entries=64, show_spinner=False)
+def _values(
+    summary: StudySummary, where: int, _read: Callable[[str], Study | None]
+) -> dict[str, dict[str, float]]:
+    study = _read(summary.id)
+    return {
+        trial.id: {
+            one.metric: one.value
+            for one in trial.measurements
+            if one.value is not None and not one.condition
+        }
+        for trial in (anchored(study).trials if study is not None else ())
+    }
 
 
 def dark() -> bool:

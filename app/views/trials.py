@@ -83,7 +83,7 @@ def page() -> None:
         return
     pages = -(-total // PAGE_SIZE)
     number = min(max(state.chosen("page"), 1), pages)
-    rows = store.trial_rows(wanted, PAGE_SIZE, (number - 1) * PAGE_SIZE)
+    rows = _at_baseline(store.trial_rows(wanted, PAGE_SIZE, (number - 1) * PAGE_SIZE), found)
     chosen = _table(rows, number, wanted)
     if pages > 1:
         with st.container(horizontal_alignment="center"):
@@ -95,6 +95,20 @@ def page() -> None:
     _actions(actions, chosen, total)
     with actions:
         _unlike(rows, chosen)
+
+
+def _at_baseline(
+    rows: tuple[dict[str, Any], ...], found: tuple[StudySummary, ...]
+) -> tuple[dict[str, Any], ...]:
+    """The rows with the numbers that every other page shows: timed ones at the pooled baseline of
+    their study."""
+    summaries = {one.id: one for one in found}
+    shown = []
+    for row in rows:
+        summary = summaries.get(row["study_id"])
+        known = common.values_at_baseline(summary).get(row["id"], {}) if summary else {}
+        shown.append(row | {name: value for name, value in known.items() if name in row})
+    return tuple(shown)
 
 
 def _filters(found: tuple[StudySummary, ...]) -> TrialFilter:

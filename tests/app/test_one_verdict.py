@@ -274,3 +274,21 @@ def test_the_page_that_compares_says_what_the_judge_says(
             assert marks == [wanted], (label, text)
             seen += 1
     assert seen >= 3 * (len(ids) - 1)
+
+
+def test_the_table_of_all_trials_shows_the_numbers_of_the_other_pages(
+    study: Study, stored: services.Services
+) -> None:
+    from app.views import trials
+    from store.interface import TrialFilter
+
+    found = stored.store.studies()
+    rows = trials._at_baseline(stored.store.trial_rows(TrialFilter(), 50, 0), found)
+    shown = anchored(study)
+    assert len(rows) == len(study.trials)
+    for row in rows:
+        trial = shown.trial(row["id"])
+        assert trial is not None
+        for one in trial.measurements:
+            if not one.condition and one.value is not None:
+                assert row[one.metric] == pytest.approx(one.value)

@@ -177,7 +177,7 @@ def test_a_draw_below_idle_is_no_energy() -> None:
     assert "lost in the noise of idle power" in energy(book, None, "", True)[0].method
 
 
-def test_an_estimate_has_wide_bounds_and_no_reference() -> None:
+def test_an_estimate_has_wide_bounds_and_keeps_the_pairs() -> None:
     source = Steady()
     source.origin, source.spread, source.draws_idle = "estimated", (0.5, 2.5), False
     found = Meter((source,))
@@ -189,7 +189,8 @@ def test_an_estimate_has_wide_bounds_and_no_reference() -> None:
     assert one.origin == "estimated"
     assert one.value == pytest.approx(4.0)
     assert one.interval() == (pytest.approx(2.0), pytest.approx(10.0))
-    assert one.reference == ()
+    # The stated watts are the same on both sides: what is wrong about them cancels in the ratio.
+    assert one.reference == pytest.approx((4.0, 4.0))
     assert "estimate: the truth is taken to lie at 0.5 to 2.5 times it" in one.method
 
 

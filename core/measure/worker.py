@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import io
 import json
 import os
 import resource
@@ -39,6 +40,9 @@ def main() -> int:
     """Run the job on stdin; 0 when the trial ended in words, whatever its state."""
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    # What libraries print belongs in the log when they print it, however this process ends.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
     die_with_parent()
     try:
         job = read_job(sys.stdin.readline())

@@ -112,7 +112,11 @@ def _tier(
     op = next(op for op, formats in OPS.items() if format_ in formats)
     ready: list[Any] = [_Dense(dense, few)]
     if format_ == "bf16":
-        ready += [_Own(info, dense, few, device) for info in runnable(op, device) if is_own(info)]
+        ready += [
+            _Own(info, dense, few, device)
+            for info in runnable(op, device)
+            if is_own(info) and format_ in info.formats
+        ]
     else:
         form: Any = form_of(format_, n, k, device)
         for info in runnable(op, device):

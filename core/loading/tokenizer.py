@@ -99,14 +99,19 @@ def _beyond(content: Mapping[str, Any], size: int) -> set[int]:
     """The ids of added tokens that follow the embedding without a gap; none where the vocabulary
     itself has ids there.
     """
-    model = content.get("model")
+    model, added = content.get("model"), content.get("added_tokens")
     vocab = model.get("vocab") if isinstance(model, Mapping) else None
-    own = vocab.values() if isinstance(vocab, Mapping) else range(len(vocab or ()))
-    added = content.get("added_tokens")
-    ids = {one.get("id") for one in added if isinstance(one, Mapping)} if added else set()
+    own = vocab.values() if isinstance(vocab, Mapping) else range(_length(vocab))
+    entries = added if isinstance(added, list) else []
+    ids = [one.get("id") for one in entries if isinstance(one, Mapping)]
     past = {number for number in ids if type(number) is int and number >= size}
     whole = past == set(range(size, size + len(past)))
-    return past if whole and max(own, default=-1) < size else set()
+    inside = all(type(number) is int and number < size for number in own)
+    return past if whole and inside else set()
+
+
+def _length(vocab: Any) -> int:
+    return len(vocab) if isinstance(vocab, list) else 0
 
 
 def _ids(name: str, content: Mapping[str, Any]) -> Iterator[tuple[int, str]]:

@@ -144,3 +144,13 @@ def test_scores_of_unigram_models_count() -> None:
     assert one.encode("ab").ids != other.encode("ab").ids
     assert unlike(one, one, 4) == ""
     assert "weigh" in unlike(one, other, 4)
+
+
+@pytest.mark.parametrize("vocab", [1.5, "words", None, True, {"a": "b"}, {"a": 0.5}, [["a"]]])
+@pytest.mark.parametrize("added", [None, 7, "x", [1], [{"id": [3]}], [{"id": None}], [{"id": 600}]])
+def test_ids_of_any_kind_are_beyond_nothing_or_counted(vocab: object, added: object) -> None:
+    from core.loading.tokenizer import _beyond
+
+    content = {"model": {"vocab": vocab}, "added_tokens": added}
+    assert _beyond(content, 600) in (set(), {600})
+    assert _beyond({"model": vocab, "added_tokens": added}, 600) in (set(), {600})

@@ -12,7 +12,7 @@ from dataclasses import replace
 from core import metrics
 from core.floors import NAMES as FLOORS
 from core.floors import floor_between
-from core.judge import Judgement, judge
+from core.judge import TIMED, Judgement, judge
 from core.measurement import Measurement
 from core.metrics import Metric
 from core.model import DecoderShape
@@ -25,8 +25,6 @@ from core.study import Trial
 UNJUDGED = frozenset(
     {"mbu", "mfu", "cpu_wait_share", "concurrency", "rounding_kl_nats", *FLOORS.values()}
 )
-# What depends on how many requests are served at a time.
-BY_LOAD = frozenset({"latency", "throughput", "energy", "cost"})
 
 
 def against(trial: Trial, baseline: Trial, name: str) -> Judgement:
@@ -54,7 +52,7 @@ def asked(trial: Trial, name: str) -> Measurement | None:
     none. A trial that was timed at another one counts by what it measured at the workload's."""
     found = trial.metric(name)
     wanted = trial.plan.case.workload.concurrency
-    if found is None or metrics.metric(name).group not in BY_LOAD or served_at(trial) == wanted:
+    if found is None or metrics.metric(name).group not in TIMED or served_at(trial) == wanted:
         return found
     if found.origin == "unavailable":
         return found

@@ -17,8 +17,9 @@ import numpy as np
 
 from core import format as shown
 from core import metrics
-from core.against import BY_LOAD, against, asked, pairing
+from core.against import against, asked, pairing
 from core.interleave import MIN_PAIRS
+from core.judge import TIMED
 from core.measurement import Measurement, bootstrap_median
 from core.study import Study, Trial
 
@@ -49,7 +50,7 @@ def at_own_baseline(trials: Sequence[Trial], studies: Iterable[Study]) -> tuple[
 
 def _names(study: Study) -> tuple[str, ...]:
     found = {one.metric: None for trial in study.done() for one in trial.measurements}
-    return tuple(name for name in found if metrics.metric(name).group in BY_LOAD)
+    return tuple(name for name in found if metrics.metric(name).group in TIMED)
 
 
 def _readings(study: Study, baseline: Trial, name: str) -> list[float]:

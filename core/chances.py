@@ -20,7 +20,7 @@ import numpy as np
 from core import metrics, utility
 from core.against import asked, pairing
 from core.floors import floor_between
-from core.interleave import means_of_blocks
+from core.interleave import MIN_PAIRS, means_of_blocks
 from core.judge import FLOORS, TIMED
 from core.measurement import Measurement
 from core.paired import MIN_WINDOWS, Z, resampled_means, widened_quantile
@@ -30,7 +30,6 @@ from core.study import Study, Trial
 DRAWS = 1000
 # Rounds are put together to so many blocks of neighbours, so that a draw is quick.
 BLOCKS = 40
-MIN_PAIRS = 6
 # No draw of a gain is further from its centre than so many half widths of its 95 % interval, but
 # for one in a million.
 FAR = 2.5

@@ -47,6 +47,7 @@ PAIRINGS = ("turns", "common", "apart")
 # happens to lie and what the process did before (tests/core/measure/figure_aa.py measures it): a
 # smaller difference is never called one.
 FLOORS = {"turns": 0.01, "common": 0.02, "apart": 0.08}
+# The groups of metrics that are timed: they depend on the hour and on how many requests are served.
 TIMED = frozenset({"latency", "throughput", "energy", "cost"})
 
 

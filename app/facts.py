@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from core import environments
 from core.study import Trial
+from core.verdict import environments
 from store.interface import Store
 
 
@@ -19,5 +19,7 @@ def facts_of(store: Store, trials: Iterable[Trial]) -> dict[str, dict[str, Any] 
 
 
 def warnings(store: Store, trials: Sequence[Trial]) -> tuple[str, ...]:
-    """What to say where these trials stand beside each other; see core.environments.warnings."""
+    """What to say where these trials stand beside each other; see
+    core.verdict.environments.warnings.
+    """
     return environments.warnings(trials, facts_of(store, trials))

@@ -10,19 +10,8 @@ from types import ModuleType
 import streamlit as st
 
 from app import state
-from app.views import (
-    common,
-    compare,
-    frame,
-    hardware,
-    home,
-    live,
-    plan,
-    reports,
-    tradeoffs,
-    trial,
-    trials,
-)
+from app.parts import common, frame
+from app.views import compare, hardware, home, live, plan, reports, tradeoffs, trial, trials
 
 SECTIONS: dict[str, tuple[ModuleType, ...]] = {
     "": (home,),

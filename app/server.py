@@ -29,12 +29,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import services
-from app.cli_remote import server_of
+from app.cli.remote import server_of
+from app.cli.serving import answering
+from app.cli.wire import version
 from app.guard import KnownHosts, KnownOrigins
 from app.hosts import ADDRESS, LOCAL, Address, address_of
-from app.remote import answering
-from app.views import common
-from app.wire import version
+from app.parts import common
 from core.errors import StoreError, StoreHeld
 
 logger = logging.getLogger(__name__)

@@ -13,22 +13,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from app.accept import believed
-from app.jobs import Supervisor
+from app.jobs.accept import believed
+from app.jobs.supervisor import Supervisor
 from core import techniques
-from core.arrivals import with_arrivals
 from core.catalogue import models, targets, workloads
+from core.data.arrivals import with_arrivals
 from core.dataset import datasets_for
 from core.errors import BadInput
 from core.ids import new_id, now
 from core.measure.presets import preset as find_preset
 from core.plan import Case, Plan, parse_setting
+from core.planner.search import propose
 from core.predict import fit
 from core.priorities import Priorities
-from core.search import propose
 from core.study import Study
+from store.health.recovery import close_sealed, open_checked
 from store.interface import Store
-from store.recovery import close_sealed, open_checked
 
 _lock = threading.Lock()
 _services: Services | None = None
@@ -128,7 +128,8 @@ def plan_study(
     """A study and its plans from the user's words; BadInput names the word that cannot be used.
 
     `data` are files or lm-eval tasks (core.dataset) to judge quality on; `arrival` are requests per
-    second or `trace:FILE` (core.arrivals), measured beside the workload's back-to-back requests.
+    second or `trace:FILE` (core.data.arrivals), measured beside the workload's back-to-back
+    requests.
     """
     find_preset(preset)
     workload = with_arrivals(workloads.resolve(workload_id), arrival)

@@ -1,7 +1,7 @@
 """The user's own data for judging quality: which file it is, and reading it again unchanged.
 
 Owns what is checked before a study starts and the promise that the same bytes are measured. The
-formats inside live in core.dataset_files; nothing here needs torch.
+formats inside live in core.data.parsing; nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from core.errors import BadInput
 
 if TYPE_CHECKING:
-    from core.dataset_files import Content
+    from core.data.parsing import Content
     from core.model import Model
 
 KINDS = ("text", "choices", "answers", "images", "lm-eval")
@@ -58,7 +58,7 @@ def read_dataset(word: str) -> Dataset:
         return _lm_eval(word)
     path = Path(os.path.expanduser(word))
     data = read_bytes(path)
-    from core.dataset_files import parse
+    from core.data.parsing import parse
 
     kind, content = parse(path.name, data)
     return Dataset(
@@ -106,7 +106,7 @@ def load_dataset(dataset: Dataset) -> Content:
             f"{dataset.id} has changed since the study was planned: bring the old file back, or"
             " plan a new study with the new one"
         )
-    from core.dataset_files import parse
+    from core.data.parsing import parse
 
     return parse(Path(dataset.path).name, data)[1]
 

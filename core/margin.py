@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from core import format, metrics
 from core.errors import BadInput
 from core.measurement import Measurement
-from core.paired import DEFINED, MIN_WINDOWS, Paired, paired_interval
+from core.statistics.paired import DEFINED, MIN_WINDOWS, Paired, paired_interval
 
 NON_INFERIOR, INFERIOR, UNDECIDED = "non-inferior", "inferior", "undecided"
 

@@ -38,8 +38,8 @@ class Technique(Protocol):
     """Data that can be stored and printed, plus what it does. A technique is a frozen dataclass.
 
     `candidates` proposes settings worth trying; `refuse` says in a sentence why a case cannot have
-    it, or None; `apply` changes a loaded Deployment (core.deployment), importing torch only inside.
-    No technique changes what the workload asks for: it changes how that is served.
+    it, or None; `apply` changes a loaded Deployment (core.techniques.deployment), importing torch
+    only inside. No technique changes what the workload asks for: it changes how that is served.
     """
 
     name: ClassVar[str]

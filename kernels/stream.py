@@ -1,7 +1,7 @@
 """Binds stream.cpp: how fast arrays of a size are read, copied and added, and what a call costs.
 
-Owns the calls and their argument checks; core.calibration decides sizes and repetitions. These are
-no operation of a model, so they are not in the registry and not counted.
+Owns the calls and their argument checks; core.machine.calibration decides sizes and repetitions.
+These are no operation of a model, so they are not in the registry and not counted.
 """
 
 import ctypes

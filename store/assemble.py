@@ -13,8 +13,8 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from core import codec
 from core.errors import BadInput, StoreError
+from core.journal import codec
 from core.measurement import Measurement
 from core.metrics import METRICS
 from core.plan import Plan

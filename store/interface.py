@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from core.events import Event
-from core.journal import Mark
+from core.journal.events import Event
+from core.journal.journal import Mark
 from core.report import Report
 from core.study import Study, Trial
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import StoreError
-from core.events import Event
-from core.journal import Mark
+from core.journal.events import Event
+from core.journal.journal import Mark
 from core.report import Report
 from core.study import Study, Trial
 from store import assemble
-from store.clean import clean
+from store.health.clean import clean
 from store.interface import Progress, StudySummary, TrialFilter
 from store.rows import Row, Rows, by_id, cleaned, report_row, rows_of
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.errors import StoreError
-from core.journal import Mark, Reading
+from core.journal.journal import Mark, Reading
 from core.study import ENDED
+from store.health.losses import HELD, LOST, Losses
 from store.interface import Store
-from store.losses import HELD, LOST, Losses
 
 # Sentences about one journal before the rest is counted.
 MOST = 5

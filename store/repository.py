@@ -14,13 +14,15 @@ from sqlalchemy import Connection, Engine, exc, text
 from sqlalchemy.engine import URL
 
 from core.errors import StoreDamaged, StoreError
-from core.events import Event, event
-from core.journal import Journal, Mark
+from core.journal.events import Event, event
+from core.journal.journal import Journal, Mark
 from core.report import Report
 from core.study import Study, Trial
-from store import assemble, bulk, check, engine, queries, snapshot, tables
-from store import marks as journal_marks
-from store.clean import clean
+from store import assemble, bulk, engine, queries, tables
+from store.copies import snapshot
+from store.health import check
+from store.health import marks as journal_marks
+from store.health.clean import clean
 from store.interface import Progress, StudySummary, TrialFilter
 from store.rows import Row, Rows, by_id, cleaned, report_row, rows_of
 

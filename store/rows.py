@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from core import codec
 from core.errors import BadInput, StoreError
-from core.events import KINDS, Event
+from core.journal import codec
+from core.journal.events import KINDS, Event
 from core.measurement import Measurement
 from core.report import Report
 from core.study import ENDED, STUDY_STATES, TRIAL_STATES, KernelCalls, Study, Trial
 from core.times import moment
-from store.clean import clean, clean_data, clean_time, finite, whole
+from store.health.clean import clean, clean_data, clean_time, finite, whole
 from store.interface import TrialFilter
 
 Row = dict[str, Any]

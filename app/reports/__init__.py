@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from json import dumps
 
-from core.environments import environment_ids
 from core.errors import BadInput
 from core.ids import new_id, now
-from core.recommend import recommend
 from core.report import Report
 from core.study import Study
+from core.verdict.environments import environment_ids
+from core.verdict.recommend import recommend
 from store.interface import Store
 
 FORMATS = ("html", "md", "csv", "json")

@@ -12,14 +12,15 @@ from typing import Any
 
 from app.reports.axes import choose_axes
 from app.reports.words import in_words, verdict, when
-from core import format, metrics, utility
-from core.anchor import anchored
-from core.compare import ABSENT, Cell, Column, Comparison, Row, compare
-from core.frontier import frontier
+from core import format, metrics
 from core.model import DecoderShape
-from core.recommend import Recommendation, recommend
 from core.report import Report
 from core.study import KernelCalls, Study, Trial
+from core.verdict import utility
+from core.verdict.anchor import anchored
+from core.verdict.compare import ABSENT, Cell, Column, Comparison, Row, compare
+from core.verdict.frontier import frontier
+from core.verdict.recommend import Recommendation, recommend
 
 # More columns than a printed page holds are split, each part with the baseline again.
 CANDIDATES_PER_BLOCK = 4

@@ -16,12 +16,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from app.figures import charts
 from app.reports import words
 from app.reports.content import Content, content_of
-from app.views import charts
 from core import format, metrics
-from core.method_notes import method_notes
 from core.report import Report
+from core.verdict.method_notes import method_notes
 
 TEMPLATES = Path(__file__).parent / "templates"
 

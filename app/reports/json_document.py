@@ -10,8 +10,8 @@ import math
 from typing import Any
 
 from app.reports.content import content_of
-from core.documents import study_document
 from core.report import Report
+from core.verdict.documents import study_document
 
 
 def render(report: Report) -> str:

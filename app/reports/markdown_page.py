@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from app.reports import words
 from app.reports.content import Block, Content, content_of
 from core import format, metrics
-from core.method_notes import method_notes
 from core.report import Report
+from core.verdict.method_notes import method_notes
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~&$!]|^[-+#=])")
 

@@ -6,10 +6,10 @@ Texts that come from the store pass through unchanged: each format escapes them.
 from __future__ import annotations
 
 from core import format, metrics
-from core.compare import Cell, Column, Row
-from core.judge import MARKS
 from core.priorities import Limit
 from core.times import moment
+from core.verdict.compare import Cell, Column, Row
+from core.verdict.judge import MARKS
 
 
 def when(at: str) -> str:

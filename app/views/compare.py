@@ -1,6 +1,6 @@
 """Compare: trials side by side, judged against a baseline.
 
-The judging is core.compare's; here it is asked for and shown.
+The judging is core.verdict.compare's; here it is asked for and shown.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ import streamlit as st
 
 from app import reports as exports
 from app import state
-from app.views import charts, common, pick, side_by_side, tables
-from app.views.side_by_side import DIAGNOSTICS
-from core import compare as judged
+from app.figures import charts
+from app.parts import common, pick, side_by_side, tables
+from app.parts.side_by_side import DIAGNOSTICS
 from core import metrics
-from core.compare import Comparison, Row
 from core.study import Study, Trial
+from core.verdict import compare as judged
+from core.verdict.compare import Comparison, Row
 
 TITLE = "Compare"
 ICON = ":material/compare_arrows:"

@@ -1,6 +1,6 @@
 """Hardware: this machine's facts and measured limits, and the catalogue's targets beside it.
 
-Measuring runs in a child (app.calibrator); this page asks for it and shows what is stored.
+Measuring runs in a child (app.jobs.calibrator); this page asks for it and shows what is stored.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import pandas as pd
 import streamlit as st
 
 from app import services, state
-from app.calibrator import get_calibrator
-from app.views import charts, common, environment_facts, rates, words
-from core import calibrate, format
-from core.calibration.record import Calibration, Rate
+from app.figures import charts, rates
+from app.jobs.calibrator import get_calibrator
+from app.parts import common, environment_facts, words
+from core import format
 from core.catalogue import targets
-from core.measure.environment import environment
+from core.machine import calibrate
+from core.machine.calibration.record import Calibration, Rate
+from core.machine.environment import environment
 from core.target import Target
 
 TITLE = "Hardware"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from app import services, state
-from app.views import common, words
+from app.parts import common, words
 from core.priorities import Priorities
 from store.interface import StudySummary
 

@@ -9,12 +9,13 @@ from dataclasses import replace
 
 import streamlit as st
 
-from app import history, services, state
-from app.views import common, tables, words
-from app.watchdog import Health
+from app import services, state
+from app.jobs import history
+from app.jobs.watchdog import Health
+from app.parts import common, tables, words
 from core import metrics
-from core.anchor import anchored
 from core.study import ENDED, Study, Trial
+from core.verdict.anchor import anchored
 from store.interface import Progress, StudySummary
 
 TITLE = "Live"

@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from app import services, state, uploads
-from app.views import common, forms, quality_forms, tables, technique_forms, words
+from app.parts import common, forms, quality_forms, tables, technique_forms, words
 from core import metrics, predict, priorities
 from core.catalogue import workloads
 from core.errors import TrimtabError

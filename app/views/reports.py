@@ -8,7 +8,7 @@ import streamlit as st
 
 from app import reports as exports
 from app import services, state
-from app.views import pick, words
+from app.parts import pick, words
 from core.report import Report
 
 TITLE = "Reports"

@@ -6,13 +6,14 @@ from __future__ import annotations
 import streamlit as st
 
 from app import services, state
-from app.again import plan_again
-from app.views import charts, common, methods, tables, words
+from app.cli.again import plan_again
+from app.figures import charts, methods
+from app.parts import common, tables, words
 from core import metrics
-from core.anchor import anchored
-from core.frontier import frontier
-from core.recommend import Recommendation, recommend
 from core.study import Study, Trial
+from core.verdict.anchor import anchored
+from core.verdict.frontier import frontier
+from core.verdict.recommend import Recommendation, recommend
 
 TITLE = "Trade-offs"
 ICON = ":material/scatter_plot:"

@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from app import facts, services, state
-from app.views import (
+from app.parts import (
     common,
     environment_facts,
     margin_words,
@@ -17,10 +17,12 @@ from app.views import (
     take_along,
     words,
 )
-from core import environments, metrics, share
-from core.compare import configuration
+from core import metrics
+from core.machine import share
 from core.measurement import Measurement
 from core.study import Trial
+from core.verdict import environments
+from core.verdict.compare import configuration
 
 TITLE = "Trial"
 ICON = ":material/science:"

@@ -8,11 +8,11 @@ from typing import Any
 import streamlit as st
 
 from app import services, state
-from app.views import common, tables, words
-from core import environments
+from app.parts import common, tables, words
 from core.ids import distinct
 from core.study import TRIAL_STATES
 from core.techniques import TECHNIQUES
+from core.verdict import environments
 from store.interface import StudySummary, TrialFilter
 
 TITLE = "Trials"

@@ -13,22 +13,24 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from core.artefacts import chat_template, foreign, gguf, gguf_tokenizer, native
-from core.artefacts import manifest as manifests
-from core.artefacts.arrange import MODULES
-from core.artefacts.companions import TOKENIZER, companions
+from core.artefacts import gguf
 from core.artefacts.contents import Contents, contents
 from core.artefacts.foresee import foresee
-from core.artefacts.gguf_parse import parse
-from core.artefacts.manifest import Manifest
 from core.artefacts.save import Layout, check_place, native_layout, write_folder
-from core.deployment import Deployment
 from core.errors import BadInput, Refused
-from core.loading import gguf_files
-from core.loading.files import SINGLE
-from core.loading.preflight import CheckedFolder, check_folder
+from core.files.folder import SINGLE
+from core.files.formats import chat_template, foreign, native
+from core.files.formats import manifest as manifests
+from core.files.formats.arrange import MODULES
+from core.files.formats.companions import TOKENIZER, companions
+from core.files.formats.manifest import Manifest
+from core.files.gguf import folder as gguf_files
+from core.files.gguf import tokenizer as gguf_tokenizer
+from core.files.gguf.parse import parse
+from core.files.preflight import CheckedFolder, check_folder
 from core.plan import Plan, Technique, settings
 from core.techniques.applying import apply_all
+from core.techniques.deployment import Deployment
 
 WEIGHTS = (SINGLE, gguf.FILE)
 FORMATS = (native.METHOD, *MODULES, gguf.METHOD)
@@ -156,7 +158,7 @@ def _applied(
 ) -> Deployment:
     import torch
 
-    from core.loading.load import find_folder, load_engine, load_tokenizer
+    from core.engine.load.load import find_folder, load_engine, load_tokenizer
 
     model = plan.case.model
     torch.manual_seed(plan.seed)
@@ -179,7 +181,7 @@ def _check_answers(deployment: Deployment) -> None:
     """Refused when the changed model answers with NaN or infinity: nobody wants such a folder."""
     import torch
 
-    from core.data import digits
+    from core.data.passages import digits
 
     engine, seed = deployment.engine, torch.Generator().manual_seed(0)
     with torch.inference_mode():
@@ -198,7 +200,7 @@ def _check_answers(deployment: Deployment) -> None:
 
 def _texts(plan: Plan, source: CheckedFolder, note: Callable[[str], None]) -> dict[str, bytes]:
     """The files beside the weights, and the chat templates that a GGUF file has inside."""
-    from core.loading.load import find_folder
+    from core.engine.load.load import find_folder
 
     beside = companions(find_folder(plan.case.model.id))
     for text in beside.notes:
@@ -209,7 +211,7 @@ def _texts(plan: Plan, source: CheckedFolder, note: Callable[[str], None]) -> di
 
 
 def _source(plan: Plan) -> CheckedFolder:
-    from core.loading.load import find_folder
+    from core.engine.load.load import find_folder
 
     return check_folder(find_folder(plan.case.model.id))
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from core.artefacts.layout import EMBEDDING, Stack, stacks
-from core.artefacts.parts import Part, part
 from core.errors import Refused
-from core.loading.special_ids import ADDS_START
+from core.files.formats.layout import EMBEDDING, Stack, stacks
+from core.files.formats.parts import Part, part
+from core.files.special_ids import ADDS_START
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,8 +90,8 @@ def dense_parts(stack: Stack, weight: KernelWeight) -> list[Part]:
 
 
 def _of_decoder(decoder: Decoder, source: Mapping[str, Any]) -> Contents:
-    from core.engine.config import from_hf
     from core.engine.linear import DENSE
+    from core.files.config.decoder_config import from_hf
 
     head = decoder.head.kernel_weight.tensors()[0]
     tied = head.data_ptr() == decoder.embedding.data_ptr()

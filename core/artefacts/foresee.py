@@ -11,17 +11,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from core.artefacts import gguf, native
-from core.artefacts.arrange import arrange, check_model, modules_of, refusal, refuse
+from core.artefacts import gguf
 from core.artefacts.contents import refusal as unknown_model
-from core.artefacts.kept import Kept, of_stored
-from core.artefacts.layout import Stack, stacks
-from core.artefacts.scheme import Module
-from core.engine import config as lean
-from core.engine.config import DecoderConfig, from_hf
 from core.errors import Refused
-from core.loading import gguf_files, quantized
-from core.loading.tables import CLASSIFIERS
+from core.files import quantized
+from core.files.config import decoder_config as lean
+from core.files.config.decoder_config import DecoderConfig, from_hf
+from core.files.formats import native
+from core.files.formats.arrange import arrange, check_model, modules_of, refusal, refuse
+from core.files.formats.kept import Kept, of_stored
+from core.files.formats.layout import Stack, stacks
+from core.files.formats.scheme import Module
+from core.files.gguf import folder as gguf_files
+from core.files.tables import CLASSIFIERS
 from core.model import DecoderShape
 from core.plan import Plan
 from core.predict.effects import Effects, effects
@@ -87,7 +89,7 @@ def _held(decoder: DecoderConfig, found: Effects) -> Iterator[tuple[Stack, Kept 
 
 def _no_block(kept: Kept, module: Module) -> str | None:
     """Why GGUF has no block for the matrix; torch is imported only when it is asked."""
-    from core.artefacts import gguf_blocks
+    from core.files.gguf import blocks as gguf_blocks
 
     return gguf_blocks.refuse(kept, module)
 

@@ -11,15 +11,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from core.artefacts import gguf_file, gguf_tokenizer
-from core.artefacts.arrange import refusal
 from core.artefacts.contents import LONG, Contents
-from core.artefacts.foreign import spans
-from core.artefacts.gguf_file import TYPES, Entry
-from core.artefacts.kept import of_form, of_weight
-from core.artefacts.layout import EMBEDDING, Stack
-from core.engine.config import DecoderConfig, from_hf
 from core.errors import Refused
+from core.files.config.decoder_config import DecoderConfig, from_hf
+from core.files.formats.arrange import refusal
+from core.files.formats.foreign import spans
+from core.files.formats.kept import of_form, of_weight
+from core.files.formats.layout import EMBEDDING, Stack
+from core.files.gguf import file as gguf_file
+from core.files.gguf import tokenizer as gguf_tokenizer
+from core.files.gguf.file import TYPES, Entry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,7 +67,7 @@ def layout(found: Contents, tokenizer: bytes | None, name: str) -> GgufLayout:
 
     `tokenizer` is the content of a checked tokenizer.json, `name` the model's.
     """
-    from core.artefacts import gguf_blocks
+    from core.files.gguf import blocks as gguf_blocks
 
     config = check_model(found.config)
     entries = [_plain(one.name, one.make()) for one in found.plain]
@@ -116,7 +117,7 @@ def check_model(given: Mapping[str, Any]) -> DecoderConfig:
 
 
 def _computed_in(entries: Sequence[Entry]) -> str:
-    """The torch dtype that core.loading.precision will read from the matrices."""
+    """The torch dtype that core.files.config.precision will read from the matrices."""
     floats = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
     kinds = {floats[one.type.name] for one in entries if one.rows and one.type.name in floats}
     return "bfloat16" if not kinds else kinds.pop() if len(kinds) == 1 else "float32"
@@ -214,7 +215,7 @@ def order(config: DecoderConfig, module: str) -> Tensor | None:
 
 def _plain(name: str, tensor: Tensor) -> Entry:
     """A vector in F32, or the embedding in the floats that it has."""
-    from core.artefacts import gguf_blocks
+    from core.files.gguf import blocks as gguf_blocks
 
     if tensor.ndim == 1:
         kept = tensor.float()
@@ -230,7 +231,7 @@ def _plain(name: str, tensor: Tensor) -> Entry:
 def _matrix(
     stack: Stack, module: str, weight: KernelWeight, begin: int, end: int, ordered: Tensor | None
 ) -> Entry:
-    from core.artefacts import gguf_blocks
+    from core.files.gguf import blocks as gguf_blocks
     from kernels.linear_lowbit import LowBitWeight
 
     name = gguf_name(f"{module}.weight")

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.artefacts.layout import Stack
-from core.artefacts.native import MAX_GROUP, Record
-from core.artefacts.parts import Part, part
-from core.artefacts.sound import check_scales, finite
 from core.engine.adapted import Adapted
 from core.errors import BadInput, Refused
+from core.files.formats.layout import Stack
+from core.files.formats.native import MAX_GROUP, Record
+from core.files.formats.parts import Part, part
+from core.files.formats.sound import check_scales, finite
 from kernels import linear_dense
 from kernels.forms import weight_of
 from kernels.linear_dense import DenseWeight

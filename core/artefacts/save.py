@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from core import disk
-from core.artefacts import native
 from core.artefacts.contents import LONG, Contents, dense_parts
-from core.artefacts.parts import Part, blocks, file_bytes, write_file
 from core.errors import BadInput, Refused
-from core.loading import files
+from core.files import folder as files
+from core.files.formats import native
+from core.files.formats.parts import Part, blocks, file_bytes, write_file
 
 CONFIG = "config.json"
 
@@ -149,7 +149,7 @@ def write_folder(
 
 
 def _verify(stage: Path) -> None:
-    from core.loading.preflight import check_folder
+    from core.files.preflight import check_folder
 
     try:
         check_folder(stage)

@@ -13,8 +13,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from core.catalogue.architectures import decoder_shape
 from core.errors import BadInput
+from core.files.config.architectures import decoder_shape
 from core.model import USUAL_DTYPE, ClassifierShape, DecoderShape, Model
 
 ZOO = Path(__file__).parent / "zoo"
@@ -81,7 +81,7 @@ def resolve(model_id: str) -> Model:
             f"unknown model {model_id!r}{hint}; known: {', '.join(known)}, a folder in"
             " Hugging Face format, or a hub id owner/name"
         )
-    from core.loading.load import hub_folder
+    from core.engine.load.load import hub_folder
 
     return _folder(model_id, hub_folder(model_id), "hub")
 
@@ -107,7 +107,7 @@ def _shape(model_id: str) -> Model:
 
 
 def _folder(model_id: str, folder: Path, source: str) -> Model:
-    from core.loading.preflight import check_folder
+    from core.files.preflight import check_folder
 
     found = check_folder(folder)
     config = found.config

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core import calibrate
 from core.catalogue import tables
 from core.errors import BadInput
-from core.measure import environment
+from core.machine import calibrate, environment
 from core.target import Target
 
 FILE = tables.FOLDER / "targets.toml"

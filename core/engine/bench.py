@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from core.engine.config import DecoderConfig
-from core.engine.fallback import cache_name
+from core.engine.load.load import SHAPE_SEED, random_engine, shape_config
+from core.engine.transformers_engine import cache_name
 from core.errors import TrimtabError
-from core.loading.load import SHAPE_SEED, random_engine, shape_config
+from core.files.config.decoder_config import DecoderConfig
 
 if TYPE_CHECKING:
     from core.engine.decoder import Decoder

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.engine import names
-from core.engine.cache import KVCache, Rows
-from core.engine.config import DecoderConfig
+from core.engine.cache.contiguous import KVCache, Rows
+from core.engine.cache.quantized import QuantizedCache
 from core.engine.linear import DENSE, Linear
-from core.engine.quantized_cache import QuantizedCache
 from core.engine.special_ids import SpecialIds
 from core.engine.step import MAX_ROWS, Step
 from core.errors import BadInput
+from core.files.config import names
+from core.files.config.decoder_config import DecoderConfig
 from kernels.attention import Heads
 from kernels.kv_codes import KVFormat
 from kernels.rms_norm import rms_norm
@@ -68,7 +68,7 @@ class Decoder:
         self.head = head
         self.dtype = embedding.dtype
         self.device = str(embedding.device)
-        # What config.json says; core.loading sets what all files of the model say together.
+        # What config.json says; core.engine.load sets what all files of the model say together.
         self.special_ids = SpecialIds(config.bos_token_id, config.eos_token_ids)
         # Every pass, with a cache or without, attends to keys and values as this format keeps them.
         self.cache_format: KVFormat | None = None

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention, silu
 
-from core.engine import names
-from core.engine.config import DecoderConfig
 from core.engine.decoder import Decoder
 from core.engine.special_ids import SpecialIds
+from core.files.config import names
+from core.files.config.decoder_config import DecoderConfig
 
 
 class TrainableDecoder(nn.Module):

@@ -1,6 +1,6 @@
 """Owns the word for a model's special tokens: where its text starts and where it ends.
 
-Which files say so is core.loading.special_ids'. It needs no torch.
+Which files say so is core.files.special_ids'. It needs no torch.
 """
 
 from __future__ import annotations

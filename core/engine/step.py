@@ -17,7 +17,7 @@ from kernels import rms_norm, swiglu
 from kernels.program import join
 
 if TYPE_CHECKING:
-    from core.engine.cache import Rows
+    from core.engine.cache.contiguous import Rows
     from core.engine.decoder import Decoder
 
 # From here on torch's blocked products are faster than streaming the weights once per row tile.

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from core.deployment import Deployment
+from core.machine.watch import DISTURBED, settle, waited_seconds
 from core.measure.energy import Book, Meter, energy, find_meter
 from core.measure.presets import Preset
 from core.measure.timing import alternate, warm_up
-from core.measure.watch import DISTURBED, settle, waited_seconds
 from core.measurement import Measurement, quantile_interval, unavailable
 from core.metrics import metric
+from core.techniques.deployment import Deployment
 from core.workload import Workload
 from kernels import calls
 
@@ -77,8 +77,8 @@ def text_round(
 
     The model's stop tokens are ignored: every plan does the work that the workload states.
     """
-    from core.engine.generate import GenerationClock, generate
-    from core.engine.speculate import speculate
+    from core.engine.serve.generate import GenerationClock, generate
+    from core.engine.serve.speculate import speculate
 
     began = time.perf_counter()
     ttft: list[float] = []

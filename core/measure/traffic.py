@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.arrivals import Arrival
-from core.deployment import Deployment
+from core.data.arrivals import Arrival
 from core.measure.serve import latency_tails, tail
 from core.measurement import Measurement, bootstrap_mean
 from core.metrics import metric
+from core.techniques.deployment import Deployment
 from core.workload import Workload
 
 if TYPE_CHECKING:
@@ -89,8 +89,8 @@ def serve(
 
 def runner(deployment: Deployment, prompts: Prompts) -> Callable[[list[Arrival]], list[float]]:
     """Serves a batch on `deployment`; prompts(count, length) gives int64 [count, length]."""
-    from core.engine.generate import GenerationClock, generate
-    from core.engine.speculate import speculate
+    from core.engine.serve.generate import GenerationClock, generate
+    from core.engine.serve.speculate import speculate
 
     made: dict[tuple[int, int], Any] = {}
 

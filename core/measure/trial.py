@@ -9,15 +9,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from core import fallbacks
 from core import format as formats
-from core.arrivals import arrivals
-from core.calibrate import Calibration, ensure, stored
-from core.data import digits, prompts
-from core.deployment import Deployment
-from core.environments import caution
-from core.measure.conditions import Conditions
-from core.measure.environment import available_bytes
+from core.data.arrivals import arrivals
+from core.data.passages import digits, prompts
+from core.machine.calibrate import Calibration, ensure, stored
+from core.machine.conditions import Conditions
+from core.machine.environment import available_bytes
+from core.machine.share import shares
+from core.measure import fallbacks
 from core.measure.memory import measure_disk, measure_memory, reset_peak, resident_bytes
 from core.measure.presets import Preset
 from core.measure.presets import preset as find_preset
@@ -29,9 +28,10 @@ from core.measurement import Measurement, unavailable
 from core.metrics import metric
 from core.model import Model
 from core.plan import Plan
-from core.share import shares
 from core.study import KernelCalls
 from core.techniques.applying import apply_all
+from core.techniques.deployment import Deployment
+from core.verdict.environments import caution
 from core.workload import Workload
 
 Emit = Callable[..., None]
@@ -46,7 +46,7 @@ def run_trial(plan: Plan, preset_name: str, environment: str, emit: Emit) -> Non
     `emit(kind, **body)` writes one event. Errors are raised: the worker turns them into the trial's
     end.
     """
-    from core.loading.load import load_engine
+    from core.engine.load.load import load_engine
     from kernels import calls
 
     preset = find_preset(preset_name)
@@ -156,9 +156,9 @@ def rehearse(plan: Plan, tokenizer: Any) -> None:
     """
     import torch
 
-    from core.engine.config import DecoderConfig
-    from core.engine.generate import generate
-    from core.loading.load import load_engine, random_engine
+    from core.engine.load.load import load_engine, random_engine
+    from core.engine.serve.generate import generate
+    from core.files.config.decoder_config import DecoderConfig
 
     if plan.case.model.task == "image":
         load_engine(plan.case.model)(digits("held_out")[0][:1])
@@ -180,14 +180,14 @@ def rehearse(plan: Plan, tokenizer: Any) -> None:
         workload = plan.case.workload
         prompts(tokenizer, (), workload.concurrency, workload.prompt_tokens, 0, plan.seed)
     if any(hasattr(technique, "learning_rate") for technique in plan.techniques):
-        from core.techniques import learn
+        from core.techniques import training_loop
 
-        learn.rehearse(engine)
+        training_loop.rehearse(engine)
 
 
 def _tokenizer(model: Model) -> Any:
     """The model's tokenizer; None for images, for random weights and for a folder that has none."""
-    from core.loading.load import find_folder, load_tokenizer
+    from core.engine.load.load import find_folder, load_tokenizer
 
     if model.task == "image" or model.source == "shape":
         return None
@@ -349,7 +349,7 @@ def _placed(plan: Plan, served: list[Measurement], emit: Emit) -> list[Measureme
 
 
 def _quality(deployment: Deployment, plan: Plan, preset_name: str) -> list[Measurement]:
-    from core.loading.load import rounding
+    from core.engine.load.load import rounding
     from core.predict.projection import place_quality
 
     unchanged, preset = not plan.techniques, find_preset(preset_name)
@@ -361,7 +361,7 @@ def _quality(deployment: Deployment, plan: Plan, preset_name: str) -> list[Measu
 
 def _rounded(deployment: Deployment, preset: Preset, lost: str) -> list[Measurement]:
     """The KL of what loading rounded (`lost`, a sentence), against the file's numbers in fp32."""
-    from core.loading.load import load_engine
+    from core.engine.load.load import load_engine
 
     model = deployment.case.model
     deployment.note(caution("rounded", f"the unchanged model is not quite the file's: {lost}"))

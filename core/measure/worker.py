@@ -21,11 +21,11 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from core import codec
 from core.errors import BadInput, Refused, TrimtabError
-from core.events import Event, event, to_line
-from core.journal import Journal, JournalError
-from core.kernel_choice import refusing
+from core.journal import codec
+from core.journal.events import Event, event, to_line
+from core.journal.journal import Journal, JournalError
+from core.machine.kernel_choice import refusing
 from core.plan import Plan
 
 # Exit statuses that mean: the last line of the log says why no event could.
@@ -101,7 +101,7 @@ def run(job: dict[str, Any], emit: Any) -> tuple[str, str]:
         limit_memory(job.get("memory_bytes"))
         import torch
 
-        from core.measure.environment import environment
+        from core.machine.environment import environment
         from core.measure.trial import run_trial
 
         torch.manual_seed(plan.seed)

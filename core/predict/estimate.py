@@ -5,7 +5,7 @@ Origin `estimated` on this machine, `projected` on another. Quality is never pre
 
 from __future__ import annotations
 
-from core.calibrate import Calibration
+from core.machine.calibrate import Calibration
 from core.measurement import Measurement, unavailable
 from core.metrics import metric
 from core.model import ClassifierShape

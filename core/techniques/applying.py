@@ -9,7 +9,7 @@ from core.errors import Refused
 from core.plan import Technique
 
 if TYPE_CHECKING:
-    from core.deployment import Deployment
+    from core.techniques.deployment import Deployment
 
 
 def apply_all(
@@ -22,7 +22,7 @@ def apply_all(
     A model that was loaded quantized is rounded a second time, with a note. Raises Refused where a
     technique says so, and for adapters on such a model: they learn from the unchanged one.
     """
-    from core.techniques.quantize.matrices import left_alone
+    from core.techniques.solve.matrices import left_alone
 
     packed, model = packed_matrix(deployment.engine), deployment.case.model.id
     for technique in techniques:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from app import services
-from app.watchdog import Health
+from app.jobs.watchdog import Health
 from core.catalogue import models
-from core.events import Event, event, kernels_ran, measured, study_created, trial_queued
+from core.journal.events import Event, event, kernels_ran, measured, study_created, trial_queued
 from core.plan import Plan
 from core.study import ENDED, Study
 from store import open_store

@@ -20,8 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from core import codec
-from core.events import event, measured, to_line
+from core.journal import codec
+from core.journal.events import event, measured, to_line
 from core.measure import worker
 from core.measurement import Measurement
 

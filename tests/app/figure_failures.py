@@ -17,11 +17,11 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from app.jobs import Supervisor
-from app.limits import Limits
-from app.processes import TRIAL, find, marks, table
+from app.jobs.limits import Limits
+from app.jobs.processes import TRIAL, find, marks, table
+from app.jobs.spawn import Spawned, Start, Started
+from app.jobs.supervisor import Supervisor
 from app.services import plan_study
-from app.spawn import Spawned, Start, Started
 from core.plan import Plan
 from core.priorities import Priorities
 from core.study import Study

@@ -132,12 +132,12 @@ def start(file: Path, study_id: str) -> subprocess.Popen[str]:
 
 def serve(file: Path, study_id: str) -> int:
     """Open the store as every command does, start or resume the study, and wait for its end."""
-    from app.accept import believed
-    from app.jobs import Supervisor
+    from app.jobs.accept import believed
+    from app.jobs.spawn import Spawned
+    from app.jobs.supervisor import Supervisor
     from app.services import plan_study, studies_folder
-    from app.spawn import Spawned
     from core.priorities import Priorities
-    from store.recovery import close_sealed, open_checked
+    from store.health.recovery import close_sealed, open_checked
 
     folder = studies_folder(str(file))
     store, notices = open_checked(str(file), folder, believed)

@@ -16,9 +16,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from app.jobs import Supervisor
+from app.jobs.supervisor import Supervisor
 from app.services import plan_study
-from core.events import Event
+from core.journal.events import Event
 from core.priorities import Priorities
 from core.study import Trial
 from store import open_store

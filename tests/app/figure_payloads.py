@@ -26,11 +26,11 @@ from typing import Any
 
 from payloads import FIELDS, PAYLOADS, facts, hostile, pairs, picker, report_of
 
-from app.cli_compare import comparison_text
+from app.cli.compare import comparison_text
 from app.reports import export
-from core.compare import compare
-from core.events import event
+from core.journal.events import event
 from core.study import Study
+from core.verdict.compare import compare
 from store import open_store
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"

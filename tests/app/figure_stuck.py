@@ -16,11 +16,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from app.jobs import Supervisor
-from app.limits import Limits, limits_for
+from app.jobs.limits import Limits, limits_for
+from app.jobs.spawn import Spawned
+from app.jobs.supervisor import Supervisor
 from app.services import plan_study
-from app.spawn import Spawned
-from core.events import Event
+from core.journal.events import Event
 from core.plan import Plan
 from core.priorities import Priorities
 from store import open_store

@@ -8,8 +8,8 @@ import os
 import sys
 import time
 
-from core.events import Event
-from core.journal import Journal
+from core.journal.events import Event
+from core.journal.journal import Journal
 from core.measure import worker
 from core.measurement import Measurement
 

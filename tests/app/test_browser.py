@@ -23,8 +23,8 @@ from typing import Any
 
 import pytest
 
-from core.events import Event
-from core.journal import read
+from core.journal.events import Event
+from core.journal.journal import read
 from core.study import Study
 from store import open_store
 

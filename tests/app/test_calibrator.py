@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from app.calibrator import Calibrator, get_calibrator
+from app.jobs.calibrator import Calibrator, get_calibrator
 
 SECONDS = 60.0
 

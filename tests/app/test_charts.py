@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from app.views import charts
-from core.compare import compare
+from app.figures import charts
 from core.study import Study
+from core.verdict.compare import compare
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from app import cli
-from app.cli_run import seconds
+from app.cli import main as cli
+from app.cli.run import seconds
 from core.errors import BadInput
 from store import open_store
 

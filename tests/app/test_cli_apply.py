@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from app import cli_apply
-from app.cli import main
+from app.cli import apply as cli_apply
+from app.cli.main import main
 
 # Writes one file, says so and waits for the signal in the middle of the work.
 SLOW = """

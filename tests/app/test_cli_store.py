@@ -16,9 +16,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from core import events, techniques
-from core.events import Event
-from core.journal import Journal
+from core import techniques
+from core.journal import events
+from core.journal.events import Event
+from core.journal.journal import Journal
 from core.measurement import Measurement, unavailable
 from core.model import DecoderShape, Model
 from core.plan import Case, Plan
@@ -212,7 +213,7 @@ def test_what_cannot_be_done_is_a_sentence(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from app import cli
+    from app.cli import main as cli
 
     given = [word.format(tmp_path) for word in (*words, "--store", store)]
     assert cli.main(given) == 2

@@ -11,16 +11,18 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
-from app import calibrator, services
-from app.calibrator import Progress
+from app import services
+from app.jobs import calibrator
+from app.jobs.calibrator import Progress
 from app.views import hardware
-from core import calibrate, environments
-from core.calibrate import Calibration, Rate
-from core.events import event
-from core.measure.environment import environment
+from core.journal.events import event
+from core.machine import calibrate
+from core.machine.calibrate import Calibration, Rate
+from core.machine.environment import environment
+from core.machine.share import UNCALIBRATED
 from core.measurement import Measurement, unavailable
-from core.share import UNCALIBRATED
 from core.study import Study
+from core.verdict import environments
 
 MAIN = Path(__file__).parents[2] / "app" / "main.py"
 MIB = 1 << 20

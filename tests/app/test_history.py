@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from app.history import eta_s, log_tail
+from app.jobs.history import eta_s, log_tail
 from core.plan import Plan
 from core.study import Study, Trial
 

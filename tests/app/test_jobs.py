@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from app.jobs import CANCEL, Supervisor
-from app.processes import find
+from app.jobs.processes import find
+from app.jobs.spawn import Spawned
+from app.jobs.supervisor import CANCEL, Supervisor
 from app.services import plan_study
-from app.spawn import Spawned
 from core.errors import BadInput
-from core.events import Event
-from core.journal import read
+from core.journal.events import Event
+from core.journal.journal import read
 from core.plan import Plan
 from core.priorities import Priorities
 from core.study import ENDED, Study
@@ -265,7 +265,7 @@ def test_a_full_disk_pauses_the_study_with_the_reason(
 ) -> None:
     supervisor = make()
     monkeypatch.setattr(
-        "app.watchdog.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})
+        "app.jobs.watchdog.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})
     )
     study, plans = planned("weight-int8")
     supervisor.submit(study, plans)

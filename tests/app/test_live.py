@@ -13,9 +13,10 @@ pytest.importorskip("streamlit")
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
-from app import history, services
-from app.watchdog import Health
-from core.events import event
+from app import services
+from app.jobs import history
+from app.jobs.watchdog import Health
+from core.journal.events import event
 from core.study import Study
 
 MAIN = Path(__file__).parents[2] / "app" / "main.py"

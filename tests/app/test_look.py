@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.views import palette
+from app.figures import palette
 
 ROOT = Path(__file__).parents[2]
 THEME: dict[str, Any] = tomllib.loads((ROOT / ".streamlit/config.toml").read_text())["theme"]

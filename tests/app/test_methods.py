@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from app.views.marks import Point
-from app.views.methods import method_of, methods
+from app.figures.marks import Point
+from app.figures.methods import method_of, methods
 from core import techniques
 from core.model import DecoderShape, Model
 from core.plan import Case, Plan

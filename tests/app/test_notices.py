@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import cli, services
+from app import services
+from app.cli import main as cli
 from app.services import open_services, studies_folder
-from core import disk, events
+from core import disk
 from core.catalogue import models, targets, workloads
 from core.errors import BadInput, TrimtabError
-from core.journal import Journal, read
+from core.journal import events
+from core.journal.journal import Journal, read
 from core.plan import Case
 from core.priorities import Priorities
 from core.study import Study

@@ -17,21 +17,22 @@ from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
 from app import reports, services
-from app.cli_compare import comparison_text
-from app.cli_run import print_study
-from app.console import here
+from app.cli.compare import comparison_text
+from app.cli.console import here
+from app.cli.run import print_study
+from app.parts import words
 from app.reports.content import content_of
-from app.views import words
-from core import metrics, utility
-from core.against import UNJUDGED, against
-from core.anchor import anchored
-from core.compare import compare
-from core.documents import study_document
-from core.events import Event
-from core.judge import VERDICTS
-from core.reasons import sentence
-from core.recommend import recommend
+from core import metrics
+from core.journal.events import Event
 from core.study import Study
+from core.verdict import utility
+from core.verdict.against import UNJUDGED, against
+from core.verdict.anchor import anchored
+from core.verdict.compare import compare
+from core.verdict.documents import study_document
+from core.verdict.judge import VERDICTS
+from core.verdict.reasons import sentence
+from core.verdict.recommend import recommend
 
 FIXTURE = Path(__file__).parent / "fixtures" / "busy_study.json"
 
@@ -42,7 +43,7 @@ def study(request: pytest.FixtureRequest, synthetic_study: Study) -> Study:
     that was busy with other work."""
     if request.param == "synthetic":
         return noisy_study(synthetic_study)
-    from core import codec
+    from core.journal import codec
 
     recorded = codec.loads(FIXTURE.read_text())
     assert isinstance(recorded, Study)

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from app.accept import NOTE, refusal
-from app.attempt import sentence
-from app.output import TOO_LONG, TOO_MUCH, Output
-from app.queues import Queues, device_environment, devices
-from app.runner import summary
-from core.events import Event, event, from_line, measured, to_line
+from app.jobs.accept import NOTE, refusal
+from app.jobs.attempt import sentence
+from app.jobs.output import TOO_LONG, TOO_MUCH, Output
+from app.jobs.queues import Queues, device_environment, devices
+from app.jobs.runner import summary
+from core.journal.events import Event, event, from_line, measured, to_line
 from core.measurement import Measurement
 from core.target import Target
 

@@ -12,9 +12,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
-from app import cli, services
-from app.cli_run import print_study
-from app.console import here
+from app import services
+from app.cli import main as cli
+from app.cli.console import here
+from app.cli.run import print_study
 from core.margin import Margin
 from core.measurement import Measurement
 from core.study import Study

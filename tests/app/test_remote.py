@@ -24,17 +24,18 @@ from pathlib import Path
 
 import pytest
 
-from app import cli, wire
-from app.cli_remote import server_of
-from app.cli_run import plan
-from app.console import here
-from app.jobs import Supervisor
-from app.remote import answering
+from app.cli import main as cli
+from app.cli import wire
+from app.cli.console import here
+from app.cli.remote import server_of
+from app.cli.run import plan
+from app.cli.serving import answering
+from app.jobs.spawn import Spawned
+from app.jobs.supervisor import Supervisor
 from app.reports import new_report
 from app.services import Services, open_kept
-from app.spawn import Spawned
 from core.errors import StoreError, StoreHeld
-from core.events import Event
+from core.journal.events import Event
 from core.study import Study
 
 WORKER = Path(__file__).with_name("failing_worker.py")

@@ -11,14 +11,14 @@ from html.parser import HTMLParser
 
 import pytest
 
-from app.cli_compare import comparison_text
+from app.cli.compare import comparison_text
 from app.reports import export, new_report
 from app.services import Services
-from core.compare import compare
-from core.documents import study_document
 from core.errors import BadInput
 from core.report import Report
 from core.study import Study
+from core.verdict.compare import compare
+from core.verdict.documents import study_document
 
 HOSTILE = (
     "<script>alert(1)</script>",

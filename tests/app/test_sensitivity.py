@@ -10,7 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
-from app.views import sensitivity
+from app.parts import sensitivity
 from core.measurement import Measurement
 from core.study import Study, Trial
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from app.views import side_by_side
+from app.parts import side_by_side
 from core import metrics
-from core.compare import compare
 from core.study import Study
+from core.verdict.compare import compare
 
 sys.path.insert(0, str(Path(__file__).parent))
 

@@ -13,7 +13,7 @@ def drawn() -> None:
     """A page with one table that can be ticked."""
     import streamlit as st
 
-    from app.views import tables
+    from app.parts import tables
 
     names = ("tpot_s", "model_bytes", "accuracy")
     values = {"tpot_s": 0.0123456, "model_bytes": 2e6, "accuracy": 0.9911}
@@ -68,7 +68,7 @@ def test_ticks_go_with_the_user_from_form_to_form() -> None:
 
 
 def test_every_metric_explains_its_column() -> None:
-    from app.views import tables, words
+    from app.parts import tables, words
 
     found = tables.help_of([one.name for one in metrics.METRICS], words.short_column)
     assert len(found) == len(metrics.METRICS)

@@ -10,7 +10,7 @@ from pathlib import Path
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
-from app import cli
+from app.cli import main as cli
 from core import techniques
 from core.catalogue import models
 from core.dataset import read_datasets

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from app import terminal
+from app.cli import terminal
 from core.catalogue.models import ZOO
 
 # A terminal's encoding, or a locale that is no UTF-8 with Python's own ways around it switched off.

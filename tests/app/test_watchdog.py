@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from app import watchdog
-from app.limits import Limits, impose, limits_for, reserve_bytes
-from app.processes import TRIAL, Family, Process, find, kill, marks, shared_bytes
+from app.jobs import watchdog
+from app.jobs.limits import Limits, impose, limits_for, reserve_bytes
+from app.jobs.processes import TRIAL, Family, Process, find, kill, marks, shared_bytes
+from app.jobs.watchdog import Watchdog
 from app.services import plan_study
-from app.watchdog import Watchdog
 from core.priorities import Priorities
 
 MIB = 1 << 20

@@ -5,11 +5,11 @@ often a plan is the best?
 
 Studies of the unchanged model and three plans, each timed in turns with it in a process of its own
 speed. Latency and throughput come from the same rounds and weigh as much as size and quality. A
-process also differs from its copy by what core.judge.FLOORS allows. The kinds of study: 24 calm
-rounds, 8 rounds, rounds that drift by half, rounds with outliers, no rounds in turns (numbers taken
-apart), and plans that are all equal. Exits with 1 when a choice called proven is wrong in more than
-5 % of a kind's studies (equal plans: called proven in more than 10 %), or P(best) of half of the
-plans, sorted by it, is further than 0.1 from the share that is truly best.
+process also differs from its copy by what core.verdict.judge.FLOORS allows. The kinds of study: 24
+calm rounds, 8 rounds, rounds that drift by half, rounds with outliers, no rounds in turns (numbers
+taken apart), and plans that are all equal. Exits with 1 when a choice called proven is wrong in
+more than 5 % of a kind's studies (equal plans: called proven in more than 10 %), or P(best) of
+half of the plans, sorted by it, is further than 0.1 from the share that is truly best.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from noisy_study import timed
 
 from core import priorities, techniques
 from core.catalogue import models, targets, workloads
-from core.judge import FLOORS
 from core.measurement import Measurement
 from core.plan import Case, Plan
-from core.recommend import recommend
 from core.study import Study, Trial
+from core.verdict.judge import FLOORS
+from core.verdict.recommend import recommend
 
 PLANS = ("weight-int8", "gptq", "w8a8")
 NATS = 0.01
@@ -103,7 +103,7 @@ def judge_kind(
     random: np.random.Generator, kind: Kind, case: Case, count: int
 ) -> tuple[float, float, list[tuple[float, float]]]:
     """(share called proven, share wrongly called so, (P(best), 1 where truly best) of each)."""
-    from core.chances import chances
+    from core.verdict.chances import chances
 
     proven = wrong = 0
     told: list[tuple[float, float]] = []

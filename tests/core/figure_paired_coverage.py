@@ -19,7 +19,7 @@ import numpy as np
 from core.margin import NON_INFERIOR, Margin, non_inferiority
 from core.measurement import Measurement
 from core.metrics import metric
-from core.paired import paired_interval
+from core.statistics.paired import paired_interval
 
 
 def of_windows(random: np.random.Generator, n: int, count: int) -> tuple[float, float]:

@@ -11,11 +11,11 @@ from dataclasses import replace
 import numpy as np
 
 from core import priorities, techniques
-from core.environments import caution
 from core.measurement import Measurement
 from core.metrics import BY_NAME
 from core.plan import Plan
 from core.study import Study, Trial
+from core.verdict.environments import caution
 
 LATENCY_S, RATE, BYTES = 1.0, 100.0, 20e6
 # plan -> (true ratio of latency to the unchanged model, share of its bytes, KL in nats, slowness)

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from noisy_study import TRUTH, noisy_study, timed
 
-from core import techniques, utility
-from core.against import against, asked, served_at
+from core import techniques
 from core.measurement import Measurement
 from core.plan import Plan
 from core.study import Study, Trial
+from core.verdict import utility
+from core.verdict.against import against, asked, served_at
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -84,7 +85,7 @@ def test_a_curve_through_the_workloads_concurrency_is_compared(synthetic_study: 
 
 
 def test_a_full_batch_is_never_recommended_for_one_at_a_time(synthetic_study: Study) -> None:
-    from core.recommend import recommend
+    from core.verdict.recommend import recommend
 
     study = noisy_study(synthetic_study, disturbed=False)
     rates = tuple(

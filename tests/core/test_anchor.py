@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from noisy_study import LATENCY_S, RATE, TRUTH, noisy_study
 
-from core.against import against
-from core.anchor import anchored, at_own_baseline
 from core.format import of_metric
 from core.study import Study
+from core.verdict.against import against
+from core.verdict.anchor import anchored, at_own_baseline
 
 
 def test_every_number_is_its_ratio_times_one_baseline(synthetic_study: Study) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from core.arrivals import Arrival, arrivals, read_trace, with_arrivals
+from core.data.arrivals import Arrival, arrivals, read_trace, with_arrivals
 from core.errors import BadInput
 from core.workload import Workload
 

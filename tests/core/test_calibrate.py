@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from core import calibrate
-from core.calibrate import Calibration, Rate
-from core.calibration.record import summary, to_data
-from core.measure.environment import environment
+from core.machine import calibrate
+from core.machine.calibrate import Calibration, Rate
+from core.machine.calibration.record import summary, to_data
+from core.machine.environment import environment
 
 MIB = 1 << 20
 READS = tuple(

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import chain, events
-from core.chain import Checked
-from core.events import Event, to_line
+from core.journal import chain, events
+from core.journal.chain import Checked
+from core.journal.events import Event, to_line
 from core.measurement import Measurement
 
 NAME = "s-1/t-3-1.jsonl"

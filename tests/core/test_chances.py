@@ -10,11 +10,11 @@ from noisy_study import noisy_study, timed
 from scipy import stats
 
 from core import priorities
-from core.anchor import anchored
-from core.chances import _of_rounds, chances
-from core.interleave import ratio_interval
-from core.recommend import AGAIN, recommend
+from core.statistics.interleave import ratio_interval
 from core.study import Study, Trial
+from core.verdict.anchor import anchored
+from core.verdict.chances import _of_rounds, chances
+from core.verdict.recommend import AGAIN, recommend
 
 
 def rivals(base: Study, lead: float, noise: float, rounds: int = 100) -> Study:

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
-from core import codec, techniques
+from core import techniques
 from core.errors import BadInput
+from core.journal import codec
 from core.measurement import ORIGINS, Measurement
 from core.model import ClassifierShape, DecoderShape
 from core.plan import Case, Plan

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from core.compare import compare
 from core.errors import BadInput
 from core.study import Study
+from core.verdict.compare import compare
 
 
 def test_every_row_has_a_cell_per_column_in_order(synthetic_study: Study) -> None:

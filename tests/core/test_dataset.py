@@ -18,11 +18,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import codec, dataset, dataset_files
+from core import dataset
 from core.catalogue import models
+from core.data import parsing as dataset_files
+from core.data.parsing import AnswerTask, ChoiceTask, parse
 from core.dataset import Dataset, load_dataset, read_dataset, read_datasets, refusal
-from core.dataset_files import AnswerTask, ChoiceTask, parse
 from core.errors import BadInput
+from core.journal import codec
 from core.plan import Case, Plan
 from core.target import Target
 from core.workload import Workload
@@ -210,7 +212,7 @@ def test_a_header_cannot_ask_for_more_than_its_bytes() -> None:
 
 
 def test_a_bomb_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    from core import dataset_images
+    from core.data import images as dataset_images
 
     monkeypatch.setattr(dataset_images, "MAX_ARRAY", 1000)
     with pytest.raises(BadInput, match=r"pixels\.npy has more than"):
@@ -383,5 +385,5 @@ def test_a_plan_that_was_stored_before_there_was_data_is_still_read() -> None:
 
 
 def test_nothing_here_imports_torch() -> None:
-    code = "import core.dataset, core.dataset_files, sys; assert 'torch' not in sys.modules"
+    code = "import core.dataset, core.data.parsing, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core import dataset_split
 from core.catalogue.zoo import corpus
-from core.data import encode
+from core.data import split as dataset_split
+from core.data.images import Images
+from core.data.overlap import SHARED, runs, without_shared
+from core.data.parsing import AnswerTask, ChoiceTask, Content
+from core.data.passages import encode
+from core.data.split import Parts, load_parts, split, task_text
 from core.dataset import read_datasets
-from core.dataset_files import AnswerTask, ChoiceTask, Content
-from core.dataset_images import Images
-from core.dataset_overlap import SHARED, runs, without_shared
-from core.dataset_split import Parts, load_parts, split, task_text
-from core.loading.load import load_tokenizer
+from core.engine.load.load import load_tokenizer
 
 
 def words(count: int, seed: int) -> str:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from core import calibrate, diagnosis
-from core.calibrate import Calibration, Rate
-from core.diagnosis import diagnose
+from core.machine import calibrate
+from core.machine.calibrate import Calibration, Rate
+from core.measure import diagnosis
+from core.measure.diagnosis import diagnose
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from core import environments
-from core.documents import study_document
 from core.study import Study
+from core.verdict import environments
+from core.verdict.documents import study_document
 
 
 def test_the_document_has_the_documented_keys(synthetic_study: Study) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from core import environments
 from core.study import Study, Trial
+from core.verdict import environments
 
 FACTS: dict[str, Any] = {
     "cpu": "EPYC",

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core import codec, events
 from core.errors import BadInput
-from core.events import Event, event, from_line, to_line
+from core.journal import codec, events
+from core.journal.events import Event, event, from_line, to_line
 from core.measurement import Measurement
 from core.study import KernelCalls
 

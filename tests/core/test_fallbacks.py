@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from core import fallbacks
 from core.engine.linear import Linear
 from core.engine.modules import KernelLinear
+from core.measure import fallbacks
 from core.study import KernelCalls
 from kernels.linear_fp8 import cpu as fp8
 from kernels.linear_lowbit import LowBitWeight, cpp, quantize

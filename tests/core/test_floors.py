@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from core.compare import compare
-from core.floors import NAMES, floor_between, floor_of
-from core.judge import judge
 from core.margin import NAMES as MARGINS
 from core.measurement import Measurement, unavailable
 from core.metrics import BY_NAME, metric
 from core.study import Trial
 from core.techniques.cache.kv_cache import KvCache
+from core.verdict.compare import compare
+from core.verdict.floors import NAMES, floor_between, floor_of
+from core.verdict.judge import judge
 
 Make = Callable[..., Trial]
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import BadInput
-from core.frontier import frontier, lowest, of_values
 from core.measurement import Measurement, unavailable
 from core.study import Trial
+from core.verdict.frontier import frontier, lowest, of_values
 
 Make = Callable[..., Trial]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from core.interleave import MIN_PAIRS, critical_rank, quotient, ratio_interval
+from core.statistics.interleave import MIN_PAIRS, critical_rank, quotient, ratio_interval
 
 
 def pairs(seed: int, n: int, ratio: float = 1.0) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from core.interleave import means_of_blocks
-from core.intervals import _quantiles, mover_ratio
-from core.paired import paired_interval, resampled_means
+from core.statistics.interleave import means_of_blocks
+from core.statistics.intervals import _quantiles, mover_ratio
+from core.statistics.paired import paired_interval, resampled_means
 
 
 def test_a_ratio_beyond_the_range_of_floats_is_infinite_not_an_error() -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from core import disk, events
+from core import disk
 from core.errors import TrimtabError
-from core.events import Event, from_line, to_line
-from core.journal import Journal, JournalError, damage, examine, read
+from core.journal import events
+from core.journal.events import Event, from_line, to_line
+from core.journal.journal import Journal, JournalError, damage, examine, read
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -251,7 +252,7 @@ def test_a_killed_writer_leaves_every_line_that_it_said_was_written(path):
     program = (
         "import sys\n"
         "from core import events\n"
-        "from core.journal import Journal\n"
+        "from core.journal.journal import Journal\n"
         "written = Journal(sys.argv[1])\n"
         "while True:\n"
         "    event = events.event('note', 's', 't', attempt=1, text='x' * 2000)\n"
@@ -276,7 +277,7 @@ def test_a_killed_writer_leaves_every_line_that_it_said_was_written(path):
 
 def test_the_journal_needs_no_torch_and_no_store():
     program = (
-        "import sys, core.journal\n"
+        "import sys, core.journal.journal\n"
         "print([name for name in ('torch', 'store', 'sqlalchemy') if name in sys.modules])"
     )
     out = subprocess.run(

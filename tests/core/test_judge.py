@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from core.intervals import mover_difference, ratio_of_medians
-from core.judge import judge
 from core.measurement import Measurement, unavailable
 from core.metrics import metric
+from core.statistics.intervals import mover_difference, ratio_of_medians
+from core.verdict.judge import judge
 
 
 def timed(name: str, samples: np.ndarray, origin: str = "measured") -> Measurement:

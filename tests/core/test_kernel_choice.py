@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from core.errors import Refused
-from core.kernel_choice import complaint, refusing
+from core.machine.kernel_choice import complaint, refusing
 from kernels.registry import ENVIRONMENT, select
 
 

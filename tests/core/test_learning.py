@@ -15,18 +15,19 @@ import numpy as np
 import pytest
 import torch
 
-from core import data, learning
 from core.catalogue import models
 from core.catalogue.zoo import corpus
+from core.data import passages
 from core.dataset import read_datasets
-from core.deployment import Deployment
+from core.engine.load.load import load_engine, load_tokenizer
 from core.engine.special_ids import SpecialIds
 from core.errors import Refused
-from core.loading.load import load_engine, load_tokenizer
 from core.measurement import Measurement
 from core.plan import Case
 from core.target import Target
-from core.techniques.quantize.calibration import Calibration, calibration_ids, calibration_images
+from core.techniques import training_text
+from core.techniques.deployment import Deployment
+from core.techniques.solve.calibration import Calibration, calibration_ids, calibration_images
 from core.workload import Workload
 
 TARGET = Target("local", "here", "cpu", "local", 10**9, None, (), local=True)
@@ -76,7 +77,7 @@ def pieces(ids: Sequence[int], start: int = 0) -> list[list[int]]:
 
 def test_the_model_writes_as_it_says_it_would() -> None:
     deployment = around(chain(SpecialIds(0, (1,), prefix=(0,))), seed=3)
-    ids = learning.sampled(deployment, 6000)
+    ids = training_text.sampled(deployment, 6000)
     assert 6000 <= len(ids) < 6000 + 32 * 64
     texts = pieces(ids)
     assert not any(1 in text for text in texts)
@@ -88,20 +89,20 @@ def test_the_model_writes_as_it_says_it_would() -> None:
     )
     lengths = [len(text) for text in texts if len(text) < 63]
     assert 10 < np.mean(lengths) < 20
-    assert ids == learning.sampled(around(deployment.engine, seed=3), 6000)
-    assert ids != learning.sampled(around(deployment.engine, seed=4), 6000)
+    assert ids == training_text.sampled(around(deployment.engine, seed=3), 6000)
+    assert ids != training_text.sampled(around(deployment.engine, seed=4), 6000)
 
 
 def test_without_a_start_token_some_other_stands_in_for_it() -> None:
-    stopping = learning.sampled(around(chain(SpecialIds(None, (1,)))), 500)
+    stopping = training_text.sampled(around(chain(SpecialIds(None, (1,)))), 500)
     assert not {0, 1} & set(stopping)
     # Nothing is known at all: any token begins a text.
-    unknown = learning.sampled(around(chain(SpecialIds())), 500)
+    unknown = training_text.sampled(around(chain(SpecialIds())), 500)
     assert 1 in unknown
 
 
 def test_a_model_that_ends_at_once_is_not_asked_when_to_stop() -> None:
-    ids = learning.sampled(around(chain(SpecialIds(0, (1,), prefix=(0,)), end=1.0)), 300)
+    ids = training_text.sampled(around(chain(SpecialIds(0, (1,), prefix=(0,)), end=1.0)), 300)
     assert len(ids) >= 300
 
 
@@ -109,14 +110,14 @@ def test_answers_that_are_no_numbers_teach_nothing() -> None:
     engine = chain(SpecialIds(0, (1,), prefix=(0,)))
     engine.table *= float("nan")
     with pytest.raises(Refused, match="not finite, so there is nothing to learn"):
-        learning.stream(around(engine), 100)
+        training_text.stream(around(engine), 100)
 
 
 def test_the_unchanged_model_writes_even_behind_a_technique() -> None:
     engine = chain(SpecialIds(0, (1,), prefix=(0,)))
     broken = chain(SpecialIds(0, (1,), prefix=(0,)), end=1.0)
     deployment = replace(around(engine), engine=broken)
-    found = learning.stream(deployment, 500)
+    found = training_text.stream(deployment, 500)
     assert found.source == "sampled"
     assert max(map(len, pieces(found.ids))) > 5
     assert "the unchanged model wrote itself (there is no data of yours)" in found.words
@@ -124,10 +125,10 @@ def test_the_unchanged_model_writes_even_behind_a_technique() -> None:
 
 def test_training_asks_for_a_share_of_what_it_reads() -> None:
     deployment = around(chain(SpecialIds(0, (1,), prefix=(0,))))
-    few = learning.stream(deployment, 20_000)
-    assert learning.LEAST_SAMPLED <= len(few.ids) < 20_000
+    few = training_text.stream(deployment, 20_000)
+    assert training_text.LEAST_SAMPLED <= len(few.ids) < 20_000
     # Asked again for a little more, nothing is written anew.
-    assert learning.stream(deployment, 4 * learning.LEAST_SAMPLED).ids is few.ids
+    assert training_text.stream(deployment, 4 * training_text.LEAST_SAMPLED).ids is few.ids
 
 
 def story(seed: int, count: int = 120) -> str:
@@ -152,7 +153,7 @@ def test_a_bundled_model_learns_from_the_bundled_text_unless_there_is_data(tmp_p
     settings = Calibration(samples=6, length=40)
     rows = calibration_ids(deployment, settings)
     texts = corpus.training_set(limit_bytes=400_000).texts
-    whole, _ = data.encode(deployment.tokenizer, texts, (), 4 * 6 * 40)
+    whole, _ = passages.encode(deployment.tokenizer, texts, (), 4 * 6 * 40)
     runs = {tuple(whole[at : at + 40]) for at in range(len(whole) - 39)}
     assert {tuple(row) for row in rows.tolist()} <= runs
     assert notes == [
@@ -172,7 +173,7 @@ def test_the_users_text_is_learned_from_and_the_rest_is_judged(tmp_path: Path) -
     file.write_text("\n".join(json.dumps({"text": story(seed)}) for seed in range(80)))
     deployment, notes, kept = bundled([str(file)])
     rows = calibration_ids(deployment, Calibration(samples=5, length=60))
-    judged = " ".join(learning.parts(deployment).judged["stories.jsonl"].texts)
+    judged = " ".join(training_text.parts(deployment).judged["stories.jsonl"].texts)
     all_text = " ".join(story(seed) for seed in range(80))
     for row in rows.tolist():
         for text in deployment.tokenizer.decode(row).split()[1:-1]:
@@ -191,7 +192,7 @@ def test_data_that_cannot_be_parted_teaches_nothing_and_says_so(tmp_path: Path) 
     calibration_ids(deployment, Calibration(samples=2, length=30))
     assert "bundled training text (your data is judged whole: it needs 40 kB" in notes[0]
     assert kept[0].condition == "calibration=bundled"
-    assert learning.parts(deployment).judged["short.txt"].texts == (story(1),)
+    assert training_text.parts(deployment).judged["short.txt"].texts == (story(1),)
 
 
 def test_images_are_the_users_where_there_are_enough(tmp_path: Path) -> None:
@@ -210,5 +211,5 @@ def test_images_are_the_users_where_there_are_enough(tmp_path: Path) -> None:
     assert notes == [
         "calibrated on images: your images (mine.npz), the part that nothing is judged on"
     ]
-    plain = Deployment(replace(case, data=()), object(), object)
-    assert torch.equal(calibration_images(plain), data.digits("train")[0])
+    plain = Deployment(replace(case, passages=()), object(), object)
+    assert torch.equal(calibration_images(plain), passages.digits("train")[0])

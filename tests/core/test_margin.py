@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core import codec
 from core.errors import BadInput
+from core.journal import codec
 from core.margin import (
     INFERIOR,
     NON_INFERIOR,
@@ -22,7 +22,7 @@ from core.margin import (
 )
 from core.measurement import Measurement, unavailable
 from core.metrics import metric
-from core.paired import tango
+from core.statistics.paired import tango
 
 
 def items(both: int, gained: int, lost: int, neither: int, name: str = "accuracy") -> Measurement:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from core import paired
-from core.paired import (
+from core.statistics import paired
+from core.statistics.paired import (
     DRAWS,
     MIN_WINDOWS,
     bca_bounds,

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import core
-from core import codec, techniques
+from core import techniques
 from core.errors import BadInput
+from core.journal import codec
 from core.model import ClassifierShape, DecoderShape, Model
 from core.plan import Case, Plan, label, parse_setting, settings
 from core.target import Target

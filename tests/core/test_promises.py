@@ -9,13 +9,13 @@ import pytest
 from noisy_study import noisy_study, timed
 
 from core import priorities, techniques
-from core.environments import cautions, disturbed, warnings
 from core.measurement import Measurement
 from core.plan import Plan
-from core.promises import broken
-from core.search import propose
+from core.planner.search import propose
 from core.study import Study, Trial
 from core.techniques.quantize.auto_mixed import AutoMixed
+from core.verdict.environments import cautions, disturbed, warnings
+from core.verdict.promises import broken
 
 
 def judged(study: Study, words: str, nats: float, spread: float = 0.0005) -> Trial:

@@ -8,14 +8,15 @@ from itertools import pairwise
 
 import pytest
 
-from core import priorities, techniques, utility
+from core import priorities, techniques
 from core.measurement import Measurement, unavailable
 from core.metrics import BY_NAME
 from core.plan import Case, Plan
 from core.priorities import Priorities
-from core.reasons import sentence
-from core.recommend import recommend
 from core.study import Study, Trial
+from core.verdict import utility
+from core.verdict.reasons import sentence
+from core.verdict.recommend import recommend
 
 SPREAD = (0.99, 0.995, 1.0, 1.005, 1.01)
 

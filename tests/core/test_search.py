@@ -9,7 +9,7 @@ import pytest
 from core.errors import BadInput
 from core.model import ClassifierShape, DecoderShape, Model
 from core.plan import KINDS, Case
-from core.search import propose
+from core.planner.search import propose
 from core.target import Target
 from core.techniques.batch.static import StaticBatch
 from core.techniques.distill.soft_targets import SoftTargets

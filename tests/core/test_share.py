@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 import torch
 
-from core.calibration.record import Calibration, Rate
-from core.deployment import Deployment
-from core.engine.config import DecoderConfig
 from core.engine.linear import Linear
-from core.loading.load import random_engine
-from core.measure.work import work_of
+from core.engine.load.load import random_engine
+from core.files.config.decoder_config import DecoderConfig
+from core.machine.calibration.record import Calibration, Rate
+from core.machine.share import UNCALIBRATED, sentence, shares
+from core.machine.work import work_of
 from core.measurement import Measurement
 from core.metrics import metric
 from core.plan import Case, Plan
-from core.share import UNCALIBRATED, sentence, shares
 from core.study import Study
 from core.techniques.batch.static import StaticBatch
+from core.techniques.deployment import Deployment
 
 MIB = 1 << 20
 LAYERS, HIDDEN, WIDE, VOCABULARY, KV = 2, 64, 96, 128, 32

@@ -78,7 +78,7 @@ from pathlib import Path
 from app.reports.words import when
 from app.views import words
 from core import ids
-from core.arrivals import read_trace
+from core.data.arrivals import read_trace
 from core.times import moment
 
 trace = Path(sys.argv[1])

@@ -36,9 +36,9 @@ MANIFEST = {"version": 1, "format": "trimtab", "source": {}, "techniques": [], "
 
 def gguf_bytes() -> bytes:
     """A sound file without layers' worth of data: what is small enough to be changed anywhere."""
-    from core.artefacts import gguf_file
-    from core.engine import names
-    from core.engine.config import from_hf
+    from core.files.config import names
+    from core.files.config.decoder_config import from_hf
+    from core.files.gguf import file as gguf_file
 
     config = from_hf(MODEL)
     metadata = {
@@ -68,7 +68,7 @@ class ArtefactReaders:
     _gguf = b""
 
     def do_quantized(self, rng: random.Random) -> None:
-        from core.loading import jsonfile, quantized, tables
+        from core.files import jsonfile, quantized, tables
 
         given = {
             "quantization_config": rng.choice(QUANTIZED),
@@ -80,7 +80,7 @@ class ArtefactReaders:
             quantized.expected(read)
 
     def do_gguf(self, rng: random.Random) -> None:
-        from core.loading import gguf_files
+        from core.files.gguf import folder as gguf_files
 
         self._gguf = self._gguf or gguf_bytes()
         # Most of the file is data, which nothing here reads: change the header.
@@ -90,7 +90,7 @@ class ArtefactReaders:
         gguf_files.check(path)
 
     def do_manifest(self, rng: random.Random) -> None:
-        from core.artefacts import manifest
+        from core.files.formats import manifest
 
         (self.folder / manifest.NAME).write_bytes(json_bytes(rng, MANIFEST))
         manifest.read_manifest(self.folder)

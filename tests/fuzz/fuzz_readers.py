@@ -99,7 +99,7 @@ class Readers(ArtefactReaders):
     """The targets by name, each fed by one call."""
 
     def __init__(self, folder: Path) -> None:
-        from core import codec, events
+        from core.journal import codec, events
 
         self.folder = folder
         synthetic = load(TESTS / "conftest.py", "fuzz_synthetic")
@@ -135,7 +135,7 @@ class Readers(ArtefactReaders):
 
     def do_config(self, rng: random.Random) -> None:
         from core.catalogue.models import classifier_shape, decoder_shape
-        from core.loading import jsonfile, tables
+        from core.files import jsonfile, tables
 
         read = jsonfile.parse_object("config.json", json_bytes(rng, rng.choice(CONFIGS)))
         tables.check_config(read)
@@ -145,8 +145,8 @@ class Readers(ArtefactReaders):
             decoder_shape(read)
 
     def do_header(self, rng: random.Random) -> None:
-        from core.loading.header import read_header
-        from core.loading.tables import check_dtypes, check_tensors
+        from core.files.header import read_header
+        from core.files.tables import check_dtypes, check_tensors
 
         text = json_bytes(rng, HEADER)
         length = len(text) if rng.random() < 0.8 else rng.choice((0, 1, 2**63, len(text) + 1))
@@ -157,14 +157,14 @@ class Readers(ArtefactReaders):
         check_tensors(config, {one.name: one.shape for one in entries}, path.name)
 
     def do_tokenizer(self, rng: random.Random) -> None:
-        from core.loading import tokenizer
+        from core.files import tokenizer
 
         path = self.file("tokenizer.json", json_bytes(rng, TOKENIZER))
         tokenizer.check(path, {"vocab_size": rng.choice((5, 5, 5, None, 300))})
         tokenizer.load(path)
 
     def do_index(self, rng: random.Random) -> None:
-        from core.loading import files
+        from core.files import folder as files
 
         names = {"a": "x.safetensors", "b": "y.safetensors"}
         (self.folder / "sharded").mkdir(exist_ok=True)
@@ -176,7 +176,7 @@ class Readers(ArtefactReaders):
     # What the store and the journals hold.
 
     def do_journal(self, rng: random.Random) -> None:
-        from core import journal
+        from core.journal import journal
 
         folder = self.folder / "s-synthetic"
         folder.mkdir(exist_ok=True)
@@ -192,7 +192,7 @@ class Readers(ArtefactReaders):
         journal.read(path)
 
     def do_event(self, rng: random.Random) -> None:
-        from core.events import from_line
+        from core.journal.events import from_line
         from store import open_store
 
         store = open_store("memory:")
@@ -204,16 +204,16 @@ class Readers(ArtefactReaders):
         store.study("s-synthetic")
 
     def do_codec(self, rng: random.Random) -> None:
-        from core import codec
-        from core.documents import study_document
+        from core.journal import codec
         from core.study import Study
+        from core.verdict.documents import study_document
 
         read = codec.loads(json_bytes(rng, rng.choice(self.documents)).decode("utf-8", "replace"))
         if isinstance(read, Study):
             study_document(read)
 
     def do_calibration(self, rng: random.Random) -> None:
-        from core.calibration import record
+        from core.machine.calibration import record
 
         rate = {
             "name": "read",
@@ -242,7 +242,7 @@ class Readers(ArtefactReaders):
     # What a user uploads or points to.
 
     def do_lines(self, rng: random.Random) -> None:
-        from core.dataset_files import parse
+        from core.data.parsing import parse
 
         name = rng.choice(
             ("data.jsonl", "data.jsonl", "data.txt", "data.csv", mutate_text(rng, "a.jsonl"))
@@ -256,7 +256,7 @@ class Readers(ArtefactReaders):
     def do_images(self, rng: random.Random) -> None:
         import numpy as np
 
-        from core.dataset_files import parse
+        from core.data.parsing import parse
 
         out = io.BytesIO()
         pixels = np.zeros((12, 8, 8), rng.choice(("u1", "f4", "i8", "c8", "U1", "?")))
@@ -276,7 +276,7 @@ class Readers(ArtefactReaders):
         parse("data.npz", mutate_bytes(rng, content) if rng.random() < 0.7 else content)
 
     def do_trace(self, rng: random.Random) -> None:
-        from core.arrivals import read_trace
+        from core.data.arrivals import read_trace
 
         text = rng.choice(TRACES)
         if text.startswith("{") and rng.random() < 0.5:
@@ -297,9 +297,10 @@ class Readers(ArtefactReaders):
     # What is typed on the command line and in the address bar.
 
     def do_words(self, rng: random.Random) -> None:
-        from app.cli_run import seconds
-        from core import arrivals, dataset, margin, priorities, techniques
+        from app.cli.run import seconds
+        from core import dataset, margin, priorities, techniques
         from core.catalogue import models, targets, workloads
+        from core.data import arrivals
 
         kind = rng.choice(sorted(WORDS))
         word = mutate_text(rng, rng.choice(WORDS[kind]))
@@ -325,7 +326,7 @@ class Readers(ArtefactReaders):
             models.resolve(word)
 
     def do_command(self, rng: random.Random) -> None:
-        from app import cli
+        from app.cli import main as cli
 
         words = list(rng.choice((
             ("show", "s-1", "--json"), ("compare", "t-1", "t-2", "--format", "csv"),

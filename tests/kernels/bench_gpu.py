@@ -18,7 +18,7 @@ from functools import partial
 
 import torch
 
-from kernels.bench_linear import WORKING_SET, form_of
+from kernels.bench.linear import WORKING_SET, form_of
 from kernels.linear_lowbit import LowBitWeight
 
 SHAPES = ((4096, 4096), (14336, 4096), (4096, 14336), (8192, 2048))

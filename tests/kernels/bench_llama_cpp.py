@@ -26,11 +26,11 @@ import numpy as np
 import torch
 
 from core.engine.bench import Lean
-from core.engine.config import DecoderConfig
 from core.engine.decoder import MATRICES, Decoder
 from core.engine.linear import Linear
-from core.loading.load import SHAPE_SEED, random_engine, shape_config
-from kernels.bench_limits import interval
+from core.engine.load.load import SHAPE_SEED, random_engine, shape_config
+from core.files.config.decoder_config import DecoderConfig
+from kernels.bench.limits import interval
 from kernels.linear_lowbit import LowBitWeight, quantize
 
 SHAPE = "shape:smollm2-135m"

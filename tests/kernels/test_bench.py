@@ -7,7 +7,24 @@ from typing import Any
 import pytest
 import torch
 
-from kernels import bench, bench_checks, bench_limits, bench_linear, bench_onnx, bench_report
+from kernels.bench import (
+    checks as bench_checks,
+)
+from kernels.bench import (
+    limits as bench_limits,
+)
+from kernels.bench import (
+    linear as bench_linear,
+)
+from kernels.bench import (
+    onnx as bench_onnx,
+)
+from kernels.bench import (
+    report as bench_report,
+)
+from kernels.bench import (
+    run as bench,
+)
 from kernels.linear_lowbit import quantize, torch_packed
 
 pytestmark = pytest.mark.usefixtures("fresh")

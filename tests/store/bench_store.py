@@ -19,9 +19,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from core import events, techniques
-from core.events import Event
+from core import techniques
 from core.ids import now
+from core.journal import events
+from core.journal.events import Event
 from core.measurement import Measurement
 from core.metrics import METRICS
 from core.model import DecoderShape, Model

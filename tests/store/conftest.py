@@ -18,8 +18,9 @@ from types import ModuleType
 
 import pytest
 
-from core import events, techniques
-from core.events import Event
+from core import techniques
+from core.journal import events
+from core.journal.events import Event
 from core.measurement import Measurement, unavailable
 from core.model import DecoderShape, Model
 from core.plan import Case, Plan

@@ -19,13 +19,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from core import events
-from core.events import Event
-from core.journal import Journal
+from core.journal import events
+from core.journal.events import Event
+from core.journal.journal import Journal
 from core.measurement import Measurement
 from core.report import Report
 from store import Store, open_store
-from store.backup import Manifest, back_up, restore_to
+from store.copies.backup import Manifest, back_up, restore_to
 
 HERE = Path(__file__).resolve().parent
 PER_BATCH = 5

@@ -31,8 +31,8 @@ sys.path.insert(0, str(HERE.parents[1]))
 from core.errors import TrimtabError  # noqa: E402
 from core.report import Report  # noqa: E402
 from core.study import Study  # noqa: E402
+from store.copies.verify import differences  # noqa: E402
 from store.interface import Store  # noqa: E402
-from store.verify import differences  # noqa: E402
 
 NAME = "store.duckdb"
 Answers = dict[str, Study | Report]

@@ -26,9 +26,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from sqlalchemy import text
 
-from core import events, techniques
+from core import techniques
 from core.errors import StoreError
-from core.events import Event
+from core.journal import events
+from core.journal.events import Event
 from core.measurement import Measurement
 from core.model import DecoderShape, Model
 from core.plan import Case, Plan

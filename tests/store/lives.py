@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.events import Event
-from core.journal import Journal
+from core.journal.events import Event
+from core.journal.journal import Journal
 from core.report import Report
-from store.check import check_all
+from store.health.check import check_all
+from store.health.recovery import close_sealed, open_checked
 from store.interface import Store
-from store.recovery import close_sealed, open_checked
 
 
 def folder_of(file: Path) -> Path:

@@ -79,7 +79,7 @@ def fill(store: Any, make: Any) -> None:
     """Something of everything that can be kept."""
     import dataclasses
 
-    from core import events
+    from core.journal import events
     from core.report import Report
 
     store.ingest(make.whole("s-1")[1])
@@ -100,7 +100,7 @@ def fill(store: Any, make: Any) -> None:
 
 def answers(store: Any) -> dict[str, Any]:
     """What the store says, as JSON."""
-    from core import codec
+    from core.journal import codec
     from store import TrialFilter
 
     ids = [one.id for one in store.studies()]

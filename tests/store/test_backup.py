@@ -16,12 +16,12 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from core import events
 from core.errors import StoreError
-from core.journal import Journal
+from core.journal import events
+from core.journal.journal import Journal
 from core.report import Report
 from store import open_store
-from store.backup import DATABASE, MANIFEST, back_up, restore_to, unpack
+from store.copies.backup import DATABASE, MANIFEST, back_up, restore_to, unpack
 from store.tables import metadata
 
 
@@ -153,7 +153,7 @@ def test_a_store_in_memory_has_nothing_to_back_up(tmp_path):
 
 
 def test_a_failed_backup_leaves_nothing(kept, tmp_path, monkeypatch):
-    from store import snapshot
+    from store.copies import snapshot
 
     store, folder = kept
     before = {path.name for path in tmp_path.iterdir()}
@@ -196,7 +196,7 @@ def test_an_empty_store_may_be_replaced(archive, empty_store, tmp_path):
 def test_a_store_that_another_process_holds_is_not_replaced(archive, kept, file, tmp_path):
     program = (
         "import sys; from pathlib import Path; from core.errors import StoreHeld\n"
-        "from store.backup import restore_to\n"
+        "from store.copies.backup import restore_to\n"
         "try: restore_to(*map(Path, sys.argv[1:]))\n"
         "except StoreHeld as held: print(held.pid)"
     )

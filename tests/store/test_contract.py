@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from core import codec, events
+from core.journal import codec, events
 from core.report import Report
 from core.study import KernelCalls
 from store import TrialFilter

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from core import events
 from core.errors import StoreError
-from core.events import Event
+from core.journal import events
+from core.journal.events import Event
 from core.report import Report
 from core.study import KernelCalls
 from store import TrialFilter

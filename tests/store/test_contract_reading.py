@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 
-from core import events
 from core.errors import StoreError
-from core.events import Event
+from core.journal import events
+from core.journal.events import Event
 from core.report import Report
 from store import Progress, StudySummary, TrialFilter
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from core import events
 from core.errors import StoreError
-from core.journal import Mark
+from core.journal import events
+from core.journal.journal import Mark
 from core.report import Report
 
 MARK = Mark("s-1", "study.jsonl", 5, "ab" * 16, 2**40, 1_795_271_185_190_474_584)

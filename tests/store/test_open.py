@@ -14,7 +14,7 @@ import duckdb
 import pytest
 
 from core.errors import StoreError
-from core.events import Event
+from core.journal.events import Event
 from store import TrialFilter, engine, open_store
 
 ROOT = Path(__file__).resolve().parents[2]

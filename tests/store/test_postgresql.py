@@ -10,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import inspect
 
-from core import codec, events
 from core.errors import StoreError
+from core.journal import codec, events
 from core.report import Report
-from store import TrialFilter, migrate, open_store, parquet
+from store import TrialFilter, migrate, open_store
+from store.copies import parquet
 from store.engine import connect, locate
 from store.tables import metadata
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from app.cli import main
+from app.cli.main import main
 from app.services import open_kept
 from core.errors import StoreError
-from core.events import event, study_created, trial_queued
-from core.journal import Journal
+from core.journal.events import event, study_created, trial_queued
+from core.journal.journal import Journal
 from core.report import Report
 from store import open_store
-from store.recovery import close_sealed
+from store.health.recovery import close_sealed
 
 
 def content(folder: Path) -> dict[str, tuple[int, bytes]]:

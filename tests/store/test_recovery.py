@@ -12,9 +12,9 @@ from core import disk
 from core.errors import StoreDamaged, StoreError
 from core.study import Study
 from store import open_store
-from store.losses import HELD, LOST, told
-from store.recovery import SEAL, open_checked, set_aside
-from store.verify import differences
+from store.copies.verify import differences
+from store.health.losses import HELD, LOST, told
+from store.health.recovery import SEAL, open_checked, set_aside
 
 IDS = ("s-1", "s-2")
 ENDS = {"s-1": "s-1-t0-1.jsonl", "s-2": "s-2-t1-1.jsonl"}
@@ -83,8 +83,10 @@ def test_an_undamaged_store_has_nothing_to_say_and_agrees_with_its_journals(home
 
 
 def test_journals_that_did_not_change_are_not_read_again(home, lives, truth, monkeypatch):
-    monkeypatch.setattr("store.check.examine", lambda *given: pytest.fail("a journal was read"))
-    monkeypatch.setattr("store.marks.scan", lambda *given: pytest.fail("the store was read"))
+    monkeypatch.setattr(
+        "store.health.check.examine", lambda *given: pytest.fail("a journal was read")
+    )
+    monkeypatch.setattr("store.health.marks.scan", lambda *given: pytest.fail("the store was read"))
     assert answers(home, lives) == (truth, ())
 
 
@@ -97,7 +99,7 @@ def test_what_was_journalled_after_the_store_was_closed_is_read_in(home, lives, 
 
 def test_a_store_that_was_killed_is_read_once_and_a_closed_one_is_not(home, lives, monkeypatch):
     scans = []
-    monkeypatch.setattr("store.marks.scan", lambda connection: scans.append(1))
+    monkeypatch.setattr("store.health.marks.scan", lambda connection: scans.append(1))
     store, _ = lives.opened(home)
     assert (scans, (lives.folder_of(home) / SEAL).exists()) == ([], False)
     store.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core import codec
+from core.journal import codec
 from store import TrialFilter, migrate, open_store
 
 FIXTURES = Path(__file__).parent / "fixtures"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from core import events
 from core.errors import StoreError
+from core.journal import events
 from core.report import Report
 from core.study import Study
 from store import Store, TrialFilter, open_store
@@ -146,7 +146,8 @@ def collisions(monkeypatch) -> list[str]:
 def test_who_is_overtaken_with_the_same_event_tries_again(
     request, make, monkeypatch, place, when, conflict
 ):
-    from store import bulk, marks
+    from store import bulk
+    from store.health import marks
 
     url = str(request.getfixturevalue(place))
     store, other = open_store(url), open_store(url)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from core.engine.generate import GenerationClock
+from core.engine.serve.generate import GenerationClock
 
 if TYPE_CHECKING:
     from core.measure.energy.meter import Book

@@ -24,7 +24,7 @@ def measure_disk(plan: Plan, engine: Any = None) -> Measurement:
     """
     if plan.case.model.source == "shape":
         return unavailable("disk_bytes", "B", "a shape model has random weights and no files")
-    from core.loading.load import find_folder
+    from core.engine.load.load import find_folder
 
     folder = find_folder(plan.case.model.id)
     changing = [one.name for one in plan.techniques if one.kind not in KEEPING]
@@ -44,7 +44,7 @@ def folder_bytes(folder: Path) -> Measurement:
 
     Cards, licences and other weights are not loaded, nor is our own manifest.
     """
-    from core.artefacts.companions import companions
+    from core.files.formats.companions import companions
 
     there = sorted(folder.iterdir()) if folder.is_dir() else [folder]
     files = [path for path in there if path.suffix in WEIGHTS or path.name in CONFIGS]
@@ -59,10 +59,10 @@ def artefact_bytes(folder: Path, engine: Any) -> Measurement:
     """disk_bytes of the files that `apply` writes of this engine, counted and not written; `folder`
     is the source's.
     """
-    from core.artefacts.companions import companions
     from core.artefacts.contents import contents
     from core.artefacts.save import native_layout
-    from core.loading.preflight import check_folder
+    from core.files.formats.companions import companions
+    from core.files.preflight import check_folder
 
     try:
         layout = native_layout(contents(engine, check_folder(folder).config))

@@ -17,7 +17,7 @@ from core.predict.account import MemoryAccount, account
 from core.workload import Workload
 
 if TYPE_CHECKING:
-    from core.deployment import Deployment
+    from core.techniques.deployment import Deployment
 
 COUNTED = (
     "most that tensors held in one round beside weights and cache, counted by torch's allocator,"

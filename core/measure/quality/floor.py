@@ -32,13 +32,13 @@ class InParts:
         self.vocab_size = engine.vocab_size
 
     def new_cache(self, batch: int, capacity: int) -> Any:
-        """See core.engine.interface.TextEngine."""
+        """See core.engine.protocol.TextEngine."""
         return self.engine.new_cache(batch, capacity)
 
     def forward(
         self, ids: torch.Tensor, cache: Any = None, last_only: bool = False
     ) -> torch.Tensor:
-        """See core.engine.interface.TextEngine."""
+        """See core.engine.protocol.TextEngine."""
         import torch
 
         cache = self.new_cache(*ids.shape) if cache is None else cache

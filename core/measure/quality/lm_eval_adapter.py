@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from core.data import begun, opened
+from core.data.passages import begun, opened
 from core.dataset import Dataset, lm_eval_task
 from core.errors import BadInput
 from core.measure.quality.images import share, shares
@@ -65,7 +65,7 @@ class Adapter:
     def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
         """Summed log p of each whole text, in windows of the model's context; the last window is
         filled with context from before, so that every token is predicted once. Later windows begin
-        with the tokenizer's prefix too, which lm-eval leaves out (core.data).
+        with the tokenizer's prefix too, which lm-eval leaves out (core.data.passages).
         """
         found = []
         with torch.inference_mode():

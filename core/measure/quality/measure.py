@@ -8,15 +8,15 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from core.data import digits, held_out_windows, text_passages
+from core.data.passages import digits, held_out_windows, text_passages
 from core.dataset import Dataset
-from core.deployment import Deployment
-from core.learning import parts
 from core.measure.presets import Preset
 from core.measure.quality.images import image_quality
 from core.measure.quality.tasks import answer_quality, choice_quality, spread
 from core.measure.quality.text import no_quality, text_quality
 from core.measurement import Measurement
+from core.techniques.deployment import Deployment
+from core.techniques.training_text import parts
 
 # Tasks scored for each window of held-out text that the preset asks for: 200, 600, 2,400.
 ITEMS_PER_WINDOW = 25

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from core.data import fitted, opened
+from core.data.passages import fitted, opened
 from core.errors import BadInput
 
 if TYPE_CHECKING:

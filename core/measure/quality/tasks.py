@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from core.data import opened
-from core.dataset_files import AnswerTask, ChoiceTask
+from core.data.parsing import AnswerTask, ChoiceTask
+from core.data.passages import opened
 from core.errors import BadInput
 from core.measure.quality.images import share, shares
 from core.measure.quality.scores import continuation_score, encode_pair, greedy_text

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from core.data import Passage
+from core.data.passages import Passage
 from core.measure.quality.floor import InParts, floors
 from core.measure.quality.scores import log_probabilities
 from core.measurement import Measurement, bootstrap_mean, bootstrap_ratio, unavailable
@@ -22,7 +22,9 @@ MAX_NATS = 700.0
 
 
 class Text(Protocol):
-    """Anything that comes in passages: core.data.Windows and core.data.Passages."""
+    """Anything that comes in passages: core.data.passages.Windows and
+    core.data.passages.Passages.
+    """
 
     @property
     def passages(self) -> tuple[Passage, ...]:
@@ -41,8 +43,8 @@ def text_quality(engine: Any, baseline: Any | None, text: Text) -> list[Measurem
     programs of it differ by is measured instead, as `FLOOR_METRICS`. A sample is the
     passage's sum over the mean number of tokens (bytes) of a passage: the mean of the samples, for
     perplexity the exponential of their mean logarithm, is the value over all tokens. What a text
-    begins with is context and counts nowhere (core.data states the convention). Intervals are
-    bootstrapped over passages, which are the independent units.
+    begins with is context and counts nowhere (core.data.passages states the convention). Intervals
+    are bootstrapped over passages, which are the independent units.
     """
     import torch
 

@@ -47,7 +47,7 @@ class Speculative(Base):
     def apply(self, deployment: Any) -> None:
         """Load the draft beside the model."""
         from core.catalogue import models
-        from core.loading.load import load_engine, load_tokenizer
+        from core.engine.load.load import load_engine, load_tokenizer
 
         name = self.draft_of(deployment.case)
         assert name is not None
@@ -67,7 +67,7 @@ class Speculative(Base):
         """Raise Refused unless the draft makes the same ids of a text. Embeddings may be padded
         differently; without a tokenizer (random weights) as many rows must do.
         """
-        from core.loading.vocabulary import unlike
+        from core.files.vocabulary import unlike
 
         size = deployment.engine.vocab_size
         if theirs is None:

@@ -1,4 +1,6 @@
-"""Distillation: a student learns from the unchanged model. The loop is core.techniques.learn's."""
+"""Distillation: a student learns from the unchanged model. The loop is
+core.techniques.training_loop's.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from core.deployment import Deployment
 from core.engine.linear import name_of
 from core.engine.reference import TrainableDecoder
-from core.techniques.learn import Course, Part, learn
-from core.techniques.quantize.replace import lean
+from core.techniques.deployment import Deployment
+from core.techniques.solve.replace import lean
+from core.techniques.training_loop import Course, Part, learn
 
 if TYPE_CHECKING:
     from core.techniques.distill.soft_targets import SoftTargets

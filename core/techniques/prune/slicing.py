@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from core.deployment import Deployment
 from core.engine.linear import DENSE, Linear
 from core.errors import Refused
-from core.techniques.quantize.calibration import Calibration, Inputs, each_matrix
-from core.techniques.quantize.matrices import Matrix
-from core.techniques.quantize.replace import lean
+from core.techniques.deployment import Deployment
+from core.techniques.solve.calibration import Calibration, Inputs, each_matrix
+from core.techniques.solve.matrices import Matrix
+from core.techniques.solve.replace import lean
 
 MULTIPLE = 32
 # Sequences of calibration text: the power of a channel needs fewer than a Hessian.

@@ -82,6 +82,6 @@ class AutoMixed(Base):
 
     def apply(self, deployment: Any) -> None:
         """Score, choose, replace, measure; the scores are kept with the trial."""
-        from core.techniques.quantize.auto_search import search
+        from core.techniques.solve.auto_search import search
 
         search(deployment, self)

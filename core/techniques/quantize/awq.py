@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from core.engine.decoder import Decoder, Layer
-    from core.techniques.quantize.calibration import Inputs
-    from core.techniques.quantize.gptq_solve import Grid
-    from core.techniques.quantize.matrices import Matrix
-    from core.techniques.quantize.smoothquant import Folded
+    from core.techniques.solve.calibration import Inputs
+    from core.techniques.solve.gptq_rounding import Grid
+    from core.techniques.solve.matrices import Matrix
+    from core.techniques.solve.smoothquant import Folded
     from kernels.weight import KernelWeight
 
 THEN = ("nearest", "gptq")
@@ -67,11 +67,11 @@ class Awq(Base):
     def apply(self, deployment: Any) -> None:
         """Replace every matrix, the head included, by low-bit codes. Raises Refused."""
         from core.errors import Refused
-        from core.techniques.quantize.awq_search import clipped
-        from core.techniques.quantize.calibration import Calibration, each_matrix
-        from core.techniques.quantize.gptq_solve import Effort, Grid, quantize_by_inputs
-        from core.techniques.quantize.groups import check_fp16_scales
-        from core.techniques.quantize.replace import lean
+        from core.techniques.solve.awq_scales import clipped
+        from core.techniques.solve.calibration import Calibration, each_matrix
+        from core.techniques.solve.gptq_rounding import Effort, Grid, quantize_by_inputs
+        from core.techniques.solve.groups import check_fp16_scales
+        from core.techniques.solve.replace import lean
         from kernels.linear_lowbit import LowBitWeight
 
         engine = lean(deployment, "awq, which folds scales into norms,")
@@ -119,8 +119,8 @@ def _folded(
     engine: Decoder, layer: Layer | None, inputs: dict[str, Inputs], grid: Grid
 ) -> dict[str, Folded]:
     """A layer's matrices, or the head (None), with their scales."""
-    from core.techniques.quantize.awq_search import fold_layer, search_columns
-    from core.techniques.quantize.smoothquant import Folded, through_norm
+    from core.techniques.solve.awq_scales import fold_layer, search_columns
+    from core.techniques.solve.smoothquant import Folded, through_norm
 
     if layer is not None:
         return fold_layer(layer, engine.config, inputs, grid)

@@ -34,7 +34,7 @@ class Binary(Base):
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix by packed codes."""
-        from core.techniques.quantize.replace import replace_each_but_head
+        from core.techniques.solve.replace import replace_each_but_head
 
         replace_each_but_head(deployment, self.form, self.head_bits)
 
@@ -42,7 +42,7 @@ class Binary(Base):
         """The weight [n, k] in two values; 0 counts as positive."""
         import torch
 
-        from core.techniques.quantize.groups import check_fp16_scales, grouped
+        from core.techniques.solve.groups import check_fp16_scales, grouped
         from kernels.linear_lowbit import LowBit
         from kernels.linear_lowbit.codes import round_scale
 

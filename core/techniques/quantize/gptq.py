@@ -9,8 +9,8 @@ from core.plan import Case, Technique
 from core.techniques.base import Base
 
 if TYPE_CHECKING:
-    from core.techniques.quantize.calibration import Inputs
-    from core.techniques.quantize.matrices import Matrix
+    from core.techniques.solve.calibration import Inputs
+    from core.techniques.solve.matrices import Matrix
     from kernels.weight import KernelWeight
 
 
@@ -62,8 +62,8 @@ class Gptq(Base):
     def apply(self, deployment: Any) -> None:
         """Replace every matrix, the head included, by low-bit codes. Raises Refused."""
         from core.errors import Refused
-        from core.techniques.quantize.calibration import Calibration, each_matrix
-        from core.techniques.quantize.gptq_solve import Effort, Grid, quantize_by_inputs
+        from core.techniques.solve.calibration import Calibration, each_matrix
+        from core.techniques.solve.gptq_rounding import Effort, Grid, quantize_by_inputs
         from kernels.linear_lowbit import LowBitWeight
 
         grid = Grid(self.bits, self.group_size, bool(self.symmetric))

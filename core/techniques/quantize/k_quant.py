@@ -48,10 +48,10 @@ class KQuant(Base):
         when no row is a multiple of 32.
         """
         from core.errors import Refused
-        from core.techniques.quantize.k_blocks import k_blocks
-        from core.techniques.quantize.matrices import matrices
-        from core.techniques.quantize.plain_blocks import plain_blocks
-        from core.techniques.quantize.replace import is_head, replace_each
+        from core.techniques.solve.k_blocks import k_blocks
+        from core.techniques.solve.matrices import matrices
+        from core.techniques.solve.plain_blocks import plain_blocks
+        from core.techniques.solve.replace import is_head, replace_each
 
         shape = deployment.case.model.shape
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from core.techniques.base import Base
 
 if TYPE_CHECKING:
-    from core.techniques.quantize.calibration import Inputs
-    from core.techniques.quantize.matrices import Matrix
+    from core.techniques.solve.calibration import Inputs
+    from core.techniques.solve.matrices import Matrix
     from kernels.weight import KernelWeight
 
 
@@ -34,7 +34,7 @@ class LlmInt8(Base):
         """Replace every matrix, the head included; one without outliers becomes plain W8A8."""
         import torch
 
-        from core.techniques.quantize.calibration import Calibration, each_matrix
+        from core.techniques.solve.calibration import Calibration, each_matrix
         from kernels.linear_w8a8 import W8A8Weight, quantize
         from kernels.linear_w8a8.outliers import OutlierWeight
 

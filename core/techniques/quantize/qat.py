@@ -56,6 +56,6 @@ class Qat(Base):
 
     def apply(self, deployment: Any) -> None:
         """Train under rounding, then replace every matrix by its packed codes."""
-        from core.techniques.quantize.qat_training import train
+        from core.techniques.solve.qat_training import train
 
         train(deployment, self)

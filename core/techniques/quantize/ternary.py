@@ -53,7 +53,7 @@ class Ternary(Base):
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix by packed codes."""
-        from core.techniques.quantize.replace import replace_each_but_head
+        from core.techniques.solve.replace import replace_each_but_head
 
         replace_each_but_head(deployment, self.form, self.head_bits)
 
@@ -61,12 +61,7 @@ class Ternary(Base):
         """The weight [n, k] in three values."""
         import torch
 
-        from core.techniques.quantize.groups import (
-            check_fp16_scales,
-            checked,
-            grouped,
-            ungrouped,
-        )
+        from core.techniques.solve.groups import check_fp16_scales, checked, grouped, ungrouped
         from kernels.linear_lowbit import LowBit
         from kernels.linear_lowbit.codes import round_scale
 

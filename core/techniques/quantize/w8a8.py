@@ -49,6 +49,6 @@ class W8A8(Base):
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix, the head included, by int8 codes for linear_w8a8."""
-        from core.techniques.quantize.smoothquant import apply_w8a8
+        from core.techniques.solve.smoothquant import apply_w8a8
 
         apply_w8a8(deployment, self)

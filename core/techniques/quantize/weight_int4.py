@@ -23,7 +23,7 @@ class WeightInt4(Base):
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix of the layers, the head included, by packed INT4."""
-        from core.techniques.quantize.replace import replace_each
+        from core.techniques.solve.replace import replace_each
         from kernels.linear_lowbit import quantize
 
         replace_each(

@@ -18,7 +18,7 @@ class WeightInt8(Base):
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix of the layers, the head included, by packed INT8."""
-        from core.techniques.quantize.replace import replace_each
+        from core.techniques.solve.replace import replace_each
         from kernels.linear_lowbit import quantize
 
         replace_each(deployment, lambda one: quantize(one.dense(), 8, one.k))

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from core.artefacts.layout import stacks
-from core.deployment import Deployment
 from core.engine.adapted import Adapted
 from core.engine.decoder import Decoder
 from core.engine.linear import DENSE
 from core.engine.reference import TrainableDecoder
-from core.techniques.learn import Course, Part, divergence, learn
-from core.techniques.quantize.matrices import Matrix, of_decoder
-from core.techniques.quantize.replace import lean, replace_each
+from core.files.formats.layout import stacks
+from core.techniques.deployment import Deployment
+from core.techniques.solve.matrices import Matrix, of_decoder
+from core.techniques.solve.replace import lean, replace_each
+from core.techniques.training_loop import Course, Part, divergence, learn
 from kernels.linear_lowbit import quantize
 from kernels.linear_lowbit.codes import bits_of
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from core.engine.decoder import Decoder
-from core.loading.load import load_folder
+from core.engine.load.load import load_folder
 
 sys.path.insert(0, str(Path(__file__).parent))
 

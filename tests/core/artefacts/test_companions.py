@@ -14,8 +14,8 @@ from test_apply import plan
 from tiny_llama import write_source
 
 from core.artefacts import apply as applying
-from core.artefacts import chat_template, companions
-from core.artefacts.companions import TEMPLATES
+from core.files.formats import chat_template, companions
+from core.files.formats.companions import TEMPLATES
 from core.measure.memory.disk import folder_bytes
 
 TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"

@@ -15,15 +15,15 @@ from safetensors.torch import load_file
 from test_apply import plan
 from tiny_llama import IDS, replace_all, rounded, write, write_source
 
-from core.artefacts import compressed_tensors
 from core.artefacts.apply import apply
-from core.artefacts.kept import of_form
-from core.artefacts.parts import data_of
-from core.artefacts.scheme import Module
 from core.engine.linear import Linear
+from core.engine.load.load import load_folder
 from core.errors import BadInput, Refused
-from core.loading.load import load_folder
-from core.loading.preflight import check_folder
+from core.files.formats import compressed_tensors
+from core.files.formats.kept import of_form
+from core.files.formats.parts import data_of
+from core.files.formats.scheme import Module
+from core.files.preflight import check_folder
 from kernels.linear_fp8 import Fp8Weight
 from kernels.linear_fp8 import quantize as quantize_fp8
 from kernels.linear_lowbit import LowBitWeight, quantize

@@ -12,8 +12,8 @@ from test_apply import plan
 from tiny_llama import IDS, write_source
 
 from core.artefacts import apply as applying
+from core.engine.load.load import load_folder
 from core.errors import Refused
-from core.loading.load import load_folder
 
 FORMATS = ("trimtab", "compressed-tensors", "gptq", "awq", "gguf")
 # Those that need no text, so that a case takes a fraction of a second.

@@ -16,16 +16,18 @@ from test_apply import plan
 from tiny_llama import CONFIG, replace_all, rounded, write_source
 
 from core import techniques
-from core.artefacts import gguf, gguf_blocks, gguf_file
+from core.artefacts import gguf
 from core.artefacts.contents import contents
-from core.artefacts.gguf_file import Entry
 from core.artefacts.save import write_folder
-from core.deployment import Deployment
-from core.engine.config import from_hf
+from core.engine.load.load import load_folder
 from core.errors import Refused
-from core.loading.load import load_folder
-from core.techniques.quantize.k_blocks import k_blocks
+from core.files.config.decoder_config import from_hf
+from core.files.gguf import blocks as gguf_blocks
+from core.files.gguf import file as gguf_file
+from core.files.gguf.file import Entry
+from core.techniques.deployment import Deployment
 from core.techniques.quantize.k_quant import MIXES, fitting, type_of
+from core.techniques.solve.k_blocks import k_blocks
 from kernels.linear_lowbit import LowBit, quantize
 
 package = pytest.importorskip("gguf", reason="the package gguf (extra [test]) is not installed")

@@ -13,20 +13,22 @@ import pytest
 import torch
 from tiny_llama import CONFIG, IDS, replace_all, rounded, write_source
 
-from core.artefacts import gguf, gguf_blocks, gguf_file
+from core.artefacts import gguf
 from core.artefacts.contents import contents
-from core.artefacts.foreign import join
-from core.artefacts.gguf_file import TYPES, Entry
 from core.artefacts.save import native_layout, write_folder
 from core.catalogue import models
-from core.engine.config import from_hf
+from core.engine.load.load import load_folder
 from core.errors import BadInput
-from core.loading.load import load_folder
-from core.loading.preflight import check_folder
+from core.files.config.decoder_config import from_hf
+from core.files.formats.foreign import join
+from core.files.gguf import blocks as gguf_blocks
+from core.files.gguf import file as gguf_file
+from core.files.gguf.file import TYPES, Entry
+from core.files.preflight import check_folder
 from core.measure.memory.disk import folder_bytes
-from core.techniques.quantize.k_blocks import k_blocks
-from core.techniques.quantize.k_pack import pack as pack_super
-from core.techniques.quantize.k_unpack import unpack as unpack_super
+from core.techniques.solve.k_blocks import k_blocks
+from core.techniques.solve.k_pack import pack as pack_super
+from core.techniques.solve.k_unpack import unpack as unpack_super
 from kernels.linear_lowbit import LowBit, quantize
 
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 32.0, "low_freq_factor": 1.0,
@@ -284,7 +286,7 @@ def test_a_damaged_file_is_one_sentence(kind: str, sound: Path) -> None:
 def test_scales_that_are_not_finite_or_nothing_are_refused_by_name(sound: Path) -> None:
     place = check_folder(sound)
     assert place.quantized
-    from core.artefacts.gguf_parse import parse
+    from core.files.gguf.parse import parse
 
     content = sound.read_bytes()
     q = parse(sound).tensors[Q]

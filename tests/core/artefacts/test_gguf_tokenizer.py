@@ -20,12 +20,12 @@ from tokenizers import (
     trainers,
 )
 
-from core.artefacts import gguf_file
-from core.artefacts.gguf_splits import _LLAMA3, _QWEN2, SPLITS, name_of
-from core.artefacts.gguf_tokenizer import metadata_of
-from core.artefacts.gguf_words import tokenizer_of
 from core.errors import Refused
-from core.loading import tokenizer as tokenizer_file
+from core.files import tokenizer as tokenizer_file
+from core.files.gguf import file as gguf_file
+from core.files.gguf.splits import _LLAMA3, _QWEN2, SPLITS, name_of
+from core.files.gguf.tokenizer import metadata_of
+from core.files.gguf.words import tokenizer_of
 
 TEXT = [Path(json.__file__).read_text(encoding="utf-8"), "été 漢字 12345 2024 don't I'LL\n" * 9]
 TEXTS = (

@@ -11,15 +11,15 @@ import torch
 from tiny_llama import IDS, replace_all, rounded, write, write_source
 from torch import Tensor
 
-from core.artefacts import native
-from core.artefacts.layout import stacks
 from core.engine.adapted import Adapted
 from core.engine.classifier import DigitsCNN, DigitsMLP
 from core.engine.linear import Linear
+from core.engine.load.load import load_folder
 from core.engine.modules import KernelLinear
 from core.errors import Refused
-from core.loading.load import load_folder
-from core.loading.preflight import check_folder
+from core.files.formats import native
+from core.files.formats.layout import stacks
+from core.files.preflight import check_folder
 from kernels.linear_fp8 import Fp8Weight
 from kernels.linear_fp8 import quantize as quantize_fp8
 from kernels.linear_lowbit import LowBitWeight, quantize

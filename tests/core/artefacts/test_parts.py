@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from core import disk
-from core.artefacts.parts import Part, blocks, file_bytes, part, write_file
 from core.artefacts.save import check_place, write_folder
 from core.errors import BadInput, Refused
-from core.loading.header import read_header
+from core.files.formats.parts import Part, blocks, file_bytes, part, write_file
+from core.files.header import read_header
 
 TENSORS = {
     "a": torch.randn(3, 5).bfloat16(),

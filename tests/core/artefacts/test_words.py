@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from core.artefacts import words
+from core.files.formats import words
 
 
 def by_hand(row: list[int], bits: int) -> list[int]:

@@ -30,14 +30,17 @@ def main() -> int:
     count = parser.parse_args().count
     began = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-m", "core.calibration"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "core.machine.calibration"],
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.DEVNULL,
     )
     took = time.perf_counter() - began
 
     import torch
 
-    from core import calibrate
-    from core.measure.environment import environment
+    from core.machine import calibrate
+    from core.machine.environment import environment
     from kernels.linear_dense import prepare
 
     known = calibrate.stored(environment()[0])

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from core.calibration import bandwidth, compute, overhead
-from core.calibration.record import from_data
+from core.machine.calibration import bandwidth, compute, overhead
+from core.machine.calibration.record import from_data
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -101,7 +101,7 @@ def test_the_child_tells_progress_and_stores_what_it_says(tmp_path: Path) -> Non
     import os
 
     done = subprocess.run(
-        [sys.executable, "-m", "core.calibration", "0.1"],
+        [sys.executable, "-m", "core.machine.calibration", "0.1"],
         capture_output=True,
         text=True,
         check=True,
@@ -120,7 +120,7 @@ def test_a_child_that_cannot_store_says_so_in_a_line(tmp_path: Path) -> None:
 
     (tmp_path / "trimtab").write_text("a file where the folder should be")
     done = subprocess.run(
-        [sys.executable, "-m", "core.calibration", "not a number"],
+        [sys.executable, "-m", "core.machine.calibration", "not a number"],
         capture_output=True,
         text=True,
         cwd=Path(__file__).parents[3],

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from core.catalogue import models
-from core.catalogue.architectures import FAMILIES, decoder_shape
-from core.engine.config import FAMILIES as LEAN
-from core.engine.fallback import TransformersEngine
+from core.engine.transformers_engine import TransformersEngine
 from core.errors import BadInput
-from core.loading.tables import OTHERS
+from core.files.config.architectures import FAMILIES, decoder_shape
+from core.files.config.decoder_config import FAMILIES as LEAN
+from core.files.tables import OTHERS
 from core.model import DecoderShape, Projection, attended
 
 IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None, "vocab_size": 97}

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from core.catalogue import models
+from core.engine.load.load import load_folder
 from core.errors import BadInput
-from core.loading.load import load_folder
 from core.model import DecoderShape
 
 IDS = {"vocab_size": 97, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}

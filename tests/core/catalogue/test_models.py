@@ -14,10 +14,10 @@ import pytest
 
 import core
 from core.catalogue import models
-from core.engine import names
-from core.engine.config import from_hf
+from core.engine.load.load import load_engine
 from core.errors import BadInput
-from core.loading.load import load_engine
+from core.files.config import names
+from core.files.config.decoder_config import from_hf
 from core.model import ClassifierShape, DecoderShape
 
 # As the makers' files hold them; Qwen2's biases and Qwen3's head norms included.

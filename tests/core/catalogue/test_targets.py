@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from core import calibrate, codec
-from core.calibrate import Calibration
 from core.catalogue import targets
 from core.errors import BadInput
-from core.measure import environment
+from core.journal import codec
+from core.machine import calibrate, environment
+from core.machine.calibrate import Calibration
 
 GOOD = """
 dated = "2026-11-21"
@@ -203,7 +203,7 @@ def test_a_gpu_that_torch_can_use_becomes_the_local_target(monkeypatch: pytest.M
 def test_listing_targets_imports_no_torch() -> None:
     code = (
         "import sys; from core.catalogue import targets, workloads; targets.list_targets();"
-        "workloads.list_workloads(); import core.predict, core.recommend;"
+        "workloads.list_workloads(); import core.predict, core.verdict.recommend;"
         "print([name for name in ('torch', 'triton', 'transformers') if name in sys.modules])"
     )
     root = Path(__file__).parents[3]

@@ -11,8 +11,8 @@ from safetensors import safe_open
 
 from core.catalogue import models
 from core.catalogue.zoo import corpus
-from core.data import digits
-from core.loading.load import load_engine, load_tokenizer
+from core.data.passages import digits
+from core.engine.load.load import load_engine, load_tokenizer
 
 LANGUAGE = ("pycode", "pycode-small")
 IMAGES = ("digits-cnn", "digits-mlp")

@@ -14,9 +14,9 @@ import argparse
 import torch
 
 from core.catalogue import models
-from core.data import held_out_windows
+from core.data.passages import held_out_windows
 from core.engine.decoder import Decoder
-from core.loading.load import load_engine, load_tokenizer
+from core.engine.load.load import load_engine, load_tokenizer
 from kernels.kv_codes import BITS, KVFormat
 
 MODEL = "pycode"

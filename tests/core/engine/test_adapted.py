@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from core.engine.adapted import Adapted
-from core.engine.config import DecoderConfig
 from core.engine.linear import Linear
-from core.loading.load import random_engine
+from core.engine.load.load import random_engine
+from core.files.config.decoder_config import DecoderConfig
 from kernels import calls, linear_dense
 from kernels.linear_lowbit import LowBitWeight, quantize
 from kernels.program import BoundCalls, join

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers_models import VARIANTS, transformers_model
 
-from core.engine.config import from_hf
 from core.errors import BadInput
+from core.files.config.decoder_config import from_hf
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama",

@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers_models import VARIANTS, cast, lean, transformers_model
 
-from core.engine.config import from_hf
 from core.engine.decoder import Decoder
 from core.errors import BadInput
+from core.files.config.decoder_config import from_hf
 from kernels import calls
 
 

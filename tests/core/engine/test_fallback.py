@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from core.engine.fallback import CACHE_NAMES, TransformersEngine, cache_name
+from core.engine.transformers_engine import CACHE_NAMES, TransformersEngine, cache_name
 from core.errors import BadInput
-from core.loading.others import FAMILIES
+from core.files.others import FAMILIES
 
 # One spelling or another of a tiny model's sizes; a family ignores what it does not know.
 TINY: dict[str, Any] = {

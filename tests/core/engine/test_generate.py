@@ -7,8 +7,8 @@ import torch
 from scipy.stats import chisquare
 from transformers_models import lean, transformers_model
 
-from core.engine.generate import GenerationClock, generate
-from core.engine.sampling import GREEDY, Sampling, draw, probabilities
+from core.engine.serve.generate import GenerationClock, generate
+from core.engine.serve.sampling import GREEDY, Sampling, draw, probabilities
 from core.errors import BadInput
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from core.engine.fallback import TransformersEngine
-from core.engine.generate import generate
 from core.engine.positions import farthest, original_positions
-from core.engine.speculate import speculate
+from core.engine.serve.generate import generate
+from core.engine.serve.speculate import speculate
+from core.engine.transformers_engine import TransformersEngine
 
 ORIGINAL = 16
 SHAPE: dict[str, Any] = {

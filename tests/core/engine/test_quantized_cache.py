@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from transformers_models import lean, transformers_model
 
+from core.engine.cache.quantized import QuantizedCache
 from core.engine.decoder import MATRICES, Decoder
-from core.engine.generate import generate
 from core.engine.linear import Linear
-from core.engine.quantized_cache import QuantizedCache
-from core.engine.speculate import speculate
+from core.engine.serve.generate import generate
+from core.engine.serve.speculate import speculate
 from core.errors import BadInput
 from core.measure.quality.scores import log_probabilities
 from kernels import calls

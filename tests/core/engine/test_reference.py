@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers_models import VARIANTS, lean, transformers_model
 
-from core.engine.config import from_hf
 from core.engine.reference import TrainableDecoder
+from core.files.config.decoder_config import from_hf
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -10,9 +10,9 @@ import torch
 from scipy.stats import chisquare
 from transformers_models import lean, transformers_model
 
-from core.engine.generate import GenerationClock, generate
-from core.engine.sampling import Sampling, probabilities
-from core.engine.speculate import residual, speculate, verify
+from core.engine.serve.generate import GenerationClock, generate
+from core.engine.serve.sampling import Sampling, probabilities
+from core.engine.serve.speculate import residual, speculate, verify
 from core.errors import BadInput
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from core.engine.fallback import TransformersEngine
-from core.engine.generate import generate
-from core.engine.rewinding_layer import MARGIN
-from core.engine.speculate import speculate
+from core.engine.cache.rewinding_layer import MARGIN
+from core.engine.serve.generate import generate
+from core.engine.serve.speculate import speculate
+from core.engine.transformers_engine import TransformersEngine
 from core.errors import BadInput
 
 SHAPE: dict[str, Any] = {

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from core.engine.config import from_hf
 from core.engine.decoder import Decoder
+from core.files.config.decoder_config import from_hf
 
 BASE: dict[str, Any] = {
     "vocab_size": 97,

@@ -31,8 +31,8 @@ class Folder:
     """A small model folder, and the ways to change it."""
 
     def __init__(self, path: Path) -> None:
-        from core.engine import names
-        from core.engine.config import from_hf
+        from core.files.config import names
+        from core.files.config.decoder_config import from_hf
 
         self.path = path
         path.mkdir()

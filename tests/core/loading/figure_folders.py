@@ -96,9 +96,9 @@ class Bench:
 
     def judge(self, number: int, kind: str, sound: str, seed: int) -> Verdict:
         """Deal `kind` to a copy of `sound` and load it."""
+        from core.engine.load.load import load_folder
         from core.errors import BadInput
-        from core.loading.load import load_folder
-        from core.loading.preflight import check_folder
+        from core.files.preflight import check_folder
 
         place = self.root / f"case-{number}"
         place.mkdir()

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from core.engine.load.load import load_folder
 from core.errors import BadInput
-from core.loading.load import load_folder
-from core.loading.preflight import check_folder
+from core.files.preflight import check_folder
 
 EMBEDDING = "model.embed_tokens.weight"
 GATE = "model.layers.1.mlp.gate_proj.weight"

@@ -13,15 +13,16 @@ import torch
 from transformers_models import transformers_model
 
 from core.engine.classifier import new_classifier
-from core.engine.config import from_hf
 from core.engine.decoder import Decoder
-from core.engine.fallback import TransformersEngine
-from core.engine.generate import generate
-from core.engine.interface import ImageEngine, TextEngine
+from core.engine.load import load
+from core.engine.load.load import load_engine, load_folder, random_engine
+from core.engine.protocol import ImageEngine, TextEngine
+from core.engine.serve.generate import generate
+from core.engine.transformers_engine import TransformersEngine
 from core.errors import BadInput
-from core.loading import load, tables
-from core.loading.load import load_engine, load_folder, random_engine
-from core.loading.preflight import check_folder
+from core.files import tables
+from core.files.config.decoder_config import from_hf
+from core.files.preflight import check_folder
 
 
 @pytest.mark.parametrize("shard", ["10GB", "30KB"])
@@ -299,6 +300,6 @@ def test_an_unknown_name_and_an_unknown_dtype_are_refused(folder: Any) -> None:
 
 
 def test_the_preflight_needs_no_torch() -> None:
-    code = "import sys, core.loading.preflight, core.loading.load; print('torch' in sys.modules)"
+    code = "import sys, core.files.preflight, core.engine.load.load; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

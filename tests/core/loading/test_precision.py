@@ -14,13 +14,13 @@ from safetensors.torch import load_file, save_file
 
 from core import techniques
 from core.catalogue import models, targets, workloads
-from core.deployment import Deployment
 from core.engine.decoder import Decoder
-from core.loading.load import load_folder, rounding
-from core.loading.preflight import check_folder
+from core.engine.load.load import load_folder, rounding
+from core.files.preflight import check_folder
 from core.plan import Case, Plan
 from core.predict.account import account
 from core.techniques.applying import apply_all
+from core.techniques.deployment import Deployment
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 NORM, DOWN = "model.norm.weight", "model.layers.0.mlp.down_proj.weight"

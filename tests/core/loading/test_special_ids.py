@@ -12,12 +12,12 @@ import transformers
 from sound_folders import tokenizer as plain_tokenizer
 from tokenizers import Tokenizer, processors
 
-from core.engine.generate import generate
+from core.engine.load.load import load_folder
+from core.engine.serve.generate import generate
 from core.engine.special_ids import SpecialIds
 from core.errors import BadInput
-from core.loading import special_ids
-from core.loading.load import load_folder
-from core.loading.preflight import check_folder
+from core.files import special_ids
+from core.files.preflight import check_folder
 
 SIZE = {"vocab_size": 300, "pad_token_id": None, "bos_token_id": 1}
 SHAPE = {

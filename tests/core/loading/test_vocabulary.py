@@ -19,8 +19,8 @@ from tokenizers import (
 )
 
 from core.errors import BadInput
-from core.loading import tokenizer as tokenizer_file
-from core.loading.vocabulary import Bounded, unlike
+from core.files import tokenizer as tokenizer_file
+from core.files.vocabulary import Bounded, unlike
 
 TEXT = [Path(json.__file__).read_text(encoding="utf-8")]
 LINE = "def f(x):\n    return x + 1 # é 漢字\n"
@@ -149,7 +149,7 @@ def test_scores_of_unigram_models_count() -> None:
 @pytest.mark.parametrize("vocab", [1.5, "words", None, True, {"a": "b"}, {"a": 0.5}, [["a"]]])
 @pytest.mark.parametrize("added", [None, 7, "x", [1], [{"id": [3]}], [{"id": None}], [{"id": 600}]])
 def test_ids_of_any_kind_are_beyond_nothing_or_counted(vocab: object, added: object) -> None:
-    from core.loading.tokenizer import _beyond
+    from core.files.tokenizer import _beyond
 
     content = {"model": {"vocab": vocab}, "added_tokens": added}
     assert _beyond(content, 600) in (set(), {600})

@@ -6,8 +6,8 @@
 Every run loads the model twice, anew, and measures one against the other as a trial measures its
 baseline. With a slowdown, each forward pass of ours is made longer by that share of busy waiting.
 Prints the verdicts of every timed metric, and the figure last; exit 1 when it is missed. For the
-floors of core.judge it also prints how far the ratios of a plan to itself scatter, for each way of
-pairing. Run it on a machine that does nothing else.
+floors of core.verdict.judge it also prints how far the ratios of a plan to itself scatter, for
+each way of pairing. Run it on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from typing import Any
 import numpy as np
 
 from core.catalogue import models, targets, workloads
-from core.data import prompts
-from core.deployment import Deployment
-from core.judge import PAIRINGS, judge
-from core.loading.load import load_engine, load_tokenizer
+from core.data.passages import prompts
+from core.engine.load.load import load_engine, load_tokenizer
 from core.measure.presets import preset
 from core.measure.serve import Service, measure_serving
 from core.measure.trial import start_id
 from core.measurement import Measurement
 from core.metrics import metric
 from core.plan import Case
+from core.techniques.deployment import Deployment
+from core.verdict.judge import PAIRINGS, judge
 
 METRICS = ("ttft_s", "tpot_s", "tokens_per_s", "latency_s")
 

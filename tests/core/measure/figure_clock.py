@@ -13,17 +13,17 @@ import sys
 import time
 
 from core.catalogue import models, targets, workloads
-from core.data import prompts
-from core.deployment import Deployment
-from core.engine.generate import generate
-from core.interleave import ratio_interval
-from core.loading.load import load_engine, load_tokenizer
+from core.data.passages import prompts
+from core.engine.load.load import load_engine, load_tokenizer
+from core.engine.serve.generate import generate
+from core.machine.watch import waited_seconds
 from core.measure.energy import find_meter
 from core.measure.serve import Service
 from core.measure.timing import alternate, warm_up
 from core.measure.trial import start_id
-from core.measure.watch import waited_seconds
 from core.plan import Case
+from core.statistics.interleave import ratio_interval
+from core.techniques.deployment import Deployment
 
 MOST = 0.02
 

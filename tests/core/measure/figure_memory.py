@@ -17,13 +17,13 @@ from typing import Any
 
 from core import techniques
 from core.catalogue import models, targets, workloads
-from core.deployment import Deployment
-from core.loading.load import load_engine
+from core.engine.load.load import load_engine
 from core.measure.memory import measure_memory, reset_peak, resident_bytes
 from core.measure.serve import Service
 from core.measure.trial import rehearse
 from core.plan import Case, Plan
 from core.predict.account import account
+from core.techniques.deployment import Deployment
 
 ZOO = ("pycode", "pycode-small", "digits-cnn", "digits-mlp")
 GOAL = 0.05

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from core.environments import CAUTION
-from core.measure import conditions, readers
-from core.measure.conditions import Reading, notes
+from core.machine import conditions, readers
+from core.machine.conditions import Reading, notes
+from core.verdict.environments import CAUTION
 
 QUIET = Reading(100.0, 0.5, 2600, 51.0, 3, 1000.0, 10.0, 50.0)
 # Ten seconds later; all two cores' work was ours.

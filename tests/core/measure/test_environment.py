@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from core.measure import environment, gpus, readers
+from core.machine import environment, gpus, readers
 
 
 @pytest.fixture

@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from core.deployment import Deployment
-from core.engine.config import DecoderConfig
-from core.loading.load import random_engine
+from core.engine.load.load import random_engine
+from core.files.config.decoder_config import DecoderConfig
+from core.machine.watch import Quiet
 from core.measure import serve
 from core.measure.energy import Meter, energy
 from core.measure.energy.reader import Lap
 from core.measure.presets import Preset
 from core.measure.serve import Round, Service, image_round, text_round
-from core.measure.watch import Quiet
 from core.measurement import Measurement
 from core.model import ClassifierShape, DecoderShape, Model
 from core.plan import Case
 from core.target import Target
+from core.techniques.deployment import Deployment
 from core.workload import Workload
 
 pytestmark = pytest.mark.usefixtures("one_thread")

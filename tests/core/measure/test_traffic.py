@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from core.arrivals import Arrival, arrivals
-from core.deployment import Deployment
-from core.engine.config import DecoderConfig
-from core.loading.load import random_engine
+from core.data.arrivals import Arrival, arrivals
+from core.engine.load.load import random_engine
+from core.files.config.decoder_config import DecoderConfig
 from core.measure import traffic
 from core.measure.serve import Service
 from core.measure.sweep import CONCURRENCY, prompt_lengths, under_concurrency, under_lengths
@@ -20,6 +19,7 @@ from core.measurement import Measurement
 from core.model import DecoderShape, Model
 from core.plan import Case
 from core.target import Target
+from core.techniques.deployment import Deployment
 from core.workload import Workload
 
 pytestmark = pytest.mark.usefixtures("one_thread")

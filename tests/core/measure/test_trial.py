@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from core.catalogue import models
-from core.deployment import Deployment
+from core.engine.load.load import load_engine, load_tokenizer
 from core.engine.special_ids import SpecialIds
-from core.loading.load import load_engine, load_tokenizer
 from core.measure import trial
 from core.measure.presets import PRESETS, Preset
 from core.measurement import Measurement
 from core.plan import Case, Plan
 from core.target import Target
 from core.techniques.batch.static import StaticBatch
+from core.techniques.deployment import Deployment
 from core.techniques.distill.soft_targets import SoftTargets
 from core.workload import Workload
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from core.calibrate import Calibration, Rate
 from core.catalogue import models
-from core.loading.load import load_engine
+from core.engine.load.load import load_engine
+from core.machine.calibrate import Calibration, Rate
+from core.machine.work import work_of
 from core.measure import trial
 from core.measure.presets import PRESETS, Preset
-from core.measure.work import work_of
 from core.measurement import Measurement
 from core.plan import Case, Plan
 from core.target import Target
@@ -87,7 +87,7 @@ def test_a_replaced_head_is_measured_to_the_end(kind: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_step_reads_the_head_and_no_table(kind: str, tmp_path: Path) -> None:
-    from core.deployment import Deployment
+    from core.techniques.deployment import Deployment
 
     model = models.resolve(folder(kind, tmp_path / kind))
     engine = load_engine(model)

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from core import calibrate
-from core.calibrate import Calibration, Rate
 from core.catalogue import models
+from core.machine import calibrate
+from core.machine.calibrate import Calibration, Rate
+from core.machine.share import NAMES, UNCALIBRATED
 from core.measure import trial
 from core.measure.presets import PRESETS, Preset
 from core.measurement import Measurement
 from core.plan import Case, Plan
-from core.share import NAMES, UNCALIBRATED
 from core.target import Target
 from core.workload import Workload
 

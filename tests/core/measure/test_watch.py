@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from core.measure import readers, watch
+from core.machine import readers, watch
 
 
 def tasks(folder: Path, *waits_ns: int) -> Path:
@@ -80,7 +80,7 @@ def test_a_process_that_shares_its_core_is_seen_waiting() -> None:
     program = (
         "import os, threading, time\n"
         "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-        "from core.measure.watch import waited_seconds\n"
+        "from core.machine.watch import waited_seconds\n"
         "children = []\n"
         "for _ in range(2):\n"
         "    pid = os.fork()\n"

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 import core
-from core import codec
 from core.catalogue import models, workloads
 from core.errors import BadInput
-from core.events import Event, from_line
-from core.journal import read
+from core.journal import codec
+from core.journal.events import Event, from_line
+from core.journal.journal import read
 from core.measure.worker import (
     NO_JOB,
     NO_JOURNAL,

@@ -73,8 +73,8 @@ def test_a_matrix_of_another_format_is_counted_under_its_own_name() -> None:
 
 def test_an_odd_shape_in_packed_formats_is_what_the_engine_holds() -> None:
     pytest.importorskip("torch")
-    from core.engine.config import DecoderConfig
-    from core.loading.load import random_engine
+    from core.engine.load.load import random_engine
+    from core.files.config.decoder_config import DecoderConfig
     from core.measure.memory.weights import by_format, stored
 
     config = DecoderConfig(
@@ -175,8 +175,8 @@ def test_what_runs_through_transformers_weighs_what_the_engine_weighs(
     """Parameters and packed buffers, tensor by tensor; tables that follow from positions apart."""
     import torch
 
-    from core.deployment import Deployment
-    from core.engine.fallback import TransformersEngine
+    from core.engine.transformers_engine import TransformersEngine
+    from core.techniques.deployment import Deployment
     from tests.core.catalogue.test_architectures import ALL, built
 
     wide = dict.fromkeys(("hidden_size", "n_embd", "word_embed_proj_dim"), 64)

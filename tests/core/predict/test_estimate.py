@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from core import codec, techniques
-from core.calibrate import Calibration
+from core import techniques
 from core.catalogue import models, targets, workloads
+from core.journal import codec
+from core.machine.calibrate import Calibration
 from core.measurement import Measurement
 from core.model import ClassifierShape
 from core.plan import Case, Plan

@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 
 from core import techniques
-from core.against import against
 from core.catalogue import models, targets, workloads
-from core.judge import UNPROJECTED
 from core.measurement import Measurement
 from core.metrics import BY_NAME
 from core.plan import Case, Plan
@@ -19,6 +17,8 @@ from core.predict import project
 from core.predict.projection import RATIO, ratio_error
 from core.study import Trial
 from core.target import Target
+from core.verdict.against import against
+from core.verdict.judge import UNPROJECTED
 
 HERE = Target(
     "local", "This machine", "cpu", "local", 32_000_000_000, 26.5e9, (("bf16", 2e12),), local=True

@@ -30,9 +30,9 @@ def engine_bytes(text: str, tied: bool) -> int:
     """Bytes of a real decoder of SHAPE after the techniques, summed over its tensors."""
     import torch
 
-    from core.deployment import Deployment
-    from core.engine.config import from_hf
     from core.engine.decoder import Decoder
+    from core.files.config.decoder_config import from_hf
+    from core.techniques.deployment import Deployment
 
     config = from_hf(
         {

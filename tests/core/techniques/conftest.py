@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from core.deployment import Deployment
 from core.model import DecoderShape, Model
 from core.plan import Case
 from core.target import Target
+from core.techniques.deployment import Deployment
 from core.workload import Workload
 
 # As a bundled model it learns from the bundled text.
@@ -38,8 +38,8 @@ def case() -> Case:
 @pytest.fixture
 def tiny() -> Callable[..., Any]:
     """Random decoders of odd sizes: `tiny(dtype="fp32", seed=1, **fields of the config)`."""
-    from core.engine.config import DecoderConfig
-    from core.loading.load import random_engine
+    from core.engine.load.load import random_engine
+    from core.files.config.decoder_config import DecoderConfig
 
     def make(dtype: str = "fp32", seed: int = 1, **fields: Any) -> Any:
         settings: dict[str, Any] = {

@@ -23,13 +23,13 @@ from story_model import train, write_stories
 from core import techniques
 from core.catalogue.models import resolve
 from core.dataset import read_datasets
-from core.deployment import Deployment
-from core.loading.load import load_folder
+from core.engine.load.load import load_folder
 from core.measure.presets import PRESETS
 from core.measure.quality.measure import measure_quality
 from core.plan import Case
 from core.target import Target
 from core.techniques.applying import apply_all
+from core.techniques.deployment import Deployment
 from core.workload import Workload
 
 PLANS = (

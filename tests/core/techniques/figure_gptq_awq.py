@@ -22,13 +22,13 @@ import time
 import numpy as np
 
 from core.catalogue import models, targets, workloads
-from core.data import Windows, held_out_windows
-from core.deployment import Deployment
-from core.loading.load import load_engine, load_tokenizer
+from core.data.passages import Windows, held_out_windows
+from core.engine.load.load import load_engine, load_tokenizer
 from core.measure.quality.text import text_quality
 from core.measure.trial import start_id
 from core.plan import Case, Technique
 from core.techniques import build
+from core.techniques.deployment import Deployment
 
 MOST = {4: 0.5, 3: 0.4}
 METHODS = ("rtn", "gptq", "awq", "awq+gptq")

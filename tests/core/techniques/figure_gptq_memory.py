@@ -19,11 +19,11 @@ from dataclasses import replace
 
 from core import techniques
 from core.catalogue import models, targets, workloads
-from core.deployment import Deployment
-from core.loading.load import load_engine, random_engine, shape_config
+from core.engine.load.load import load_engine, random_engine, shape_config
 from core.measure.memory.process import peak_resident_bytes, reset_peak, resident_bytes
 from core.measure.trial import rehearse
 from core.plan import Case, Plan
+from core.techniques.deployment import Deployment
 
 GOAL = 3.0
 

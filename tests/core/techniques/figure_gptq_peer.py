@@ -17,12 +17,12 @@ from typing import Any
 import torch
 
 from core.catalogue import models, targets, workloads
-from core.deployment import Deployment
-from core.loading.load import load_engine, load_tokenizer
+from core.engine.load.load import load_engine, load_tokenizer
 from core.plan import Case
-from core.techniques.quantize.calibration import Calibration, Inputs, each_matrix
-from core.techniques.quantize.gptq_solve import Grid, factor, loss, round_in_order
-from core.techniques.quantize.matrices import Matrix
+from core.techniques.deployment import Deployment
+from core.techniques.solve.calibration import Calibration, Inputs, each_matrix
+from core.techniques.solve.gptq_rounding import Grid, factor, loss, round_in_order
+from core.techniques.solve.matrices import Matrix
 from kernels.linear_lowbit.codes import LowBit
 
 LAYER, BITS, GROUP = 2, 4, 64

@@ -14,13 +14,13 @@ import time
 from typing import Any
 
 from core.catalogue.models import resolve
-from core.data import held_out_windows
-from core.deployment import Deployment
-from core.loading.load import load_engine, load_tokenizer
+from core.data.passages import held_out_windows
+from core.engine.load.load import load_engine, load_tokenizer
 from core.measure.quality.text import text_quality
 from core.plan import Case, Technique
 from core.target import Target
 from core.techniques import BY_NAME, build
+from core.techniques.deployment import Deployment
 from core.workload import Workload
 
 BITS = (2, 3, 4)

@@ -15,15 +15,15 @@ from scipy.stats import spearmanr
 
 from core import techniques
 from core.catalogue import models, targets, workloads
-from core.data import held_out_windows
-from core.deployment import Deployment
-from core.loading.load import load_engine, load_tokenizer
+from core.data.passages import held_out_windows
+from core.engine.load.load import load_engine, load_tokenizer
 from core.measure.quality.text import text_quality
 from core.plan import Case
+from core.techniques.deployment import Deployment
 from core.techniques.quantize.auto_mixed import WIDTHS
-from core.techniques.quantize.calibration import Calibration, calibration_ids
-from core.techniques.quantize.matrices import matrices
-from core.techniques.quantize.sensitivity import Judge, Place, by_gradient, by_trying
+from core.techniques.solve.calibration import Calibration, calibration_ids
+from core.techniques.solve.matrices import matrices
+from core.techniques.solve.sensitivity import Judge, Place, by_gradient, by_trying
 
 WANTED = 0.8
 GROUP = 32

@@ -15,13 +15,13 @@ from typing import Any
 import torch
 
 from core.catalogue.models import resolve
-from core.data import held_out_windows
-from core.deployment import Deployment
-from core.loading.load import load_engine, load_tokenizer
+from core.data.passages import held_out_windows
+from core.engine.load.load import load_engine, load_tokenizer
 from core.measure.trial import start_id
 from core.plan import Case
 from core.target import Target
 from core.techniques import parse
+from core.techniques.deployment import Deployment
 from core.workload import Workload
 
 SETTINGS = (

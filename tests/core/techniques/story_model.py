@@ -56,9 +56,9 @@ def train(folder: Path, steps: int = 200, width: int = 96, layers: int = 2) -> f
     from safetensors.torch import save_file
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-    from core.engine import names
-    from core.engine.config import DecoderConfig
     from core.engine.reference import TrainableDecoder
+    from core.files.config import names
+    from core.files.config.decoder_config import DecoderConfig
 
     texts = [story(seed) for seed in range(1_000_000, 1_004_000)]
     tokenizer = Tokenizer(models.BPE())

@@ -17,17 +17,17 @@ from torch import nn
 
 from core import techniques
 from core.catalogue import models
-from core.deployment import Deployment
+from core.engine.load.load import load_engine, load_tokenizer
 from core.errors import BadInput, Refused
-from core.loading.load import load_engine, load_tokenizer
 from core.measurement import Measurement
 from core.plan import Case
 from core.predict.effects import effects
-from core.techniques.quantize.allocation import Option, within_cost, within_loss
+from core.techniques.deployment import Deployment
 from core.techniques.quantize.auto_mixed import WIDTHS
-from core.techniques.quantize.calibration import Calibration, calibration_ids
-from core.techniques.quantize.matrices import matrices
-from core.techniques.quantize.sensitivity import Judge, Place, by_gradient, by_trying
+from core.techniques.solve.allocation import Option, within_cost, within_loss
+from core.techniques.solve.calibration import Calibration, calibration_ids
+from core.techniques.solve.matrices import matrices
+from core.techniques.solve.sensitivity import Judge, Place, by_gradient, by_trying
 from kernels.linear_lowbit import quantize
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -266,7 +266,7 @@ def test_classifiers_keep_the_limit(model: str, score: str, deploy: Deploy, case
 
 def test_a_model_of_transformers_is_searched_too(deploy: Deploy, case: Case) -> None:
     transformers = pytest.importorskip("transformers")
-    from core.engine.fallback import TransformersEngine
+    from core.engine.transformers_engine import TransformersEngine
 
     config = transformers.GPTNeoXConfig(
         vocab_size=4096,

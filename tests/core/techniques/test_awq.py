@@ -9,23 +9,18 @@ import pytest
 import torch
 
 from core.catalogue import models, targets, workloads
-from core.deployment import Deployment
 from core.engine.decoder import MATRICES, Decoder
 from core.engine.linear import Linear
 from core.engine.reference import TrainableDecoder
 from core.errors import BadInput, Refused
 from core.plan import Case
 from core.techniques import parse
-from core.techniques.quantize import calibration
+from core.techniques.deployment import Deployment
 from core.techniques.quantize.awq import Awq
-from core.techniques.quantize.awq_search import (
-    Shared,
-    clipped,
-    fold_layer,
-    search_columns,
-)
-from core.techniques.quantize.calibration import Calibration, Inputs, each_matrix
-from core.techniques.quantize.gptq_solve import Grid
+from core.techniques.solve import calibration
+from core.techniques.solve.awq_scales import Shared, clipped, fold_layer, search_columns
+from core.techniques.solve.calibration import Calibration, Inputs, each_matrix
+from core.techniques.solve.gptq_rounding import Grid
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Deploy = Callable[..., tuple[Deployment, list[str]]]

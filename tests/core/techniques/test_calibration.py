@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from core import learning
-from core.deployment import Deployment
 from core.engine.modules import KernelLinear
 from core.errors import Refused
-from core.techniques.quantize import calibration
-from core.techniques.quantize.calibration import Calibration, Inputs, each_matrix
-from core.techniques.quantize.matrices import Matrix, matrices, of_decoder
+from core.techniques import training_text
+from core.techniques.deployment import Deployment
+from core.techniques.solve import calibration
+from core.techniques.solve.calibration import Calibration, Inputs, each_matrix
+from core.techniques.solve.matrices import Matrix, matrices, of_decoder
 from kernels.linear_lowbit import LowBitWeight, quantize
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -153,6 +153,6 @@ def test_too_little_text_is_refused(
     tiny: Callable[..., Any], deploy: Deploy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deployment, _ = deploy(tiny(), tokenizer=object())
-    monkeypatch.setattr(learning, "training_stream", lambda *_: [0] * 7)
+    monkeypatch.setattr(training_text, "training_stream", lambda *_: [0] * 7)
     with pytest.raises(Refused, match="7 tokens, fewer than one sequence of 256"):
         calibration.calibration_ids(deployment, Calibration())

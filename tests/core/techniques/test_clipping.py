@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from core.techniques.quantize import clipping
-from core.techniques.quantize.clipping import group_blocks, rounding_loss, search_scales
+from core.techniques.solve import clipping
+from core.techniques.solve.clipping import group_blocks, rounding_loss, search_scales
 from kernels.linear_lowbit.codes import grouped, quantize
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -12,19 +12,19 @@ import torch
 
 from core import techniques
 from core.catalogue import models
-from core.data import digits
-from core.deployment import Deployment
+from core.data.passages import digits
+from core.engine.load.load import load_engine
 from core.engine.reference import TrainableDecoder
 from core.errors import BadInput, Refused
-from core.loading.load import load_engine
 from core.plan import Case, Plan
 from core.predict.account import account, weights_by_format
 from core.predict.effects import effects
 from core.predict.work import decoder_work
-from core.techniques.quantize import calibration
+from core.techniques.deployment import Deployment
 from core.techniques.quantize.binary import Binary
 from core.techniques.quantize.rtn import RoundToNearest
 from core.techniques.quantize.ternary import Ternary
+from core.techniques.solve import calibration
 from kernels import calls
 
 pytestmark = pytest.mark.usefixtures("one_thread")

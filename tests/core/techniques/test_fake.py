@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.techniques.quantize.fake import (
+from core.techniques.solve.fake import (
     EDGE,
     FakeLinear,
     FakeQuantized,

@@ -9,20 +9,19 @@ from typing import Any
 import pytest
 import torch
 
-from core import learning
 from core.catalogue import models, targets, workloads
-from core.data import digits
-from core.deployment import Deployment
+from core.data.passages import digits
+from core.engine.load.load import load_engine
 from core.engine.modules import KernelLinear
 from core.engine.reference import TrainableDecoder
 from core.errors import BadInput, Refused
-from core.loading.load import load_engine
 from core.plan import Case
-from core.techniques import parse
-from core.techniques.quantize import calibration
-from core.techniques.quantize.calibration import Calibration, Inputs, each_matrix
+from core.techniques import parse, training_text
+from core.techniques.deployment import Deployment
 from core.techniques.quantize.gptq import Gptq
 from core.techniques.quantize.rtn import RoundToNearest
+from core.techniques.solve import calibration
+from core.techniques.solve.calibration import Calibration, Inputs, each_matrix
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Deploy = Callable[..., tuple[Deployment, list[str]]]
@@ -125,7 +124,7 @@ def test_the_unchanged_models_inputs_are_seen_beside_the_changed_ones(
 def test_text_shorter_than_one_sequence_is_refused(
     tiny: Callable[..., Any], deploy: Deploy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(learning, "training_stream", lambda *given: [0] * 10)
+    monkeypatch.setattr(training_text, "training_stream", lambda *given: [0] * 10)
     deployment, _ = deploy(tiny("fp32"), tokenizer=SimpleNamespace())
     with pytest.raises(Refused, match="10 tokens, fewer than one sequence of 256"):
         Gptq().apply(deployment)

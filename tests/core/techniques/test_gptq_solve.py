@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.techniques.quantize.calibration import Inputs
-from core.techniques.quantize.gptq_solve import (
+from core.techniques.solve.calibration import Inputs
+from core.techniques.solve.gptq_rounding import (
     Effort,
     Grid,
     best_float,
@@ -210,12 +210,12 @@ def test_a_hessian_that_no_damping_helps_is_refused() -> None:
 
 
 def test_rows_in_parts_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    from core.techniques.quantize import gptq_solve
+    from core.techniques.solve import gptq_rounding
 
     weight, _, hessian = case(9, 40)
     grid = Grid(3, 32, False)
     whole = gptq(weight, hessian, grid, refits=1, clip=True)
-    monkeypatch.setattr(gptq_solve, "AT_ONCE", 80)
+    monkeypatch.setattr(gptq_rounding, "AT_ONCE", 80)
     parts = gptq(weight, hessian, grid, refits=1, clip=True)
     assert torch.allclose(parts.dequantize(), whole.dequantize(), atol=1e-3)
 

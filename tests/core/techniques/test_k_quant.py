@@ -13,19 +13,19 @@ import pytest
 import torch
 
 from core import techniques
-from core.artefacts.gguf_blocks import pack as pack_blocks
-from core.artefacts.gguf_blocks import type_of as type_of_blocks
-from core.artefacts.gguf_file import TYPES as GGUF_TYPES
-from core.deployment import Deployment
 from core.engine.reference import TrainableDecoder
 from core.errors import BadInput, Refused
+from core.files.gguf.blocks import pack as pack_blocks
+from core.files.gguf.blocks import type_of as type_of_blocks
+from core.files.gguf.file import TYPES as GGUF_TYPES
 from core.model import DecoderShape
 from core.plan import Case, Plan
 from core.predict.account import account
-from core.techniques.quantize.k_blocks import TYPES, k_blocks
-from core.techniques.quantize.k_pack import SIZES, pack
+from core.techniques.deployment import Deployment
 from core.techniques.quantize.k_quant import FALLBACK, MIXES, fitting, type_of
-from core.techniques.quantize.plain_blocks import plain_blocks
+from core.techniques.solve.k_blocks import TYPES, k_blocks
+from core.techniques.solve.k_pack import SIZES, pack
+from core.techniques.solve.plain_blocks import plain_blocks
 from kernels.linear_lowbit import quantize
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -96,7 +96,7 @@ def brute_force(x: np.ndarray, weight: np.ndarray, most: int) -> float:
 
 def test_the_scale_and_minimum_are_near_the_best_there_are() -> None:
     """Without the second level of scales, against brute force in fp64."""
-    from core.techniques.quantize.k_blocks import _search_affine
+    from core.techniques.solve.k_blocks import _search_affine
 
     kind, weight = TYPES["q4_k"], torch.randn(6, 32)
     scale, low = _search_affine(weight[:, None], kind, 15)

@@ -11,21 +11,21 @@ import torch
 
 from core import techniques
 from core.catalogue import models, targets, workloads
-from core.data import held_out_windows
-from core.deployment import Deployment
+from core.data.passages import held_out_windows
+from core.engine.cache.quantized import QuantizedCache
 from core.engine.decoder import Decoder
-from core.engine.generate import generate
-from core.engine.quantized_cache import QuantizedCache
+from core.engine.load.load import load_engine, load_tokenizer
+from core.engine.serve.generate import generate
 from core.errors import BadInput, Refused
-from core.loading.load import load_engine, load_tokenizer
+from core.machine.work import work_of
 from core.measure.quality.text import text_quality
-from core.measure.work import work_of
 from core.plan import Case, Plan
 from core.predict import predict
 from core.predict.account import account
 from core.predict.effects import effects
 from core.predict.work import decoder_work
 from core.techniques.cache.kv_cache import KvCache
+from core.techniques.deployment import Deployment
 from kernels import calls
 from kernels.kv_codes import KVFormat
 

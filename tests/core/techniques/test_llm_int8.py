@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from core.deployment import Deployment
 from core.engine.decoder import Decoder
 from core.engine.modules import KernelLinear
 from core.model import ClassifierShape
 from core.techniques import parse
-from core.techniques.quantize import calibration
+from core.techniques.deployment import Deployment
 from core.techniques.quantize.llm_int8 import LlmInt8
 from core.techniques.quantize.w8a8 import W8A8
+from core.techniques.solve import calibration
 from kernels import calls
 from kernels.linear_w8a8 import W8A8Weight
 from kernels.linear_w8a8.outliers import OutlierWeight

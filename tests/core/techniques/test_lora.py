@@ -10,17 +10,17 @@ import pytest
 import torch
 
 from core.catalogue.models import resolve
-from core.data import Windows, held_out_windows
-from core.deployment import Deployment
+from core.data.passages import Windows, held_out_windows
 from core.engine.adapted import Adapted
+from core.engine.load.load import load_tokenizer
 from core.engine.reference import TrainableDecoder
 from core.errors import Refused
-from core.loading.load import load_tokenizer
 from core.measure.quality.text import text_quality
 from core.model import DecoderShape
 from core.plan import Case, Plan, Technique
 from core.predict.account import account
-from core.techniques import learn
+from core.techniques import training_loop
+from core.techniques.deployment import Deployment
 from core.techniques.quantize.qat import Qat
 from core.techniques.quantize.weight_int4 import WeightInt4
 from core.techniques.recover import lora_training
@@ -36,7 +36,7 @@ Tiny = Callable[..., Any]
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows of 32 tokens instead of 256, so that a step is quick."""
-    monkeypatch.setattr(learn, "LENGTH", 32)
+    monkeypatch.setattr(training_loop, "LENGTH", 32)
 
 
 def deployed(

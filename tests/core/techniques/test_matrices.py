@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from core.deployment import Deployment
-from core.engine.fallback import TransformersEngine
 from core.engine.modules import KernelLinear
+from core.engine.transformers_engine import TransformersEngine
+from core.techniques.deployment import Deployment
 from core.techniques.quantize.fp8 import Fp8
 from core.techniques.quantize.gptq import Gptq
-from core.techniques.quantize.matrices import left_alone, matrices, of_module
 from core.techniques.quantize.w8a8 import W8A8
 from core.techniques.quantize.weight_int8 import WeightInt8
+from core.techniques.solve.matrices import left_alone, matrices, of_module
 
 Deploy = Callable[..., tuple[Deployment, list[str]]]
 IDS = {"vocab_size": 97, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
@@ -78,7 +78,7 @@ def test_a_quantized_gpt2_computes_nearly_the_same_in_fewer_bytes(
 
 
 def test_gptq_sees_the_inputs_of_conv1d(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> None:
-    from core.techniques.quantize import calibration
+    from core.techniques.solve import calibration
 
     def ids(*_: object) -> torch.Tensor:
         return torch.randint(0, 97, (8, 32), generator=torch.Generator().manual_seed(0))
@@ -135,7 +135,7 @@ def test_what_is_in_no_linear_layer_is_told(deploy: Deploy) -> None:
 def test_an_expert_that_no_token_chose_is_rounded_all_the_same(
     deploy: Deploy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from core.techniques.quantize import calibration
+    from core.techniques.solve import calibration
 
     monkeypatch.setattr(
         calibration, "calibration_ids", lambda *_: torch.zeros(1, 1, dtype=torch.long)

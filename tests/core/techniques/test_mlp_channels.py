@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from core.deployment import Deployment
 from core.engine.linear import Linear
 from core.engine.reference import TrainableDecoder
 from core.errors import Refused
+from core.techniques.deployment import Deployment
 from core.techniques.prune.mlp_channels import PruneMlpChannels
 from core.techniques.prune.slicing import activities, channel_scores, kept_width, slice_mlp
-from core.techniques.quantize import calibration
+from core.techniques.solve import calibration
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TEXT = torch.randint(0, 131, (6, 40), generator=torch.Generator().manual_seed(3))

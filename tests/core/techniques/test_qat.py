@@ -10,17 +10,17 @@ import pytest
 import torch
 
 from core.catalogue.models import resolve
-from core.data import Windows, digits, held_out_windows
-from core.deployment import Deployment
+from core.data.passages import Windows, digits, held_out_windows
 from core.engine.linear import Linear
+from core.engine.load.load import load_engine, load_tokenizer
 from core.errors import Refused
-from core.loading.load import load_engine, load_tokenizer
 from core.measure.quality.text import text_quality
 from core.plan import Case
-from core.techniques import learn
-from core.techniques.quantize import qat_training
+from core.techniques import training_loop
+from core.techniques.deployment import Deployment
 from core.techniques.quantize.qat import Qat
-from core.techniques.quantize.replace import replace_each
+from core.techniques.solve import qat_training
+from core.techniques.solve.replace import replace_each
 from kernels.linear_lowbit import quantize
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -31,7 +31,7 @@ Tiny = Callable[..., Any]
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows of 32 tokens instead of 256, so that a step is quick."""
-    monkeypatch.setattr(learn, "LENGTH", 32)
+    monkeypatch.setattr(training_loop, "LENGTH", 32)
 
 
 def sharp(tiny: Tiny, **fields: Any) -> Any:
@@ -168,7 +168,7 @@ def test_a_classifier_learns_under_two_bits(deploy: Deploy, case: Case) -> None:
 
     def lost(engine: Any) -> float:
         with torch.no_grad():
-            return float(learn.divergence(engine(images), teacher(images), images))
+            return float(training_loop.divergence(engine(images), teacher(images), images))
 
     engines = []
     for technique in (None, Qat(2, steps=40)):

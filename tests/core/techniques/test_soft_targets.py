@@ -10,15 +10,14 @@ import pytest
 import torch
 from scipy import special
 
-from core import learning
 from core.catalogue.zoo import corpus
-from core.data import Windows, held_out_windows
-from core.deployment import Deployment
+from core.data.passages import Windows, held_out_windows
+from core.engine.load.load import load_tokenizer
 from core.engine.special_ids import SpecialIds
 from core.errors import Refused
-from core.loading.load import load_tokenizer
 from core.measure.quality.text import text_quality
-from core.techniques import learn
+from core.techniques import training_loop, training_text
+from core.techniques.deployment import Deployment
 from core.techniques.distill.soft_targets import SoftTargets
 from core.techniques.distill.training import distill, soft_target_loss
 from core.techniques.prune.slicing import slice_mlp
@@ -87,7 +86,7 @@ def test_the_teacher_gets_no_gradient() -> None:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows of 32 tokens instead of 256, so that a step is quick."""
-    monkeypatch.setattr(learn, "LENGTH", 32)
+    monkeypatch.setattr(training_loop, "LENGTH", 32)
 
 
 def deployed(deploy: Deploy, tiny: Callable[..., Any]) -> tuple[Deployment, list[str], Any]:
@@ -178,7 +177,7 @@ def test_nothing_held_out_is_learned_from(
 def test_a_model_without_a_tokenizer_learns_from_what_it_writes_and_keeps_its_special_tokens(
     tiny: Callable[..., Any], deploy: Deploy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(learning, "LENGTH", 32)
+    monkeypatch.setattr(training_text, "LENGTH", 32)
     engine = tiny("bf16")
     engine.special_ids = SpecialIds(3, (4, 5), prefix=(3,))
     deployment, notes = deploy(engine)

@@ -12,12 +12,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from core.deployment import Deployment
-from core.engine.generate import generate
-from core.engine.speculate import speculate
+from core.engine.serve.generate import generate
+from core.engine.serve.speculate import speculate
 from core.errors import Refused
 from core.plan import Case
 from core.techniques.decode.speculative import DRAFTS, Speculative
+from core.techniques.deployment import Deployment
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Deploy = Callable[..., tuple[Deployment, list[str]]]

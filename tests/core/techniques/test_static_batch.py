@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from core.deployment import Deployment
 from core.plan import Case, Plan
 from core.predict.effects import effects
 from core.techniques.batch.static import StaticBatch
+from core.techniques.deployment import Deployment
 
 
 def asking(case: Case, concurrency: int) -> Case:

@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 import torch
 
-from core.deployment import Deployment
 from core.engine.decoder import MATRICES, Decoder
 from core.engine.linear import Linear
 from core.engine.modules import KernelLinear
 from core.errors import Refused
 from core.model import ClassifierShape
 from core.techniques import parse
-from core.techniques.quantize import calibration, smoothquant
-from core.techniques.quantize.calibration import Calibration, Inputs, each_matrix
+from core.techniques.deployment import Deployment
 from core.techniques.quantize.rtn import RoundToNearest
-from core.techniques.quantize.smoothquant import Folded, smooth_layer, smoothing, through_norm
 from core.techniques.quantize.w8a8 import W8A8
+from core.techniques.solve import calibration, smoothquant
+from core.techniques.solve.calibration import Calibration, Inputs, each_matrix
+from core.techniques.solve.smoothquant import Folded, smooth_layer, smoothing, through_norm
 from kernels import calls
 from kernels.linear_w8a8 import W8A8Weight
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from core.deployment import Deployment
 from core.engine.reference import TrainableDecoder
 from core.errors import Refused
+from core.techniques.deployment import Deployment
 from core.techniques.quantize.weight_int4 import WeightInt4
 from core.techniques.quantize.weight_int8 import WeightInt8
 

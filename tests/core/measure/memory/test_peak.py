@@ -8,9 +8,9 @@ import sys
 import pytest
 import torch
 
-from core.engine.config import DecoderConfig
-from core.engine.generate import generate
-from core.loading.load import random_engine
+from core.engine.load.load import random_engine
+from core.engine.serve.generate import generate
+from core.files.config.decoder_config import DecoderConfig
 from core.measure.memory.peak import page_peak, tensor_peak
 
 SIZE = 48 << 20

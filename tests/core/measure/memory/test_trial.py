@@ -10,14 +10,14 @@ import torch
 
 from core import techniques
 from core.catalogue import models, targets, workloads
-from core.deployment import Deployment
-from core.loading.load import load_engine, load_tokenizer
+from core.engine.load.load import load_engine, load_tokenizer
 from core.measure.memory import measure_disk, measure_memory, trial
 from core.measure.memory.peak import Pages
 from core.measure.serve import Service
 from core.measurement import Measurement
 from core.plan import Case, Plan
 from core.predict.account import MemoryAccount, account
+from core.techniques.deployment import Deployment
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from core.engine.classifier import DigitsCNN, DigitsMLP
-from core.engine.config import DecoderConfig
-from core.loading.load import random_engine
+from core.engine.load.load import random_engine
+from core.files.config.decoder_config import DecoderConfig
 from core.measure.memory.weights import by_format, stored, tables
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from scipy import special
 
-from core.data import Passage, Passages, Windows
-from core.engine.config import DecoderConfig
+from core.data.passages import Passage, Passages, Windows
 from core.engine.decoder import Decoder
-from core.loading.load import random_engine
+from core.engine.load.load import random_engine
+from core.files.config.decoder_config import DecoderConfig
 from core.measure.quality.floor import FLOOR_METRICS, InParts
 from core.measure.quality.text import text_quality
 from core.measurement import Measurement

@@ -7,7 +7,7 @@ import torch
 
 from core.measure.quality.images import GROUP, image_quality, share, shares
 from core.measurement import Measurement
-from core.paired import mcnemar_exact, paired_interval, tango, wilson
+from core.statistics.paired import mcnemar_exact, paired_interval, tango, wilson
 
 
 class Table(torch.nn.Module):

@@ -14,8 +14,8 @@ import torch
 
 from core.catalogue.zoo import corpus
 from core.dataset import Dataset
+from core.engine.load.load import load_engine, load_tokenizer
 from core.errors import BadInput
-from core.loading.load import load_engine, load_tokenizer
 from core.measure.quality import lm_eval_adapter
 from core.measure.quality.lm_eval_adapter import Adapter, documents, task_quality
 

@@ -13,11 +13,10 @@ import pytest
 import torch
 
 from core.catalogue import models
-from core.data import digits
+from core.data.passages import digits
 from core.dataset import Dataset, read_datasets
-from core.deployment import Deployment
+from core.engine.load.load import load_engine, load_tokenizer
 from core.errors import BadInput
-from core.loading.load import load_engine, load_tokenizer
 from core.margin import NON_INFERIOR, Margin, non_inferiority
 from core.measure.presets import PRESETS
 from core.measure.quality import lm_eval_adapter
@@ -26,6 +25,7 @@ from core.measurement import Measurement
 from core.metrics import metric
 from core.plan import Case
 from core.target import Target
+from core.techniques.deployment import Deployment
 from core.workload import Workload
 
 pytestmark = pytest.mark.usefixtures("one_thread")

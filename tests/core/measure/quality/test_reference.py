@@ -11,9 +11,9 @@ import torch
 
 from core.catalogue.models import folder_of
 from core.catalogue.zoo import corpus
-from core.data import held_out_windows, text_passages
-from core.dataset_files import AnswerTask, ChoiceTask
-from core.loading.load import load_engine, load_tokenizer
+from core.data.parsing import AnswerTask, ChoiceTask
+from core.data.passages import held_out_windows, text_passages
+from core.engine.load.load import load_engine, load_tokenizer
 from core.measure.quality import tasks
 from core.measure.quality.scores import encode_pair, greedy_text
 from core.measure.quality.text import text_quality

@@ -9,11 +9,11 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from core.engine.config import DecoderConfig
 from core.engine.decoder import Decoder
+from core.engine.load.load import random_engine
 from core.engine.special_ids import SpecialIds
 from core.errors import BadInput
-from core.loading.load import random_engine
+from core.files.config.decoder_config import DecoderConfig
 from core.measure.quality.scores import (
     continuation_score,
     encode_pair,

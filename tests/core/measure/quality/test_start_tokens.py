@@ -19,19 +19,19 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 
 from core.catalogue import models as catalogue
 from core.catalogue.zoo import corpus
-from core.data import prompts
+from core.data.parsing import AnswerTask, ChoiceTask
+from core.data.passages import prompts
 from core.dataset import read_datasets
-from core.dataset_files import AnswerTask, ChoiceTask
-from core.deployment import Deployment
-from core.loading.load import load_folder
+from core.engine.load.load import load_folder
 from core.measure.presets import PRESETS
 from core.measure.quality import tasks
 from core.measure.quality.lm_eval_adapter import Adapter
 from core.measure.quality.measure import measure_quality
 from core.plan import Case
 from core.target import Target
-from core.techniques.learn import Course, _batches
-from core.techniques.quantize.calibration import Calibration, calibration_ids
+from core.techniques.deployment import Deployment
+from core.techniques.solve.calibration import Calibration, calibration_ids
+from core.techniques.training_loop import Course, _batches
 from core.workload import Workload
 
 pytestmark = pytest.mark.usefixtures("one_thread")

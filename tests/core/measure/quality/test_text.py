@@ -9,10 +9,10 @@ import pytest
 import torch
 from scipy import special
 
-from core.data import Windows
-from core.engine.config import DecoderConfig
+from core.data.passages import Windows
 from core.engine.decoder import Decoder
-from core.loading.load import random_engine
+from core.engine.load.load import random_engine
+from core.files.config.decoder_config import DecoderConfig
 from core.measure.quality.floor import FLOOR_METRICS
 from core.measure.quality.text import TEXT_METRICS, no_quality, text_quality
 from core.measurement import Measurement

@@ -1,0 +1,228 @@
+"""The commands that read: listings, studies, show, compare, report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from app.cli.compare import comparison_text
+from app.cli.console import Console, Writer, here
+from app.cli.run import print_study, print_table
+from app.facts import facts_of
+from app.reports import export, new_report
+from app.services import Services
+from core import format as formats
+from core import techniques
+from core.catalogue import models, targets, workloads
+from core.errors import BadInput
+from core.journal import codec
+from core.study import Study
+from core.verdict.anchor import at_own_baseline
+from core.verdict.compare import compare
+from core.verdict.documents import study_document
+from core.verdict.environments import warnings
+from store.interface import Store
+
+
+def listing(what: str, as_json: bool) -> int:
+    """Print the models, targets, workloads or techniques."""
+    if what == "techniques":
+        rows = [["name", "kind", "what it does", "settings (default)"]]
+        data: list[Any] = []
+        for kind in techniques.TECHNIQUES:
+            default = techniques.build(kind.name, {})
+            given = {
+                key: value for key, value in codec.to_data(default).items() if key != "technique"
+            }
+            data.append(
+                {"name": kind.name, "kind": kind.kind, "title": kind.title, "settings": given}
+            )
+            rows.append(
+                [
+                    kind.name,
+                    kind.kind,
+                    kind.title,
+                    ", ".join(f"{key}={value}" for key, value in given.items()) or "-",
+                ]
+            )
+    elif what == "models":
+        found = models.list_models()
+        data = [
+            {
+                **codec.to_data(one),
+                "params": one.params(),
+                "active_params": one.active_params(),
+                "weight_bytes": one.weight_bytes(),
+            }
+            for one in found
+        ]
+        rows = [["id", "family", "parameters", "weights", "what"]]
+        rows += [
+            [
+                one.id,
+                one.family,
+                f"{one.params():,}",
+                formats.number(one.weight_bytes(), "B"),
+                one.title,
+            ]
+            for one in found
+        ]
+    elif what == "targets":
+        places = targets.list_targets()
+        data = [codec.to_data(one) for one in places]
+        rows = [["id", "place", "memory", "bandwidth", "power", "$/hour", "what"]]
+        rows += [
+            [
+                one.id,
+                one.place,
+                formats.number(one.memory_bytes, "B"),
+                _or_unknown(one.bandwidth, "B/s"),
+                _or_unknown(one.power_w, "W"),
+                _or_unknown(one.usd_per_hour, "$"),
+                one.title,
+            ]
+            for one in places
+        ]
+    else:
+        loads = workloads.list_workloads()
+        data = [codec.to_data(one) for one in loads]
+        rows = [["id", "task", "prompt", "output", "concurrency", "what"]]
+        rows += [
+            [
+                one.id,
+                one.task,
+                str(one.prompt_tokens or "-"),
+                str(one.output_tokens or "-"),
+                str(one.concurrency),
+                one.note,
+            ]
+            for one in loads
+        ]
+    console = here()
+    if as_json:
+        _print_json(data, console.out)
+    else:
+        print_table(rows, console)
+    return 0
+
+
+def studies(parsed: argparse.Namespace, services: Services, console: Console) -> int:
+    """List stored studies, the newest first."""
+    found = services.store.studies(limit=1000)
+    if parsed.json:
+        _print_json([vars(one) for one in found], console.out)
+        return 0
+    if not found:
+        print("no studies yet; start one with: trimtab run --model pycode", file=console.err)
+        return 0
+    rows = [["study", "state", "trials", "failed", "model", "target", "workload", "created (UTC)"]]
+    rows += [
+        [
+            one.id,
+            one.state,
+            f"{one.ended}/{one.trials}",
+            str(one.failed),
+            one.model_id,
+            one.target_id,
+            one.workload_id,
+            str(one.created_at)[:19],
+        ]
+        for one in found
+    ]
+    print_table(rows, console)
+    return 0
+
+
+def show(parsed: argparse.Namespace, services: Services, console: Console) -> int:
+    """Print one study as a table or as the documented JSON."""
+    study = _study(services.store, parsed.study)
+    facts = facts_of(services.store, study.trials)
+    if parsed.json:
+        _print_json(study_document(study, facts), console.out)
+    else:
+        print_study(study, console, warnings(study.trials, facts))
+    return 0
+
+
+def compare_trials(parsed: argparse.Namespace, services: Services, console: Console) -> int:
+    """Compare trials side by side against a baseline."""
+    store, trials = services.store, []
+    baseline = [parsed.baseline] if parsed.baseline else []
+    for trial_id in dict.fromkeys((*baseline, *parsed.trials)):
+        trial = store.trial(trial_id)
+        if trial is None:
+            raise BadInput(
+                f"there is no trial {trial_id!r} in this store;"
+                " `trimtab show STUDY` lists a study's trials"
+            )
+        trials.append(trial)
+    if len(trials) < 2:
+        raise BadInput("compare needs at least two different trials")
+    environments = facts_of(store, trials)
+    studies = [store.study(one) for one in dict.fromkeys(trial.study_id for trial in trials)]
+    shown = at_own_baseline(trials, [study for study in studies if study is not None])
+    found = compare(shown, parsed.baseline or trials[0].id, environments)
+    console.out.write(comparison_text(found, parsed.format))
+    return 0
+
+
+def report(parsed: argparse.Namespace, services: Services, console: Console) -> int:
+    """Save, list or export reports."""
+    store = services.store
+    if parsed.action == "new":
+        made = new_report(
+            store, parsed.study, parsed.title, tuple(parsed.trial) or None, note=parsed.note
+        )
+        print(made.id, file=console.out)
+        print(f"saved version {made.version} of {made.title!r}", file=console.err)
+    elif parsed.action == "list":
+        _list_reports(store, parsed.json, console)
+    else:
+        saved = store.report(parsed.report)
+        if saved is None:
+            raise BadInput(
+                f"there is no report {parsed.report!r} in this store;"
+                " `trimtab report list` lists them"
+            )
+        console.save(export(saved, parsed.format))
+    return 0
+
+
+def _list_reports(store: Store, as_json: bool, console: Console) -> None:
+    found = store.reports()
+    if as_json:
+        listed = [
+            {
+                "id": one.id,
+                "version": one.version,
+                "title": one.title,
+                "study": one.study.id,
+                "created_at": one.created_at,
+            }
+            for one in found
+        ]
+        _print_json(listed, console.out)
+        return
+    rows = [["report", "version", "study", "created (UTC)", "title"]]
+    rows += [
+        [one.id, str(one.version), one.study.id, one.created_at[:19], one.title] for one in found
+    ]
+    print_table(rows, console)
+
+
+def _study(store: Store, study_id: str) -> Study:
+    study = store.study(study_id)
+    if study is None:
+        raise BadInput(
+            f"there is no study {study_id!r} in this store; `trimtab studies` lists them"
+        )
+    return study
+
+
+def _or_unknown(value: float | None, unit: str) -> str:
+    return "unknown" if value is None else formats.number(value, unit)
+
+
+def _print_json(data: Any, out: Writer) -> None:
+    out.write(json.dumps(data, indent=2) + "\n")

@@ -1,0 +1,231 @@
+"""One process of a trial: start it, understand what it says, name its death.
+
+How long it may live is judged by watchdog.py, which of its words are believed by accept.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from app.jobs.accept import refusal
+from app.jobs.limits import Limits, impose
+from app.jobs.output import TOO_LONG, TOO_MUCH, Output
+from app.jobs.processes import OWNER, TRIAL, Family, Process, kernel_kills, owner_mark
+from app.jobs.spawn import Spawned, Start, Starter
+from core.errors import BadInput
+from core.journal import codec
+from core.journal.events import Event, from_line
+from core.journal.journal import read
+from core.study import Study, Trial
+
+TICK_S = 0.2
+# Exit statuses with which a worker says in its log, in a sentence, why it cannot speak in events.
+IN_WORDS = (2, 74)
+_DEATHS = {
+    "SIGKILL": "it was killed from outside",
+    "SIGSEGV": "a kernel touched memory that is not its own",
+    "SIGBUS": "it touched memory whose file has shrunk or is damaged",
+    "SIGABRT": "a library gave up",
+    "SIGILL": "a kernel used an instruction that this processor lacks",
+    "SIGFPE": "a kernel divided by zero",
+    "SIGXCPU": "its limit of processor time was reached",
+    "SIGXFSZ": "it wrote a larger file than it may",
+    "SIGTERM": "somebody asked it to end",
+}
+
+
+class Child:
+    """A trial's process. `end` is what it said of its end; `wrong` what was wrong with its output,
+    after which nothing more of it is believed.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        study: Study,
+        trial: Trial,
+        attempt: int,
+        limits: Limits,
+        starter: Starter = Spawned,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.end: Event | None = None
+        self.wrong = ""
+        self.journal = folder / f"{trial.id}-{attempt}.jsonl"
+        self._log = folder / f"{trial.id}-{attempt}.log"
+        self._about = (study.id, trial.id, attempt)
+        self._limits = limits
+        self._seen: dict[str, Event] = {}
+        self._kills = kernel_kills()
+        output, output_end = os.pipe()
+        self._beats, beats_end = os.pipe()
+        os.set_blocking(self._beats, False)
+        marks = {TRIAL: trial.id, OWNER: owner_mark(), **(environment or {})}
+        job = self._job(study, trial, attempt, beats_end)
+        try:
+            with self._log.open("wb") as log:
+                self._process = starter(
+                    Start(folder, marks, job, output_end, beats_end, log.fileno())
+                )
+        except BaseException:
+            os.close(output)
+            os.close(self._beats)
+            raise
+        finally:
+            os.close(output_end)
+            os.close(beats_end)
+        impose(self._process.pid, limits)
+        self.family = Family(self._process.pid, trial.id)
+        self._output = Output(output, limits.line_bytes, limits.output_bytes)
+
+    def batches(self) -> Iterator[list[Event]]:
+        """Believed events as they arrive, at least one (perhaps empty) batch every 0.2 s, until the
+        process has ended or closed its output, or `wrong` is set. Its end is kept in `end`.
+        """
+        while True:
+            lines, last = self._output.take(TICK_S)
+            # Who still holds the pipe of a process that has ended is not the trial.
+            dead = not lines and self._process.wait(0) is not None
+            yield self._believed(lines)
+            if last or dead or self.wrong:
+                return
+
+    def beats(self) -> int:
+        """How many signs of life came since the last call."""
+        with contextlib.suppress(OSError):
+            return len(os.read(self._beats, 65536))
+        return 0
+
+    def hangs_on(self) -> bool:
+        """Whether it goes on without output and without having said its end, judged after a
+        moment.
+        """
+        return self.end is None and not self.wrong and self._process.wait(2.0) is None
+
+    def kill(self) -> list[Process]:
+        """End the process and its whole family; one that has said its end may leave by itself.
+        Returns what could not be ended.
+        """
+        if self.end is not None and not self.wrong:
+            self._process.wait(5.0)
+        left = self.family.kill()
+        self._process.wait(5.0)
+        os.close(self._beats)
+        return left
+
+    def rest(self) -> list[Event]:
+        """Believed events that were still in the pipe of a killed process, or only in its
+        journal.
+        """
+        found = self._believed(self._output.drain(2.0))
+        for one in self._journalled():
+            if one.id not in self._seen and not self.wrong and not refusal(one, *self._about):
+                self._keep(one, found)
+        return found
+
+    def unwritten(self) -> list[Event]:
+        """Events that it sent but that its journal does not hold."""
+        written = {one.id for one in self._journalled()}
+        sent = (one for one in self._seen.values() if one.kind != "progress")
+        return [one for one in sent if one.id not in written]
+
+    def end_is_written(self) -> bool:
+        """Whether everything that it sent, its end included, lies in its journal."""
+        return self.end is not None and not self.unwritten()
+
+    def death(self) -> tuple[str, bool]:
+        """A sentence for a process that ended without saying how, and whether to try again."""
+        code = self._process.wait(0)
+        said = self._last_words()
+        if code is None:
+            return "its process ended and its exit status is lost", True
+        if code in IN_WORDS and said:
+            return said, False
+        if code >= 0:
+            how = f"its process ended with code {code} before it said how the trial ended"
+            return (f"{how}: {said}" if said else how), True
+        name = _signal(-code)
+        # What the kernel ended for a limit would meet it again.
+        again = name not in ("SIGXCPU", "SIGXFSZ")
+        kills = kernel_kills()
+        if name == "SIGKILL" and kills is not None and kills > (self._kills or 0):
+            why = "because the machine or its container had no memory left"
+            return f"out of memory: the kernel killed its process (SIGKILL) {why}", False
+        return f"its process died by {name}: {_DEATHS.get(name, 'no event says why')}", again
+
+    def _journalled(self) -> list[Event]:
+        """The events of its journal, unless that is larger than all it may say."""
+        with contextlib.suppress(OSError):
+            size = self.journal.stat().st_size
+            if size > 2 * self._limits.output_bytes:
+                self.wrong = self.wrong or f"its journal grew to {size:,} bytes"
+                return []
+        return read(self.journal)[0]
+
+    def _job(self, study: Study, trial: Trial, attempt: int, beats: int) -> bytes:
+        job: dict[str, Any] = {
+            "study": study.id,
+            "trial": trial.id,
+            "attempt": attempt,
+            "plan": codec.dumps(trial.plan),
+            "preset": study.preset,
+            "journal": str(self.journal),
+            "memory_bytes": self._limits.address_bytes,
+            "beats": beats,
+            "beat_s": self._limits.beat_s,
+        }
+        return (json.dumps(job) + "\n").encode()
+
+    def _believed(self, lines: list[bytes]) -> list[Event]:
+        found: list[Event] = []
+        for line in lines:
+            if self.wrong:
+                break
+            if line == TOO_LONG:
+                self.wrong = f"it wrote a line of more than {self._limits.line_bytes:,} bytes"
+            elif line == TOO_MUCH:
+                self.wrong = f"it wrote more than {self._limits.output_bytes:,} bytes of events"
+            elif line.strip():
+                self._understand(line, found)
+        return found
+
+    def _understand(self, line: bytes, found: list[Event]) -> None:
+        try:
+            one = from_line(line.decode("utf-8"))
+        except (BadInput, UnicodeDecodeError):
+            self.wrong = "its output, which belongs to events alone, held something else"
+            return
+        reason = refusal(one, *self._about)
+        if reason is not None:
+            self.wrong = f"it sent {reason}"
+        elif one.id not in self._seen:
+            self._keep(one, found)
+
+    def _keep(self, one: Event, found: list[Event]) -> None:
+        self._seen[one.id] = one
+        if one.kind == "trial-ended":
+            self.end = one
+        else:
+            found.append(one)
+
+    def _last_words(self) -> str:
+        """The last line of the log, as much as fits a sentence."""
+        with contextlib.suppress(OSError), self._log.open("rb") as log:
+            log.seek(max(log.seek(0, os.SEEK_END) - 4096, 0))
+            text = log.read().decode("utf-8", "replace")
+            lines = ["".join(c if c.isprintable() else " " for c in x) for x in text.splitlines()]
+            return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
+        return ""
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

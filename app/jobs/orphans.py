@@ -1,0 +1,45 @@
+"""What a killed supervisor left running: processes that carry the mark of an owner that no longer
+lives.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from app.jobs.processes import OWNER, TRIAL, Family, marks, owner_lives, table
+
+
+@dataclass(frozen=True)
+class Found:
+    """Processes of some trials: `orphans` ended just now, and the ids of living `owners` that run
+    such a trial at this moment.
+    """
+
+    orphans: int
+    owners: tuple[int, ...]
+
+
+def end_orphans(trial_ids: Collection[str] = ()) -> Found:
+    """End every process whose owner is known to be dead: nobody reads what it measures and it
+    takes the cores from what is measured next. `owners` are those of processes of `trial_ids` that
+    are not this one.
+    """
+    ended = 0
+    owners: set[int] = set()
+    for one in table().values():
+        if one.pid == os.getpid():
+            continue
+        found = marks(one.pid)
+        if OWNER not in found:
+            continue
+        lives = owner_lives(found[OWNER])
+        if lives is False:
+            family = Family(one.pid, found.get(TRIAL, ""))
+            ended += not family.kill()
+        elif lives and found.get(TRIAL) in trial_ids:
+            owner = int(found[OWNER].partition(".")[0])
+            if owner != os.getpid():
+                owners.add(owner)
+    return Found(ended, tuple(sorted(owners)))

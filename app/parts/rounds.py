@@ -1,0 +1,198 @@
+"""On the trial page: the raw samples of a metric with the baseline's beside them, and what the
+plan did under other conditions. Tables are the charts' twins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from app import state
+from app.figures import charts
+from app.figures.palette import palette, template
+from app.parts import common, tables, words
+from core import format, metrics
+from core.machine.watch import DISTURBED
+from core.measurement import Measurement
+from core.study import Trial
+from core.verdict.against import served_at
+
+# Timed round by round, the first of these is drawn until the user chooses.
+TIMED = ("tpot_s", "tokens_per_s", "ttft_s", "latency_s", "examples_per_s", "energy_j_per_token")
+# What a condition varies, as an axis.
+VARIED = {
+    "prompt_tokens": ("By prompt length", "Prompt tokens"),
+    "concurrency": ("By concurrency", "Requests at a time"),
+}
+
+
+def draw(trial: Trial) -> None:
+    """Both sections, each only where there is something to draw."""
+    _samples(trial)
+    for key, (title, axis) in VARIED.items():
+        found = [one for one in trial.measurements if one.condition.startswith(f"{key}=")]
+        if found:
+            st.header(title, anchor=False)
+            _curve(trial, key, axis, found)
+    arrived = [one for one in trial.measurements if one.condition.startswith(("rate=", "trace="))]
+    if arrived:
+        st.header("Under load", anchor=False)
+        st.caption(words.plain(f"{arrived[0].condition}: {arrived[0].method}."))
+        st.dataframe(
+            pd.DataFrame([words.measurement_row(one) for one in arrived]),
+            hide_index=True,
+            height="content",
+            alt="What requests that arrive on their own met",
+        )
+
+
+def disturbed(trial: Trial, count: int) -> list[bool]:
+    """Which of `count` samples were taken in a round whose threads waited for a core; all False
+    where that is unknown or the samples are not one for every round."""
+    waits = trial.metric("cpu_wait_share")
+    if waits is None or waits.n != count:
+        return [False] * count
+    return [share > DISTURBED for share in waits.samples]
+
+
+def _samples(trial: Trial) -> None:
+    found = {name: one for name in TIMED if (one := trial.metric(name)) and one.n > 2}
+    if not found:
+        return
+    st.header("Round by round", anchor=False)
+    names = list(found)
+    name = st.selectbox(
+        "Metric",
+        names,
+        key=state.key("rounds", names, names[0]),
+        format_func=lambda one: metrics.metric(one).label,
+        width=300,
+    )
+    state.keep("rounds", name)
+    one = found[name]
+    st.plotly_chart(
+        samples_figure(one, disturbed(trial, one.n), common.dark()),
+        config=charts.CONFIG,
+        theme=None,
+        key="rounds-chart",
+        alt=f"{metrics.metric(name).label} of every timed round, as in the table of numbers",
+    )
+    tables.explain(name)
+    if one.reference:
+        st.caption("Squares are the unchanged model, measured in turns in the same process.")
+
+
+def samples_figure(one: Measurement, marked: Sequence[bool], dark: bool) -> go.Figure:
+    """Every sample in the order it was taken; disturbed rounds are hollow, none is left out."""
+    colors = palette(dark)
+    metric = metrics.metric(one.metric)
+    factor, suffix = format.scale(max(map(abs, one.samples)), metric.unit, metric.name)
+    figure = go.Figure()
+    if one.reference:
+        figure.add_trace(
+            go.Scatter(
+                x=list(range(1, len(one.reference) + 1)),
+                y=[value / factor for value in one.reference],
+                mode="markers",
+                name="Unchanged model",
+                marker={"symbol": "square", "size": 7, "color": colors.muted},
+            )
+        )
+    for flag, name, symbol in ((False, "This trial", "circle"), (True, "Disturbed", "circle-open")):
+        at = [i for i, mark in enumerate(marked) if mark is flag]
+        if at:
+            figure.add_trace(
+                go.Scatter(
+                    x=[i + 1 for i in at],
+                    y=[one.samples[i] / factor for i in at],
+                    mode="markers",
+                    name=name,
+                    marker={
+                        "symbol": symbol,
+                        "size": 9,
+                        "color": colors.series[1 if flag else 0],
+                        "line": {"width": 2},
+                    },
+                )
+            )
+    unit = f" ({suffix.strip()})" if suffix.strip() else ""
+    figure.update_layout(
+        template=template(dark),
+        height=300,
+        showlegend=True,
+        xaxis={"title": {"text": "Round"}},
+        yaxis={"title": {"text": f"{metric.label}{unit}"}, "rangemode": "tozero"},
+    )
+    return figure
+
+
+def _curve(trial: Trial, key: str, axis: str, found: Sequence[Measurement]) -> None:
+    """One chart a metric, the workload's own point included, and the table."""
+    own = {
+        "prompt_tokens": trial.plan.case.workload.prompt_tokens,
+        "concurrency": served_at(trial),
+    }[key]
+    names = list(dict.fromkeys(one.metric for one in found))
+    for column, name in zip(st.columns(len(names)), names, strict=True):
+        shown = [(int(one.condition.partition("=")[2]), one) for one in found if one.metric == name]
+        here = trial.metric(name)
+        if here is not None:
+            shown.append((own, here))
+        shown.sort(key=lambda pair: pair[0])
+        with column:
+            st.plotly_chart(
+                curve_figure(name, axis, shown, common.dark()),
+                config=charts.CONFIG,
+                theme=None,
+                key=f"curve-{key}-{name}",
+                alt=f"{metrics.metric(name).label} by {axis.lower()}, as in the table below",
+            )
+    st.dataframe(
+        pd.DataFrame(
+            [{axis: one.condition.partition("=")[2], **words.measurement_row(one)} for one in found]
+        ),
+        hide_index=True,
+        height="content",
+        alt=f"Numbers by {axis.lower()}",
+    )
+
+
+def curve_figure(
+    name: str, axis: str, shown: Sequence[tuple[int, Measurement]], dark: bool
+) -> go.Figure:
+    """A metric over a varied condition with its intervals."""
+    colors = palette(dark)
+    metric = metrics.metric(name)
+    values = [one.value or 0.0 for _, one in shown]
+    factor, suffix = format.scale(max(map(abs, values)), metric.unit, metric.name)
+    figure = go.Figure(
+        go.Scatter(
+            x=[at for at, _ in shown],
+            y=[value / factor for value in values],
+            error_y=charts.errors(
+                [(value, one.interval()) for value, (_, one) in zip(values, shown, strict=True)],
+                factor,
+                colors,
+            ),
+            mode="lines+markers",
+            line={"color": colors.series[0], "width": 1.5},
+            marker={"size": 8},
+        )
+    )
+    unit = f" ({suffix.strip()})" if suffix.strip() else ""
+    figure.update_layout(
+        template=template(dark),
+        height=300,
+        showlegend=False,
+        xaxis={
+            "title": {"text": axis},
+            "type": "log",
+            "tickvals": [at for at, _ in shown],
+            "ticktext": [str(at) for at, _ in shown],
+        },
+        yaxis={"title": {"text": f"{metric.label}{unit}"}, "rangemode": "tozero"},
+    )
+    return figure

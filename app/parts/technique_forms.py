@@ -1,0 +1,104 @@
+"""The choice of techniques with their settings, on the page that plans a study.
+
+Owns the inputs and their texts; what a technique does is core/techniques' business. In the URL a
+technique's settings stand apart by semicolons, because commas part the techniques.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from typing import Any
+
+import streamlit as st
+
+from app import state
+from app.parts import common
+from core import techniques as registry
+from core.errors import BadInput
+from core.plan import KINDS, label
+from core.techniques import TECHNIQUES
+from core.techniques.base import Base
+
+TITLES = {one.name: one.title for one in TECHNIQUES}
+
+
+def techniques() -> list[str]:
+    """Chosen techniques as the command line writes them; none means the preset's own list."""
+    ordered = sorted(TECHNIQUES, key=lambda one: KINDS.index(one.kind))
+    kinds = {one.name: one.kind for one in ordered}
+    name = st.selectbox(
+        "Technique",
+        list(kinds),
+        key="technique-name",
+        format_func=lambda one: f"{kinds[one].capitalize()} · {TITLES[one]}",
+    )
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        given = _settings(name)
+        added = st.button("Add technique", icon=":material/add:", key="technique-add")
+    chosen = list(state.chosen("techniques"))
+    if added:
+        with common.sentences():
+            # A setting that cannot be is told at once, not by a trial.
+            text = registry.spell(registry.build(name, given)).replace(",", ";")
+            registry.parse(_plain(text))
+            state.choose("techniques", list(dict.fromkeys([*chosen, text])))
+            st.rerun()
+    if not chosen:
+        st.caption(
+            "None chosen: the preset's own list. Chosen ones are tried alone and, where the order "
+            "makes sense, together."
+        )
+        return []
+    kept = common.removable(
+        "Chosen techniques (click one to remove it)", "techniques", chosen, _words
+    )
+    return [_plain(one) for one in kept]
+
+
+def _settings(name: str) -> dict[str, Any]:
+    """One input for each field of the technique, its default filled in."""
+    kind = registry.technique(name)
+    hints = typing.get_type_hints(kind)
+    given = {}
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        key = f"technique-{name}-{field.name}"
+        title = field.name.replace("_", " ").capitalize()
+        default: Any = field.default
+        if field.name in kind.choices:
+            options = list(kind.choices[field.name])
+            given[field.name] = st.selectbox(
+                title, options, index=options.index(default), key=key, width=150
+            )
+        elif hints[field.name] in (int, float):
+            given[field.name] = st.number_input(
+                title,
+                value=default,
+                step=1 if hints[field.name] is int else None,
+                format=None if hints[field.name] is int else "%g",
+                key=key,
+                width=150,
+                help=_range(kind, field.name),
+            )
+        else:
+            written = st.text_input(title, value=str(default or ""), key=key, width=150)
+            given[field.name] = written or default
+    return given
+
+
+def _range(kind: type[Base], name: str) -> str | None:
+    if name in kind.positive:
+        return "Above 0."
+    limits = kind.limits.get(name)
+    return f"From {limits[0]} to {limits[1]}." if limits else None
+
+
+def _plain(text: str) -> str:
+    return text.replace(";", ",")
+
+
+def _words(text: str) -> str:
+    try:
+        return label(registry.parse(_plain(text)))
+    except BadInput:
+        return text

@@ -1,4 +1,0 @@
-"""What this machine can do at most: record.py keeps it, measure.py measures it (with torch).
-
-core.calibrate is the face that others import.
-"""

@@ -1,0 +1,246 @@
+"""Owns turning a checked folder, a hub id or a shape into an engine. Files are judged by preflight.
+
+torch, safetensors and the hub's client are imported when something is loaded, not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.errors import BadInput
+from core.files import special_ids
+from core.files import tokenizer as tokenizer_file
+from core.files.config.decoder_config import FAMILIES, DecoderConfig, from_hf
+from core.files.formats.companions import SUFFIXES
+from core.files.formats.manifest import check_digests
+from core.files.gguf import folder as gguf_files
+from core.files.preflight import CheckedFolder, check_folder
+from core.files.tables import CLASSIFIERS, check_memory
+from core.model import Model
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from core.engine.decoder import Decoder
+
+SHAPE = "shape:"
+SHAPE_SEED = 0
+# Folders inside a repository, that of chat templates (additional_chat_templates) left out.
+ELSEWHERE = ["[!a]*/*", "a[!d]*/*", "ad[!d]*/*"]
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+
+
+def load_engine(model: Model | str | Path, device: str = "cpu", dtype: str | None = None) -> Any:
+    """The engine of a model: TextEngine or ImageEngine (core.engine.protocol).
+
+    `model` is a Model, its id (bundled, folder, hub, `shape:`) or a folder. `dtype` is fp32, bf16
+    or fp16; by default that of the file (core.files.config.precision), fp32 for images and bf16 for
+    random weights. Raises BadInput with one sentence.
+    """
+    name = model.id if isinstance(model, Model) else str(model)
+    if name.startswith(SHAPE):
+        return random_engine(shape_config(name), dtype or "bf16", SHAPE_SEED, device)
+    return load_folder(find_folder(name), dtype, device)[0]
+
+
+def load_tokenizer(model: Model | str | Path) -> Any:
+    """The `tokenizers.Tokenizer` of a model; BadInput when it has none."""
+    name = model.id if isinstance(model, Model) else str(model)
+    if name.startswith(SHAPE):
+        raise BadInput(f"{name} has random weights and no tokenizer; choose a real model for text.")
+    found = check_folder(find_folder(name), need_tokenizer=True)
+    text = _text(found)
+    if text is None:
+        raise BadInput(
+            f"{found.path.name} has no vocabulary that is known here, and there is no"
+            " tokenizer.json beside it, which text needs."
+        )
+    return text
+
+
+def rounding(model: Model) -> str:
+    """What loading rounds of the numbers in the model's files, as a sentence; empty for nothing."""
+    return "" if model.source == "shape" else check_folder(find_folder(model.id)).rounded
+
+
+def load_folder(
+    path: Path | str, dtype: str | None = None, device: str = "cpu"
+) -> tuple[Any, Any | None]:
+    """(engine, tokenizer or None) of a local folder in Hugging Face format, checked first.
+
+    `dtype` is as `load_engine` says; a folder of `trimtab apply` says its own.
+    """
+    found = check_folder(path)
+    if dtype is not None and dtype not in BYTES:
+        raise BadInput(f"dtype {dtype!r} is not one of {', '.join(BYTES)}.")
+    text = _text(found)
+    check_digests(found.weight_files)
+    engine = _engine(found, dtype, device)
+    if found.family in CLASSIFIERS:
+        return engine, None
+    engine.special_ids = special_ids.read(found.path, found.config, text)
+    return engine, text
+
+
+def _text(found: CheckedFolder) -> Any | None:
+    """The tokenizer of a checked folder, or what a GGUF file says where none lies beside."""
+    if found.tokenizer_file is not None:
+        return tokenizer_file.load(found.tokenizer_file, found.config.get("vocab_size"))
+    return (
+        gguf_files.tokenizer(found.path, found.config) if gguf_files.is_gguf(found.config) else None
+    )
+
+
+def _engine(found: CheckedFolder, dtype: str | None, device: str) -> Any:
+    dtype = dtype or found.dtype
+    if gguf_files.is_gguf(found.config):
+        from core.engine.load.gguf_restore import restore_gguf
+
+        return restore_gguf(found, dtype, device)
+    if found.quantized:
+        from core.engine.load.restore import restore_classifier, restore_decoder
+
+        restore = restore_classifier if found.family in CLASSIFIERS else restore_decoder
+        return restore(found, dtype, device)
+    if found.family in CLASSIFIERS:
+        from core.engine.classifier import classifier_from_tensors
+
+        tensors = _read(found, dtype)
+        model = classifier_from_tensors(found.config, tensors, _torch_dtype(dtype))
+        return model.to(device)
+    if found.family in FAMILIES:
+        from core.engine.decoder import Decoder
+
+        config = from_hf(found.config)
+        tensors = _read(found, dtype)
+        _check_tied(config, tensors)
+        # The matrices are stacked into new memory. What stays as it lies in the file would keep the
+        # whole file mapped, and counted as memory of the model.
+        for name, tensor in tensors.items():
+            if tensor.ndim == 1 or name == "model.embed_tokens.weight":
+                tensors[name] = tensor.clone()
+        return Decoder.from_tensors(config, tensors, dtype, device)
+    from core.engine.load.staged import load_staged
+
+    return load_staged(found, dtype, device)
+
+
+def random_engine(
+    config: DecoderConfig, dtype: str = "bf16", seed: int = SHAPE_SEED, device: str = "cpu"
+) -> Decoder:
+    """A decoder with normal weights, std 0.02: for speed and memory, never for quality."""
+    import torch
+
+    from core.engine.decoder import Decoder
+    from core.files.config import names
+
+    wanted = names.expected(config)
+    total = sum(_product(shape) for shape in wanted.values()) * BYTES[dtype]
+    check_memory("random weights", total)
+    generator = torch.Generator().manual_seed(seed)
+    tensors: dict[str, Tensor] = {}
+    for name, shape in wanted.items():
+        if len(shape) == 1:
+            fill = torch.zeros if name.endswith(".bias") else torch.ones
+            tensors[name] = fill(shape, dtype=_torch_dtype(dtype))
+        else:
+            tensor = torch.empty(shape, dtype=_torch_dtype(dtype))
+            tensors[name] = tensor.normal_(0, 0.02, generator=generator)
+    return Decoder.from_tensors(config, tensors, dtype, device)
+
+
+def shape_config(name: str) -> DecoderConfig:
+    """The decoder behind `shape:NAME`; BadInput lists the shapes there are."""
+    from core.catalogue.models import shapes
+
+    key = name.removeprefix(SHAPE)
+    if key not in shapes():
+        raise BadInput(f"unknown shape {key!r}; known shapes: {', '.join(shapes())}.")
+    return from_hf(shapes()[key]["config"])
+
+
+def find_folder(name: str) -> Path:
+    """The folder of a bundled id, a local path or a hub id (downloaded when it is not yet here)."""
+    from core.catalogue.models import folder_of
+
+    folder = folder_of(name)
+    if folder is not None:
+        return folder
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise BadInput(f"there is no folder and no bundled model {name!r}.")
+    return hub_folder(name)
+
+
+def hub_folder(model_id: str, revision: str | None = None) -> Path:
+    """Fetch a hub repository's safetensors and what belongs to them into the client's cache.
+
+    Raises BadInput when there is no such repository or the hub cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(
+            model_id,
+            revision=revision,
+            allow_patterns=["*.safetensors", *(f"*{suffix}" for suffix in SUFFIXES)],
+            ignore_patterns=ELSEWHERE,
+            etag_timeout=5,
+        )
+    except Exception as error:  # The client raises its HTTP library's errors, its own and OSError.
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
+        raise BadInput(
+            f"the model {model_id!r} could not be fetched from the hub "
+            f"({type(error).__name__}: {reason}); check the id and the connection, "
+            "or give a local folder."
+        ) from None
+    return Path(folder)
+
+
+def _read(found: CheckedFolder, dtype: str) -> dict[str, Tensor]:
+    """Every tensor, each checked by core.files.values; the files are read once."""
+    from core.files.values import check_values
+
+    tensors = {}
+    for name, file, tensor in _stored(found):
+        check_values(file, name, tensor, dtype)
+        tensors[name] = tensor
+    return tensors
+
+
+def _stored(found: CheckedFolder) -> Iterator[tuple[str, str, Tensor]]:
+    from safetensors import SafetensorError, safe_open
+
+    for path in found.weight_files:
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 - the handle is no mapping
+                    yield name, path.name, file.get_tensor(name)
+        except SafetensorError as error:
+            raise BadInput(f"{path.name} cannot be read: {error}.") from None
+
+
+def _check_tied(config: DecoderConfig, tensors: dict[str, Tensor]) -> None:
+    head = tensors.get("lm_head.weight")
+    if config.tied_embeddings and head is not None:
+        import torch
+
+        if not torch.equal(head, tensors["model.embed_tokens.weight"]):
+            raise BadInput(
+                "config.json: tie_word_embeddings is true, but lm_head.weight differs from "
+                "model.embed_tokens.weight; set it to false."
+            )
+
+
+def _torch_dtype(dtype: str) -> Any:
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    total = 1
+    for size in shape:
+        total *= size
+    return total

@@ -1,0 +1,192 @@
+"""Owns making an engine of a folder whose matrices are quantized. The folder was checked by
+core.files.preflight; here the values are judged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from core.errors import BadInput
+from core.files import folder as files
+from core.files import quantized
+from core.files.formats import foreign, native
+from core.files.formats.layout import EMBEDDING, Stack, stacks
+from core.files.preflight import CheckedFolder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from core.engine.decoder import Decoder
+    from core.engine.linear import Linear
+    from core.files.config.decoder_config import DecoderConfig
+    from kernels.weight import KernelWeight
+
+
+class Stored:
+    """The tensors of a checked folder by name, each in memory of its own, so that no file stays
+    mapped.
+    """
+
+    def __init__(self, found: CheckedFolder, stack: contextlib.ExitStack) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        self._homes: dict[str, tuple[str, Any]] = {}
+        for path in found.weight_files:
+            try:
+                file = stack.enter_context(safe_open(str(path), framework="pt"))
+            except SafetensorError as error:
+                raise BadInput(f"{path.name} cannot be read: {error}.") from None
+            for name in file.keys():  # noqa: SIM118 - the handle is no mapping
+                self._homes[name] = (path.name, file)
+
+    def __call__(self, name: str) -> Tensor:
+        """The tensor, as it is stored."""
+        tensor: Tensor = self._homes[name][1].get_tensor(name).clone()
+        return tensor
+
+    def dense(self, name: str, dtype: str) -> Tensor:
+        """Floats that were judged by core.files.values, in `dtype`."""
+        from core.files.values import DTYPES, check_values
+
+        tensor = self(name)
+        check_values(self._homes[name][0], name, tensor, dtype)
+        return tensor.to(DTYPES[dtype])
+
+
+@contextlib.contextmanager
+def opened(found: CheckedFolder) -> Iterator[Stored]:
+    """The folder's tensors; BadInput instead of the library's errors."""
+    from safetensors import SafetensorError
+
+    with contextlib.ExitStack() as stack:
+        try:
+            yield Stored(found, stack)
+        except SafetensorError as error:
+            raise BadInput(f"{found.weight_files[0].name} cannot be read: {error}.") from None
+
+
+def restore_decoder(found: CheckedFolder, dtype: str, device: str) -> Decoder:
+    """The lean decoder of a checked folder; its matrices are what the folder holds, bit for bit."""
+    from core.engine.linear import DENSE, Linear
+    from core.files.config.decoder_config import from_hf
+
+    config = from_hf(found.config)
+    weigh = _reader(found, DENSE[dtype], device)
+    with opened(found) as stored:
+        embedding = stored.dense(EMBEDDING, dtype).to(device)
+
+        def vector(name: str) -> Tensor:
+            return stored.dense(name, dtype).to(device)
+
+        def matrix(stack: Stack) -> Linear:
+            kept = weigh(stack, stored)
+            if kept is not None:
+                return Linear.from_kernel(kept)
+            if stack.name == "head" and quantized.tied(found.config):
+                return Linear(embedding)
+            return _dense(stored, stack, dtype, device)
+
+        return assemble(config, embedding, vector, matrix)
+
+
+def assemble(
+    config: DecoderConfig,
+    embedding: Tensor,
+    vector: Callable[[str], Tensor],
+    matrix: Callable[[Stack], Linear],
+) -> Decoder:
+    """A decoder of its parts: `vector` gives a norm by its Hugging Face name, `matrix` a stack."""
+    from core.engine.decoder import Decoder, Layer
+
+    by_name = {stack.name: stack for stack in stacks(config)}
+    layers = []
+    for i in range(config.num_layers):
+        at = f"model.layers.{i}."
+        normed = config.qk_norm
+        layers.append(
+            Layer(
+                attn_norm=vector(f"{at}input_layernorm.weight"),
+                qkv=matrix(by_name[f"layers.{i}.qkv"]),
+                o=matrix(by_name[f"layers.{i}.o"]),
+                mlp_norm=vector(f"{at}post_attention_layernorm.weight"),
+                gate_up=matrix(by_name[f"layers.{i}.gate_up"]),
+                down=matrix(by_name[f"layers.{i}.down"]),
+                q_norm=vector(f"{at}self_attn.q_norm.weight") if normed else None,
+                k_norm=vector(f"{at}self_attn.k_norm.weight") if normed else None,
+            )
+        )
+    return Decoder(config, embedding, layers, vector("model.norm.weight"), matrix(by_name["head"]))
+
+
+def restore_classifier(found: CheckedFolder, dtype: str, device: str) -> Any:
+    """The classifier of a checked folder, its nn.Linear replaced where the folder holds codes."""
+    from core.engine.classifier import new_classifier
+    from core.engine.linear import DENSE
+    from core.engine.modules import KernelLinear
+
+    model = new_classifier(found.config).to(DENSE[dtype])
+    weigh = _reader(found, DENSE[dtype], device)
+    with opened(found) as stored:
+        for name, stack in quantized.matrices(found.config).items():
+            kept = weigh(stack, stored)
+            if kept is not None:
+                owner, _, leaf = name.rpartition(".")
+                setattr(model.get_submodule(owner), leaf, KernelLinear(kept))
+        rest = {name: stored.dense(name, dtype) for name in model.state_dict()}
+    model.load_state_dict(rest)
+    return model.to(device).eval()
+
+
+def _reader(
+    found: CheckedFolder, dtype: Any, device: str
+) -> Callable[[Stack, Stored], KernelWeight | None]:
+    """Gives the quantized matrix of a stack, None where the folder has a dense one."""
+    known, method = quantized.matrices(found.config), str(quantized.method(found.config))
+    file = found.weight_files[0].name if len(found.weight_files) == 1 else files.INDEX
+    if method == native.METHOD:
+        from core.artefacts.native_weights import restore
+
+        records = native.records(found.config, known)
+
+        def ours(stack: Stack, stored: Stored) -> KernelWeight | None:
+            if stack.name not in records:
+                return None
+            with _named(file):
+                return restore(stack, records[stack.name], stored, dtype, device)
+
+        return ours
+    schemes = foreign.schemes(found.config, known)
+
+    def others(stack: Stack, stored: Stored) -> KernelWeight | None:
+        scheme = schemes.get(stack.parts[0][0])
+        if scheme is None:
+            return None
+        with _named(file):
+            return foreign.restore(method, stack, scheme, stored, dtype, device)
+
+    return others
+
+
+@contextlib.contextmanager
+def _named(file: str) -> Iterator[None]:
+    """The sentence begins with the file."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput(f"{file}: {error}") from None
+
+
+def _dense(stored: Stored, stack: Stack, dtype: str, device: str) -> Linear:
+    import torch
+
+    from core.engine.linear import Linear
+
+    weight = torch.cat([stored.dense(f"{name}.weight", dtype) for name, _ in stack.parts])
+    bias = None
+    if stack.bias:
+        bias = torch.cat([stored.dense(f"{name}.bias", dtype) for name, _ in stack.parts]).to(
+            device
+        )
+    return Linear.from_dense(weight.to(device), bias, dtype)

@@ -1,0 +1,55 @@
+"""Owns which matrices a decoder's files hold, and how the engine stacks them. It needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from core.files.config import names
+from core.files.config.decoder_config import DecoderConfig
+
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One matrix of the engine: `name` there (`layers.0.qkv`), and the Hugging Face modules whose
+    rows it stacks, each with its number of rows.
+    """
+
+    name: str
+    parts: tuple[tuple[str, int], ...]
+    columns: int
+    bias: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Rows of the whole."""
+        return sum(rows for _, rows in self.parts)
+
+
+def stacks(config: DecoderConfig) -> tuple[Stack, ...]:
+    """Every matrix of a decoder in the engine's order; the head is last, tied or not."""
+    hidden, found = config.hidden_size, []
+    for i, width in enumerate(config.intermediate_sizes):
+        attention, mlp = f"model.layers.{i}.self_attn.", f"model.layers.{i}.mlp."
+        qkv = (
+            (f"{attention}q_proj", config.query_size),
+            (f"{attention}k_proj", config.kv_size),
+            (f"{attention}v_proj", config.kv_size),
+        )
+        gate_up = ((f"{mlp}gate_proj", width), (f"{mlp}up_proj", width))
+        found += [
+            Stack(f"layers.{i}.qkv", qkv, hidden, config.qkv_bias),
+            Stack(f"layers.{i}.o", ((f"{attention}o_proj", hidden),), config.query_size,
+                  config.o_bias),
+            Stack(f"layers.{i}.gate_up", gate_up, hidden, config.mlp_bias),
+            Stack(f"layers.{i}.down", ((f"{mlp}down_proj", hidden),), width, config.mlp_bias),
+        ]  # fmt: skip
+    return (*found, Stack("head", ((HEAD, config.vocab_size),), hidden))
+
+
+def others(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
+    """Name and shape of what is no matrix of the engine: the embedding and the norms."""
+    matrices = {f"{part}.{side}" for one in stacks(config) for part, _ in one.parts
+                for side in ("weight", "bias")}  # fmt: skip
+    return {name: shape for name, shape in names.expected(config).items() if name not in matrices}

@@ -1,0 +1,116 @@
+"""Bandwidth: reading, copying and adding arrays of a size that a cache holds or memory must.
+
+On the CPU by kernels/stream.cpp, by torch where no compiler is; on a GPU by torch. The sizes reach
+from a core's own cache to far beyond the last-level cache: a small model's weights stay in a cache,
+and its limit is that cache's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from core.machine.calibration.record import Rate, summary
+
+MIB = 1 << 20
+# A sample moves about so much: long against the clock and what a parallel region costs, short
+# against the scheduler's turns, whatever the array's size.
+SAMPLE_BYTES = 128 * MIB
+MIN_SAMPLES = 5
+CPU_SIZES = (MIB // 4, MIB, 4 * MIB, 8 * MIB, 16 * MIB, 32 * MIB, 64 * MIB, 128 * MIB)
+CUDA_SIZES = (4 * MIB, 16 * MIB, 32 * MIB, 64 * MIB, 256 * MIB, 1024 * MIB)
+MOVED = {"read": 1, "copy": 2, "triad": 3}
+
+Run = Callable[[str, int, int, int], int]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One rate to measure, with our own loop or with torch's."""
+
+    kind: str
+    size: int
+    threads: int
+    by_torch: bool = False
+
+
+def jobs(device: str, threads: int, last_cache: int, available: int) -> list[Job]:
+    """What is measured: reading over all sizes, copy and triad at a small and at the largest; on
+    the CPU the ends again with one thread, and the large copy again with torch's.
+
+    The largest is at least four times the last-level cache; all arrays of it take a quarter of the
+    `available` bytes at most.
+    """
+    if device == "cuda":
+        sizes = [size for size in CUDA_SIZES if 12 * size < available]
+        found = [Job("read", size, 0, True) for size in sizes]
+        return [*found, *(Job(kind, sizes[-1], 0, True) for kind in ("copy", "triad"))]
+    wanted = max(256 * MIB, 4 * last_cache)
+    largest = max(CPU_SIZES[0], min(wanted, available // 24) // 8 * 8)
+    sizes = [*(size for size in CPU_SIZES if size < largest), largest]
+    small = min(MIB, largest)
+    found = [Job("read", size, threads) for size in sizes]
+    found += [Job(kind, size, threads) for kind in ("copy", "triad") for size in (small, largest)]
+    found += [Job(kind, size, 1) for kind in MOVED for size in (small, largest)]
+    return list(dict.fromkeys([*found, Job("copy", largest, threads, True)]))
+
+
+def bandwidths(torch: Any, device: str, wanted: list[Job], seconds: float) -> Iterator[Rate]:
+    """A Rate of each job as soon as it is there, about `seconds` for all."""
+    largest = max(job.size for job in wanted)
+    with_torch = _with_torch(torch, device, largest)
+    ours = None
+    if device == "cpu":
+        from kernels import stream
+
+        ours = stream.Arrays(largest).run if stream.available() is None else None
+    for job in wanted:
+        own = ours is not None and not job.by_torch
+        how = "C++ loop, each thread on its own part" if own else "torch"
+        run = ours if ours is not None and own else with_torch
+        samples = _samples(run, job, seconds / len(wanted))
+        yield summary(job.kind, "B/s", samples, size=job.size, threads=job.threads, how=how)
+
+
+def _samples(run: Run, job: Job, seconds: float) -> list[float]:
+    """Bytes/s of each sample, for about `seconds`; up to twice as long for MIN_SAMPLES."""
+    rounds = max(1, SAMPLE_BYTES // (job.size * MOVED[job.kind]))
+    begun = time.perf_counter()
+    run(job.kind, job.size, rounds, job.threads)
+    found: list[float] = []
+    while True:
+        start = time.perf_counter()
+        moved = run(job.kind, job.size, rounds, job.threads)
+        end = time.perf_counter()
+        found.append(moved / (end - start))
+        if end - begun > (seconds if len(found) >= MIN_SAMPLES else 2 * seconds):
+            return found
+
+
+def _with_torch(torch: Any, device: str, largest: int) -> Run:
+    count = largest // 4
+    a, b, c = (torch.ones(count, dtype=torch.float32, device=device) for _ in range(3))
+    usual = torch.get_num_threads()
+
+    def run(kind: str, size: int, rounds: int, threads: int) -> int:
+        n = size // 4
+        if device == "cpu":
+            torch.set_num_threads(threads or usual)
+        try:
+            for _ in range(rounds):
+                if kind == "read":
+                    a[:n].sum()
+                elif kind == "copy":
+                    c[:n].copy_(a[:n])
+                else:
+                    torch.add(a[:n], b[:n], alpha=3.0, out=c[:n])
+            if device == "cuda":
+                torch.cuda.synchronize()
+        finally:
+            if device == "cpu":
+                torch.set_num_threads(usual)
+        return n * 4 * rounds * MOVED[kind]
+
+    return run

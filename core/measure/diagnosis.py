@@ -1,0 +1,125 @@
+"""What this machine is, which kernels it can run, and what is missing: the content of `trimtab
+doctor`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from core import format
+from core.catalogue import targets
+from core.machine import calibrate as calibration
+from core.machine.calibration.record import Calibration, Rate, to_data
+from core.machine.environment import environment
+from core.machine.kernel_choice import complaint
+from core.measure.energy import counters
+from core.measure.fallbacks import lost
+from core.target import Target
+from core.verdict.environments import LABELS, text_of
+
+EXTRAS = {
+    "triton": "own GPU kernels: pip install triton (Linux)",
+    "transformers": "models outside the Llama family: pip install transformers",
+    "huggingface_hub": "models by hub id: pip install huggingface_hub",
+}
+
+
+def diagnose(
+    calibrate: bool = False,
+    report: Callable[[str, float], None] = lambda stage, share: None,
+) -> dict[str, Any]:
+    """JSON-ready facts, and `summary`: sections of lines for people.
+
+    `calibrate` measures this machine's limits first and stores them; `report` follows that.
+    """
+    from kernels.registry import ENVIRONMENT, kernels_available
+
+    identifier, facts = environment()
+    if calibrate:
+        calibration.store(calibration.calibrate(report=report))
+    known = calibration.stored(identifier)
+    target = targets.resolve("local")
+    device = "cuda" if target.kind == "cuda" else "cpu"
+    kernels = [
+        {
+            "op": info.op,
+            "name": info.name,
+            "formats": list(info.formats),
+            "runs": reason is None,
+            "reason": reason,
+        }
+        for info, reason in kernels_available(device)
+    ]
+    _, energy = counters()
+    missing = {name: how for name, how in EXTRAS.items() if importlib.util.find_spec(name) is None}
+    missing |= {f"our kernels of {', '.join(ops)}": why for why, ops in lost(device).items()}
+    wrong = complaint(device)
+    if wrong is not None:
+        missing[ENVIRONMENT] = wrong
+    return {
+        "environment": identifier,
+        "facts": facts,
+        "target": {
+            "memory_bytes": target.memory_bytes,
+            "bandwidth": target.bandwidth,
+            "peaks": dict(target.peaks),
+        },
+        "calibration": None if known is None else to_data(known),
+        "kernels": kernels,
+        "energy": energy or "readable",
+        "missing": missing,
+        "summary": [
+            ("machine", _machine(target, identifier, facts)),
+            ("limits", _limits(known)),
+            (f"kernels on {device}", [_kernel(one) for one in kernels]),
+            ("energy", [energy or "RAPL counters are readable"]),
+            ("missing", [f"{name}: {how}" for name, how in missing.items()] or ["nothing"]),
+        ],
+    }
+
+
+def _machine(target: Target, identifier: str, facts: Mapping[str, Any]) -> list[str]:
+    known = [
+        f"{LABELS[name]}: {text_of(facts[name])}"
+        for name in ("governor", "boost", "smt", "cpu_quota", "virtual", "container", "kernel")
+        if name in facts
+    ]
+    return [
+        target.title,
+        f"environment {identifier}",
+        f"memory for a model: {format.number(target.memory_bytes, 'B')}",
+        *known,
+    ]
+
+
+def _limits(known: Calibration | None) -> list[str]:
+    """The stored calibration: the best of each kind, with the median of its repetitions."""
+    if known is None:
+        return ["not measured yet: trimtab doctor --calibrate"]
+    others = ""
+    if known.others_cores is not None and known.others_cores > calibration.DISTURBED:
+        others = f"; other processes took {known.others_cores:.1f} cores, so all is too low"
+    lines = [f"measured {known.taken_at[:16]} UTC in {known.seconds:.0f} s{others}"]
+    reading = known.reading()
+    for rate in (*reading[-1:], *reading[:1]):
+        lines.append(f"reading {format.binary(rate.size)}: {_rate(rate)}")
+    lines.append(f"copying: {format.number(known.bandwidth, 'B/s')}, read and written bytes")
+    for name, best in known.peaks:
+        rates = [rate for rate in known.of("peak", name) if rate.best == best]
+        lines.append(f"multiplying {name}: {_rate(rates[0])}" if rates else f"{name}: {best:.3g}")
+    lines += [f"{rate.format}: {_rate(rate)}" for rate in known.of("overhead")]
+    return lines
+
+
+def _rate(rate: Rate) -> str:
+    return (
+        f"{format.number(rate.best, rate.unit)} (median {format.number(rate.median, rate.unit)}"
+        f" of {rate.n}; {rate.how})"
+    )
+
+
+def _kernel(one: dict[str, Any]) -> str:
+    state = "runs" if one["runs"] else f"not here: {one['reason']}"
+    return f"{one['op']:14} {one['name']:18} {', '.join(one['formats']):18} {state}"

@@ -1,0 +1,92 @@
+"""Where slower kernels ran in the place of ours, because ours could not be built or found.
+
+A fallback is correct, so nothing fails: only these sentences tell that its times are not ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from core.study import KernelCalls
+from core.verdict.environments import caution
+from kernels.registry import KERNELS, KernelInfo, kernels_available, named
+
+_FLOATS = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}
+# What values the kernels of ours over codes take; those of other operations name them themselves.
+TAKES = {"linear_lowbit": {"bf16", "fp32", "fp16"}, "linear_fp8": {"bf16"}}
+MOST_TAKE = {"bf16", "fp32"}
+
+
+def lost(device: str) -> dict[str, list[str]]:
+    """Why kernels of ours do not run on `device` ("cpu", "cuda"), each reason with the operations
+    that it slows down. Builds what is not built yet.
+    """
+    ours = [info for info in KERNELS if info.needs and device in info.devices]
+    return _by_reason(ours, device)
+
+
+def floats(engine: Any) -> set[str]:
+    """The formats ("bf16", ...) of what the kernels of `engine` multiply with; empty when it uses
+    none.
+    """
+    from core.engine.modules import KernelLinear
+
+    if hasattr(engine, "dtype"):
+        return {_FLOATS[str(engine.dtype)]}
+    module = getattr(engine, "model", engine)
+    parts = module.modules() if hasattr(module, "modules") else ()
+    return {
+        _FLOATS[str(one.weight_of_kernel.dtype)] for one in parts if isinstance(one, KernelLinear)
+    }
+
+
+def notes(device: str, formats: set[str], ran: Iterable[KernelCalls]) -> list[str]:
+    """The cautions of a trial that `ran` these kernels on values of these `formats`: one a reason,
+    naming the operations that ran a fallback.
+    """
+    used = {(one.op, one.name) for one in ran}
+    ours = [info for info in KERNELS if device in info.devices and _replaced(info, used)]
+    reasons = _by_reason([info for info in ours if _takes(info, formats)], device)
+    unfit = sorted({info.op for info in ours if _codes(info) and not _takes(info, formats)})
+    if unfit and formats:
+        reasons[f"none of ours takes {' or '.join(sorted(formats))} there"] = unfit
+    return [
+        caution(
+            "fallback",
+            f"{', '.join(ops)} ran without our kernels: {reason}; the times are those of the"
+            " fallback",
+        )
+        for reason, ops in reasons.items()
+    ]
+
+
+def _by_reason(ours: Sequence[KernelInfo], device: str) -> dict[str, list[str]]:
+    # Asking builds kernels, which takes a while where nobody has: not for nothing.
+    reasons = dict(kernels_available(device)) if ours else {}
+    found: dict[str, list[str]] = {}
+    for info in ours:
+        reason = reasons[info]
+        if reason is not None and info.op not in found.setdefault(reason, []):
+            found[reason].append(info.op)
+    return found
+
+
+def _replaced(ours: KernelInfo, used: set[tuple[str, str]]) -> bool:
+    """Whether another kernel than `ours` did what `ours` is there for, and nobody asked for it."""
+    names = {name for op, name in used if op == ours.op}
+    if not ours.needs or ours.name in names or named(ours.op):
+        return False
+    same = [one for one in KERNELS if one.op == ours.op and one.name in names]
+    return any(not one.needs and set(one.formats) & set(ours.formats) for one in same)
+
+
+def _codes(info: KernelInfo) -> bool:
+    """Whether it multiplies codes: its formats then say nothing of the values beside them."""
+    return not set(info.formats) & set(_FLOATS.values())
+
+
+def _takes(ours: KernelInfo, formats: set[str]) -> bool:
+    if not _codes(ours):
+        return bool(set(ours.formats) & formats)
+    return bool(TAKES.get(ours.op, MOST_TAKE) & formats)

@@ -1,0 +1,257 @@
+"""The search behind auto-mixed: scores, a choice, and the measured KL that must hold."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from core.engine.decoder import Decoder
+from core.errors import Refused
+from core.measurement import Measurement
+from core.techniques.deployment import Deployment
+from core.techniques.quantize.auto_mixed import DENSE, WIDTHS, AutoMixed
+from core.techniques.solve.allocation import Chosen, Option, within_cost, within_loss
+from core.techniques.solve.calibration import (
+    Calibration,
+    Inputs,
+    calibration_ids,
+    calibration_images,
+    each_matrix,
+)
+from core.techniques.solve.gptq_rounding import Effort, Grid, quantize_by_inputs
+from core.techniques.solve.matrices import Matrix, matrices
+from core.techniques.solve.sensitivity import Judge, Place, Scores, by_gradient, by_trying
+from kernels.linear_lowbit import LowBitWeight, quantize
+from kernels.lowbit_bytes import LowBitBytes
+
+# Log-probabilities of the unchanged model that are kept to compare with: 128 MiB.
+KEPT = 1 << 25
+# How often the budget is changed before the search is content with what it has.
+ROUNDS = 6
+# The share of the limit on KL that is spent on calibration text: held-out modules of another kind
+# lost up to 1.31 times as much (`pycode`, limits of 0.005, 0.02 and 0.1 nats).
+UNSEEN = 0.75
+IMAGES = 256
+
+
+def search(deployment: Deployment, settings: AutoMixed) -> None:
+    """Replace the matrices as AutoMixed says. Raises Refused when the size cannot be reached."""
+    found = matrices(deployment)
+    scored, judged = _probes(deployment, settings.samples)
+    places = [Place(deployment, one) for one in found]
+    judge = Judge(deployment, judged)
+    report = deployment.report
+    try:
+        if settings.score == "trying":
+            scores = by_trying(
+                Judge(deployment, scored),
+                places,
+                WIDTHS,
+                settings.group_size,
+                lambda share: report(0.8 * share),
+            )
+        else:
+            scores = by_gradient(
+                deployment,
+                found,
+                scored,
+                WIDTHS,
+                settings.group_size,
+                lambda share: report(0.8 * share),
+            )
+    except ValueError as error:
+        raise Refused(f"{deployment.case.model.id} cannot be rounded: {error}") from None
+    before = deployment.engine.weight_bytes()
+    trial = _Trial(deployment, settings, places, judge, scores)
+    chosen, kl = trial.by_size() if settings.max_mib else trial.by_quality()
+    _keep(deployment, settings, scores, chosen)
+    counts = Counter(one.bits for one in chosen.values())
+    told = ", ".join(f"{count} at {bits} bit" for bits, count in sorted(counts.items()))
+    deployment.note(
+        f"auto-mixed: {told}; KL {kl:.4g} nats on {sum(map(_positions, judged)):,} positions of "
+        f"calibration data; weights went from {before:,} to"
+        f" {deployment.engine.weight_bytes():,} bytes"
+    )
+    report(1.0)
+
+
+class _Trial:
+    """Choices put into the engine and measured."""
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        settings: AutoMixed,
+        places: list[Place],
+        judge: Judge,
+        scores: Scores,
+    ) -> None:
+        self.deployment, self.settings, self.judge = deployment, settings, judge
+        self.places = {one.matrix.name: one for one in places}
+        self.scores = scores
+        self._made: dict[tuple[str, int], LowBitWeight] = {}
+        # The choice that the engine has now; None where nobody knows.
+        self._stands: Chosen | None = None
+
+    def by_quality(self) -> tuple[Chosen, float]:
+        """The fewest bytes read whose measured KL is within the limit on text that nobody has seen,
+        and the KL measured here.
+        """
+        limit, options = self.settings.max_kl * UNSEEN, self._options(held=False)
+        budget, best = limit, None
+        tried: dict[tuple[int, ...], float] = {}
+        for round_ in range(ROUNDS):
+            chosen = within_loss(options, budget)
+            key = tuple(one.bits for one in chosen.values())
+            if key in tried:
+                break
+            tried[key] = kl = self._measure(chosen)
+            self.deployment.report(0.8 + 0.2 * (round_ + 1) / (ROUNDS + 1))
+            if kl <= limit and (best is None or _cost(chosen) < _cost(best[0])):
+                best = (chosen, kl)
+            # Losses do not quite add up: ask for more or less of them in proportion.
+            budget *= min(max(0.97 * limit / max(kl, 1e-12), 0.25), 2.0)
+        while best is None:
+            budget *= 0.5
+            chosen = within_loss(options, budget)
+            kl = self._measure(chosen)
+            if kl <= limit or all(one.bits == DENSE for one in chosen.values()):
+                best = (chosen, kl)
+        self._put(best[0])
+        return best
+
+    def by_size(self) -> tuple[Chosen, float]:
+        """The least loss found within the resident bytes, and its measured KL."""
+        limit, options = self.settings.max_mib * 2**20, self._options(held=True)
+        engine = self.deployment.engine
+        self._put({})
+        dense = sum(some[-1].cost for some in options.values())
+        other = engine.weight_bytes() - dense
+        room, over, chosen = other, 1.0, Chosen()
+        while over > 0:
+            found = within_cost(options, limit - room)
+            if found is None:
+                least = sum(min(one.cost for one in some) for some in options.values()) + other
+                raise Refused(
+                    f"max_mib={self.settings.max_mib:g} cannot be reached: at 2 bit the weights "
+                    f"take {least / 2**20:.3g} MiB, of which {other / 2**20:.3g} MiB are not "
+                    "matrices; allow more"
+                )
+            chosen = found
+            self._nearest(chosen)
+            # The kernel that runs may keep more than the one that was counted with.
+            over = engine.weight_bytes() - limit
+            room += max(0.0, over)
+        return chosen, self._measure(chosen)
+
+    def _options(self, held: bool) -> dict[str, list[Option]]:
+        """Of every matrix by rising bits, dense last; costs are resident bytes, or those read."""
+        found = {}
+        for name, place in self.places.items():
+            matrix = place.matrix
+            kernel = "cpp" if matrix.dtype is torch.bfloat16 else "fp32"
+            some = []
+            for bits in WIDTHS:
+                stored = LowBitBytes(bits, self.settings.group_size, zero="int8")
+                cost = stored.nbytes(matrix.n, matrix.k, kernel)
+                some.append(Option(bits, cost, self.scores[name, bits]))
+            dense = matrix.n * matrix.k * matrix.dtype.itemsize
+            # A dense head that is the embedding itself takes no memory of its own.
+            free = held and name == "head" and self._tied()
+            found[name] = [*some, Option(DENSE, 0 if free else dense, 0.0)]
+        return found
+
+    def _tied(self) -> bool:
+        engine = self.deployment.engine
+        return isinstance(engine, Decoder) and (
+            self.places["head"].first.weight.data_ptr() == engine.embedding.data_ptr()
+        )
+
+    def _measure(self, chosen: Chosen) -> float:
+        self._put(chosen)
+        return self.judge.kl()
+
+    def _put(self, chosen: Chosen) -> None:
+        if chosen == self._stands:
+            return
+        self._nearest(chosen if self.settings.method == "nearest" else {})
+        if self.settings.method == "gptq":
+            self._calibrated(chosen)
+        self._stands = chosen
+
+    def _nearest(self, chosen: Chosen) -> None:
+        self._stands = None
+        for place in self.places.values():
+            place.put_back()
+        for name, one in chosen.items():
+            if one.bits != DENSE:
+                matrix = self.places[name].matrix
+                matrix.replace(self._weight(matrix, one.bits))
+
+    def _weight(self, matrix: Matrix, bits: int) -> LowBitWeight:
+        key = (matrix.name, bits)
+        if key not in self._made:
+            form = quantize(matrix.dense(), bits, self.settings.group_size, symmetric=False)
+            self._made[key] = LowBitWeight(form, matrix.bias, matrix.dtype)
+        return self._made[key]
+
+    def _calibrated(self, chosen: Chosen) -> None:
+        bits = {name: one.bits for name, one in chosen.items() if one.bits != DENSE}
+
+        def choose(matrix: Matrix, inputs: Inputs) -> LowBitWeight | None:
+            if matrix.name not in bits:
+                return None
+            grid = Grid(bits[matrix.name], self.settings.group_size, symmetric=False)
+            form = quantize_by_inputs(matrix.dense(), inputs, grid, Effort())
+            return LowBitWeight(form, matrix.bias, matrix.dtype)
+
+        if bits:
+            quiet = replace(self.deployment, note=lambda text: None, report=lambda share: None)
+            each_matrix(quiet, Calibration(rows=1, draw=1), choose, clean=True)
+
+
+def _cost(chosen: Chosen) -> float:
+    return sum(one.cost for one in chosen.values())
+
+
+def _probes(deployment: Deployment, samples: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Parts of calibration data to score with, and others to measure the KL on."""
+    if deployment.case.model.task == "image":
+        images = calibration_images(deployment)
+        return [images[:IMAGES]], [images[IMAGES : 2 * IMAGES]]
+    ids = calibration_ids(deployment, Calibration(samples=samples))
+    # As many tokens as have room beside each other; at least one short sequence of each.
+    tokens = max(8, KEPT // deployment.engine.vocab_size)
+    ids = ids[:, : min(ids.shape[1], tokens)]
+    half = max(1, len(ids) // 2)
+    judged = ids[half : half + max(1, tokens // ids.shape[1])]
+    return list(ids[:half].split(1)), list(judged.split(4))
+
+
+def _positions(part: Tensor) -> int:
+    return len(part) if part.is_floating_point() else part.numel()
+
+
+def _keep(deployment: Deployment, settings: AutoMixed, scores: Scores, chosen: Chosen) -> None:
+    """The scores and the choice become measurements of the trial, one condition a matrix."""
+    tried = settings.score == "trying"
+    how = (
+        "KL of the model with this matrix alone rounded, on calibration data"
+        if tried
+        else "half the mean square of a matrix's change times the gradient of the model's own "
+        "log-probabilities, one backward pass over calibration data"
+    )
+    origin = "measured" if tried else "estimated"
+    for (name, bits), value in scores.items():
+        condition = f"{name}/int{bits}"
+        deployment.keep(
+            Measurement("sensitivity_kl", (value,), "nat", origin, how, condition=condition)
+        )
+    for name, one in chosen.items():
+        why = "16: left as it was" if one.bits == DENSE else f"groups of {settings.group_size}"
+        deployment.keep(
+            Measurement("chosen_bits", (float(one.bits),), "bit", "measured", why, condition=name)
+        )

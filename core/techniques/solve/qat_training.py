@@ -1,0 +1,143 @@
+"""Training a model under the rounding that it will have, then packing the codes it ended with."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from core.engine.decoder import Decoder
+from core.engine.modules import KernelLinear
+from core.engine.reference import TrainableDecoder
+from core.errors import Refused
+from core.files.config.decoder_config import DecoderConfig
+from core.files.formats.layout import stacks
+from core.techniques.deployment import Deployment
+from core.techniques.quantize.gptq import Gptq
+from core.techniques.solve.fake import FakeLinear, FakeQuantized, nearest_form, stack
+from core.techniques.solve.matrices import Matrix, matrices
+from core.techniques.solve.replace import lean
+from core.techniques.training_loop import LOSSES, Course, Forward, Part, learn
+from kernels.linear_lowbit import LowBit, LowBitWeight
+
+if TYPE_CHECKING:
+    from core.techniques.quantize.qat import Qat
+
+# The scales learn more slowly than the weights, in shares of themselves.
+SCALE_RATE = 0.2
+
+# The rounded parts that stand stacked in each matrix of the deployment, by the matrix's name.
+Rounded = dict[str, list[FakeQuantized]]
+Forms = dict[str, LowBit]
+
+
+def train(deployment: Deployment, settings: Qat) -> None:
+    """Train every matrix under rounding and replace it by what it was rounded to.
+
+    Embedding, norms and biases stay as they are. Raises Refused for a model that is no decoder of
+    the Llama family and no classifier, and when the loss diverged.
+    """
+    of = _of_module if deployment.case.model.task == "image" else _of_decoder
+    student, rounded, found = of(deployment, settings)
+    parts = []
+    for one in (one for parts in rounded.values() for one in parts):
+        # The finer the grid, the less may move: at equal rates 4 bit lost what 2 bit gained.
+        rate = settings.learning_rate / settings.bits * float(one.scale.detach().abs().mean())
+        parts += [Part([one.weight], rate), Part([one.scale], rate * SCALE_RATE)]
+    course = Course("qat", settings.steps, settings.learning_rate)
+    learn(deployment, course, student, parts, LOSSES[settings.loss])
+    pack(rounded, found)
+    deployment.note(f"qat: the weights take {deployment.engine.weight_bytes():,} bytes")
+
+
+def pack(rounded: Rounded, found: Sequence[Matrix]) -> None:
+    """Replace every matrix by the codes that its parts round to."""
+    for matrix in found:
+        form = stack([one.form() for one in rounded[matrix.name]])
+        matrix.replace(LowBitWeight(form, matrix.bias, matrix.dtype))
+
+
+class QuantizedDecoder(TrainableDecoder):
+    """A decoder whose matrices, the head included, are rounded whenever they multiply.
+
+    `tensors` are its weights in Hugging Face names, `forms` where the rounding of each stacked
+    matrix starts. `rounded` holds the matrices by the names of their modules; nothing else is
+    trained.
+    """
+
+    def __init__(self, config: DecoderConfig, tensors: Mapping[str, Tensor], forms: Forms) -> None:
+        if config.tied_embeddings:
+            # The head is rounded, the embedding that looks tokens up is not.
+            tensors = {**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"]}
+        super().__init__(replace(config, tied_embeddings=False), tensors)
+        self.requires_grad_(False)
+        self.rounded: dict[str, FakeQuantized] = {}
+        for stacked in stacks(config):
+            row = 0
+            for name, rows in stacked.parts:
+                weight = self.weights.pop(f"{name}.weight".replace(".", "/"))
+                form = forms[stacked.name].rows(row, row + rows)
+                self.rounded[name] = FakeQuantized(weight, form)
+                row += rows
+
+    def project(self, x: Tensor, name: str) -> Tensor:
+        """See TrainableDecoder.project."""
+        bias = self.weights.get(f"{name}.bias".replace(".", "/"), None)
+        return linear(x, self.rounded[name](), bias)
+
+
+def _of_decoder(deployment: Deployment, settings: Qat) -> tuple[Forward, Rounded, list[Matrix]]:
+    decoder = lean(deployment, "quantization-aware training")
+    found, tensors = matrices(deployment), decoder.export_tensors()
+    forms = _start(deployment, settings, found)
+    with torch.inference_mode(False):
+        student = QuantizedDecoder(decoder.config, tensors, forms)
+    rounded = {
+        one.name: [student.rounded[name] for name, _ in one.parts] for one in stacks(decoder.config)
+    }
+    return student, rounded, found
+
+
+def _of_module(deployment: Deployment, settings: Qat) -> tuple[Forward, Rounded, list[Matrix]]:
+    student: nn.Module = copy.deepcopy(deployment.engine).requires_grad_(False)
+    found = matrices(deployment)
+    weights = {one.name: one.dense() for one in found}
+    rounded: Rounded = {}
+    for name, form in _start(deployment, settings, found).items():
+        with torch.inference_mode(False):
+            rounded[name] = [FakeQuantized(weights[name], form)]
+        owner, _, leaf = name.rpartition(".")
+        bias = next(one.bias for one in found if one.name == name)
+        setattr(student.get_submodule(owner), leaf, FakeLinear(rounded[name][0], bias))
+    return student, rounded, found
+
+
+def _start(deployment: Deployment, settings: Qat, found: Sequence[Matrix]) -> Forms:
+    """The form that each matrix starts from. GPTQ's replace the deployment's own matrices."""
+    bits, size, symmetric = settings.bits, settings.group_size, bool(settings.symmetric)
+    forms = {}
+    if settings.start == "gptq":
+        Gptq(bits, size, settings.symmetric).apply(deployment)
+        forms = _packed(deployment.engine)
+    for one in found:
+        if one.name not in forms:
+            try:
+                forms[one.name] = nearest_form(one.dense(), bits, size, symmetric)
+            except ValueError as error:
+                raise Refused(f"{one.name}: {error}") from None
+    return forms
+
+
+def _packed(engine: Any) -> Forms:
+    """The forms of the low-bit matrices of an engine, by name."""
+    if isinstance(engine, Decoder):
+        weights = {name: one.kernel_weight for name, one in engine.linears()}
+    else:
+        kept = {n: one for n, one in engine.named_modules() if isinstance(one, KernelLinear)}
+        weights = {name: one.weight_of_kernel for name, one in kept.items()}
+    return {name: one.form() for name, one in weights.items() if isinstance(one, LowBitWeight)}

@@ -1,0 +1,127 @@
+"""The one judge of trials: what one trial's metric says against another trial's.
+
+Everything that chooses, sorts, draws or says which of two trials is better asks here: utility,
+frontier, recommendation, comparison, pages, reports and the JSON documents. The statistics are
+core.verdict.judge's; here it is decided which numbers belong together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from core import metrics
+from core.measurement import Measurement
+from core.metrics import Metric
+from core.model import DecoderShape
+from core.predict.projection import ratio_error
+from core.statistics.paired import DEFINED
+from core.study import Trial
+from core.verdict.floors import NAMES as FLOORS
+from core.verdict.floors import floor_between
+from core.verdict.judge import TIMED, Judgement, judge
+
+# Metrics that say how well a machine is used, or how finely a loss can be told, not how good a plan
+# is.
+UNJUDGED = frozenset(
+    {"mbu", "mfu", "cpu_wait_share", "concurrency", "rounding_kl_nats", *FLOORS.values()}
+)
+
+
+def against(trial: Trial, baseline: Trial, name: str) -> Judgement:
+    """The verdict on the metric `name` of `trial` against `baseline`'s, for the workload as it is
+    asked; `baseline` as a verdict where both are the same trial."""
+    metric = metrics.metric(name)
+    if trial.id == baseline.id:
+        return Judgement("baseline", 1.0, 1.0, 1.0, "", 0.0, 0.0, 0.0)
+    ours = asked(trial, name)
+    why = _unlike(metric, trial, baseline)
+    if why:
+        return Judgement("not comparable", why=why)
+    if ours is None:
+        return Judgement("not comparable", why=_not_asked(trial, name))
+    theirs = reference(baseline, ours)
+    if theirs is None and asked(baseline, name) is None and baseline.metric(name) is not None:
+        return Judgement("not comparable", why=_not_asked(baseline, name))
+    error = ratio_error(trial.plan, baseline.plan) if ours.origin == "projected" else 1.0
+    floor = floor_between(trial, baseline, name)
+    return judge(metric, ours, theirs, pairing(trial, baseline), floor, error)
+
+
+def asked(trial: Trial, name: str) -> Measurement | None:
+    """The measurement of `name` at the concurrency that the workload asks for; None when there is
+    none. A trial that was timed at another one counts by what it measured at the workload's."""
+    found = trial.metric(name)
+    wanted = trial.plan.case.workload.concurrency
+    if found is None or metrics.metric(name).group not in TIMED or served_at(trial) == wanted:
+        return found
+    if found.origin == "unavailable":
+        return found
+    condition = f"concurrency={wanted}"
+    return next((one for one in trial.curve(name) if one.condition == condition), None)
+
+
+def served_at(trial: Trial) -> int:
+    """How many requests the trial's rounds kept in flight. Older trials do not state it: then a
+    batch was timed with as many requests as it has places."""
+    stated = trial.value("concurrency")
+    if stated is not None:
+        return int(stated)
+    return max(trial.plan.case.workload.concurrency, trial.plan.batch)
+
+
+def pairing(trial: Trial, baseline: Trial) -> str:
+    """How the trial's numbers belong with the baseline's, one of core.verdict.judge.PAIRINGS: the
+    unchanged model of a trial's own case was measured in turns with it."""
+    if trial.plan.case != baseline.plan.case or trial.plan.seed != baseline.plan.seed:
+        return "apart"
+    return "turns" if baseline.is_baseline else "common"
+
+
+def reference(baseline: Trial, judged: Measurement) -> Measurement | None:
+    """The baseline's number that `judged` is compared with; what the unchanged model has to itself
+    is known by definition, whatever the origin of the number that is judged."""
+    found = asked(baseline, judged.metric)
+    exact = DEFINED.get(judged.metric)
+    if found is None and exact is not None and baseline.is_baseline and judged.value is not None:
+        return replace(
+            judged,
+            samples=(),
+            reference=(),
+            method="by definition",
+            pooled=exact,
+            bounds=(exact, exact),
+        )
+    return found
+
+
+def _unlike(metric: Metric, trial: Trial, baseline: Trial) -> str:
+    """Why the two numbers speak of different things; empty when they speak of the same."""
+    ours, theirs = trial.plan.case, baseline.plan.case
+    if ours.model.task != theirs.model.task:
+        return f"{ours.model.id} and {theirs.model.id} do different tasks"
+    if metric.name in FLOORS.values() or metric.name == "rounding_kl_nats":
+        return "it says how small a loss can be told from rounding, not how good the plan is"
+    if metric.name in UNJUDGED:
+        return "it says how the machine was used, not how good the plan is: judge by its times"
+    if metric.name in DEFINED and ours.model != theirs.model:
+        return "each model was compared with its own baseline"
+    if metric.group == "quality" and ours.data != theirs.data:
+        return "quality was judged on different data"
+    if metric.name == "perplexity" and _vocabulary(trial) != _vocabulary(baseline):
+        return "the tokenizers differ: compare nats per byte"
+    return ""
+
+
+def _not_asked(trial: Trial, name: str) -> str:
+    if trial.metric(name) is None:
+        return "this trial has no such number"
+    wanted = trial.plan.case.workload.concurrency
+    return (
+        f"{trial.plan.title} was timed with {served_at(trial)} requests at a time, and the workload"
+        f" asks for {wanted}"
+    )
+
+
+def _vocabulary(trial: Trial) -> int | None:
+    shape = trial.plan.case.model.shape
+    return shape.vocabulary if isinstance(shape, DecoderShape) else None

@@ -1,0 +1,305 @@
+"""Trials side by side: a row per setting and metric, a cell per trial, judged by the baseline.
+
+Owns the layout; who is better is core.verdict.against's to say, the drawing app's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from core import format, ids, metrics
+from core.errors import BadInput
+from core.margin import Margin, non_inferiority
+from core.measurement import Measurement
+from core.metrics import Metric
+from core.plan import KINDS, settings
+from core.study import Trial
+from core.techniques import BY_NAME
+from core.verdict.against import UNJUDGED, against, reference, served_at
+from core.verdict.environments import environment_ids
+from core.verdict.environments import warnings as unlike_things
+
+ABSENT = "—"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One trial's entry in a row; `value` is None where nothing is known.
+
+    `low` and `high` are the value's 95 % interval; `delta` is value - baseline, `change` is delta /
+    baseline (0.1: 10 % more); `ratio` with `ratio_low` and `ratio_high` is value / baseline;
+    `verdict` is one of core.verdict.judge.VERDICTS, `why` how it was judged or what kept us from
+    one; `margin` says whether the loss stays within the study's margin (core.margin), `margin_why`
+    in a sentence; `method` tells how the number came about. Settings have no origin and no verdict.
+    """
+
+    trial_id: str
+    text: str
+    value: Any = None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    unit: str = ""
+    origin: str = ""
+    method: str = ""
+    delta: float | None = None
+    change: float | None = None
+    ratio: float | None = None
+    ratio_low: float | None = None
+    ratio_high: float | None = None
+    verdict: str = ""
+    why: str = ""
+    margin: str = ""
+    margin_why: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """`kind` is `setting` or `metric`; `better` is `lower`, `higher` or empty."""
+
+    key: str
+    label: str
+    kind: str
+    cells: tuple[Cell, ...]
+    differs: bool
+    group: str = ""
+    unit: str = ""
+    better: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A compared trial's heading."""
+
+    trial_id: str
+    study_id: str
+    title: str
+    state: str
+    reason: str
+    is_baseline: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Cells of every row stand in the order of `columns`."""
+
+    baseline_id: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    warnings: tuple[str, ...] = ()
+
+    def row(self, key: str) -> Row | None:
+        """The row with this key, or None."""
+        return next((row for row in self.rows if row.key == key), None)
+
+    def settings(self) -> tuple[Row, ...]:
+        """Rows of what was configured."""
+        return tuple(row for row in self.rows if row.kind == "setting")
+
+    def metrics(self) -> tuple[Row, ...]:
+        """Rows of what came out."""
+        return tuple(row for row in self.rows if row.kind == "metric")
+
+
+def compare(
+    trials: Sequence[Trial],
+    baseline_id: str,
+    environments: Mapping[str, Mapping[str, Any] | None] | None = None,
+    margins: Sequence[Margin] = (),
+) -> Comparison:
+    """Set `trials` beside each other, in their order, any number of them.
+
+    `environments` gives the facts of environment ids, so that a warning can name what differs;
+    `margins` are the losses of quality that the study accepts. BadInput when there is no trial, one
+    is given twice, or the baseline is not among them.
+    """
+    if not trials:
+        raise BadInput("nothing to compare: name at least one trial")
+    named = [trial.id for trial in trials]
+    twice = sorted({trial_id for trial_id in named if named.count(trial_id) > 1})
+    if twice:
+        raise BadInput(f"trial {twice[0]} is named twice: name each compared trial once")
+    baseline = next((trial for trial in trials if trial.id == baseline_id), None)
+    if baseline is None:
+        known = ", ".join(named)
+        raise BadInput(f"the baseline {baseline_id} is not among the compared trials: {known}")
+    columns = tuple(
+        Column(
+            trial.id,
+            trial.study_id,
+            trial.plan.title,
+            trial.state,
+            trial.reason,
+            trial.id == baseline_id,
+        )
+        for trial in trials
+    )
+    rows = (*_setting_rows(trials), *_metric_rows(trials, baseline, margins))
+    return Comparison(baseline_id, columns, rows, _warnings(trials, baseline, environments or {}))
+
+
+def configuration(trial: Trial) -> dict[str, str]:
+    """What was configured and what ran, as ordered key -> text: the setting rows of one trial."""
+    case, served = trial.plan.case, trial.plan.case.workload
+    found = {
+        "model": case.model.id,
+        "revision": case.model.revision or ABSENT,
+        "target": case.target.id,
+        "workload": case.workload.id,
+        "techniques": " + ".join(one.name for one in trial.plan.techniques) or "none",
+    }
+    for technique in trial.plan.techniques:
+        for key, value in settings(technique).items():
+            if key != "name":
+                found[f"{technique.name}.{key}"] = str(value)
+    if served.task == "text":
+        found["prompt_tokens"] = str(served.prompt_tokens)
+        found["output_tokens"] = str(served.output_tokens)
+    found["concurrency"] = str(served_at(trial))
+    found["batch"] = str(trial.plan.batch)
+    found["seed"] = str(trial.plan.seed)
+    ran = sorted({f"{run.op}: {run.name}" for run in trial.kernels})
+    found["kernels"] = ", ".join(ran) or ABSENT
+    found["environment"] = ", ".join(environment_ids(trial)) or ABSENT
+    found["attempt"] = str(trial.attempt)
+    found["state"] = trial.state
+    return found
+
+
+_LABELS = {
+    "model": "Model",
+    "revision": "Weights",
+    "target": "Target",
+    "workload": "Workload",
+    "techniques": "Techniques",
+    "prompt_tokens": "Prompt tokens",
+    "output_tokens": "Output tokens",
+    "concurrency": "Requests at a time",
+    "batch": "Served together, at most",
+    "seed": "Seed",
+    "kernels": "Kernels that ran",
+    "environment": "Environment",
+    "attempt": "Attempt",
+    "state": "State",
+}
+
+
+def _setting_rows(trials: Sequence[Trial]) -> Iterable[Row]:
+    found = [configuration(trial) for trial in trials]
+    keys = sorted({key: None for one in found for key in one}, key=_position)
+    for key in keys:
+        texts = [one.get(key, ABSENT) for one in found]
+        cells = tuple(
+            Cell(trial.id, text, None if text == ABSENT else text)
+            for trial, text in zip(trials, texts, strict=True)
+        )
+        name, _, field = key.partition(".")
+        label = f"{name}: {field.replace('_', ' ')}" if field else _LABELS[key]
+        yield Row(key, label, "setting", cells, len(set(texts)) > 1, group="configuration")
+
+
+def _position(key: str) -> tuple[int, int]:
+    """Technique settings stand right after the techniques, in the order in which they act."""
+    order = list(_LABELS)
+    name, _, field = key.partition(".")
+    if not field:
+        return order.index(key), 0
+    return order.index("techniques"), 1 + KINDS.index(BY_NAME[name].kind)
+
+
+def _metric_rows(
+    trials: Sequence[Trial], baseline: Trial, margins: Sequence[Margin]
+) -> Iterable[Row]:
+    for metric in metrics.METRICS:
+        if any(trial.metric(metric.name) is not None for trial in trials):
+            cells = tuple(_metric_cell(metric, trial, baseline, margins) for trial in trials)
+            yield Row(
+                metric.name,
+                metric.label,
+                "metric",
+                cells,
+                len({(cell.text, cell.origin) for cell in cells}) > 1,
+                metric.group,
+                metric.unit,
+                "" if metric.name in UNJUDGED else metric.better,
+            )
+
+
+def _metric_cell(metric: Metric, trial: Trial, baseline: Trial, margins: Sequence[Margin]) -> Cell:
+    found = trial.metric(metric.name)
+    if found is None:
+        verdict = "baseline" if trial is baseline else "not comparable"
+        why = "this trial has no such number"
+        return Cell(trial.id, ABSENT, unit=metric.unit, verdict=verdict, why=why)
+    spread = found.interval() or (None, None)
+    text = "unavailable" if found.value is None else format.of_metric(metric.name, found.value)
+    judgement = against(trial, baseline, metric.name)
+    beside = reference(baseline, found)
+    delta = change = None
+    comparable = judgement.verdict not in ("baseline", "not comparable")
+    if comparable and found.value is not None and beside is not None and beside.value is not None:
+        # A ratio from interleaved pairs is nearer to the truth than that of two values taken apart.
+        change = None if judgement.ratio is None else judgement.ratio - 1
+        delta = (
+            found.value - found.value / judgement.ratio
+            if judgement.ratio
+            else found.value - beside.value
+        )
+    margin = () if trial is baseline else _margin(metric, found, margins)
+    return Cell(
+        trial.id,
+        text,
+        found.value,
+        spread[0],
+        spread[1],
+        found.n,
+        found.unit or metric.unit,
+        found.origin,
+        found.method,
+        delta,
+        change,
+        None if trial is baseline else judgement.ratio,
+        None if trial is baseline else judgement.low,
+        None if trial is baseline else judgement.high,
+        judgement.verdict,
+        judgement.why,
+        *margin,
+    )
+
+
+def _margin(metric: Metric, found: Measurement, margins: Sequence[Margin]) -> tuple[str, ...]:
+    """(word, sentence) of the margin that the study sets on `metric`; empty where it sets none."""
+    one = next((margin for margin in margins if margin.metric == metric.name), None)
+    return () if one is None else non_inferiority(metric, found, one)
+
+
+def _warnings(
+    trials: Sequence[Trial], baseline: Trial, environments: Mapping[str, Mapping[str, Any] | None]
+) -> tuple[str, ...]:
+    found: list[str] = []
+    for word, names in (
+        ("models", [trial.plan.case.model.id for trial in trials]),
+        ("targets", [trial.plan.case.target.id for trial in trials]),
+        ("workloads", [_traffic(trial) for trial in trials]),
+    ):
+        distinct = list(dict.fromkeys(names))
+        if len(distinct) > 1:
+            found.append(f"The trials ran with different {word}: {', '.join(distinct)}.")
+    found.extend(unlike_things(trials, environments))
+    plans = ids.distinct({trial.id: trial.plan.title for trial in trials})
+    if baseline.state != "done":
+        found.append(f"The baseline is {baseline.state}: its numbers may be missing.")
+    for trial in trials:
+        if trial.state != "done" and trial is not baseline:
+            reason = f": {trial.reason.rstrip('.')}" if trial.reason else ""
+            found.append(f"{plans[trial.id]} is {trial.state}{reason}.")
+    return tuple(found)
+
+
+def _traffic(trial: Trial) -> str:
+    workload = trial.plan.case.workload
+    if workload.task != "text":
+        return workload.id
+    return f"{workload.id} ({workload.prompt_tokens} + {workload.output_tokens} tokens)"

@@ -1,0 +1,144 @@
+"""The JSON document of a study, as `run --json` and `show --json` print it.
+
+Scripts depend on its keys: nothing here may be renamed or left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from core.dataset import Dataset
+from core.margin import Margin, non_inferiority
+from core.measurement import Measurement
+from core.metrics import metric
+from core.plan import settings
+from core.study import Study, Trial
+from core.verdict.against import UNJUDGED, against
+from core.verdict.anchor import anchored
+from core.verdict.environments import Facts, cautions, environment_ids, warnings
+from core.verdict.recommend import recommend
+
+
+def study_document(
+    study: Study, environments: Mapping[str, Facts | None] | None = None
+) -> dict[str, Any]:
+    """JSON-safe data of `study`: full precision, null for what is not known, no NaN or infinity.
+
+    `environments` gives the facts of environment ids, so that a warning can name what differs.
+    """
+    judged = anchored(study)
+    advice = recommend(judged)
+    baseline = study.baseline
+    return {
+        "study": {
+            "id": study.id,
+            "model": study.case.model.id,
+            "target": study.case.target.id,
+            "workload": study.case.workload.id,
+            "priorities": dict(study.priorities.weights),
+            "limits": [str(limit) for limit in study.priorities.limits],
+            "margins": [str(margin) for margin in study.priorities.margins],
+            "data": [data_document(one) for one in study.case.data],
+            "state": study.state,
+        },
+        "baseline": None if baseline is None else baseline.id,
+        "frontier": list(advice.frontier),
+        "recommendation": {
+            "trial": advice.trial_id,
+            "because": list(advice.because),
+            "rejected": dict(advice.rejected),
+            "p_best": finite(advice.p_best),
+            "proven": advice.proven,
+            "again": list(advice.again),
+        },
+        "trials": [
+            {
+                **trial_document(trial, study.priorities.margins),
+                "against_baseline": verdicts(one, judged.baseline),
+            }
+            for trial, one in zip(study.trials, judged.trials, strict=True)
+        ],
+        "warnings": list(warnings(study.trials, environments)),
+    }
+
+
+def margins_kept(trial: Trial, margins: Sequence[Margin]) -> tuple[tuple[Margin, str, str], ...]:
+    """(margin, `non-inferior` | `inferior` | `undecided`, sentence) of a done candidate; nothing
+    for the baseline and for trials that did not end well.
+    """
+    if trial.state != "done" or trial.is_baseline:
+        return ()
+    return tuple(
+        (one, *non_inferiority(metric(one.metric), trial.metric(one.metric), one))
+        for one in margins
+    )
+
+
+def verdicts(trial: Trial, baseline: Trial | None) -> dict[str, Any]:
+    """What the judge says of each of a finished candidate's metrics against the study's baseline:
+    ratio with its interval (null where there is none), verdict, and the value at the study's pooled
+    baseline (core.verdict.anchor)."""
+    if trial.state != "done" or baseline is None or trial.is_baseline or baseline.state != "done":
+        return {}
+    found = {}
+    for one in trial.measurements:
+        if not one.condition and one.metric not in UNJUDGED:
+            judgement = against(trial, baseline, one.metric)
+            found[one.metric] = {
+                "ratio": finite(judgement.ratio),
+                "low": finite(judgement.low),
+                "high": finite(judgement.high),
+                "verdict": judgement.verdict,
+                "at_pooled_baseline": finite(one.value),
+            }
+    return found
+
+
+def data_document(dataset: Dataset) -> dict[str, Any]:
+    """One of the user's data sets; where it lies stays on this machine."""
+    return {
+        "id": dataset.id,
+        "kind": dataset.kind,
+        "sha256": dataset.sha256 or None,
+        "items": dataset.items or None,
+    }
+
+
+def trial_document(trial: Trial, margins: Sequence[Margin] = ()) -> dict[str, Any]:
+    """One entry of the document's `trials`; each margin gets a word and a sentence."""
+    return {
+        "id": trial.id,
+        "plan": {"techniques": [settings(technique) for technique in trial.plan.techniques]},
+        "state": trial.state,
+        "reason": trial.reason,
+        "kernels": [{"op": run.op, "name": run.name, "calls": run.calls} for run in trial.kernels],
+        "environments": list(environment_ids(trial)),
+        "cautions": list(cautions(trial)),
+        "metrics": {
+            one.metric: metric_document(one) for one in trial.measurements if not one.condition
+        },
+        "margins": {
+            one.metric: {"margin": str(one), "word": word, "sentence": sentence}
+            for one, word, sentence in margins_kept(trial, margins)
+        },
+    }
+
+
+def metric_document(measurement: Measurement) -> dict[str, Any]:
+    """Value and interval (null when not known), number of samples, unit and origin."""
+    low, high = measurement.interval() or (None, None)
+    return {
+        "value": finite(measurement.value),
+        "low": finite(low),
+        "high": finite(high),
+        "n": measurement.n,
+        "unit": measurement.unit,
+        "origin": measurement.origin,
+    }
+
+
+def finite(value: float | None) -> float | None:
+    """`value`, or None for NaN and infinities, which JSON cannot say."""
+    return value if value is not None and math.isfinite(value) else None

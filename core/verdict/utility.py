@@ -1,0 +1,164 @@
+"""How much a trial is worth to its user: the documented utility. Chooses nothing; that is
+recommend.py.
+
+The utility of a trial is U = sum over the words w of weight(w) * gain(w), with gains against the
+study's baseline, from the same judgements that every page shows (core.verdict.against):
+
+- latency, throughput, size, energy, cost: gain = log2 of the improvement ratio, so twice as fast,
+  or half as large, is worth 1 and twice as slow costs 1. The metric is the first of WORDS[word]
+  that the baseline has.
+- quality: gain = -(loss / scale), where the loss and the scale of each metric stand in QUALITY:
+  0.05 nats of KL to the baseline, 0.05 nats of log-perplexity, 5 points of top-1 agreement or 2
+  points of accuracy cost as much as halving any of the others gains.
+
+A word that no trial can be judged by counts for none. A trial that lacks a metric which others have
+gets, for that word, the worst gain seen in the study, or 0 if that is lower: unknown is never
+better than known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from core import metrics
+from core.study import Study, Trial
+from core.verdict.against import against, asked
+from core.verdict.judge import TIMED
+
+WORDS: dict[str, tuple[str, ...]] = {
+    "latency": ("latency_s", "latency_p95_s", "tpot_s", "ttft_s"),
+    "throughput": ("tokens_per_s", "examples_per_s"),
+    "size": ("model_bytes", "peak_bytes"),
+    "energy": ("energy_j_per_token",),
+    # What the user's own tasks say counts before any general measure.
+    "quality": (
+        "task_accuracy",
+        "kl_nats",
+        "perplexity",
+        "nats_per_byte",
+        "top1_agreement",
+        "accuracy",
+    ),
+    "cost": ("usd_per_mtok",),
+}
+IMAGE_WORDS = {**WORDS, "quality": ("accuracy", "top1_agreement", "kl_nats")}
+# Loss of quality that costs as much as one doubling of anything else gains.
+QUALITY = {
+    "kl_nats": 0.05,
+    "perplexity": 0.05,
+    "nats_per_byte": 0.0125,
+    "top1_agreement": 0.05,
+    "accuracy": 0.02,
+    "task_accuracy": 0.02,
+}
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What one word gains; `spread` is half the width of its 95 % interval, None when a side has no
+    interval. `known` is False where the worst gain stands in for one that cannot be judged.
+    """
+
+    word: str
+    metric: str
+    gain: float
+    spread: float | None
+    known: bool = True
+
+
+def axes(study: Study) -> tuple[tuple[str, str], ...]:
+    """(word, metric) for every word with a weight above 0 that some candidate can be judged by."""
+    words = IMAGE_WORDS if study.case.model.task == "image" else WORDS
+    found = []
+    for word in metrics.PRIORITIES:
+        if study.priorities.weight(word) > 0:
+            name = _first_known(words[word], study)
+            if name is not None:
+                found.append((word, name))
+    return tuple(found)
+
+
+def _first_known(names: Iterable[str], study: Study) -> str | None:
+    """The first metric that the baseline has; quality metrics that only candidates have (KL) count
+    too.
+    """
+    done = study.done()
+    baseline = next((trial for trial in done if trial.is_baseline), None)
+    for name in names:
+        found = None if baseline is None else asked(baseline, name)
+        if found is not None and _usable(name, found.value):
+            return name
+        if name in ("kl_nats", "top1_agreement") and any(t.value(name) is not None for t in done):
+            return name
+    return None
+
+
+def _usable(name: str, value: float | None) -> bool:
+    return value is not None and (name in QUALITY or value > 0)
+
+
+def gain(word: str, name: str, trial: Trial, rival: Trial) -> Gain | None:
+    """How much better `trial` is than `rival` on the metric `name`, as the one judge of trials has
+    it (core.verdict.against); None when they cannot be compared."""
+    found = against(trial, rival, name)
+    if found.verdict == "not comparable":
+        return None
+    ends = (found.difference, found.difference_low, found.difference_high)
+    if name not in QUALITY or name == "perplexity":
+        ends = (_logarithm(found.ratio), _logarithm(found.low), _logarithm(found.high))
+    centre, low, high = (None if end is None else end * points(name) for end in ends)
+    if centre is None:
+        return None
+    spread = None if low is None or high is None else abs(high - low) / 2
+    return Gain(word, name, centre, spread)
+
+
+def points(name: str) -> float:
+    """What one unit of change is worth: of the metric itself for quality, of the natural logarithm
+    for perplexity and everything that counts by its ratio. Negative where less is better."""
+    sign = -1.0 if metrics.metric(name).better == "lower" else 1.0
+    return sign / QUALITY.get(name, math.log(2))
+
+
+def _logarithm(ratio: float | None) -> float | None:
+    return math.log(ratio) if ratio is not None and 0 < ratio < math.inf else None
+
+
+def utilities(study: Study) -> dict[str, float]:
+    """Utility by trial id for every finished trial; empty when the baseline has not finished."""
+    done = study.done()
+    baseline = next((trial for trial in done if trial.is_baseline), None)
+    if baseline is None:
+        return {}
+    totals = dict.fromkeys((trial.id for trial in done), 0.0)
+    for word, name in axes(study):
+        found = {trial.id: gain(word, name, trial, baseline) for trial in done}
+        worst = min([0.0, *(one.gain for one in found.values() if one is not None)])
+        for trial_id, one in found.items():
+            totals[trial_id] += study.priorities.weight(word) * (worst if one is None else one.gain)
+    return totals
+
+
+def lead(study: Study, winner: Trial, other: Trial) -> tuple[float, float | None]:
+    """By how much `winner`'s utility exceeds `other`'s, and half the width of that difference's 95
+    % interval.
+
+    The baseline cancels out. Times come from the same rounds, so their errors add up; those of the
+    other words are taken as independent: their squares add up.
+    """
+    total, squares, timed, known = 0.0, 0.0, 0.0, True
+    for word, name in axes(study):
+        weight = study.priorities.weight(word)
+        one = gain(word, name, winner, other)
+        if one is None or one.spread is None:
+            known = False
+        if one is not None:
+            total += weight * one.gain
+            wide = weight * (one.spread or 0.0)
+            if metrics.metric(name).group in TIMED:
+                timed += wide
+            else:
+                squares += wide**2
+    return total, math.hypot(timed, math.sqrt(squares)) if known else None

@@ -1,0 +1,282 @@
+"""Times every kernel against every alternative for the same work, in one run.
+
+Owns: interleaved timing, ratios with intervals, the command line. What is timed comes from the case
+files (bench_linear.py, bench_blocks.py), what is printed from bench_report.py. A kernel that does
+not agree with its fp64 reference on odd shapes gets no speed-up, only the sentence why.
+
+    python -m kernels.bench.run [--op OP] [--format F ...] [--shape NxK ...] [--rows M ...] [--full]
+                            [--json | --markdown]
+
+By default a part of the grid, 80 cases: about 8 minutes of a processor's time, more on a busy
+machine; `--full` is all of it, 936 cases in hours. The last line on stderr says how long it took.
+Times are microseconds per call, median of interleaved repeats with a 95 % interval (order
+statistics). A speed-up is the median over repeats of one's time / the other's. Bytes count weights,
+input and output once; shares are those of a large copy, a large read and a large matrix product,
+measured in this run.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from kernels import registry
+from kernels.bench import report as bench_report
+from kernels.bench.case import Case
+
+BLOCKS = ("attention", "rms_norm", "swiglu")
+OPS = ("linear_dense", "linear_lowbit", "linear_w8a8", "linear_fp8", *BLOCKS)
+# Six repeats are the fewest whose range is a 95 % interval.
+LEAST_REPEATS = 6
+REPEATS = 15
+SAMPLE_SECONDS = 0.004
+CASE_SECONDS = 1.0
+# A pass longer than this needs no other before it to warm up.
+LONG_SECONDS = 0.02
+
+Row = dict[str, object]
+Progress = Callable[[str], object]
+
+
+def run_bench(op: str | None = None, **choice: Any) -> list[Row]:
+    """Check, then time, the kernels of one operation or of all; one row per kernel and case.
+
+    Row: op, format, shape, rows, kernel, own, us, us_low, us_high, samples_us, gb_per_s,
+    copy_share, read_share, peak_share, baseline, speedup, speedup_low, speedup_high (None when
+    `refused` holds a sentence), refused; rows of ours also best_other, versus_best,
+    versus_best_low, versus_best_high. A contender that is not here has `absent`, a sentence, and no
+    numbers. Raises ValueError for an operation that has no benchmark.
+    """
+    return list(rows_of_bench(op, **choice))
+
+
+def rows_of_bench(
+    op: str | None = None,
+    full: bool = False,
+    formats: tuple[str, ...] = (),
+    shapes: tuple[tuple[int, int], ...] = (),
+    rows: tuple[int, ...] = (),
+    progress: Progress = lambda text: None,
+) -> Iterator[Row]:
+    """The rows of run_bench as soon as each case is done."""
+    import torch
+
+    from kernels.bench import limits as bench_limits
+    from kernels.bench import linear as bench_linear
+
+    if op is not None and op not in OPS:
+        raise ValueError(f"There is no benchmark of {op!r}; --op takes one of {', '.join(OPS)}.")
+    for one in formats:
+        if one not in bench_linear.FORMATS:
+            known = ", ".join(bench_linear.FORMATS)
+            raise ValueError(f"There is no format {one!r}; --format takes {known}.")
+    torch.manual_seed(0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    progress("measuring the machine")
+    peaks = bench_limits.peaks(device)
+    streams = bench_limits.streams(device)
+    wait = bench_limits.wait_for(device)
+    of_op = bench_linear.FORMATS if op is None else bench_linear.OPS.get(op, ())
+    grid = bench_linear.Grid(
+        formats_of(of_op, formats, full or op is not None),
+        shapes or (bench_linear.SHAPES if full else bench_linear.QUICK_SHAPES),
+        rows or (bench_linear.ROWS if full else bench_linear.QUICK_ROWS),
+    )
+    done, began = 0, time.perf_counter()
+    with torch.inference_mode():
+        for case in bench_linear.cases(grid, device):
+            done += 1
+            spent = time.perf_counter() - began
+            progress(
+                f"{done} of {grid.count()}: {case.format} {case.shape}, {case.rows} rows; "
+                f"{spent:.0f} s so far"
+            )
+            # With no kernel of ours there is nothing to compare.
+            if any(one.own for one in case.contenders):
+                yield from _time(case, streams, peaks, wait)
+        for each in BLOCKS if op is None and not formats else (op,) if op in BLOCKS else ():
+            from kernels.bench import blocks as bench_blocks
+
+            progress(each)
+            for case in bench_blocks.cases(each, device):
+                yield from _time(case, streams, peaks, wait)
+
+
+def formats_of(of_op: tuple[str, ...], wanted: tuple[str, ...], every: bool) -> tuple[str, ...]:
+    """The formats to time: those asked for, else every one, else those that matter most."""
+    from kernels.bench import linear as bench_linear
+
+    if wanted:
+        return tuple(one for one in of_op if one in wanted)
+    return tuple(one for one in of_op if every or one in bench_linear.QUICK_FORMATS)
+
+
+def _time(
+    case: Case,
+    streams: dict[str, tuple[int, Callable[[], object]]],
+    peaks: dict[str, float],
+    wait: Callable[[], object],
+) -> Iterator[Row]:
+    from kernels.bench.limits import interval
+
+    here = [one for one in case.contenders if one.absent is None]
+    calls = {one.kernel: one.call for one in here}
+    calls |= {kind: call for kind, (_, call) in streams.items()}
+    times = {one.kernel: one.times for one in here}
+    loops = {}
+    for name, call in calls.items():
+        once = _sample(call, 1, wait)
+        if once < LONG_SECONDS:
+            once = min(_sample(call, 1, wait) for _ in range(2))
+        loops[name] = max(1, math.ceil(SAMPLE_SECONDS / max(once, 1e-7)))
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    started = time.perf_counter()
+    for repeat in range(REPEATS):
+        if repeat >= LEAST_REPEATS and time.perf_counter() - started > CASE_SECONDS:
+            break
+        for name, call in calls.items():
+            if case.pause:
+                time.sleep(case.pause)
+            if not samples[name] or samples[name][-1] * times.get(name, 1) < LONG_SECONDS:
+                call()
+            samples[name].append(_sample(call, loops[name], wait) / times.get(name, 1))
+    speeds = {
+        kind: moved / statistics.median(samples[kind]) for kind, (moved, _) in streams.items()
+    }
+    refused = {one.kernel: one.wrong for one in here}
+    others = [one.kernel for one in here if not one.own and one.wrong is None]
+    best = min(others, key=lambda name: statistics.median(samples[name]), default=None)
+    for one in case.contenders:
+        row: Row = {
+            "op": case.op,
+            "format": case.format,
+            "shape": case.shape,
+            "rows": case.rows,
+            "kernel": one.kernel,
+            "own": one.own,
+        }
+        if one.absent is not None:
+            yield row | {"absent": one.absent, "refused": None}
+            continue
+        middle, low, high = interval(samples[one.kernel])
+        rate = one.bytes / middle
+        flops = case.flops / middle
+        row |= {
+            "us": middle * 1e6,
+            "us_low": low * 1e6,
+            "us_high": high * 1e6,
+            "samples_us": [round(value * 1e6, 3) for value in samples[one.kernel]],
+            "gb_per_s": rate / 1e9,
+            "copy_share": rate / speeds["copy"],
+            "read_share": rate / speeds["read"] if "read" in speeds else None,
+            "peak_share": flops / peaks[case.peak] if flops and case.peak in peaks else None,
+            "baseline": case.baseline,
+            "speedup": None,
+            "speedup_low": None,
+            "speedup_high": None,
+            "refused": one.wrong or refused.get(case.baseline),
+        }
+        if row["refused"] is None:
+            found = _ratio(samples[case.baseline], samples[one.kernel])
+            row |= dict(zip(("speedup", "speedup_low", "speedup_high"), found, strict=True))
+        if one.own and best is not None and row["refused"] is None:
+            found = _ratio(samples[best], samples[one.kernel])
+            names = ("versus_best", "versus_best_low", "versus_best_high")
+            row |= {"best_other": best} | dict(zip(names, found, strict=True))
+        yield row
+
+
+def _ratio(theirs: list[float], ours: list[float]) -> tuple[float, float, float]:
+    from kernels.bench.limits import interval
+
+    return interval([their / our for their, our in zip(theirs, ours, strict=True)])
+
+
+def _sample(call: Callable[[], object], loops: int, wait: Callable[[], object]) -> float:
+    wait()
+    started = time.perf_counter()
+    for _ in range(loops):
+        call()
+    wait()
+    return (time.perf_counter() - started) / loops
+
+
+def main(
+    op: str | None = None, as_json: bool = False, markdown: bool = False, **choice: Any
+) -> int:
+    """Run and print: a table line by line as it comes, one JSON document, or a Markdown table.
+
+    Returns 0; 1 when a kernel of ours failed its check; 2, with a sentence on stderr, for an
+    unknown `op` or format. Progress goes to stderr.
+    """
+    rows, began = [], time.perf_counter()
+    try:
+        for row in rows_of_bench(op, progress=_say, **choice):
+            rows.append(row)
+            if not as_json and not markdown and "absent" not in row:
+                print(bench_report.line(row), flush=True)
+    except (ValueError, registry.KernelUnavailable) as error:
+        print(error, file=sys.stderr)
+        return 2
+    _say(f"took {time.perf_counter() - began:.0f} s")
+    summary = bench_report.summary(rows)
+    if as_json:
+        print(json.dumps({"machine": bench_report.machine(), "summary": summary, "rows": rows}))
+    elif markdown:
+        print("\n".join(bench_report.markdown(summary)))
+    else:
+        print("\n".join(bench_report.sentences(summary, rows)))
+    return 1 if any(row["own"] and row["refused"] for row in rows) else 0
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What `trimtab bench kernels` and this module take, beside --json."""
+    parser.add_argument("--op", help=f"only this operation: {', '.join(OPS)}")
+    parser.add_argument("--format", nargs="+", default=[], help="only these, as int4-g32 w8a8")
+    parser.add_argument("--shape", nargs="+", default=[], help="N x K written as 4096x4096")
+    parser.add_argument("--rows", nargs="+", default=[], help="rows of x, as 1 8")
+    parser.add_argument("--full", action="store_true", help="every shape and number of rows")
+    parser.add_argument("--markdown", action="store_true", help="the table of the README")
+
+
+def chosen(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of main. Raises ValueError with one sentence."""
+    shapes = []
+    for text in options.shape:
+        sides = text.lower().split("x")
+        if len(sides) != 2 or not all(side.isdigit() and int(side) for side in sides):
+            raise ValueError(f"--shape: {text!r} is not N x K; write for example 4096x4096.")
+        shapes.append((int(sides[0]), int(sides[1])))
+    for text in options.rows:
+        if not text.isdigit() or not int(text):
+            raise ValueError(f"--rows: {text!r} is no number of rows.")
+    return {
+        "op": options.op,
+        "markdown": options.markdown,
+        "full": options.full,
+        "formats": tuple(options.format),
+        "shapes": tuple(shapes),
+        "rows": tuple(int(text) for text in options.rows),
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        prog="python -m kernels.bench.run", description="Time kernels."
+    )
+    arguments(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON document")
+    options = parser.parse_args()
+    try:
+        choice = chosen(options)
+    except ValueError as error:
+        parser.error(str(error))
+    sys.exit(main(as_json=options.json, **choice))

@@ -19,7 +19,7 @@ from app.jobs.watchdog import Health
 from core.journal.events import event
 from core.study import Study
 
-MAIN = Path(__file__).parents[2] / "app" / "main.py"
+MAIN = Path(__file__).parents[3] / "app" / "main.py"
 STUCK = "stuck: it does not answer, no sign of life for 12 s; it is ended after 30 s"
 
 

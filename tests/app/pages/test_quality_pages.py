@@ -20,7 +20,7 @@ from core.margin import Margin
 from core.measurement import Measurement
 from core.study import Study
 
-MAIN = Path(__file__).parents[2] / "app" / "main.py"
+MAIN = Path(__file__).parents[3] / "app" / "main.py"
 QUIZ = "\n".join(
     json.dumps({"prompt": f"{n} + 1 =", "choices": [str(n + 1), "none"], "answer": 0})
     for n in range(10)

@@ -18,7 +18,7 @@ import pytest
 
 from app import server
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @dataclass

@@ -17,7 +17,7 @@ from streamlit.util import calc_hash
 from app import services
 from core.study import Study
 
-MAIN = Path(__file__).parents[2] / "app" / "main.py"
+MAIN = Path(__file__).parents[3] / "app" / "main.py"
 PAGES = ("", "plan", "live", "trials", "compare", "tradeoffs", "reports", "trial", "hardware")
 HOSTILE = (
     "![x](http://evil.test/x.png) <script>alert(1)</script> **b** :red[r] $x$ [a](javascript:1)"
@@ -418,5 +418,5 @@ def test_only_state_names_session_and_query_keys() -> None:
         assert "session_state" not in text, path.name
         assert "query_params[" not in text, path.name
         assert "unsafe_allow_html" not in text, path.name
-        # The one that writes HTML escapes it all: tests/app/test_side_by_side.py.
+        # The one that writes HTML escapes it all: tests/app/pages/test_side_by_side.py.
         assert "st.html(" not in text or path.name == "side_by_side.py", path.name

@@ -1,7 +1,7 @@
 """How long a calibration takes, and whether its limits are limits: no kernel of ours may read
 faster than the reading bandwidth that it measured.
 
-    python tests/core/calibration/figure_calibration.py [--count N]
+    python tests/core/machine/calibration/figure_calibration.py [--count N]
 
 Needs a quiet machine. N is how often each kernel runs.
 """
@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 sys.path.insert(0, str(ROOT))
 LIMIT_S = 60.0
 # The same loop differs by so much from run to run.

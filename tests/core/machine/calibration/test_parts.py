@@ -105,7 +105,7 @@ def test_the_child_tells_progress_and_stores_what_it_says(tmp_path: Path) -> Non
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parents[3],
+        cwd=Path(__file__).parents[4],
         env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
     )
     lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -123,7 +123,7 @@ def test_a_child_that_cannot_store_says_so_in_a_line(tmp_path: Path) -> None:
         [sys.executable, "-m", "core.machine.calibration", "not a number"],
         capture_output=True,
         text=True,
-        cwd=Path(__file__).parents[3],
+        cwd=Path(__file__).parents[4],
         env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
     )
     assert done.returncode == 1

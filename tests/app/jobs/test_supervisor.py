@@ -30,7 +30,7 @@ from store import open_store
 from store.interface import Store
 
 BASELINE = "pycode-small"
-SCRIPT = Path(__file__).with_name("failing_worker.py")
+SCRIPT = Path(__file__).parents[1] / "failing_worker.py"
 Make = Callable[..., Supervisor]
 
 

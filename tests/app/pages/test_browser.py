@@ -28,7 +28,7 @@ from core.journal.journal import read
 from core.study import Study
 from store import open_store
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 WAIT_S = 1800
 # On a deep link Streamlit's page finds its base path by trial: these answers are 404 by design.

@@ -1,6 +1,6 @@
 """R9: damaged model folders. None may give a traceback, hang, run code, or be measured wrongly.
 
-    python tests/core/loading/figure_folders.py [--count 500] [--seed 0] [--verbose]
+    python tests/core/files/figure_folders.py [--count 500] [--seed 0] [--verbose]
 
 Every kind of damage is dealt to small sound folders of every family in turn. Each case runs in a
 child that is killed after 20 s. An accepted folder must give transformers' logits of the undamaged

@@ -38,7 +38,7 @@ from core.errors import StoreError, StoreHeld
 from core.journal.events import Event
 from core.study import Study
 
-WORKER = Path(__file__).with_name("failing_worker.py")
+WORKER = Path(__file__).parents[1] / "failing_worker.py"
 RUN = ("run", "--model", "pycode-small", "--workload", "autocomplete")
 RUN += ("--technique", "weight-int8")
 

@@ -17,7 +17,7 @@ from core.dataset import read_datasets
 from core.plan import Plan
 from core.study import Study, Trial
 
-MAIN = Path(__file__).parents[2] / "app" / "main.py"
+MAIN = Path(__file__).parents[3] / "app" / "main.py"
 
 
 def commands(trial: str) -> list[str]:

@@ -16,7 +16,7 @@ from core import metrics
 from core.study import Study
 from core.verdict.compare import compare
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from payloads import PAYLOADS
 

@@ -12,9 +12,9 @@ import pytest
 
 from app.figures import palette
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 THEME: dict[str, Any] = tomllib.loads((ROOT / ".streamlit/config.toml").read_text())["theme"]
-LOOK = (ROOT / "app/views/look.css").read_text()
+LOOK = (ROOT / "app/parts/look.css").read_text()
 REPORT = (ROOT / "app/reports/templates/report.css").read_text()
 # WCAG 2.2, 1.4.3: text of usual size.
 ENOUGH = 4.5

@@ -14,7 +14,7 @@ from app.parts import sensitivity
 from core.measurement import Measurement
 from core.study import Study, Trial
 
-MAIN = Path(__file__).parents[2] / "app" / "main.py"
+MAIN = Path(__file__).parents[3] / "app" / "main.py"
 HOSTILE = "<b>x</b>"
 
 

@@ -18,7 +18,7 @@ from core.journal import events
 from core.journal.events import Event, from_line, to_line
 from core.journal.journal import Journal, JournalError, damage, examine, read
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def note(text: str = "hello") -> Event:

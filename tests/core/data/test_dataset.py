@@ -386,4 +386,4 @@ def test_a_plan_that_was_stored_before_there_was_data_is_still_read() -> None:
 
 def test_nothing_here_imports_torch() -> None:
     code = "import core.dataset, core.data.parsing, sys; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])

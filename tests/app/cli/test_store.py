@@ -30,7 +30,7 @@ from core.target import Target
 from core.workload import Workload
 from store import TrialFilter, open_store
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CASE = Case(
     Model("pycode", "llama", "bundled", "r1", DecoderShape(64, 2, 4, 2, 16, 176, 512, 256)),
     Target("local", "This machine", "cpu", "local", 2**33, 2e10, (("fp32", 1e11),), local=True),

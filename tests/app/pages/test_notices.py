@@ -24,7 +24,7 @@ from core.study import Study
 from store import open_store
 
 HERE = Path(__file__).resolve().parent
-MAIN = HERE.parents[1] / "app" / "main.py"
+MAIN = HERE.parents[2] / "app" / "main.py"
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_whichever_write_fails_there_is_a_sentence_and_nothing_half(
 def test_a_small_count_of_kills_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = importlib.util.spec_from_file_location("figure_kills", HERE / "figure_kills.py")
+    spec = importlib.util.spec_from_file_location("figure_kills", HERE.parent / "figure_kills.py")
     assert spec is not None
     assert spec.loader is not None
     figure = importlib.util.module_from_spec(spec)

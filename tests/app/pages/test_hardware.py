@@ -24,7 +24,7 @@ from core.measurement import Measurement, unavailable
 from core.study import Study
 from core.verdict import environments
 
-MAIN = Path(__file__).parents[2] / "app" / "main.py"
+MAIN = Path(__file__).parents[3] / "app" / "main.py"
 MIB = 1 << 20
 HOSTILE = "![x](http://evil.test/x.png) **b** :red[r] <script>alert(1)</script>"
 

@@ -123,7 +123,7 @@ def _as_nobody(file: Path, *words: str) -> subprocess.CompletedProcess[str]:
     # Once with an empty store before: nobody may be unable to read the interpreter's own modules.
     script = (
         "import os, sys, tempfile\nsys.path[:0] = os.environ['PLACES'].split(os.pathsep)\n"
-        "from app.cli import main\n"
+        "from app.cli.main import main\n"
         "with tempfile.TemporaryDirectory() as folder:\n"
         "    main([*sys.argv[1:-1], folder + '/empty.duckdb'])\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"

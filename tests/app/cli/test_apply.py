@@ -16,7 +16,7 @@ from app.cli.main import main
 # Writes one file, says so and waits for the signal in the middle of the work.
 SLOW = """
 import signal, sys
-from app.cli import main
+from app.cli.main import main
 from core.artefacts import save
 
 def write_file(path, pieces):

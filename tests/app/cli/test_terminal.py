@@ -31,7 +31,7 @@ def trimtab(place: str, *words: str, folder: Path) -> subprocess.CompletedProces
     }
     paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "XDG_DATA_HOME": str(folder)}
     return subprocess.run(
-        [sys.executable, "-c", "import sys; from app.cli import main; sys.exit(main())",
+        [sys.executable, "-c", "import sys; from app.cli.main import main; sys.exit(main())",
          *map(os.fsencode, words)],
         capture_output=True, check=False, env=clean | paths | PLACES[place], cwd=folder,
     )  # fmt: skip

@@ -177,7 +177,7 @@ def test_what_runs_through_transformers_weighs_what_the_engine_weighs(
 
     from core.engine.transformers_engine import TransformersEngine
     from core.techniques.deployment import Deployment
-    from tests.core.catalogue.test_architectures import ALL, built
+    from tests.core.files.config.test_architectures import ALL, built
 
     wide = dict.fromkeys(("hidden_size", "n_embd", "word_embed_proj_dim"), 64)
     given = {name: wide.get(name, value) for name, value in ALL[family][0].items()}

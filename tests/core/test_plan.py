@@ -93,7 +93,7 @@ def test_what_does_not_change_the_outcome_does_not_change_the_key() -> None:
 def test_a_key_does_not_depend_on_the_process() -> None:
     plan = Plan(CASE, STACK)
     root = str(Path(core.__file__).parent.parent)
-    script = "import sys; from core import codec; print(codec.loads(sys.stdin.read()).key)"
+    script = "import sys; from core.journal import codec; print(codec.loads(sys.stdin.read()).key)"
     for seed in ("1", "4242"):
         done = subprocess.run(
             [sys.executable, "-c", script],

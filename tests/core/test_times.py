@@ -76,7 +76,7 @@ import json, sys, time
 from datetime import datetime
 from pathlib import Path
 from app.reports.words import when
-from app.views import words
+from app.parts import words
 from core import ids
 from core.data.arrivals import read_trace
 from core.times import moment

@@ -29,7 +29,7 @@ sys.stdin.readline()
 # Each batch is acknowledged on stdout only after ingest returned.
 WRITE = """
 import sys
-from core import events
+from core.journal import events
 from core.measurement import Measurement
 from store import open_store
 store = open_store(sys.argv[1])

@@ -251,7 +251,7 @@ def test_threads_do_not_tear_each_others_lines(path):
 def test_a_killed_writer_leaves_every_line_that_it_said_was_written(path):
     program = (
         "import sys\n"
-        "from core import events\n"
+        "from core.journal import events\n"
         "from core.journal.journal import Journal\n"
         "written = Journal(sys.argv[1])\n"
         "while True:\n"

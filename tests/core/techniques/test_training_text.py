@@ -211,5 +211,5 @@ def test_images_are_the_users_where_there_are_enough(tmp_path: Path) -> None:
     assert notes == [
         "calibrated on images: your images (mine.npz), the part that nothing is judged on"
     ]
-    plain = Deployment(replace(case, passages=()), object(), object)
+    plain = Deployment(replace(case, data=()), object(), object)
     assert torch.equal(calibration_images(plain), passages.digits("train")[0])

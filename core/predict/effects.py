@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from core.files.gguf.k_types import fitting
 from core.model import DecoderShape
 from core.plan import Case, Plan, Technique, settings
 from core.predict.stored import (
@@ -21,7 +22,7 @@ from core.predict.stored import (
     Stored,
     as_stored,
 )
-from core.techniques.quantize.k_quant import fitting, type_of
+from core.techniques.quantize.k_quant import type_of
 from kernels.kv_codes import KVFormat
 from kernels.lowbit_bytes import Fp8Bytes, LowBitBytes
 from kernels.w8a8_bytes import W8A8Bytes

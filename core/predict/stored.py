@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from core.files.gguf.k_types import DENSE, fitting
 from core.model import DecoderShape, Model
-from core.techniques.quantize.k_quant import DENSE, fitting
 from kernels.lowbit_bytes import DenseBytes, LowBitBytes
 from kernels.w8a8_bytes import W8A8Bytes
 

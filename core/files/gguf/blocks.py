@@ -18,9 +18,10 @@ from torch import Tensor
 from core.files.formats.kept import OTHER, Kept
 from core.files.formats.scheme import Module
 from core.files.gguf.file import TYPES, BlockType
-from core.techniques.quantize.k_quant import BLOCK, SUPER
-from core.techniques.solve.k_blocks import TYPES as K_TYPES
-from core.techniques.solve.k_blocks import KBlocks
+from core.files.gguf.k_blocks import KBlocks
+from core.files.gguf.k_pack import pack as pack_super
+from core.files.gguf.k_types import BLOCK, K_TYPES, SUPER
+from core.files.gguf.k_unpack import unpack as unpack_super
 from kernels.linear_lowbit import LowBit, LowBitWeight
 from kernels.weight import KernelWeight
 
@@ -79,8 +80,6 @@ def refuse(kept: Kept, module: Module) -> str | None:
 def pack(form: LowBit, type: BlockType) -> Any:
     """The bytes of a form that `type_of` gave this type, uint8 numpy [n, k / values * size]."""
     if type.values == SUPER:
-        from core.techniques.solve.k_pack import pack as pack_super
-
         blocks = blocks_of(form, type.name.lower())
         assert blocks is not None
         return pack_super(blocks)
@@ -236,8 +235,6 @@ def unpack(data: bytes, type: BlockType, rows: int, columns: int) -> LowBit | Te
         if type.name == name:
             return raw.view(dtype).view(rows, columns)
     if type.values == SUPER:
-        from core.techniques.solve.k_unpack import unpack as unpack_super
-
         return unpack_super(raw.numpy().reshape(rows, -1), type.name.lower()).low_bit()
     blocks = raw.view(rows, columns // BLOCK, type.size)
     scale = blocks[..., :2].contiguous().view(torch.float16).squeeze(2).float()

@@ -7,22 +7,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from core.files.gguf.k_types import BLOCK, DENSE, FALLBACK, SUPER, fitting
 from core.model import DecoderShape
 from core.plan import Case, Technique
 from core.techniques.base import Base
 
-# What llama.cpp takes for rows that are no whole super-blocks.
-FALLBACK = {"q2_k": "q4_0", "q3_k": "q4_0", "q4_k": "q5_0", "q5_k": "q5_1", "q6_k": "q8_0"}
-DENSE = "floats"
-# Columns of a super-block, and of a plain block.
-SUPER, BLOCK = 256, 32
 MIXES = ("q2_k", "q3_k_m", "q4_k_m", "q5_k_m", "q6_k")
 
 
 @dataclass(frozen=True)
 class KQuant(Base):
-    """Group scales that are codes themselves, and a type for each matrix (coverage Q9; k_blocks.py
-    has the types and what differs from ggml).
+    """Group scales that are codes themselves, and a type for each matrix (coverage Q9; the
+    types are in core/files/gguf/k_types.py, what differs from ggml in solve/k_search.py).
 
     The types by matrix are llama.cpp's rule: the head Q6_K; qkv, down and o more bits than the
     mix's own, in all layers or in the first eighth, the last eighth and every third between. qkv is
@@ -48,7 +44,7 @@ class KQuant(Base):
         when no row is a multiple of 32.
         """
         from core.errors import Refused
-        from core.techniques.solve.k_blocks import k_blocks
+        from core.techniques.solve.k_search import k_blocks
         from core.techniques.solve.matrices import matrices
         from core.techniques.solve.plain_blocks import plain_blocks
         from core.techniques.solve.replace import is_head, replace_each
@@ -77,15 +73,6 @@ class KQuant(Base):
         for text in fallbacks(found):
             deployment.note(text)
         replace_each(deployment, form)
-
-
-def fitting(type_: str, columns: int) -> str:
-    """The type in which rows of so many columns are kept: `type_`, else llama.cpp's fallback in
-    blocks of 32, else DENSE (tensor_type_fallback in its llama-quant.cpp).
-    """
-    if columns % SUPER == 0:
-        return type_
-    return DENSE if columns % BLOCK else FALLBACK[type_]
 
 
 def fallbacks(found: Iterable[tuple[str, str, int]]) -> list[str]:

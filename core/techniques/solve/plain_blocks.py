@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.techniques.quantize.k_quant import BLOCK
+from core.files.gguf.k_types import BLOCK
 from core.techniques.solve.groups import check_fp16_scales
 from kernels.linear_lowbit import LowBit
 
@@ -71,7 +71,7 @@ def _affine(blocks: Tensor, bits: int, most: int) -> LowBit:
     exact = (high - low) / most
     codes = ((blocks - low[..., None]) * _inverse(exact)[..., None] + 0.5).trunc().clamp(0, most)
     scale, low = _half(exact), _half(low)
-    # A block without a step is -1 times its minimum, as k_blocks.py has it.
+    # A block without a step is -1 times its minimum, as KBlocks.low_bit has it.
     flat = scale == 0
     codes = codes.masked_fill(flat[..., None], 0)
     step = torch.where(flat, -low, scale)

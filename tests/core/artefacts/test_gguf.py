@@ -25,9 +25,10 @@ from core.files.config.decoder_config import from_hf
 from core.files.gguf import blocks as gguf_blocks
 from core.files.gguf import file as gguf_file
 from core.files.gguf.file import Entry
+from core.files.gguf.k_types import fitting
 from core.techniques.deployment import Deployment
-from core.techniques.quantize.k_quant import MIXES, fitting, type_of
-from core.techniques.solve.k_blocks import k_blocks
+from core.techniques.quantize.k_quant import MIXES, type_of
+from core.techniques.solve.k_search import k_blocks
 from kernels.linear_lowbit import LowBit, quantize
 
 package = pytest.importorskip("gguf", reason="the package gguf (extra [test]) is not installed")

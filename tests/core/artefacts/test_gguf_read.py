@@ -24,11 +24,11 @@ from core.files.formats.foreign import join
 from core.files.gguf import blocks as gguf_blocks
 from core.files.gguf import file as gguf_file
 from core.files.gguf.file import TYPES, Entry
+from core.files.gguf.k_pack import pack as pack_super
+from core.files.gguf.k_unpack import unpack as unpack_super
 from core.files.preflight import check_folder
 from core.measure.memory.disk import folder_bytes
-from core.techniques.solve.k_blocks import k_blocks
-from core.techniques.solve.k_pack import pack as pack_super
-from core.techniques.solve.k_unpack import unpack as unpack_super
+from core.techniques.solve.k_search import k_blocks
 from kernels.linear_lowbit import LowBit, quantize
 
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 32.0, "low_freq_factor": 1.0,

@@ -18,13 +18,14 @@ from core.errors import BadInput, Refused
 from core.files.gguf.blocks import pack as pack_blocks
 from core.files.gguf.blocks import type_of as type_of_blocks
 from core.files.gguf.file import TYPES as GGUF_TYPES
+from core.files.gguf.k_pack import pack
+from core.files.gguf.k_types import FALLBACK, K_TYPES, fitting
 from core.model import DecoderShape
 from core.plan import Case, Plan
 from core.predict.account import account
 from core.techniques.deployment import Deployment
-from core.techniques.quantize.k_quant import FALLBACK, MIXES, fitting, type_of
-from core.techniques.solve.k_blocks import TYPES, k_blocks
-from core.techniques.solve.k_pack import SIZES, pack
+from core.techniques.quantize.k_quant import MIXES, type_of
+from core.techniques.solve.k_search import SEARCHES, _search_affine, k_blocks
 from core.techniques.solve.plain_blocks import plain_blocks
 from kernels.linear_lowbit import quantize
 
@@ -45,18 +46,18 @@ def hostile(n: int, k: int) -> torch.Tensor:
     return weight
 
 
-@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("name", K_TYPES)
 def test_the_gguf_package_reads_the_same_numbers(name: str) -> None:
     gguf = pytest.importorskip("gguf")
     for weight in (torch.randn(9, 512), hostile(9, 256), torch.randn(2, 768) * 0.02):
         blocks = k_blocks(weight, name)
         packed = pack(blocks)
-        assert packed.shape == (len(weight), weight.shape[1] // 256 * SIZES[name])
+        assert packed.shape == (len(weight), weight.shape[1] // 256 * GGUF_TYPES[name.upper()].size)
         theirs = gguf.dequantize(packed, gguf.GGMLQuantizationType[name.upper()])
         assert np.array_equal(theirs, blocks.dequantize().numpy())
 
 
-@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("name", K_TYPES)
 @pytest.mark.parametrize("k", [256, 768])
 def test_the_form_that_kernels_take_is_the_same_within_half_precision(name: str, k: int) -> None:
     weight = hostile(9, k)
@@ -67,13 +68,13 @@ def test_the_form_that_kernels_take_is_the_same_within_half_precision(name: str,
     reach = weight.abs().amax(1, keepdim=True) if low is None else low.abs().amax(1, keepdim=True)
     bound = 2**-10 * (exact.abs() + reach) + 1e-7
     assert bool(((form.dequantize().double() - exact).abs() <= bound).all())
-    assert (form.bits, form.scale_format) == (TYPES[name].bits, "fp16")
+    assert (form.bits, form.scale_format) == (K_TYPES[name].bits, "fp16")
 
 
-@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("name", K_TYPES)
 def test_the_search_loses_less_than_rounding_to_nearest(name: str) -> None:
     """Against plain rounding over the same groups, with scales in 16 bit that ggml's type lacks."""
-    kind, weight = TYPES[name], torch.randn(32, 1024)
+    kind, weight = K_TYPES[name], torch.randn(32, 1024)
     found = k_blocks(weight, name).dequantize()
     plain = quantize(weight, kind.bits, kind.group, symmetric=not kind.minimum).dequantize()
     lost, theirs = ((one - weight).square().mean() for one in (found, plain))
@@ -96,10 +97,8 @@ def brute_force(x: np.ndarray, weight: np.ndarray, most: int) -> float:
 
 def test_the_scale_and_minimum_are_near_the_best_there_are() -> None:
     """Without the second level of scales, against brute force in fp64."""
-    from core.techniques.solve.k_blocks import _search_affine
-
-    kind, weight = TYPES["q4_k"], torch.randn(6, 32)
-    scale, low = _search_affine(weight[:, None], kind, 15)
+    search, weight = SEARCHES["q4_k"], torch.randn(6, 32)
+    scale, low = _search_affine(weight[:, None], search, 15)
     ours = best = 0.0
     for row in range(6):
         w = weight[row].double().numpy()
@@ -111,7 +110,7 @@ def test_the_scale_and_minimum_are_near_the_best_there_are() -> None:
     assert ours <= 1.3 * best
 
 
-@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("name", K_TYPES)
 def test_zeros_stay_zeros_and_constants_stay_near(name: str) -> None:
     weight = hostile(9, 256)
     found = k_blocks(weight, name).low_bit().dequantize()
@@ -297,7 +296,7 @@ def test_groups_of_nearly_one_value_stay_near_it(name: str, spread: float) -> No
 
 def test_values_that_fp16_cannot_scale_are_refused() -> None:
     small = torch.randn(2, 256, generator=torch.Generator().manual_seed(0)) * 1e-6
-    for name in TYPES:
+    for name in K_TYPES:
         with pytest.raises(ValueError, match="too small for the fp16 scales of k-quants"):
             k_blocks(small, name)
         with pytest.raises(ValueError, match="above 65504"):

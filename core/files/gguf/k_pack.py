@@ -7,16 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.techniques.quantize.k_quant import SUPER
-from core.techniques.solve.k_blocks import KBlocks
+from core.files.gguf.k_blocks import KBlocks
+from core.files.gguf.k_types import SUPER
 
 Bytes = npt.NDArray[np.uint8]
-# Bytes of a super-block.
-SIZES = {"q2_k": 84, "q3_k": 110, "q4_k": 144, "q5_k": 176, "q6_k": 210}
 
 
 def pack(blocks: KBlocks) -> Bytes:
-    """uint8 [n, k / 256 * SIZES[type]]. Raises ValueError when k is no multiple of 256."""
+    """uint8 [n, k / 256 * the type's size]. Raises ValueError when k is no multiple of 256."""
     n, k = blocks.codes.shape
     if k % SUPER:
         raise ValueError(f"rows of {k} weights are no whole super-blocks of {SUPER}.")

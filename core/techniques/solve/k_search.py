@@ -1,18 +1,7 @@
-"""GGML's k-quants: super-blocks of 256 weights whose group scales are themselves codes of few bits.
+"""Rounding to ggml's k-quants (core.files.gguf.k_types): the search for each group's scale and
+minimum.
 
-Owns the five types, the search for each group's scale and minimum, and the way into the low-bit
-form. Packs no files. After the k-quants of ggml (Kawrakow 2023, llama.cpp pull request 1684):
-
-    Q2_K  16 weights a group  w = d s q - m t   q 0..3,   s and m of 4 bits
-    Q3_K  16                  w = d s q         q -4..3,  s of 6 bits with sign
-    Q4_K  32                  w = d s q - m t   q 0..15,  s and m of 6 bits
-    Q5_K  32                  w = d s q - m t   q 0..31,  s and m of 6 bits
-    Q6_K  16                  w = d s q         q -32..31, s of 8 bits with sign
-
-with d and t in fp16 for each super-block. Deviations: Q3_K is searched as Q6_K is, not by
-coordinate descent; no importance matrix. `low_bit` multiplies d s out and keeps it, and m t in
-units of it, in fp16, where ggml keeps the codes: more memory (Q4_K 5 bits a weight, on disk 4.5),
-and within 2^-10 the same values.
+Deviations from ggml: Q3_K is searched as Q6_K is, not by coordinate descent; no importance matrix.
 """
 
 from __future__ import annotations
@@ -22,96 +11,40 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from core.techniques.quantize.k_quant import SUPER
+from core.files.gguf.k_blocks import KBlocks, to_half
+from core.files.gguf.k_types import K_TYPES, SUPER, KType
 from core.techniques.solve.groups import checked
-from kernels.linear_lowbit import LowBit
 
-# Of fp16; what is below the smallest here it holds with an error above 2^-8.
-LARGEST, SMALLEST = 65504.0, 2.0**-17
+# What is below it fp16 holds with an error above 2^-8.
+SMALLEST = 2.0**-17
 # Numbers worked on at a time: the search holds about ten copies of them.
 CHUNK = 1 << 21
 
 
 @dataclass(frozen=True)
-class KType:
-    """`bits` a code, `group` weights that share a scale, `scale_bits` of a scale. With `minimum`
-    codes count up from it, else from the middle. The search tries `steps` + 1 scales, moved by
-    `first` + 0.1 step codes; by `absolute` or squared errors.
+class Search:
+    """`steps` + 1 scales are tried, moved by `first` + 0.1 step codes; by `absolute` or squared
+    errors.
     """
 
-    name: str
-    bits: int
-    group: int
-    scale_bits: int
-    minimum: bool
-    steps: int = 18
-    first: float = -0.9
+    steps: int
+    first: float
     absolute: bool = False
 
 
-TYPES = {
-    one.name: one
-    for one in (
-        KType("q2_k", 2, 16, 4, True, 15, -0.5, absolute=True),
-        KType("q3_k", 3, 16, 6, False),
-        KType("q4_k", 4, 32, 6, True, 20, -1.0),
-        KType("q5_k", 5, 32, 6, True, 15, -0.5),
-        KType("q6_k", 6, 16, 8, False),
-    )
+# Of the types with minimums.
+SEARCHES = {
+    "q2_k": Search(15, -0.5, absolute=True),
+    "q4_k": Search(20, -1.0),
+    "q5_k": Search(15, -0.5),
 }
-
-
-@dataclass(frozen=True, eq=False)
-class KBlocks:
-    """A weight [n, k]: codes uint8 [n, k]; scale and minimum int16 [n, groups] (minimum None for
-    types without); d and d_min fp32 [n, super-blocks], each a value of fp16.
-    """
-
-    type: KType
-    codes: Tensor
-    scale: Tensor
-    minimum: Tensor | None
-    d: Tensor
-    d_min: Tensor | None
-
-    def steps(self) -> tuple[Tensor, Tensor | None]:
-        """(d s, t m) of every group, fp32 [n, groups]."""
-        low = None
-        if self.minimum is not None and self.d_min is not None:
-            low = _spread(self.d_min, self) * self.minimum
-        return _spread(self.d, self) * self.scale, low
-
-    def dequantize(self) -> Tensor:
-        """The weight that is stood for, fp32 [n, k], in ggml's order of operations."""
-        step, low = self.steps()
-        middle = 0 if self.type.minimum else 2 ** (self.type.bits - 1)
-        values = (self.codes.float() - middle).view(len(step), -1, self.type.group)
-        values = values * step[..., None]
-        if low is not None:
-            values = values - low[..., None]
-        return values.reshape(len(step), -1)
-
-    def low_bit(self) -> LowBit:
-        """The form that kernels take; see the module's docstring for what is rounded."""
-        exact, low = self.steps()
-        scale, codes, zero = _half(exact), self.codes, None
-        if low is not None:
-            # A group of one value has no step: it becomes -1 times its minimum. So does one whose
-            # steps are below what fp16 tells apart at its minimum.
-            flat = (scale == 0) | (low > LARGEST * scale)
-            scale = torch.where(flat, _half(low), scale)
-            divisor = torch.where(scale == 0, torch.ones_like(scale), scale)
-            zero = torch.where(flat, torch.ones_like(scale), _half(low / divisor))
-            columns = flat.repeat_interleave(self.type.group, dim=1)
-            codes = codes.masked_fill(columns, 0)
-        return LowBit(codes, scale, zero, self.type.bits, self.type.group)
 
 
 def k_blocks(weight: Tensor, name: str) -> KBlocks:
     """Round weight fp32 [n, k] to the type `name`; ValueError unless it is finite and its rows are
     whole super-blocks.
     """
-    kind, k = TYPES[name], weight.shape[1]
+    kind, k = K_TYPES[name], weight.shape[1]
     if k % SUPER:
         raise ValueError(f"rows of {k} weights are no whole super-blocks of {SUPER}.")
     rows = max(1, CHUNK // k)
@@ -142,7 +75,7 @@ def _round(weight: Tensor, kind: KType) -> KBlocks:
     m: Tensor | None = None
     d_min: Tensor | None = None
     if kind.minimum:
-        scale, low = _search_affine(x, kind, most)
+        scale, low = _search_affine(x, SEARCHES[kind.name], most)
         s, d = _codes_of(scale, kind)
         m, d_min = _codes_of(low, kind)
     else:
@@ -158,11 +91,11 @@ def _round(weight: Tensor, kind: KType) -> KBlocks:
     return replace(blocks, codes=codes.view(n, k).to(torch.uint8))
 
 
-def _search_affine(x: Tensor, kind: KType, most: int) -> tuple[Tensor, Tensor]:
+def _search_affine(x: Tensor, search: Search, most: int) -> tuple[Tensor, Tensor]:
     """(scale, -minimum) [n, groups], each >= 0, of the smallest weighted error over candidate
     codes; for given codes both are least squares.
     """
-    mean = 0.0 if kind.absolute else x.square().mean(2, keepdim=True).sqrt()
+    mean = 0.0 if search.absolute else x.square().mean(2, keepdim=True).sqrt()
     weight = mean + x.abs()
     low, high = x.amin(2).clamp(max=0), x.amax(2)
     width = high - low
@@ -172,9 +105,9 @@ def _search_affine(x: Tensor, kind: KType, most: int) -> tuple[Tensor, Tensor]:
     best_scale = width / most
     best_low = low
     codes = _clipped((x - base) * (most / safe)[..., None], most)
-    best = _error(x, weight, best_scale, best_low, codes, kind.absolute)
-    for step in range(kind.steps + 1):
-        codes = _clipped((x - base) * ((kind.first + 0.1 * step + most) / safe)[..., None], most)
+    best = _error(x, weight, best_scale, best_low, codes, search.absolute)
+    for step in range(search.steps + 1):
+        codes = _clipped((x - base) * ((search.first + 0.1 * step + most) / safe)[..., None], most)
         weighted = weight * codes
         sum_l, sum_ll, sum_xl = weighted.sum(2), (weighted * codes).sum(2), (weighted * x).sum(2)
         determinant = sum_w * sum_ll - sum_l * sum_l
@@ -186,7 +119,7 @@ def _search_affine(x: Tensor, kind: KType, most: int) -> tuple[Tensor, Tensor]:
         above = here > 0
         through = sum_xl / torch.where(sum_ll > 0, sum_ll, torch.ones_like(sum_ll))
         scale, here = torch.where(above, through, scale), here.clamp(max=0)
-        error = _error(x, weight, scale, here, codes, kind.absolute)
+        error = _error(x, weight, scale, here, codes, search.absolute)
         better = usable & (error < best)
         best = torch.where(better, error, best)
         best_scale = torch.where(better, scale, best_scale)
@@ -232,7 +165,7 @@ def _codes_of(values: Tensor, kind: KType) -> tuple[Tensor, Tensor]:
     peak = blocks.amax(2)
     inverse = torch.where(peak > 0, whole / peak, torch.zeros_like(peak))
     codes = (blocks * inverse[..., None]).round_().clamp_(0, whole)
-    return _by_group(codes), _half(peak / whole)
+    return _by_group(codes), to_half(peak / whole)
 
 
 def _signed_codes_of(values: Tensor, kind: KType) -> tuple[Tensor, Tensor]:
@@ -241,7 +174,7 @@ def _signed_codes_of(values: Tensor, kind: KType) -> tuple[Tensor, Tensor]:
     peak = blocks.gather(2, blocks.abs().argmax(2, keepdim=True))[..., 0]
     inverse = torch.where(peak != 0, -middle / peak, torch.zeros_like(peak))
     codes = (blocks * inverse[..., None]).round_().clamp_(-middle, middle - 1)
-    return _by_group(codes), _half(-peak / middle)
+    return _by_group(codes), to_half(-peak / middle)
 
 
 def _by_super(values: Tensor, kind: KType) -> Tensor:
@@ -251,15 +184,3 @@ def _by_super(values: Tensor, kind: KType) -> Tensor:
 
 def _by_group(codes: Tensor) -> Tensor:
     return codes.view(len(codes), -1).to(torch.int16)
-
-
-def _spread(step: Tensor, blocks: KBlocks) -> Tensor:
-    """[n, groups] of [n, supers]."""
-    return step.repeat_interleave(SUPER // blocks.type.group, dim=1)
-
-
-def _half(values: Tensor) -> Tensor:
-    rounded = values.half().float()
-    if not bool(rounded.isfinite().all()):
-        raise ValueError(f"a scale is above {LARGEST:g}, which the fp16 of k-quants cannot hold.")
-    return rounded

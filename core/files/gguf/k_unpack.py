@@ -8,18 +8,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from core.techniques.solve.k_blocks import TYPES, KBlocks
-from core.techniques.solve.k_pack import SIZES, Bytes
+from core.files.gguf.file import TYPES
+from core.files.gguf.k_blocks import KBlocks
+from core.files.gguf.k_pack import Bytes
+from core.files.gguf.k_types import K_TYPES
 
 
 def unpack(data: Bytes, name: str) -> KBlocks:
-    """The blocks of uint8 [n, k / 256 * SIZES[name]]. Raises ValueError for bytes of another number
-    and for scales that are not finite.
+    """The blocks of uint8 [n, k / 256 * the type's size]. Raises ValueError for bytes of another
+    number and for scales that are not finite.
     """
-    n = len(data)
-    if data.shape[1] % SIZES[name]:
+    n, size = len(data), TYPES[name.upper()].size
+    if data.shape[1] % size:
         raise ValueError(f"rows of {data.shape[1]} bytes are no whole super-blocks of {name}.")
-    blocks = data.reshape(-1, SIZES[name])
+    blocks = data.reshape(-1, size)
     codes, scale, low, d, d_min = _UNPACK[name](blocks)
     if not np.isfinite(d).all() or (d_min is not None and not np.isfinite(d_min).all()):
         raise ValueError("a scale is not finite.")
@@ -28,7 +30,7 @@ def unpack(data: Bytes, name: str) -> KBlocks:
         return torch.from_numpy(np.ascontiguousarray(values)).to(dtype).reshape(n, -1)
 
     return KBlocks(
-        TYPES[name],
+        K_TYPES[name],
         by_row(codes, torch.uint8),
         by_row(scale.astype(np.int16), torch.int16),
         None if low is None else by_row(low.astype(np.int16), torch.int16),

@@ -1,0 +1,77 @@
+"""A weight in the super-blocks of ggml's k-quants, and the low-bit form that kernels take of it.
+
+`low_bit` multiplies d s out and keeps it, and m t in units of it, in fp16, where ggml keeps the
+codes: more memory (Q4_K 5 bits a weight, on disk 4.5), and within 2^-10 the same values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from core.files.gguf.k_types import SUPER, KType
+from kernels.linear_lowbit import LowBit
+
+# Of fp16.
+LARGEST = 65504.0
+
+
+@dataclass(frozen=True, eq=False)
+class KBlocks:
+    """A weight [n, k]: codes uint8 [n, k]; scale and minimum int16 [n, groups] (minimum None for
+    types without); d and d_min fp32 [n, super-blocks], each a value of fp16.
+    """
+
+    type: KType
+    codes: Tensor
+    scale: Tensor
+    minimum: Tensor | None
+    d: Tensor
+    d_min: Tensor | None
+
+    def steps(self) -> tuple[Tensor, Tensor | None]:
+        """(d s, t m) of every group, fp32 [n, groups]."""
+        low = None
+        if self.minimum is not None and self.d_min is not None:
+            low = _spread(self.d_min, self) * self.minimum
+        return _spread(self.d, self) * self.scale, low
+
+    def dequantize(self) -> Tensor:
+        """The weight that is stood for, fp32 [n, k], in ggml's order of operations."""
+        step, low = self.steps()
+        middle = 0 if self.type.minimum else 2 ** (self.type.bits - 1)
+        values = (self.codes.float() - middle).view(len(step), -1, self.type.group)
+        values = values * step[..., None]
+        if low is not None:
+            values = values - low[..., None]
+        return values.reshape(len(step), -1)
+
+    def low_bit(self) -> LowBit:
+        """The form that kernels take; the module's docstring says what is rounded."""
+        exact, low = self.steps()
+        scale, codes, zero = to_half(exact), self.codes, None
+        if low is not None:
+            # A group of one value has no step: it becomes -1 times its minimum. So does one whose
+            # steps are below what fp16 tells apart at its minimum.
+            flat = (scale == 0) | (low > LARGEST * scale)
+            scale = torch.where(flat, to_half(low), scale)
+            divisor = torch.where(scale == 0, torch.ones_like(scale), scale)
+            zero = torch.where(flat, torch.ones_like(scale), to_half(low / divisor))
+            columns = flat.repeat_interleave(self.type.group, dim=1)
+            codes = codes.masked_fill(columns, 0)
+        return LowBit(codes, scale, zero, self.type.bits, self.type.group)
+
+
+def to_half(values: Tensor) -> Tensor:
+    """The values of fp16 nearest to fp32 ones; ValueError above the largest."""
+    rounded = values.half().float()
+    if not bool(rounded.isfinite().all()):
+        raise ValueError(f"a scale is above {LARGEST:g}, which the fp16 of k-quants cannot hold.")
+    return rounded
+
+
+def _spread(step: Tensor, blocks: KBlocks) -> Tensor:
+    """[n, groups] of [n, supers]."""
+    return step.repeat_interleave(SUPER // blocks.type.group, dim=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -22,6 +23,12 @@ from core.techniques.prune.mlp_channels import PruneMlpChannels
 from core.techniques.quantize.weight_int4 import WeightInt4
 from core.techniques.quantize.weight_int8 import WeightInt8
 from core.workload import Workload
+
+# A machine that does other work as well draws examples slowly, and that says nothing of ours.
+hypothesis.settings.register_profile(
+    "shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("shared")
 
 MODEL = Model(
     id="pycode",

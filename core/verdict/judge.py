@@ -44,7 +44,7 @@ SIGNIFICANT = 0.05
 # rounds, `common` when both were measured between rounds of one third plan, `apart` else.
 PAIRINGS = ("turns", "common", "apart")
 # What two copies of one plan may differ by beyond the noise of their samples, from where memory
-# happens to lie and what the process did before (tests/core/measure/figure_aa.py measures it): a
+# happens to lie and what the process did before (`python -m tests.evidence aa` measures it): a
 # smaller difference is never called one.
 FLOORS = {"turns": 0.01, "common": 0.02, "apart": 0.08}
 # The groups of metrics that are timed: they depend on the hour and on how many requests are served.

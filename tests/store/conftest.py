@@ -5,16 +5,13 @@ a DuckDB file.
 from __future__ import annotations
 
 import getpass
-import importlib.util
 import os
 import random
 import shutil
 import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -191,19 +188,6 @@ class Server:
 @pytest.fixture
 def make() -> Make:
     return Make()
-
-
-def load(name: str) -> ModuleType:
-    """A script of this folder as a module: their small counts are tests too."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def script() -> Callable[[str], ModuleType]:
-    return load
 
 
 @pytest.fixture(scope="session")

@@ -11,13 +11,11 @@ and what the release itself answered when it was asked.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import sys
 import tempfile
 from datetime import datetime
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
@@ -123,11 +121,12 @@ def freeze() -> None:
     import duckdb
 
     from store import open_store
+    from tests.store.conftest import Make
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "frozen.duckdb"
         store = open_store(str(path))
-        fill(store, _conftest().Make())
+        fill(store, Make())
         said = answers(store)
         store.close()
         with duckdb.connect(str(path), read_only=True) as connection:
@@ -167,15 +166,6 @@ def literal(value: Any) -> str:
         return f"timestamp '{value.isoformat(sep=' ')}'"
     quoted = "'" + value.replace("'", "''") + "'"
     return "(" + quoted.replace("\n", "' || chr(10) || '") + ")" if "\n" in quoted else quoted
-
-
-def _conftest() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_studies", HERE / "conftest.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 if __name__ == "__main__":

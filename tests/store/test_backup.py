@@ -23,6 +23,7 @@ from core.report import Report
 from store import open_store
 from store.copies.backup import DATABASE, MANIFEST, back_up, restore_to, unpack
 from store.tables import metadata
+from tests.evidence.store import backup
 
 
 def contents(path: Path) -> dict[str, list[tuple[object, ...]]]:
@@ -388,6 +389,6 @@ def test_only_the_wanted_member_is_extracted(archive, tmp_path):
     assert sorted(whole(tmp_path / "out")) == [DATABASE]
 
 
-def test_every_backup_under_eight_writers_is_a_prefix_of_what_was_acknowledged(script, capsys):
-    assert script("figure_backup").main(count=2, writers=8)
+def test_every_backup_under_eight_writers_is_a_prefix_of_what_was_acknowledged(capsys):
+    assert backup.run(count=2, writers=8)
     assert "0 differences" in capsys.readouterr().out

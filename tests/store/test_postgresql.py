@@ -17,6 +17,7 @@ from store import TrialFilter, migrate, open_store
 from store.copies import parquet
 from store.engine import connect, locate
 from store.tables import metadata
+from tests.store import release
 
 
 def columns(url: str) -> dict[str, list[tuple[str, str, bool]]]:
@@ -43,11 +44,11 @@ def test_migrating_makes_the_tables_that_the_code_uses(server):
     assert set(columns(made)) == set(metadata.tables)
 
 
-def test_the_store_of_the_first_release_is_upgraded_and_answers_as_before(server, script):
+def test_the_store_of_the_first_release_is_upgraded_and_answers_as_before(server):
     from alembic import command
     from alembic.config import Config
 
-    release, url = script("release"), server.database("released")
+    url = server.database("released")
     config = Config()
     config.set_main_option("script_location", str(migrate.SCRIPTS))
     engine = connect(locate(url))

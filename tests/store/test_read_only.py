@@ -19,6 +19,7 @@ from core.journal.journal import Journal
 from core.report import Report
 from store import open_store
 from store.health.recovery import close_sealed
+from tests.store import release
 
 
 def content(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -111,8 +112,8 @@ def test_what_the_journals_say_since_then_is_named(kept, make, monkeypatch):
     store.close()
 
 
-def test_an_older_store_must_be_copied_first(tmp_path, script, monkeypatch):
-    script("release").write("0001", tmp_path / "old.duckdb")
+def test_an_older_store_must_be_copied_first(tmp_path, monkeypatch):
+    release.write("0001", tmp_path / "old.duckdb")
     monkeypatch.setattr(os, "access", lambda path, mode, **more: mode != os.W_OK)
     with pytest.raises(StoreError, match="newest schema"):
         open_store(str(tmp_path / "old.duckdb"))

@@ -9,15 +9,15 @@ import pytest
 
 from core.journal import codec
 from store import TrialFilter, migrate, open_store
+from tests.store import release
 
 FIXTURES = Path(__file__).parent / "fixtures"
 RELEASED = sorted(path.stem for path in FIXTURES.glob("*.sql"))
 
 
 @pytest.fixture(params=RELEASED)
-def released(request, script, tmp_path):
+def released(request, tmp_path):
     """A store as a release left it: its file, and what it held and answered."""
-    release = script("release")
     path = tmp_path / "old.duckdb"
     release.write(request.param, path)
     return path, request.param, release
@@ -76,8 +76,8 @@ def test_an_upgraded_store_answers_as_it_did_before(released, make):
     store.close()
 
 
-def test_measurements_from_before_conditions_have_none(script, tmp_path):
-    script("release").write("0001", tmp_path / "old.duckdb")
+def test_measurements_from_before_conditions_have_none(tmp_path):
+    release.write("0001", tmp_path / "old.duckdb")
     store = open_store(str(tmp_path / "old.duckdb"))
 
     found = [

@@ -14,6 +14,7 @@ from core.journal import events
 from core.report import Report
 from core.study import Study
 from store import Store, TrialFilter, open_store
+from tests.evidence.store import threads
 
 THREADS = 16
 
@@ -175,11 +176,9 @@ def test_who_is_overtaken_with_the_same_event_tries_again(
 
 
 @pytest.mark.parametrize("place", ["file", "database"])
-def test_mixed_writes_of_many_threads_are_kept_as_they_were_acknowledged(
-    request, script, capsys, place
-):
+def test_mixed_writes_of_many_threads_are_kept_as_they_were_acknowledged(request, capsys, place):
     url = str(request.getfixturevalue(place))
 
-    assert script("figure_threads").main(threads=8, writes=21, stores=3, url=url)
+    assert threads.run(threads=8, writes=21, stores=3, url=url)
 
     assert "; 0 lost, unretried or wrong" in capsys.readouterr().out

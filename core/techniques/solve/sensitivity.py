@@ -7,8 +7,8 @@ By gradient. To second order KL(p || p') = 1/2 E[(d . grad log p(y))^2] with the
 the model's own p: the Fisher information is the KL's curvature. The change d of a matrix moves its
 output at position s by d x_s, so that d . grad = sum over s of g_s . d x_s with g_s the gradient at
 that output. We average (g_s . d x_s)^2 over positions, leaving out the products of different
-positions: what is lost is small beside the noise of few sequences (tests/core/techniques/
-figure_sensitivity.py compares with trying).
+positions: what is lost is small beside the noise of few sequences (`python -m tests.evidence
+sensitivity` compares with trying).
 """
 
 from __future__ import annotations

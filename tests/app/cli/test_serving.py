@@ -37,8 +37,9 @@ from app.services import Services, open_kept
 from core.errors import StoreError, StoreHeld
 from core.journal.events import Event
 from core.study import Study
+from tests.evidence.jobs import failing_worker
 
-WORKER = Path(__file__).parents[1] / "failing_worker.py"
+WORKER = Path(failing_worker.__file__)
 RUN = ("run", "--model", "pycode-small", "--workload", "autocomplete")
 RUN += ("--technique", "weight-int8")
 

@@ -28,9 +28,10 @@ from core.priorities import Priorities
 from core.study import ENDED, Study
 from store import open_store
 from store.interface import Store
+from tests.evidence.jobs import failing_worker
 
 BASELINE = "pycode-small"
-SCRIPT = Path(__file__).parents[1] / "failing_worker.py"
+SCRIPT = Path(failing_worker.__file__)
 Make = Callable[..., Supervisor]
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from core.plan import Case
 from core.priorities import Priorities
 from core.study import Study
 from store import open_store
+from tests.evidence.jobs import kills
 
 HERE = Path(__file__).resolve().parent
 MAIN = HERE.parents[2] / "app" / "main.py"
@@ -191,17 +190,8 @@ def test_whichever_write_fails_there_is_a_sentence_and_nothing_half(
     assert fails > 8
 
 
-def test_a_small_count_of_kills_loses_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec = importlib.util.spec_from_file_location("figure_kills", HERE.parent / "figure_kills.py")
-    assert spec is not None
-    assert spec.loader is not None
-    figure = importlib.util.module_from_spec(spec)
-    # A dataclass looks for its module among those that are loaded.
-    monkeypatch.setitem(sys.modules, "figure_kills", figure)
-    spec.loader.exec_module(figure)
-    tally = figure.kill_often(tmp_path, 3, seed=5)
+def test_a_small_count_of_kills_loses_nothing(tmp_path: Path) -> None:
+    tally = kills.kill_often(tmp_path, 3, seed=5)
     assert tally.faults == []
     assert sum(tally.kills.values()) == 3
     assert tally.acknowledged > 0

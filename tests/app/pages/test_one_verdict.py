@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from noisy_study import noisy_study
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
@@ -33,6 +32,7 @@ from core.verdict.documents import study_document
 from core.verdict.judge import VERDICTS
 from core.verdict.reasons import sentence
 from core.verdict.recommend import recommend
+from tests.core.verdict.noisy_study import noisy_study
 
 FIXTURE = Path(__file__).parent / "fixtures" / "busy_study.json"
 

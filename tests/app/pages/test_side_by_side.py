@@ -18,7 +18,7 @@ from core.verdict.compare import compare
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from payloads import PAYLOADS
+from tests.evidence.pages.hostile import PAYLOADS
 
 
 class Seen(HTMLParser):

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from sound_folders import tokenizer as plain_tokenizer
 from tokenizers import Tokenizer, processors
 
 from core.engine.load.load import load_folder
@@ -18,6 +17,7 @@ from core.engine.special_ids import SpecialIds
 from core.errors import BadInput
 from core.files import special_ids
 from core.files.preflight import check_folder
+from tests.evidence.files.sound_folders import tokenizer as plain_tokenizer
 
 SIZE = {"vocab_size": 300, "pad_token_id": None, "bos_token_id": 1}
 SHAPE = {

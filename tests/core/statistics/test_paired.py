@@ -274,7 +274,7 @@ def test_the_wilson_interval_solves_its_own_equation() -> None:
 
 
 def test_paired_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
-    """A small count of figure_paired_coverage.py's experiment."""
+    """A small count of the experiment of `python -m tests.evidence paired-coverage`."""
     random = np.random.default_rng(11)
     held = 0
     for _ in range(150):

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from noisy_study import TRUTH, noisy_study, timed
 
 from core import techniques
 from core.measurement import Measurement
@@ -14,6 +13,7 @@ from core.plan import Plan
 from core.study import Study, Trial
 from core.verdict import utility
 from core.verdict.against import against, asked, served_at
+from tests.core.verdict.noisy_study import TRUTH, noisy_study, timed
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from noisy_study import LATENCY_S, RATE, TRUTH, noisy_study
 
 from core.format import of_metric
 from core.study import Study
 from core.verdict.against import against
 from core.verdict.anchor import anchored, at_own_baseline
+from tests.core.verdict.noisy_study import LATENCY_S, RATE, TRUTH, noisy_study
 
 
 def test_every_number_is_its_ratio_times_one_baseline(synthetic_study: Study) -> None:

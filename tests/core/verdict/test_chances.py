@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from noisy_study import noisy_study, timed
 from scipy import stats
 
 from core import priorities
@@ -15,6 +14,7 @@ from core.study import Study, Trial
 from core.verdict.anchor import anchored
 from core.verdict.chances import _of_rounds, chances
 from core.verdict.recommend import AGAIN, recommend
+from tests.core.verdict.noisy_study import noisy_study, timed
 
 
 def rivals(base: Study, lead: float, noise: float, rounds: int = 100) -> Study:

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from noisy_study import noisy_study, timed
 
 from core import priorities, techniques
 from core.measurement import Measurement
@@ -16,6 +15,7 @@ from core.study import Study, Trial
 from core.techniques.quantize.auto_mixed import AutoMixed
 from core.verdict.environments import cautions, disturbed, warnings
 from core.verdict.promises import broken
+from tests.core.verdict.noisy_study import noisy_study, timed
 
 
 def judged(study: Study, words: str, nats: float, spread: float = 0.0005) -> Trial:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from core.caution import Caution, read_line
 from core.measurement import Measurement
 from core.plan import Case, Plan
 from core.priorities import Priorities
@@ -53,6 +54,11 @@ class Trial:
         """The value of `name`; None when absent or unavailable."""
         measurement = self.metric(name)
         return None if measurement is None else measurement.value
+
+    @property
+    def cautions(self) -> tuple[Caution, ...]:
+        """What its own process noted as to be known before its numbers are believed."""
+        return tuple(caution for note in self.notes if (caution := read_line(note)))
 
     @property
     def is_baseline(self) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from core.caution import line_of
 from core.errors import BadInput, StoreError
 from core.journal import codec
 from core.journal.events import KINDS, Event
@@ -316,7 +317,7 @@ def _report_saved(_keys: Keys, _at: datetime, event: Event) -> Made:
 
 
 def _note(keys: Keys, _at: datetime, event: Event) -> Made:
-    yield "notes", keys.of_part(0, event.body["attempt"]) | {"text": clean(event.body["text"])}
+    yield "notes", keys.of_part(0, event.body["attempt"]) | {"text": clean(line_of(event.body))}
 
 
 _MAKERS = {

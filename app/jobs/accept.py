@@ -47,7 +47,7 @@ def refusal(one: Event, study_id: str, trial_id: str, attempt: int) -> str | Non
         return "an end that no trial can declare"
     if not _ID.fullmatch(one.id) or one.id > new_id("e"):
         return "an event with a forged id"
-    if one.kind == "note" and len(str(one.body.get("text"))) > NOTE:
+    if one.kind == "note" and len(str(one.body.get("text")) + str(one.body.get("caution"))) > NOTE:
         return f"a note of more than {NOTE:,} characters"
     return _damage(one)
 

@@ -9,7 +9,7 @@ import streamlit as st
 
 from app.parts import words
 from core import format
-from core.verdict import environments
+from core.machine.facts import LABELS, text_of
 
 GROUPS = {
     "Processor": (
@@ -51,7 +51,7 @@ def table(facts: Mapping[str, Any]) -> None:
 
 
 def _label(name: str) -> str:
-    text = VOLATILE_LABELS.get(name) or PLAIN_LABELS.get(name) or environments.LABELS.get(name)
+    text = VOLATILE_LABELS.get(name) or PLAIN_LABELS.get(name) or LABELS.get(name)
     text = text or name.replace("_", " ")
     return text[:1].upper() + text[1:]
 
@@ -62,10 +62,10 @@ def _value(name: str, value: Any) -> str:
     if name == "caches":
         return ", ".join(f"{level} {format.binary(size)}" for level, size in value.items())
     if name == "gpus":
-        return "; ".join(environments.text_of(one) for one in value)
+        return "; ".join(text_of(one) for one in value)
     if name == "affinity":
         return _ranges(value)
-    return environments.text_of(value)
+    return text_of(value)
 
 
 def _ranges(numbers: list[int]) -> str:

@@ -99,7 +99,7 @@ def _warnings(trial: Trial) -> None:
     found = facts.facts_of(services.get_services().store, beside)
     ran = {"the baseline" if one is base else "this trial": one for one in beside}
     ids = {name: environments.environment_ids(one) for name, one in ran.items()}
-    own = [f"{sentence[:1].upper()}{sentence[1:]}." for sentence in environments.cautions(trial)]
+    own = [f"{one.text[:1].upper()}{one.text[1:]}." for one in environments.cautions(trial)]
     common.caveats((*environments.unlike(ids, found, "This trial and its baseline"), *own))
 
 

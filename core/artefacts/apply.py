@@ -170,7 +170,7 @@ def _applied(
         load_baseline=lambda: load_engine(model),
         tokenizer=load_tokenizer(model) if has_text else None,
         seed=plan.seed,
-        note=note,
+        note=lambda line: note(str(line)),
     )
     apply_all(deployment, changing, lambda name: lambda share: report(name, share))
     _check_answers(deployment)

@@ -26,7 +26,7 @@ KINDS = (
     "environment",  # {"environment": id, "facts": {...}}
     "measurement",  # {"attempt", "measurement": Measurement}
     "kernels",  # {"attempt", "kernels": [KernelCalls]}
-    "note",  # {"attempt", "text"}  one line of the trial's log
+    "note",  # {"attempt", "text"}  one line of the log; "caution": the kind of a caution
     "trial-ended",  # {"attempt", "state", "reason"}
     "report-saved",  # {"report": Report}; in a journal beside the studies
 )

@@ -12,8 +12,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from core.caution import Caution, Note
 from core.machine import gpus, readers
-from core.verdict import environments
 
 # Cores that other processes may take, as a share of ours, before it is worth a caution.
 FOREIGN = 0.05
@@ -83,39 +83,39 @@ class Conditions:
     def __post_init__(self) -> None:
         self.first = read_now(self.gpu)
 
-    def notes(self) -> list[str]:
+    def notes(self) -> list[Note]:
         """One line on start and end, then a caution for each thing that disturbed the numbers."""
         return notes(self.first, read_now(self.gpu))
 
 
-def notes(first: Reading, last: Reading) -> list[str]:
+def notes(first: Reading, last: Reading) -> list[Note]:
     """What a trial writes into its log about the machine between two readings."""
-    found = [f"machine before the timed work: {first.text()}; after it: {last.text()}"]
+    found: list[Note] = [f"machine before the timed work: {first.text()}; after it: {last.text()}"]
     cores = readers.cpu_quota() or len(readers.affinity())
     others = others_cores(first, last)
     if others is not None and others > FOREIGN * cores:
         sentence = f"other processes took {others:.2f} of {cores:g} cores while this was timed"
-        found.append(environments.caution("load", sentence))
+        found.append(Caution("load", sentence))
     stolen = _rate(first, last, "stolen_s")
     if stolen is not None and stolen > max(STOLEN * cores, HOUSEKEEPING):
         sentence = f"the host of this virtual machine took {stolen:.2f} cores while this was timed"
-        found.append(environments.caution("stolen", sentence))
+        found.append(Caution("stolen", sentence))
     if first.throttled is not None and last.throttled is not None:
         times = last.throttled - first.throttled
         if times > 0:
             sentence = f"the processor was throttled {times} times while this was timed"
-            found.append(environments.caution("throttled", sentence))
+            found.append(Caution("throttled", sentence))
     if any(one.get("throttled") for one in last.gpus):
         sentence = "the GPU's driver slowed its clock (heat or power) when this had been timed"
-        found.append(environments.caution("throttled", sentence))
+        found.append(Caution("throttled", sentence))
     before, after = first.frequency_mhz, last.frequency_mhz
     if before and after and abs(after - before) > CLOCK * before:
         sentence = f"the clock went from {before} to {after} MHz while this was timed"
-        found.append(environments.caution("clock", sentence))
+        found.append(Caution("clock", sentence))
     governor = readers.text(readers.SYS / "devices/system/cpu/cpu0/cpufreq/scaling_governor")
     if governor and governor not in USUAL_GOVERNORS:
         sentence = f"the clock governor is `{governor}`, not `performance`: clocks follow the load"
-        found.append(environments.caution("governor", sentence))
+        found.append(Caution("governor", sentence))
     return found
 
 

@@ -3,7 +3,7 @@ imports no torch.
 
 Facts that do not change from run to run (CPU, cores, clocks and governor, memory, GPU, kernel,
 container, versions, thread settings, builds of our kernels) make the id; those that do
-(core.verdict.environments.VOLATILE: load, free memory, the clock now) are recorded but are not in
+(core.machine.facts.VOLATILE: load, free memory, the clock now) are recorded but are not in
 it.
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from core.machine import gpus, readers
-from core.verdict.environments import VOLATILE
+from core.machine.facts import VOLATILE
 
 FLAGS = (
     "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx_vnni",

@@ -13,11 +13,11 @@ from core.catalogue import targets
 from core.machine import calibrate as calibration
 from core.machine.calibration.record import Calibration, Rate, to_data
 from core.machine.environment import environment
+from core.machine.facts import LABELS, text_of
 from core.machine.kernel_choice import complaint
 from core.measure.energy import counters
 from core.measure.fallbacks import lost
 from core.target import Target
-from core.verdict.environments import LABELS, text_of
 
 EXTRAS = {
     "triton": "own GPU kernels: pip install triton (Linux)",

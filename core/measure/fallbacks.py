@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from core.caution import Caution
 from core.study import KernelCalls
-from core.verdict.environments import caution
 from kernels.registry import KERNELS, KernelInfo, kernels_available, named
 
 _FLOATS = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}
@@ -41,7 +41,7 @@ def floats(engine: Any) -> set[str]:
     }
 
 
-def notes(device: str, formats: set[str], ran: Iterable[KernelCalls]) -> list[str]:
+def notes(device: str, formats: set[str], ran: Iterable[KernelCalls]) -> list[Caution]:
     """The cautions of a trial that `ran` these kernels on values of these `formats`: one a reason,
     naming the operations that ran a fallback.
     """
@@ -52,7 +52,7 @@ def notes(device: str, formats: set[str], ran: Iterable[KernelCalls]) -> list[st
     if unfit and formats:
         reasons[f"none of ours takes {' or '.join(sorted(formats))} there"] = unfit
     return [
-        caution(
+        Caution(
             "fallback",
             f"{', '.join(ops)} ran without our kernels: {reason}; the times are those of the"
             " fallback",

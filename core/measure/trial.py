@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from core import format as formats
+from core.caution import Caution, Note, note_body
 from core.data.arrivals import arrivals
 from core.data.passages import digits, prompts
 from core.machine.calibrate import Calibration, ensure, stored
@@ -31,7 +32,6 @@ from core.plan import Plan
 from core.study import KernelCalls
 from core.techniques.applying import apply_all
 from core.techniques.deployment import Deployment
-from core.verdict.environments import caution
 from core.workload import Workload
 
 Emit = Callable[..., None]
@@ -64,6 +64,9 @@ def run_trial(plan: Plan, preset_name: str, environment: str, emit: Emit) -> Non
         for measurement in measurements:
             emit("measurement", measurement=replace(measurement, environment=environment))
 
+    def note(line: Note) -> None:
+        emit("note", **note_body(line))
+
     deployment = Deployment(
         case=case,
         engine=load_engine(case.model, device=device),
@@ -71,7 +74,7 @@ def run_trial(plan: Plan, preset_name: str, environment: str, emit: Emit) -> Non
         tokenizer=tokenizer,
         device=device,
         seed=plan.seed,
-        note=lambda text: emit("note", text=text),
+        note=note,
         keep=lambda measurement: send([measurement]),
     )
     apply_all(deployment, plan.techniques, report)
@@ -85,14 +88,14 @@ def run_trial(plan: Plan, preset_name: str, environment: str, emit: Emit) -> Non
     unchanged = _unchanged(deployment, plan)
     conditions = Conditions(gpu=device == "cuda")
     served = measure_serving(ours, preset, unchanged)
-    for text in conditions.notes():
-        emit("note", text=text)
+    for line in conditions.notes():
+        note(line)
     kernels = tuple(
         KernelCalls(str(one["op"]), str(one["name"]), int(one["calls"])) for one in calls.snapshot()
     )
     emit("kernels", kernels=kernels)
-    for text in fallbacks.notes(device, fallbacks.floats(deployment.engine), kernels):
-        emit("note", text=text)
+    for caution in fallbacks.notes(device, fallbacks.floats(deployment.engine), kernels):
+        note(caution)
     size = deployment.engine.weight_bytes() + (
         deployment.draft.weight_bytes() if deployment.draft is not None else 0
     )
@@ -364,7 +367,7 @@ def _rounded(deployment: Deployment, preset: Preset, lost: str) -> list[Measurem
     from core.engine.load.load import load_engine
 
     model = deployment.case.model
-    deployment.note(caution("rounded", f"the unchanged model is not quite the file's: {lost}"))
+    deployment.note(Caution("rounded", f"the unchanged model is not quite the file's: {lost}"))
     if model.precision == "fp32" or model.task != "text":
         return []
     exact = replace(

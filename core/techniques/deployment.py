@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from core.caution import Note
 from core.measurement import Measurement
 from core.plan import Case
 
@@ -33,7 +34,7 @@ class Deployment:
     draft: Any = None
     draft_tokens: int = 0
     batch: int = 1
-    note: Callable[[str], None] = field(default=lambda text: None)
+    note: Callable[[Note], None] = field(default=lambda note: None)
     report: Callable[[float], None] = field(default=lambda share: None)
     keep: Callable[[Measurement], None] = field(default=lambda measurement: None)
     learned: dict[str, Any] = field(default_factory=dict)

@@ -115,7 +115,7 @@ def trial_document(trial: Trial, margins: Sequence[Margin] = ()) -> dict[str, An
         "reason": trial.reason,
         "kernels": [{"op": run.op, "name": run.name, "calls": run.calls} for run in trial.kernels],
         "environments": list(environment_ids(trial)),
-        "cautions": list(cautions(trial)),
+        "cautions": [caution.text for caution in cautions(trial)],
         "metrics": {
             one.metric: metric_document(one) for one in trial.measurements if not one.condition
         },

@@ -7,72 +7,19 @@ Reads nothing and draws nothing: facts and trials are given (core.machine.enviro
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from core.caution import Caution
 from core.ids import distinct
+from core.machine.facts import LABELS, VOLATILE, text_of
+from core.study import Trial
 from core.verdict.promises import broken
-
-if TYPE_CHECKING:
-    from core.study import Trial
 
 Facts = Mapping[str, Any]
 
-# Facts that change from run to run without making two runs unlike; none of them is in an id.
-VOLATILE = frozenset(
-    {
-        "id", "at", "taken_at", "pid", "load", "load_1m", "available_bytes", "free_bytes",
-        "frequency_mhz", "temperature_c", "torch_threads",
-    }
-)  # fmt: skip
-LABELS = {
-    "cpu": "CPU",
-    "architecture": "architecture",
-    "flags": "CPU flags",
-    "cores": "usable cores",
-    "cores_online": "cores",
-    "affinity": "cores that the process may use",
-    "smt": "SMT",
-    "caches": "caches",
-    "frequency_min_mhz": "lowest clock, MHz",
-    "frequency_max_mhz": "highest clock, MHz",
-    "governor": "governor",
-    "scaling_driver": "clock driver",
-    "boost": "boost",
-    "cpu_quota": "CPU quota of the container, cores",
-    "numa_nodes": "NUMA nodes",
-    "huge_pages": "transparent huge pages",
-    "huge_pages_reserved": "reserved huge pages",
-    "memory_bytes": "memory",
-    "memory_speed": "memory modules",
-    "gpus": "GPU",
-    "driver": "GPU driver",
-    "os": "operating system",
-    "distribution": "distribution",
-    "kernel": "kernel",
-    "container": "container",
-    "virtual": "virtual machine",
-    "python": "Python",
-    "versions": "version of",
-    "threads": "thread setting",
-    "compiler": "compiler",
-    "kernels": "build of kernel",
-}
 # So many differences are named; a reader needs the first few to know what happened.
 NAMED = 6
 SHORT = 48
-# Notes of a trial that begin so are things to know before its numbers are believed.
-CAUTION = "caution"
-# The kinds of caution that move timed numbers from one minute to the next.
-DISTURBANCES = frozenset({"load", "stolen", "throttled", "clock"})
-_SEVERAL = {
-    "load": "while other processes used the cores: treat speed as unproven",
-    "stolen": "while the host of this virtual machine took the cores: treat speed as unproven",
-    "throttled": "while the processor was throttled: treat speed as unproven",
-    "governor": "with a clock governor that is not `performance`",
-    "clock": "while the clock changed: treat speed as unproven",
-    "fallback": "without our kernels",
-    "promise": "and missed a limit that their settings promise",
-}
 
 
 def environment_ids(trial: Trial) -> tuple[str, ...]:
@@ -138,52 +85,35 @@ def unlike(
     return (text,)
 
 
-def cautions(trial: Trial) -> tuple[str, ...]:
-    """What disturbed this trial, as its own process noted it: one sentence each."""
-    return tuple(sentence for _, sentence in _cautions(trial))
+def cautions(trial: Trial) -> tuple[Caution, ...]:
+    """What disturbed this trial, as its own process noted it, and limits that its settings promised
+    and its numbers break."""
+    return (*(Caution("promise", sentence) for sentence in broken(trial)), *trial.cautions)
 
 
 def disturbed(trial: Trial) -> bool:
     """Whether other work, the host, heat or a changing clock disturbed what this trial timed."""
-    return any(kind in DISTURBANCES for kind, _ in _cautions(trial))
-
-
-def caution(kind: str, sentence: str) -> str:
-    """The note that cautions() finds again; `kind` groups the same trouble of several trials."""
-    return f"{CAUTION} {kind}: {sentence}"
-
-
-def text_of(value: Any) -> str:
-    """A fact's value in one line."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, list | tuple):
-        return ", ".join(text_of(one) for one in value)
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {text_of(one)}" for key, one in value.items())
-    return "unknown" if value is None else str(value)
+    return any(caution.about.disturbs_times for caution in trial.cautions)
 
 
 def _shared(trials: Sequence[Trial], names: Mapping[str, str]) -> Iterable[str]:
     """One sentence for each kind of trouble, naming the plans that had it."""
-    found: dict[str, list[tuple[str, str]]] = {}
+    by_kind: dict[str, list[tuple[str, Caution]]] = {}
     for trial in trials:
-        for kind, sentence in _cautions(trial):
-            found.setdefault(kind, []).append((names[trial.id], sentence))
-    for kind, hits in found.items():
-        hit = list(dict.fromkeys(name for name, _ in hits))
-        if len(hit) == 1:
-            yield f"{hit[0]}: {hits[0][1]}."
-        elif len(hit) == len(trials) and kind == "governor":
-            yield f"All trials: {hits[0][1]}."
+        for caution in cautions(trial):
+            by_kind.setdefault(caution.kind, []).append((names[trial.id], caution))
+    for hits in by_kind.values():
+        plans = list(dict.fromkeys(name for name, _ in hits))
+        first = hits[0][1]
+        if len(plans) == 1:
+            yield f"{plans[0]}: {first.text}."
+        elif len(plans) == len(trials) and first.about.of_machine:
+            yield f"All trials: {first.text}."
         else:
-            how = _SEVERAL.get(kind, "under conditions that disturb their numbers")
             # What follows the colon is the reason; it is said when it is that of all of them.
-            reasons = {sentence.partition(": ")[2] for _, sentence in hits}
+            reasons = {caution.text.partition(": ")[2] for _, caution in hits}
             why = f" ({reasons.pop()})" if len(reasons) == 1 and "" not in reasons else ""
-            yield f"{_counted(hit, len(trials))} ran {how}{why}."
+            yield f"{_counted(plans, len(trials))} ran {first.about.several}{why}."
 
 
 def _counted(hit: Sequence[str], total: int) -> str:
@@ -191,16 +121,6 @@ def _counted(hit: Sequence[str], total: int) -> str:
     if len(hit) == total:
         return "Both trials" if total == 2 else f"All {total} trials"
     return f"{len(hit)} of {total} trials ({_listed(hit)})"
-
-
-def _cautions(trial: Trial) -> Iterable[tuple[str, str]]:
-    for sentence in broken(trial):
-        yield "promise", sentence
-    for note in trial.notes:
-        head, _, sentence = note.partition(": ")
-        word, _, kind = head.partition(" ")
-        if word == CAUTION and kind and sentence:
-            yield kind, sentence
 
 
 def _who(environment_id: str, ids_by_name: Mapping[str, Sequence[str]]) -> str:

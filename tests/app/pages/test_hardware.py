@@ -15,6 +15,7 @@ from app import services
 from app.jobs import calibrator
 from app.jobs.calibrator import Progress
 from app.views import hardware
+from core.caution import Caution
 from core.journal.events import event
 from core.machine import calibrate
 from core.machine.calibrate import Calibration, Rate
@@ -22,7 +23,6 @@ from core.machine.environment import environment
 from core.machine.share import UNCALIBRATED
 from core.measurement import Measurement, unavailable
 from core.study import Study
-from core.verdict import environments
 
 MAIN = Path(__file__).parents[3] / "app" / "main.py"
 MIB = 1 << 20
@@ -200,7 +200,7 @@ def elsewhere(
     """A store in which t-0001 ran elsewhere and was disturbed."""
     first, second, *rest = synthetic_study.trials
     moved = tuple(replace(one, environment="env-b") for one in second.measurements)
-    note = environments.caution("load", f"other processes took 1.20 of 2 cores {HOSTILE}")
+    note = Caution("load", f"other processes took 1.20 of 2 cores {HOSTILE}").line
     second = replace(second, measurements=moved, notes=(note,))
     facts: dict[str, Any] = {"cpu": HOSTILE, "kernel": "6.18", "cores": 2, "torch": "2.13"}
     opened.store.ingest([event("environment", "s-synthetic", environment="env-b", facts=facts)])

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from core.caution import Caution
 from core.machine import conditions, readers
 from core.machine.conditions import Reading, notes
-from core.verdict.environments import CAUTION
 
 QUIET = Reading(100.0, 0.5, 2600, 51.0, 3, 1000.0, 10.0, 50.0)
 # Ten seconds later; all two cores' work was ours.
@@ -25,7 +25,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def cautions(last: Reading) -> list[str]:
-    return [note for note in notes(QUIET, last) if note.startswith(CAUTION)]
+    return [note.line for note in notes(QUIET, last) if isinstance(note, Caution)]
 
 
 def test_a_quiet_machine_gives_one_line_and_no_caution() -> None:

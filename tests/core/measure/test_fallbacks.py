@@ -27,7 +27,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def said(formats: str, *ran: str) -> list[str]:
     counted = [KernelCalls(*one.split("="), 1) for one in ran]  # type: ignore[call-arg, arg-type]
-    return fallbacks.notes("cpu", {formats}, counted)
+    return [caution.line for caution in fallbacks.notes("cpu", {formats}, counted)]
 
 
 def test_the_operations_with_one_reason_share_a_caution() -> None:

@@ -11,11 +11,11 @@ from dataclasses import replace
 import numpy as np
 
 from core import priorities, techniques
+from core.caution import Caution
 from core.measurement import Measurement
 from core.metrics import BY_NAME
 from core.plan import Plan
 from core.study import Study, Trial
-from core.verdict.environments import caution
 
 LATENCY_S, RATE, BYTES = 1.0, 100.0, 20e6
 # plan -> (true ratio of latency to the unchanged model, share of its bytes, KL in nats, slowness)
@@ -33,7 +33,7 @@ WINDOWS = 16
 def noisy_study(base: Study, seed: int = 0, disturbed: bool = True) -> Study:
     """The baseline and TRUTH's plans; `disturbed` gives each the caution of a busy machine."""
     random = np.random.default_rng(seed)
-    notes = (caution("load", "other processes took 1.50 of 2 cores"),) if disturbed else ()
+    notes = (Caution("load", "other processes took 1.50 of 2 cores").line,) if disturbed else ()
     case = base.case
     trials = [_baseline(case, random)]
     for number, (words, truth) in enumerate(TRUTH.items(), 1):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+from core.caution import Caution
 from core.study import Study
-from core.verdict import environments
 from core.verdict.documents import study_document
 
 
@@ -61,7 +61,7 @@ def test_unlike_environments_and_disturbed_trials_are_in_the_document(
     assert study_document(synthetic_study)["warnings"] == []
     first, second, *rest = synthetic_study.trials
     moved = tuple(replace(one, environment="env-b") for one in second.measurements)
-    note = environments.caution("load", "other processes took 1.20 of 2 cores")
+    note = Caution("load", "other processes took 1.20 of 2 cores").line
     second = replace(second, measurements=moved, notes=(note,))
     facts = {"env-7f3a": {"kernel": "6.1"}, "env-b": {"kernel": "6.18"}}
     document = study_document(synthetic_study.with_trials((first, second, *rest)), facts)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from core.caution import Caution
 from core.study import Study, Trial
 from core.verdict import environments
 
@@ -85,14 +86,16 @@ def test_many_trials_are_counted() -> None:
 
 
 def test_a_caution_is_found_again_and_other_notes_are_not(synthetic_study: Study) -> None:
-    note = environments.caution("load", "other processes took 1.20 of 2 cores")
+    note = Caution("load", "other processes took 1.20 of 2 cores").line
     trial = replace(synthetic_study.trials[0], notes=("caution", "cautionary: tale", "x: y", note))
-    assert environments.cautions(trial) == ("other processes took 1.20 of 2 cores",)
+    assert environments.cautions(trial) == (
+        Caution("load", "other processes took 1.20 of 2 cores"),
+    )
 
 
 def test_disturbed_trials_are_named_once_a_kind(synthetic_study: Study) -> None:
     def noisy(trial: Trial, *kinds: str) -> Trial:
-        notes = tuple(environments.caution(kind, f"it was {kind}") for kind in kinds)
+        notes = tuple(Caution(kind, f"it was {kind}").line for kind in kinds)
         return replace(trial, notes=notes)
 
     one, two, three = synthetic_study.done()[:3]
@@ -110,7 +113,7 @@ def test_disturbed_trials_are_named_once_a_kind(synthetic_study: Study) -> None:
 
 def test_a_reason_that_several_trials_share_is_said_with_them(synthetic_study: Study) -> None:
     def slow(trial: Trial, op: str, why: str) -> Trial:
-        note = environments.caution("fallback", f"{op} ran without our kernels: {why}")
+        note = Caution("fallback", f"{op} ran without our kernels: {why}").line
         return replace(trial, notes=(note,))
 
     one, two = synthetic_study.done()[:2]
@@ -125,7 +128,7 @@ def test_trials_of_one_plan_are_told_apart_and_all_of_them_are_only_counted(
 ) -> None:
     def noisy(number: int, disturbed: bool = True) -> Trial:
         trial = replace(synthetic_study.trials[1], id=f"t-0vjm0esi{number}n6x")
-        return replace(trial, notes=(environments.caution("load", "busy"),) if disturbed else ())
+        return replace(trial, notes=(Caution("load", "busy").line,) if disturbed else ())
 
     (said,) = environments.warnings((noisy(1), noisy(2), noisy(3, disturbed=False)))
     assert said.startswith("2 of 3 trials (weight-int8 …1n6x, weight-int8 …2n6x) ran while")

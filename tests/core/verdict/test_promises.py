@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from core import priorities, techniques
+from core.caution import Caution
 from core.measurement import Measurement
 from core.plan import Plan
 from core.planner.search import propose
@@ -34,7 +35,7 @@ def test_a_promise_that_the_judged_text_breaks_is_said(synthetic_study: Study) -
         "auto-mixed was asked for KL to baseline of at most 0.0200 nat and reached 0.0220 nat"
         " (0.0215 to 0.0225) on the judged data"
     )
-    assert cautions(trial) == (said,)
+    assert cautions(trial) == (Caution("promise", said),)
     assert not disturbed(trial)
     assert any(said in one for one in warnings((trial,)))
 

@@ -16,11 +16,12 @@ from pathlib import Path
 from app.jobs.accept import believed
 from app.jobs.supervisor import Supervisor
 from core import techniques
-from core.catalogue import models, targets, workloads
+from core.catalogue import models, workloads
 from core.data.arrivals import with_arrivals
 from core.dataset import datasets_for
 from core.errors import BadInput
 from core.ids import new_id, now
+from core.machine import targets
 from core.measure.presets import preset as find_preset
 from core.plan import Case, Plan, parse_setting
 from core.planner.search import propose

@@ -14,9 +14,10 @@ from app.reports import export, new_report
 from app.services import Services
 from core import format as formats
 from core import techniques
-from core.catalogue import models, targets, workloads
+from core.catalogue import models, workloads
 from core.errors import BadInput
 from core.journal import codec
+from core.machine import targets
 from core.study import Study
 from core.verdict.anchor import at_own_baseline
 from core.verdict.compare import compare

@@ -10,8 +10,9 @@ import streamlit as st
 from app import state
 from app.parts import common, tables, words
 from core import format, metrics
-from core.catalogue import models, targets, workloads
+from core.catalogue import models, workloads
 from core.errors import BadInput
+from core.machine import targets
 from core.model import Model
 from core.priorities import Priorities, parse_limit
 from core.target import Target

@@ -15,8 +15,8 @@ from app.figures import charts, rates
 from app.jobs.calibrator import get_calibrator
 from app.parts import common, environment_facts, words
 from core import format
-from core.catalogue import targets
-from core.machine import calibrate
+from core.catalogue.targets import entries
+from core.machine import calibrate, targets
 from core.machine.calibration.record import Calibration, Rate
 from core.machine.environment import environment
 from core.target import Target
@@ -192,7 +192,7 @@ def _rate(rate: Rate) -> dict[str, Any]:
 
 def _targets(here: Target) -> None:
     """This machine first, then the catalogue."""
-    rows = [_target(one) for one in (here, *(entry.target for entry in targets.entries()))]
+    rows = [_target(one) for one in (here, *(entry.target for entry in entries()))]
     st.dataframe(
         pd.DataFrame(rows),
         hide_index=True,

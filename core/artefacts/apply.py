@@ -13,16 +13,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from core.artefacts import gguf
+from core.artefacts import foreign, gguf
 from core.artefacts.contents import Contents, contents
 from core.artefacts.foresee import foresee
 from core.artefacts.save import Layout, check_place, native_layout, write_folder
+from core.catalogue.models import find_folder
 from core.errors import BadInput, Refused
 from core.files.folder import SINGLE
-from core.files.formats import chat_template, foreign, native
+from core.files.formats import chat_template, native
 from core.files.formats import manifest as manifests
-from core.files.formats.arrange import MODULES
 from core.files.formats.companions import TOKENIZER, companions
+from core.files.formats.foreign import MODULES
 from core.files.formats.manifest import Manifest
 from core.files.gguf import folder as gguf_files
 from core.files.gguf import tokenizer as gguf_tokenizer
@@ -158,7 +159,7 @@ def _applied(
 ) -> Deployment:
     import torch
 
-    from core.engine.load.load import find_folder, load_engine, load_tokenizer
+    from core.engine.load.load import load_engine, load_tokenizer
 
     model = plan.case.model
     torch.manual_seed(plan.seed)
@@ -200,8 +201,6 @@ def _check_answers(deployment: Deployment) -> None:
 
 def _texts(plan: Plan, source: CheckedFolder, note: Callable[[str], None]) -> dict[str, bytes]:
     """The files beside the weights, and the chat templates that a GGUF file has inside."""
-    from core.engine.load.load import find_folder
-
     beside = companions(find_folder(plan.case.model.id))
     for text in beside.notes:
         note(text)
@@ -211,8 +210,6 @@ def _texts(plan: Plan, source: CheckedFolder, note: Callable[[str], None]) -> di
 
 
 def _source(plan: Plan) -> CheckedFolder:
-    from core.engine.load.load import find_folder
-
     return check_folder(find_folder(plan.case.model.id))
 
 

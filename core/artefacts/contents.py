@@ -91,7 +91,7 @@ def dense_parts(stack: Stack, weight: KernelWeight) -> list[Part]:
 
 def _of_decoder(decoder: Decoder, source: Mapping[str, Any]) -> Contents:
     from core.engine.linear import DENSE
-    from core.files.config.decoder_config import from_hf
+    from core.files.config.hf_config import from_hf
 
     head = decoder.head.kernel_weight.tensors()[0]
     tied = head.data_ptr() == decoder.embedding.data_ptr()

@@ -12,18 +12,18 @@ from dataclasses import replace
 from typing import Any
 
 from core.artefacts import gguf
+from core.artefacts.arrange import arrange, check_model, refusal, refuse
 from core.artefacts.contents import refusal as unknown_model
+from core.artefacts.kept import of_stored
 from core.errors import Refused
 from core.files import quantized
-from core.files.config import decoder_config as lean
-from core.files.config.decoder_config import DecoderConfig, from_hf
+from core.files.config.classifier import CLASSIFIERS
+from core.files.config.decoder_config import FAMILIES, DecoderConfig
+from core.files.config.hf_config import from_hf
 from core.files.formats import native
-from core.files.formats.arrange import arrange, check_model, modules_of, refusal, refuse
-from core.files.formats.kept import Kept, of_stored
 from core.files.formats.layout import Stack, stacks
-from core.files.formats.scheme import Module
+from core.files.formats.scheme import Kept, Module
 from core.files.gguf import folder as gguf_files
-from core.files.tables import CLASSIFIERS
 from core.model import DecoderShape
 from core.plan import Plan
 from core.predict.effects import Effects, effects
@@ -36,7 +36,7 @@ def foresee(plan: Plan, format: str, config: Mapping[str, Any]) -> None:
     the model of a checked config.json.
     """
     family = config["model_type"]
-    if family not in (*lean.FAMILIES, *CLASSIFIERS):
+    if family not in (*FAMILIES, *CLASSIFIERS):
         raise Refused(unknown_model(config))
     if format == native.METHOD:
         return
@@ -58,7 +58,7 @@ def foresee(plan: Plan, format: str, config: Mapping[str, Any]) -> None:
     held = list(_held(decoder, found))
     if format == gguf.METHOD:
         for stack, kept in held:
-            for module in modules_of(stack):
+            for module in stack.modules():
                 reason = kept and _no_block(kept, module)
                 if reason:
                     raise Refused(refusal(kept, stack, reason))
@@ -106,7 +106,7 @@ def _mixed(technique: AutoMixed, format: str, decoder: DecoderConfig) -> None:
         kept = Kept(
             f"int{bits}-g{technique.group_size}", "int", bits, technique.group_size, "whole"
         )
-        for module in modules_of(stack):
+        for module in stack.modules():
             reason = (
                 _no_block(kept, module) if format == gguf.METHOD else refuse(kept, module, format)
             )

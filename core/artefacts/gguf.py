@@ -11,16 +11,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from core.artefacts.arrange import refusal
 from core.artefacts.contents import LONG, Contents
+from core.artefacts.kept import of_form, of_weight
 from core.errors import Refused
-from core.files.config.decoder_config import DecoderConfig, from_hf
-from core.files.formats.arrange import refusal
-from core.files.formats.foreign import spans
-from core.files.formats.kept import of_form, of_weight
+from core.files.config.decoder_config import DecoderConfig
+from core.files.config.hf_config import from_hf
 from core.files.formats.layout import EMBEDDING, Stack
 from core.files.gguf import file as gguf_file
 from core.files.gguf import tokenizer as gguf_tokenizer
 from core.files.gguf.file import TYPES, Entry
+from core.files.gguf.names import ARCHITECTURES, STOPS, gguf_name, order
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,20 +30,9 @@ if TYPE_CHECKING:
     from kernels.weight import KernelWeight
 
 METHOD, FILE = "gguf", "model.gguf"
-ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
-NAMES = {
-    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm", "self_attn.q_norm": "attn_q_norm",
-    "self_attn.k_norm": "attn_k_norm",
-}  # fmt: skip
-TOP = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 # llama.cpp's own numbers for what most of a file is; "guessed" is 1024 more.
 FILE_TYPES = {"F32": 0, "F16": 1, "BF16": 32, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8,
               "Q5_1": 9, "Q2_K": 10, "Q3_K": 12, "Q4_K": 15, "Q5_K": 17, "Q6_K": 18}  # fmt: skip
-# Text ends at each of these in llama.cpp.
-STOPS = tuple(f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom"))
 
 
 @dataclass(frozen=True)
@@ -73,7 +63,7 @@ def layout(found: Contents, tokenizer: bytes | None, name: str) -> GgufLayout:
     entries = [_plain(one.name, one.make()) for one in found.plain]
     notes: list[str] = []
     for stack, weight in found.weights:
-        for begin, end, module in spans(stack):
+        for begin, end, module in stack.spans():
             rows = order(config, module)
             entries.append(_matrix(stack, module, weight, begin, end, rows))
             if weight.bias is not None:
@@ -187,30 +177,6 @@ def _metadata(config: DecoderConfig, name: str) -> dict[str, Any]:
         found[f"{arch}.rope.scaling.type"] = "linear"
         found[f"{arch}.rope.scaling.factor"] = config.rope_scaling.factor
     return found
-
-
-def gguf_name(name: str) -> str:
-    """`model.layers.3.mlp.up_proj.weight` -> `blk.3.ffn_up.weight`."""
-    module, _, leaf = name.rpartition(".")
-    if name == "rope_freqs":
-        return "rope_freqs.weight"
-    if module in TOP:
-        return f"{TOP[module]}.{leaf}"
-    layer, _, part = module.removeprefix("model.layers.").partition(".")
-    return f"blk.{layer}.{NAMES[part]}.{leaf}"
-
-
-def order(config: DecoderConfig, module: str) -> Tensor | None:
-    """The order of a module's rows: llama.cpp turns neighbours, Hugging Face halves of a head."""
-    import torch
-
-    heads = {"q_proj": config.num_heads, "k_proj": config.num_kv_heads}.get(
-        module.rpartition(".")[2]
-    )
-    if ARCHITECTURES[config.family] != "llama" or heads is None:
-        return None
-    rows = torch.arange(heads * config.head_dim)
-    return rows.view(heads, 2, config.head_dim // 2).transpose(1, 2).reshape(-1)
 
 
 def _plain(name: str, tensor: Tensor) -> Entry:

@@ -1,27 +1,21 @@
-"""Owns a kernel's weight on its way into the format "trimtab" and back; native.py says what is
-where. What is read was checked there; here the values are judged.
+"""Owns a kernel's weight on its way into the format "trimtab"; core.files.formats.native says what
+is where, core.engine.load.native reads it back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from core.engine.adapted import Adapted
-from core.errors import BadInput, Refused
-from core.files.formats.layout import Stack
+from core.errors import Refused
 from core.files.formats.native import MAX_GROUP, Record
 from core.files.formats.parts import Part, part
-from core.files.formats.sound import check_scales, finite
-from kernels import linear_dense
-from kernels.forms import weight_of
 from kernels.linear_dense import DenseWeight
-from kernels.linear_fp8 import Fp8, Fp8Weight
-from kernels.linear_lowbit import LowBit, LowBitWeight, planes
-from kernels.linear_lowbit.codes import DoubleScale
+from kernels.linear_fp8 import Fp8Weight
+from kernels.linear_lowbit import LowBitWeight, planes
 from kernels.linear_w8a8 import W8A8, W8A8Weight
 from kernels.linear_w8a8.outliers import OutlierWeight
 from kernels.lowbit_bytes import PLANES
@@ -36,25 +30,6 @@ def store(name: str, weight: KernelWeight) -> tuple[Record, list[Part]]:
     if weight.bias is not None:
         parts.append(part(f"{name}.bias", weight.bias))
     return record, parts
-
-
-def restore(
-    stack: Stack, record: Mapping[str, Any], get: Get, dtype: torch.dtype, device: str
-) -> KernelWeight:
-    """The kernel's weight of a checked record; `get` gives a tensor by its name, in memory of its
-    own. Raises BadInput for values that no sound file has.
-    """
-
-    def here(name: str) -> Tensor:
-        return get(name).to(device)
-
-    bias = here(f"{stack.name}.bias").to(dtype) if stack.bias else None
-    if bias is not None:
-        finite(f"{stack.name}.bias", bias)
-    try:
-        return _restore(stack, record, here, bias, dtype)
-    except ValueError as error:
-        raise BadInput(f"the matrix {stack.name} cannot be used: {error}") from None
 
 
 def _store(name: str, weight: KernelWeight) -> tuple[Record, list[Part]]:
@@ -85,29 +60,6 @@ def _store(name: str, weight: KernelWeight) -> tuple[Record, list[Part]]:
         f"{name} is a {weight.format} matrix of the kernel {weight.kernel}, which no format of"
         " apply holds"
     )
-
-
-def _restore(
-    stack: Stack, record: Mapping[str, Any], get: Get, bias: Tensor | None, dtype: torch.dtype
-) -> KernelWeight:
-    name, kind = stack.name, record["kind"]
-    if kind == "adapted":
-        a, b = (finite(f"{name}.{side}", get(f"{name}.{side}")).to(dtype) for side in "ab")
-        return Adapted(_restore(stack, record["base"], get, bias, dtype), a, b)
-    if kind == "dense":
-        weight = finite(f"{name}.weight", get(f"{name}.weight")).to(dtype)
-        return linear_dense.prepare(weight, bias)
-    if kind == "lowbit":
-        form = _restore_lowbit(stack, record, get)
-        return weight_of(form if record.get("inputs") is None else Fp8.of(form), bias, dtype)
-    scale = finite(f"{name}.scale", get(f"{name}.scale"))
-    check_scales(f"{name}.scale", scale)
-    codes = get(f"{name}.codes")
-    if kind == "w8a8":
-        return W8A8Weight(W8A8(codes, scale, record.get("x_scale")), bias, dtype)
-    apart = get(f"{name}.apart")
-    kept = finite(f"{name}.columns", get(f"{name}.columns")).to(dtype)
-    return OutlierWeight(W8A8.of_kept(codes, scale, None, apart, stack.columns), kept, bias)
 
 
 def _store_int8(name: str, form: W8A8, weight: W8A8Weight) -> list[Part]:
@@ -154,28 +106,3 @@ def _store_lowbit(name: str, weight: LowBitWeight | Fp8Weight) -> tuple[Record, 
         kept = torch.uint8 if whole else torch.float16 if short else torch.float32
         parts.append(part(f"{name}.zero", zero.to(kept)))
     return record, parts
-
-
-def _restore_lowbit(stack: Stack, record: Mapping[str, Any], get: Get) -> LowBit:
-    name, bits, kind = stack.name, record["bits"], record["codes"]
-    packed = [get(f"{name}.codes.{i}") for i in range(len(PLANES[bits]))]
-    codes = planes.unpack(packed, bits, stack.columns)
-    double = None
-    if record["scale"] == "u8":
-        double = DoubleScale(
-            get(f"{name}.scale_codes"),
-            finite(f"{name}.scale_step", get(f"{name}.scale_step")),
-            finite(f"{name}.scale_low", get(f"{name}.scale_low")),
-        )
-        scale = double.values()
-    else:
-        scale = finite(f"{name}.scale", get(f"{name}.scale")).float()
-    check_scales(f"{name}.scale", scale)
-    zero = None
-    if record.get("zero") is not None:
-        zero = finite(f"{name}.zero", get(f"{name}.zero")).float()
-    if kind in ("e4m3", "e5m2"):
-        float8 = torch.float8_e4m3fn if kind == "e4m3" else torch.float8_e5m2
-        finite(f"{name}.codes.0", codes.view(float8).float())
-    size = record["group_size"]
-    return LowBit(codes, scale, zero, bits, size, kind, record["scale"], double)

@@ -22,6 +22,7 @@ from core.errors import BadInput, Refused
 from core.files import folder as files
 from core.files.formats import native
 from core.files.formats.parts import Part, blocks, file_bytes, write_file
+from core.files.preflight import check_folder
 
 CONFIG = "config.json"
 
@@ -149,8 +150,6 @@ def write_folder(
 
 
 def _verify(stage: Path) -> None:
-    from core.files.preflight import check_folder
-
     try:
         check_folder(stage)
     except BadInput as error:

@@ -9,12 +9,14 @@ import difflib
 import json
 import tomllib
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from core.errors import BadInput
 from core.files.config.architectures import decoder_shape
+from core.files.config.classifier import CLASSIFIERS, classifier_shape
+from core.files.hub import hub_folder
+from core.files.preflight import check_folder
 from core.model import USUAL_DTYPE, ClassifierShape, DecoderShape, Model
 
 ZOO = Path(__file__).parent / "zoo"
@@ -56,6 +58,16 @@ def folder_of(model_id: str) -> Path | None:
         return None
 
 
+def find_folder(name: str) -> Path:
+    """The folder of a bundled id, a local path or a hub id (downloaded when it is not yet here)."""
+    folder = folder_of(name)
+    if folder is not None:
+        return folder
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise BadInput(f"there is no folder and no bundled model {name!r}.")
+    return hub_folder(name)
+
+
 def resolve(model_id: str) -> Model:
     """The model called `model_id`; BadInput says what is known, or what is wrong with a folder.
 
@@ -81,8 +93,6 @@ def resolve(model_id: str) -> Model:
             f"unknown model {model_id!r}{hint}; known: {', '.join(known)}, a folder in"
             " Hugging Face format, or a hub id owner/name"
         )
-    from core.engine.load.load import hub_folder
-
     return _folder(model_id, hub_folder(model_id), "hub")
 
 
@@ -107,13 +117,11 @@ def _shape(model_id: str) -> Model:
 
 
 def _folder(model_id: str, folder: Path, source: str) -> Model:
-    from core.files.preflight import check_folder
-
     found = check_folder(folder)
     config = found.config
     kind = str(config.get("model_type"))
     title = card(model_id)["model"] if source == "bundled" else folder.name
-    if kind in ("trimtab-mlp", "trimtab-cnn"):
+    if kind in CLASSIFIERS:
         shape: DecoderShape | ClassifierShape = classifier_shape(config)
         kind = "image-classifier"
     else:
@@ -131,29 +139,3 @@ def _folder(model_id: str, folder: Path, source: str) -> Model:
         found.stored_bytes(),
         "" if found.dtype == usual else found.dtype,
     )
-
-
-def classifier_shape(config: dict[str, Any]) -> ClassifierShape:
-    """Parameters and multiply-accumulates of a zoo classifier on an 8 x 8 image."""
-    classes = int(config["classes"])
-    parameters = macs = 0
-    largest = 64
-    linears = []
-    if config["model_type"] == "trimtab-mlp":
-        sizes = [64, *config["layers"], classes]
-        for inputs, outputs in pairwise(sizes):
-            macs += inputs * outputs
-            parameters += inputs * outputs + outputs
-            largest = max(largest, inputs + outputs)
-            linears.append((outputs, inputs))
-    else:
-        side, channels = 8, [1, *config["channels"]]
-        for inputs, outputs in pairwise(channels):
-            macs += 9 * inputs * outputs * side * side
-            parameters += 9 * inputs * outputs + outputs
-            largest = max(largest, (inputs + outputs) * side * side)
-            side //= 2
-        macs += channels[-1] * side * side * classes
-        parameters += channels[-1] * side * side * classes + classes
-        linears.append((classes, channels[-1] * side * side))
-    return ClassifierShape(parameters, macs, 64, classes, largest, tuple(linears))

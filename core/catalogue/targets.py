@@ -1,8 +1,7 @@
-"""The catalogue of targets, read from targets.toml and checked, and `local`: the machine this runs
-on.
+"""The catalogue of targets, read from targets.toml and checked.
 
-Every number carries its source; what nobody states is left out and stays None. Nothing here
-measures (calibrate.py does) and nothing imports torch.
+Every number carries its source; what nobody states is left out and stays None. `local`, the machine
+that this runs on, is core.machine.targets'.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from typing import Any
 
 from core.catalogue import tables
 from core.errors import BadInput
-from core.machine import calibrate, environment
 from core.target import Target
 
 FILE = tables.FOLDER / "targets.toml"
@@ -51,21 +49,6 @@ class Entry:
         return dict(self.facts).get(name)
 
 
-def resolve(target_id: str) -> Target:
-    """The target called `target_id`; `local` is this machine. BadInput names the known ones."""
-    if target_id == LOCAL:
-        return detect_local()
-    found = entry(target_id)
-    if found is None:
-        raise tables.unknown_id("target", target_id, (LOCAL, *(one.target.id for one in entries())))
-    return found.target
-
-
-def list_targets() -> tuple[Target, ...]:
-    """This machine first, then the catalogue in the file's order."""
-    return (detect_local(), *(one.target for one in entries()))
-
-
 def entry(target_id: str) -> Entry | None:
     """The catalogue's entry with all facts; None for `local` and for unknown ids."""
     return next((one for one in entries() if one.target.id == target_id), None)
@@ -75,38 +58,6 @@ def entry(target_id: str) -> Entry | None:
 def entries() -> tuple[Entry, ...]:
     """Every device of the catalogue, read once."""
     return load(FILE)
-
-
-def detect_local() -> Target:
-    """This machine: memory that is free now, and bandwidth and peaks where a calibration of it is
-    stored.
-
-    The target is a GPU when the driver shows one and the installed torch is not a CPU-only build.
-    """
-    key, facts = environment.environment()
-    gpu = environment.usable_gpu(facts)
-    known = calibrate.stored(key)
-    if known is None:
-        measured = "bandwidth and peaks unknown until `trimtab doctor --calibrate` measures them"
-    else:
-        measured = f"bandwidth and peaks measured on {known.taken_at} by trimtab doctor --calibrate"
-    if gpu is not None:
-        title, kind, memory = str(gpu["name"]), "cuda", int(gpu["memory_bytes"])
-    else:
-        title, kind = f"{facts['cpu']}, {facts['cores']} cores", "cpu"
-        memory = int(facts["available_bytes"])
-    return Target(
-        id=LOCAL,
-        title=f"This machine: {title}",
-        kind=kind,
-        place="local",
-        memory_bytes=memory,
-        bandwidth=None if known is None else known.bandwidth,
-        peaks=() if known is None else known.peaks,
-        source=f"detected; {measured}",
-        dated="" if known is None else known.taken_at[:10],
-        local=True,
-    )
 
 
 def load(path: Path) -> tuple[Entry, ...]:

@@ -6,7 +6,7 @@ tokenizer, and cuts them. The user's files are read by core.dataset.
 
 The convention of start tokens. Whatever a model reads here, a window, a prompt or a sequence to
 learn from, begins with the tokens that the tokenizer itself puts before a text (`prefix`, from
-core.engine.special_ids): models rest on them. Where it puts none, there is none. Documents that
+core.files.special_ids): models rest on them. Where it puts none, there is none. Documents that
 follow each other are parted by them too. They are context: none is ever scored, in no count of
 tokens or bytes. llama.cpp's perplexity begins each chunk so and scores its second half only: in our
 sliding windows too each token is scored behind half a window or more. lm-eval's rolling

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from core.engine.cache.contiguous import KVCache, Rows
 from core.engine.cache.quantized import QuantizedCache
+from core.engine.export import export
 from core.engine.linear import DENSE, Linear
-from core.engine.special_ids import SpecialIds
 from core.engine.step import MAX_ROWS, Step
 from core.errors import BadInput
 from core.files.config import names
 from core.files.config.decoder_config import DecoderConfig
+from core.files.special_ids import SpecialIds
 from kernels.attention import Heads
 from kernels.kv_codes import KVFormat
 from kernels.rms_norm import rms_norm
@@ -196,7 +197,7 @@ class Decoder:
         A head that a technique took apart from the embedding is written out as lm_head.weight; its
         config then needs tied_embeddings False.
         """
-        return names.export(self)
+        return export(self)
 
     def _extend_rope(self, positions: int) -> None:
         if self._cos.shape[0] >= positions:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from core.engine.special_ids import SpecialIds
+    from core.files.special_ids import SpecialIds
 
 
 @runtime_checkable

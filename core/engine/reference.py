@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention, silu
 
 from core.engine.decoder import Decoder
-from core.engine.special_ids import SpecialIds
 from core.files.config import names
 from core.files.config.decoder_config import DecoderConfig
+from core.files.special_ids import SpecialIds
 
 
 class TrainableDecoder(nn.Module):

@@ -17,8 +17,8 @@ from torch import Tensor
 from core.engine import positions
 from core.engine.cache.transformers_cache import TransformersCache
 from core.engine.linear import DENSE
-from core.engine.special_ids import SpecialIds
 from core.errors import BadInput
+from core.files.special_ids import SpecialIds
 
 # What `forward` calls its cache: `cache` from transformers 5.24 on, where the older name is
 # deprecated.

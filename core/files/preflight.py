@@ -16,6 +16,7 @@ from core.errors import BadInput
 from core.files import folder as files
 from core.files import quantized, special_ids, tables, tokenizer
 from core.files.config import precision
+from core.files.config.classifier import CLASSIFIERS
 from core.files.gguf import folder as gguf_files
 from core.files.header import TensorEntry, read_header
 from core.files.jsonfile import read_object
@@ -57,7 +58,7 @@ class CheckedFolder:
         """The float format that the model is computed in: fp32, bf16 or fp16; of a classifier fp32,
         which holds all of them.
         """
-        if self.family in tables.CLASSIFIERS:
+        if self.family in CLASSIFIERS:
             return quantized.saved_dtype(self.config) or "fp32"
         return precision.stored_dtype(self.config, self.tensors, self.weight_files)
 

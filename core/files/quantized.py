@@ -1,6 +1,6 @@
 """Owns what the pre-flight demands of a folder whose matrices are quantized. It needs no torch.
 
-Which tensors a format has is said by its module in core.artefacts.
+Which tensors a format has is said by its module in core.files.formats.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from core.errors import BadInput
-from core.files.config import decoder_config as lean
+from core.files.config.classifier import classifier_shapes
+from core.files.config.decoder_config import FAMILIES
+from core.files.config.hf_config import from_hf
 from core.files.formats import foreign, native
-from core.files.formats.arrange import MODULES, modules_of
+from core.files.formats.foreign import MODULES
 from core.files.formats.layout import HEAD, Stack, others, stacks
 from core.files.header import TensorEntry
 
@@ -98,10 +100,8 @@ def expected(config: Mapping[str, Any]) -> native.Shapes:
 
 def matrices(config: Mapping[str, Any]) -> dict[str, Stack]:
     """The matrices of a decoder or a classifier by the engine's names."""
-    if config["model_type"] in lean.FAMILIES:
-        return {one.name: one for one in stacks(lean.from_hf(config))}
-    from core.files.tables import classifier_shapes
-
+    if config["model_type"] in FAMILIES:
+        return {one.name: one for one in stacks(from_hf(config))}
     found = {}
     for name, shape in classifier_shapes(config).items():
         if name.endswith(".weight") and len(shape) == 2:
@@ -112,11 +112,9 @@ def matrices(config: Mapping[str, Any]) -> dict[str, Stack]:
 
 def plain(config: Mapping[str, Any]) -> native.Shapes:
     """What is no matrix: the embedding and the norms, or a classifier's convolutions."""
-    if config["model_type"] in lean.FAMILIES:
-        shapes = others(lean.from_hf(config))
+    if config["model_type"] in FAMILIES:
+        shapes = others(from_hf(config))
     else:
-        from core.files.tables import classifier_shapes
-
         inside = tuple(f"{name}." for name in matrices(config))
         shapes = {n: s for n, s in classifier_shapes(config).items() if not n.startswith(inside)}
     return {name: (FLOATS, shape) for name, shape in shapes.items()}
@@ -144,12 +142,12 @@ def bits(config: Mapping[str, Any], entries: Iterable[TensorEntry]) -> int:
 
 def _foreign(config: Mapping[str, Any], known: Mapping[str, Stack]) -> native.Shapes:
     name = str(method(config))
-    if config["model_type"] not in lean.FAMILIES:
+    if config["model_type"] not in FAMILIES:
         raise BadInput(f"config.json: {FIELD}.quant_method {name} is for language models.")
     found = foreign.schemes(config, known)
     wanted: native.Shapes = {}
     for stack in known.values():
-        for module in modules_of(stack):
+        for module in stack.modules():
             if module.name in found:
                 wanted |= foreign.expected(name, module, found[module.name])
         if stack.parts[0][0] not in found:

@@ -7,10 +7,10 @@ config.json as written if it is not. What is put before a text is the tokenizer'
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.engine.special_ids import SpecialIds
 from core.errors import BadInput
 from core.files import folder as files
 from core.files.jsonfile import read_object
@@ -24,6 +24,32 @@ MAX_BYTES, MAX_VALUES = 1_000_000, 100_000
 MAX_TOKENIZER_CONFIG = 16_000_000
 # Any text has tokens; the tokenizer marks those that it added itself.
 PROBE = "a"
+
+
+@dataclass(frozen=True)
+class SpecialIds:
+    """Token ids that begin and end a text of one model.
+
+    `start` begins a document, None where the model has no such token. `stops` end greedy or sampled
+    text, in the order of the file; a row that has ended is filled up with `pad`. `prefix` and
+    `suffix` are what the tokenizer itself puts around a text.
+    """
+
+    start: int | None = None
+    stops: tuple[int, ...] = ()
+    pad: int | None = None
+    prefix: tuple[int, ...] = ()
+    suffix: tuple[int, ...] = ()
+
+    @property
+    def adds_start(self) -> bool:
+        """Whether the tokenizer puts a start token before a text of its own accord."""
+        return bool(self.prefix)
+
+    @property
+    def filler(self) -> int:
+        """What follows in a row that has ended, as in transformers: `pad`, else the first stop."""
+        return self.pad if self.pad is not None else self.stops[0] if self.stops else 0
 
 
 def read(path: Path, config: Mapping[str, Any], tokenizer: Any = None) -> SpecialIds:

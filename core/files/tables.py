@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from itertools import pairwise
 from typing import Any
 
 from core.errors import BadInput
 from core.files import others, quantized
-from core.files.config import decoder_config as lean
-from core.files.config import fields, names
+from core.files.config import fields, hf_config, names
+from core.files.config.classifier import CLASSIFIERS, classifier_shapes
+from core.files.config.decoder_config import FAMILIES
 from core.files.gguf import folder as gguf_files
 from core.files.header import TensorEntry
 
-CLASSIFIERS = ("trimtab-mlp", "trimtab-cnn")
 OTHERS = others.FAMILIES
-MODEL_TYPES = (*lean.FAMILIES, *OTHERS, *CLASSIFIERS)
+MODEL_TYPES = (*FAMILIES, *OTHERS, *CLASSIFIERS)
 BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16}
 # What older exporters wrote beside the weights of other families: masks, which transformers skips.
 MASKS, MASK_DTYPES = (".bias", ".masked_bias"), ("BOOL", "U8")
@@ -36,9 +35,9 @@ def check_config(config: Mapping[str, Any]) -> None:
             f"supported are {', '.join(MODEL_TYPES)}."
         )
     _check_finite(config)
-    if kind in lean.FAMILIES:
+    if kind in FAMILIES:
         quantized.method(config)
-        lean.from_hf(config)
+        hf_config.from_hf(config)
     elif kind in CLASSIFIERS:
         quantized.method(config)
         classifier_shapes(config)
@@ -76,41 +75,12 @@ def check_tensors(
     checked at loading, by its own report.
     """
     kind = config["model_type"]
-    if kind in lean.FAMILIES:
-        names.check(lean.from_hf(config), shapes, file)
+    if kind in FAMILIES:
+        names.check(hf_config.from_hf(config), shapes, file)
     elif kind in CLASSIFIERS:
         names.compare(classifier_shapes(config), shapes, file)
     else:
         others.check_tensors(config, shapes, file)
-
-
-def classifier_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Tensor names and shapes of a zoo classifier, see core.engine.classifier."""
-    kind = config["model_type"]
-    field = "layers" if kind == "trimtab-mlp" else "channels"
-    widths, classes = config.get(field), config.get("classes")
-    if not isinstance(widths, list) or not 1 <= len(widths) <= (8 if field == "layers" else 3):
-        raise BadInput(f"config.json: {field} must be a list of a few widths.")
-    for value in (*widths, classes):
-        if type(value) is not int or not 1 <= value <= 4096:
-            raise BadInput(f"config.json: {field} and classes must be integers from 1 to 4096.")
-    assert isinstance(classes, int)
-    shapes: dict[str, tuple[int, ...]] = {}
-    if field == "layers":
-        sizes = [64, *widths, classes]
-        for i, (columns, rows) in enumerate(pairwise(sizes)):
-            shapes |= {f"linears.{i}.weight": (rows, columns), f"linears.{i}.bias": (rows,)}
-        return shapes
-    channels = [1, *widths]
-    for i, (before, after) in enumerate(pairwise(channels)):
-        shapes |= {
-            f"convolutions.{i}.weight": (after, before, 3, 3),
-            f"convolutions.{i}.bias": (after,),
-        }
-    return shapes | {
-        "head.weight": (classes, channels[-1] * (8 >> len(widths)) ** 2),
-        "head.bias": (classes,),
-    }
 
 
 def check_memory(name: str, needed: int) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from core import format
-from core.catalogue import targets
 from core.machine import calibrate as calibration
+from core.machine import targets
 from core.machine.calibration.record import Calibration, Rate, to_data
 from core.machine.environment import environment
 from core.machine.facts import LABELS, text_of

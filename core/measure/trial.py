@@ -190,7 +190,8 @@ def rehearse(plan: Plan, tokenizer: Any) -> None:
 
 def _tokenizer(model: Model) -> Any:
     """The model's tokenizer; None for images, for random weights and for a folder that has none."""
-    from core.engine.load.load import find_folder, load_tokenizer
+    from core.catalogue.models import find_folder
+    from core.engine.load.load import load_tokenizer
 
     if model.task == "image" or model.source == "shape":
         return None

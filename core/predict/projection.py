@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from core.catalogue import targets
+from core.machine import targets
 from core.measurement import Measurement, unavailable
 from core.metrics import metric
 from core.plan import Case, Plan
@@ -239,7 +239,7 @@ def _scaled(edge: Limits, share: float, other: Rates) -> Rates:
 
 def _here(case: Case) -> Target | None:
     """The machine that measured: the study's own target when it is local, else this one."""
-    here = case.target if case.target.local else targets.resolve(targets.LOCAL)
+    here = case.target if case.target.local else targets.resolve("local")
     return here if here.bandwidth is not None else None
 
 

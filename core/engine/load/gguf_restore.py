@@ -11,18 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.artefacts.gguf import gguf_name, order
 from core.engine.decoder import Decoder
 from core.engine.linear import DENSE, Linear
 from core.engine.load.restore import assemble
 from core.errors import BadInput
-from core.files.config.decoder_config import DecoderConfig, from_hf
-from core.files.formats.arrange import modules_of
+from core.files.config.decoder_config import DecoderConfig
+from core.files.config.hf_config import from_hf
 from core.files.formats.foreign import join
 from core.files.formats.layout import EMBEDDING, Stack
 from core.files.formats.sound import check_scales, finite
 from core.files.gguf import blocks as gguf_blocks
 from core.files.gguf.model import read_bytes
+from core.files.gguf.names import gguf_name, order
 from core.files.gguf.parse import Gguf, parse
 from core.files.preflight import CheckedFolder
 from core.files.values import check_values
@@ -47,10 +47,10 @@ def restore_gguf(found: CheckedFolder, dtype: str, device: str) -> Decoder:
                 if isinstance(table, LowBit)
                 else (Linear(embedding))
             )
-        forms = [stored.rows(module.name) for module in modules_of(stack)]
+        forms = [stored.rows(module.name) for module in stack.modules()]
         bias = None
         if stack.bias:
-            parts = [stored.bias(module.name) for module in modules_of(stack)]
+            parts = [stored.bias(module.name) for module in stack.modules()]
             bias = torch.cat(parts).to(device)
         if all(isinstance(one, LowBit) for one in forms):
             return _linear(join(stack.name, forms), bias, dtype, device)

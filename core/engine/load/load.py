@@ -9,15 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core.catalogue.models import find_folder, shapes
 from core.errors import BadInput
 from core.files import special_ids
 from core.files import tokenizer as tokenizer_file
-from core.files.config.decoder_config import FAMILIES, DecoderConfig, from_hf
-from core.files.formats.companions import SUFFIXES
+from core.files.config import names
+from core.files.config.classifier import CLASSIFIERS
+from core.files.config.decoder_config import FAMILIES, DecoderConfig
+from core.files.config.hf_config import from_hf
 from core.files.formats.manifest import check_digests
 from core.files.gguf import folder as gguf_files
 from core.files.preflight import CheckedFolder, check_folder
-from core.files.tables import CLASSIFIERS, check_memory
+from core.files.tables import check_memory
 from core.model import Model
 
 if TYPE_CHECKING:
@@ -27,8 +30,6 @@ if TYPE_CHECKING:
 
 SHAPE = "shape:"
 SHAPE_SEED = 0
-# Folders inside a repository, that of chat templates (additional_chat_templates) left out.
-ELSEWHERE = ["[!a]*/*", "a[!d]*/*", "ad[!d]*/*"]
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 
@@ -134,7 +135,6 @@ def random_engine(
     import torch
 
     from core.engine.decoder import Decoder
-    from core.files.config import names
 
     wanted = names.expected(config)
     total = sum(_product(shape) for shape in wanted.values()) * BYTES[dtype]
@@ -153,49 +153,10 @@ def random_engine(
 
 def shape_config(name: str) -> DecoderConfig:
     """The decoder behind `shape:NAME`; BadInput lists the shapes there are."""
-    from core.catalogue.models import shapes
-
     key = name.removeprefix(SHAPE)
     if key not in shapes():
         raise BadInput(f"unknown shape {key!r}; known shapes: {', '.join(shapes())}.")
     return from_hf(shapes()[key]["config"])
-
-
-def find_folder(name: str) -> Path:
-    """The folder of a bundled id, a local path or a hub id (downloaded when it is not yet here)."""
-    from core.catalogue.models import folder_of
-
-    folder = folder_of(name)
-    if folder is not None:
-        return folder
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise BadInput(f"there is no folder and no bundled model {name!r}.")
-    return hub_folder(name)
-
-
-def hub_folder(model_id: str, revision: str | None = None) -> Path:
-    """Fetch a hub repository's safetensors and what belongs to them into the client's cache.
-
-    Raises BadInput when there is no such repository or the hub cannot be reached.
-    """
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = snapshot_download(
-            model_id,
-            revision=revision,
-            allow_patterns=["*.safetensors", *(f"*{suffix}" for suffix in SUFFIXES)],
-            ignore_patterns=ELSEWHERE,
-            etag_timeout=5,
-        )
-    except Exception as error:  # The client raises its HTTP library's errors, its own and OSError.
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
-        raise BadInput(
-            f"the model {model_id!r} could not be fetched from the hub "
-            f"({type(error).__name__}: {reason}); check the id and the connection, "
-            "or give a local folder."
-        ) from None
-    return Path(folder)
 
 
 def _read(found: CheckedFolder, dtype: str) -> dict[str, Tensor]:

@@ -70,7 +70,7 @@ def opened(found: CheckedFolder) -> Iterator[Stored]:
 def restore_decoder(found: CheckedFolder, dtype: str, device: str) -> Decoder:
     """The lean decoder of a checked folder; its matrices are what the folder holds, bit for bit."""
     from core.engine.linear import DENSE, Linear
-    from core.files.config.decoder_config import from_hf
+    from core.files.config.hf_config import from_hf
 
     config = from_hf(found.config)
     weigh = _reader(found, DENSE[dtype], device)
@@ -146,7 +146,7 @@ def _reader(
     known, method = quantized.matrices(found.config), str(quantized.method(found.config))
     file = found.weight_files[0].name if len(found.weight_files) == 1 else files.INDEX
     if method == native.METHOD:
-        from core.artefacts.native_weights import restore
+        from core.engine.load.native import restore
 
         records = native.records(found.config, known)
 

@@ -1,13 +1,11 @@
 """Owns what a Llama-family decoder is shaped like, and how that is written as a config.json.
 
-Reading a config.json is core.files.config.hf_config's; weights are checked by core.engine.load. It
-needs no torch.
+Reading a config.json is core.files.config.hf_config's. It needs no torch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -109,7 +107,7 @@ class DecoderConfig:
         return result
 
     def to_hf(self) -> dict[str, Any]:
-        """A config.json for `from_hf`; transformers reads it too where the MLPs are even."""
+        """A config.json that from_hf reads; transformers too where the MLPs are even."""
         rope: dict[str, Any] = {"rope_type": "default", "rope_theta": self.rope_theta}
         if self.rope_scaling is not None:
             rope |= {"rope_type": self.rope_scaling.kind, "factor": self.rope_scaling.factor}
@@ -161,14 +159,3 @@ _ARCHITECTURES = {
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
 }
-
-
-def from_hf(config: Mapping[str, Any]) -> DecoderConfig:
-    """Read a parsed config.json of model_type llama, mistral, qwen2 or qwen3.
-
-    Raises BadInput with one sentence for a missing or wrong field, and for anything that would
-    change the logits and is not supported.
-    """
-    from core.files.config.hf_config import read
-
-    return read(config)

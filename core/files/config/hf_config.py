@@ -18,8 +18,12 @@ _DEFAULT_EPS = 1e-6
 _DEFAULT_POSITIONS = {"llama": 2048, "mistral": 131072, "qwen2": 32768, "qwen3": 32768}
 
 
-def read(config: Mapping[str, Any]) -> DecoderConfig:
-    """See core.files.config.decoder_config.from_hf."""
+def from_hf(config: Mapping[str, Any]) -> DecoderConfig:
+    """Read a parsed config.json of model_type llama, mistral, qwen2 or qwen3.
+
+    Raises BadInput with one sentence for a missing or wrong field, and for anything that would
+    change the logits and is not supported.
+    """
     family = config.get("model_type")
     if family not in FAMILIES:
         raise BadInput(

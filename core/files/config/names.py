@@ -1,4 +1,4 @@
-"""Owns the Hugging Face tensor names of a decoder: which there must be, their shapes, and export.
+"""Owns the Hugging Face tensor names of a decoder: which there must be, and their shapes.
 
 It needs no torch at import: the pre-flight uses it before torch is loaded.
 """
@@ -6,15 +6,9 @@ It needs no torch at import: the pre-flight uses it before torch is loaded.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from core.errors import BadInput
 from core.files.config.decoder_config import DecoderConfig
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from core.engine.decoder import Decoder
 
 # Tables that older exporters wrote beside the weights; they follow from the config.
 IGNORED = (".rotary_emb.inv_freq", ".masked_bias", ".attn.bias")
@@ -82,34 +76,3 @@ def compare(
             raise BadInput(
                 f"{where}the tensor {name[:200]} is not part of the model in config.json."
             )
-
-
-def export(decoder: Decoder) -> dict[str, Tensor]:
-    """See Decoder.export_tensors."""
-    config = decoder.config
-    tensors: dict[str, Tensor] = {"model.embed_tokens.weight": decoder.embedding}
-    for i, layer in enumerate(decoder.layers):
-        at = f"model.layers.{i}."
-        tensors[f"{at}input_layernorm.weight"] = layer.attn_norm
-        tensors[f"{at}post_attention_layernorm.weight"] = layer.mlp_norm
-        if layer.q_norm is not None and layer.k_norm is not None:
-            tensors[f"{at}self_attn.q_norm.weight"] = layer.q_norm
-            tensors[f"{at}self_attn.k_norm.weight"] = layer.k_norm
-        width = layer.down.in_features
-        for linear, parts in (
-            (layer.qkv, {"self_attn.q_proj": config.query_size, "self_attn.k_proj": config.kv_size,
-                         "self_attn.v_proj": config.kv_size}),
-            (layer.o, {"self_attn.o_proj": config.hidden_size}),
-            (layer.gate_up, {"mlp.gate_proj": width, "mlp.up_proj": width}),
-            (layer.down, {"mlp.down_proj": config.hidden_size}),
-        ):  # fmt: skip
-            weight, row = linear.dense().to(decoder.dtype), 0
-            for name, rows in parts.items():
-                tensors[f"{at}{name}.weight"] = weight[row : row + rows].contiguous()
-                if linear.bias is not None:
-                    tensors[f"{at}{name}.bias"] = linear.bias[row : row + rows].contiguous()
-                row += rows
-    tensors["model.norm.weight"] = decoder.final_norm
-    if decoder.head.weight is not decoder.embedding:
-        tensors["lm_head.weight"] = decoder.head.dense().to(decoder.dtype)
-    return tensors

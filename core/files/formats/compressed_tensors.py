@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING
 
 from core.errors import BadInput
 from core.files.formats.compressed_config import BITS, FLOAT8, INT8, METHOD, PACKED, config, schemes
-from core.files.formats.kept import Kept
 from core.files.formats.native import Shapes
 from core.files.formats.parts import Part, part
-from core.files.formats.scheme import Module, Scheme, whole_groups
+from core.files.formats.scheme import Kept, Module, Scheme, whole_groups
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from core.errors import BadInput, Refused
-from core.files.formats.kept import Kept
 from core.files.formats.native import Shapes
 from core.files.formats.parts import Part, part
 from core.files.formats.scheme import (
     WHERE,
+    Kept,
     Module,
     Scheme,
     check_divides,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 from core.files.config import names
 from core.files.config.decoder_config import DecoderConfig
+from core.files.formats.scheme import Module
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head"
 
@@ -25,6 +27,17 @@ class Stack:
     def rows(self) -> int:
         """Rows of the whole."""
         return sum(rows for _, rows in self.parts)
+
+    def modules(self) -> list[Module]:
+        """The modules that its rows belong to."""
+        return [Module(name, rows, self.columns, self.bias) for name, rows in self.parts]
+
+    def spans(self) -> list[tuple[int, int, str]]:
+        """First row, row behind the last, and name of each module."""
+        ends = tuple(accumulate(rows for _, rows in self.parts))
+        begins = (0, *ends)
+        names = (name for name, _ in self.parts)
+        return list(zip(begins, ends, names, strict=False))
 
 
 def stacks(config: DecoderConfig) -> tuple[Stack, ...]:

@@ -1,5 +1,5 @@
-"""Owns how one matrix is stored in a format of others, and the checked fields that say so. It needs
-no torch.
+"""Owns how one matrix is kept, and how it is stored in a format of others, in words that need none
+of its numbers; and the checked fields that say so. It needs no torch.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 from core.errors import BadInput
 
 WHERE = "config.json: quantization_config"
+OTHER = "other"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,24 @@ class Module:
     rows: int
     columns: int
     bias: bool
+
+
+@dataclass(frozen=True)
+class Kept:
+    """`format` is its name; `kind` LowBit's, "w8a8", or OTHER for what only our own format knows.
+
+    Codes of `bits` in groups of `group_size` (0: one group a row); `zero` is "" without zeros,
+    "whole" or "any"; `scale` the scales' format; `inputs` "dynamic" or "static" where they have 8
+    bit too.
+    """
+
+    format: str
+    kind: str
+    bits: int = 8
+    group_size: int = 0
+    zero: str = ""
+    scale: str = "fp16"
+    inputs: str | None = None
 
 
 def whole(

@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.files.formats.kept import OTHER, Kept
-from core.files.formats.scheme import Module
+from core.files.formats.scheme import OTHER, Kept, Module
 from core.files.gguf.file import TYPES, BlockType
 from core.files.gguf.k_blocks import KBlocks
 from core.files.gguf.k_pack import pack as pack_super

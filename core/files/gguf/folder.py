@@ -10,7 +10,7 @@ from typing import Any
 from core.errors import BadInput
 from core.files import folder as files
 from core.files import tokenizer as tokenizer_file
-from core.files.config.decoder_config import from_hf
+from core.files.config.hf_config import from_hf
 from core.files.gguf import model as gguf_model
 from core.files.gguf import words as gguf_words
 from core.files.gguf.parse import parse

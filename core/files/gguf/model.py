@@ -8,15 +8,15 @@ import math
 import struct
 from typing import Any
 
-from core.artefacts.gguf import ARCHITECTURES, NAMES, STOPS, TOP, gguf_name
 from core.errors import BadInput
 from core.files.config import names
-from core.files.config.decoder_config import DecoderConfig, from_hf
+from core.files.config.decoder_config import DecoderConfig
+from core.files.config.hf_config import from_hf
+from core.files.gguf.names import STOPS, gguf_name
 from core.files.gguf.parse import Gguf, Place
 from core.files.special_ids import ADDS_START
 
 FAMILIES = ("llama", "qwen2", "qwen3")
-METHOD = "gguf"
 # Llama 3.1 to 3.3: rope_freqs holds factors alone, of which these rules are known.
 KNOWN_FACTORS = (8.0, 32.0)
 TOLERANCE = 1e-4
@@ -84,17 +84,6 @@ def check(file: Gguf, config: DecoderConfig) -> None:
     for name, place in file.tensors.items():
         if len(place.shape) == 1 and place.type.values > 1:
             raise BadInput(f"{file.path.name}: the vector {name} is of {place.type.name}.")
-
-
-def hf_name(name: str) -> str:
-    """`blk.3.ffn_up.weight` -> `model.layers.3.mlp.up_proj.weight`."""
-    module, _, leaf = name.rpartition(".")
-    top = {theirs: ours for ours, theirs in TOP.items()}
-    if module in top:
-        return f"{top[module]}.{leaf}"
-    _, layer, part = module.split(".", 2)
-    inner = {theirs: ours for ours, theirs in NAMES.items()}
-    return f"model.layers.{layer}.{inner[part]}.{leaf}"
 
 
 def read_bytes(file: Gguf, place: Place) -> bytes:
@@ -171,6 +160,3 @@ def _short(value: float) -> float:
     exact = struct.pack("<f", value)
     tried = (float(f"{value:.{digits}g}") for digits in range(1, 10))
     return next((one for one in tried if struct.pack("<f", one) == exact), value)
-
-
-__all__ = ["ARCHITECTURES", "check", "config_of", "hf_name", "read_bytes"]

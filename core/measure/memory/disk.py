@@ -24,7 +24,7 @@ def measure_disk(plan: Plan, engine: Any = None) -> Measurement:
     """
     if plan.case.model.source == "shape":
         return unavailable("disk_bytes", "B", "a shape model has random weights and no files")
-    from core.engine.load.load import find_folder
+    from core.catalogue.models import find_folder
 
     folder = find_folder(plan.case.model.id)
     changing = [one.name for one in plan.techniques if one.kind not in KEEPING]

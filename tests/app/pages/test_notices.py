@@ -12,10 +12,11 @@ from app import services
 from app.cli import main as cli
 from app.services import open_services, studies_folder
 from core import disk
-from core.catalogue import models, targets, workloads
+from core.catalogue import models, workloads
 from core.errors import BadInput, TrimtabError
 from core.journal import events
 from core.journal.journal import Journal, read
+from core.machine import targets
 from core.plan import Case
 from core.priorities import Priorities
 from core.study import Study

@@ -16,11 +16,11 @@ from test_apply import plan
 from tiny_llama import IDS, replace_all, rounded, write, write_source
 
 from core.artefacts.apply import apply
+from core.artefacts.kept import of_form
 from core.engine.linear import Linear
 from core.engine.load.load import load_folder
 from core.errors import BadInput, Refused
 from core.files.formats import compressed_tensors
-from core.files.formats.kept import of_form
 from core.files.formats.parts import data_of
 from core.files.formats.scheme import Module
 from core.files.preflight import check_folder

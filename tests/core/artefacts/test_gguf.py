@@ -21,7 +21,7 @@ from core.artefacts.contents import contents
 from core.artefacts.save import write_folder
 from core.engine.load.load import load_folder
 from core.errors import Refused
-from core.files.config.decoder_config import from_hf
+from core.files.config.hf_config import from_hf
 from core.files.gguf import blocks as gguf_blocks
 from core.files.gguf import file as gguf_file
 from core.files.gguf.file import Entry

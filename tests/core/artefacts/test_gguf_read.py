@@ -19,7 +19,7 @@ from core.artefacts.save import native_layout, write_folder
 from core.catalogue import models
 from core.engine.load.load import load_folder
 from core.errors import BadInput
-from core.files.config.decoder_config import from_hf
+from core.files.config.hf_config import from_hf
 from core.files.formats.foreign import join
 from core.files.gguf import blocks as gguf_blocks
 from core.files.gguf import file as gguf_file

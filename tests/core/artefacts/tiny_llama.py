@@ -15,7 +15,7 @@ from core.artefacts.save import native_layout, write_folder
 from core.engine.decoder import Decoder
 from core.engine.linear import Linear
 from core.files.config import names
-from core.files.config.decoder_config import from_hf
+from core.files.config.hf_config import from_hf
 from kernels.linear_lowbit import LowBit, LowBitWeight, quantize
 
 CONFIG: dict[str, Any] = {
@@ -70,7 +70,7 @@ def rounded(*given: Any, **named: Any) -> Callable[[torch.Tensor], LowBit]:
 
 def write(engine: Any, folder: Path, format: str = "trimtab", **config: Any) -> None:
     """What apply writes of an engine, the manifest left out."""
-    from core.files.formats import foreign
+    from core.artefacts import foreign
 
     found = contents(engine, CONFIG | config)
     layout = native_layout(found) if format == "trimtab" else foreign.layout(found, format)

@@ -17,7 +17,7 @@ from core.catalogue import models
 from core.engine.load.load import load_engine
 from core.errors import BadInput
 from core.files.config import names
-from core.files.config.decoder_config import from_hf
+from core.files.config.hf_config import from_hf
 from core.model import ClassifierShape, DecoderShape
 
 # As the makers' files hold them; Qwen2's biases and Qwen3's head norms included.

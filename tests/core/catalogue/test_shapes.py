@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from core.catalogue import models
-from core.files.config.decoder_config import from_hf
+from core.files.config.hf_config import from_hf
 
 # Millions of parameters as the model cards and papers state them.
 PUBLISHED = {

@@ -13,6 +13,7 @@ from core.catalogue import targets
 from core.errors import BadInput
 from core.journal import codec
 from core.machine import calibrate, environment
+from core.machine import targets as chosen
 from core.machine.calibrate import Calibration
 
 GOOD = """
@@ -70,7 +71,7 @@ def test_prices_name_provider_and_date() -> None:
 
 
 def test_a_target_carries_the_facts_it_was_read_from() -> None:
-    card = targets.resolve("h100-sxm")
+    card = chosen.resolve("h100-sxm")
     assert (card.kind, card.place, card.local) == ("cuda", "cloud", False)
     assert card.peak("bf16") == pytest.approx(989.4e12)
     assert card.peak("fp4") is None
@@ -80,21 +81,21 @@ def test_a_target_carries_the_facts_it_was_read_from() -> None:
 
 
 def test_unknown_numbers_are_none_not_zero() -> None:
-    assert targets.resolve("b200").usd_per_hour is None
-    assert targets.resolve("apple-m4").power_w is None
-    assert targets.resolve("stm32l4r5").bandwidth is None
+    assert chosen.resolve("b200").usd_per_hour is None
+    assert chosen.resolve("apple-m4").power_w is None
+    assert chosen.resolve("stm32l4r5").bandwidth is None
 
 
 def test_an_unknown_id_names_the_closest_and_all() -> None:
     with pytest.raises(BadInput, match=r"did you mean 'h100-sxm'\?") as error:
-        targets.resolve("h100-sx")
+        chosen.resolve("h100-sx")
     assert "local" in str(error.value)
     with pytest.raises(BadInput, match="unknown target"):
-        targets.resolve("x" * 10_000)
+        chosen.resolve("x" * 10_000)
 
 
 def test_every_target_survives_the_codec() -> None:
-    for target in targets.list_targets():
+    for target in chosen.list_targets():
         assert codec.loads(codec.dumps(target)) == target
 
 
@@ -167,14 +168,14 @@ def test_this_machine_is_detected_and_unknown_until_calibrated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    here = targets.resolve("local")
+    here = chosen.resolve("local")
     assert here.local
     assert here.place == "local"
     assert here.memory_bytes > 100_000_000
     assert here.bandwidth is None
     assert here.peaks == ()
     assert "doctor --calibrate" in here.source
-    assert targets.list_targets()[0].id == "local"
+    assert chosen.list_targets()[0].id == "local"
 
 
 def test_a_stored_calibration_of_this_machine_is_used(
@@ -183,7 +184,7 @@ def test_a_stored_calibration_of_this_machine_is_used(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     key, _ = environment.environment()
     calibrate.store(Calibration(key, "2026-11-21T10:00:00.000", "cpu", 2e10, (("bf16", 1e12),)))
-    here = targets.resolve("local")
+    here = chosen.resolve("local")
     assert here.bandwidth == 2e10
     assert here.peak("bf16") == 1e12
     assert here.dated == "2026-11-21"
@@ -194,15 +195,16 @@ def test_a_gpu_that_torch_can_use_becomes_the_local_target(monkeypatch: pytest.M
     card = {"name": "NVIDIA L4", "memory_bytes": 23_034 * 1024 * 1024}
     facts = {**facts, "gpus": [card], "versions": {"torch": "2.13.0"}}
     monkeypatch.setattr(environment, "environment", lambda: (key, facts))
-    here = targets.resolve("local")
+    here = chosen.resolve("local")
     assert (here.kind, here.memory_bytes) == ("cuda", card["memory_bytes"])
     facts["versions"] = {"torch": "2.13.0+cpu"}
-    assert targets.resolve("local").kind == "cpu"
+    assert chosen.resolve("local").kind == "cpu"
 
 
 def test_listing_targets_imports_no_torch() -> None:
     code = (
-        "import sys; from core.catalogue import targets, workloads; targets.list_targets();"
+        "import sys; from core.catalogue import workloads; from core.machine import targets;"
+        "targets.list_targets();"
         "workloads.list_workloads(); import core.predict, core.verdict.recommend;"
         "print([name for name in ('torch', 'triton', 'transformers') if name in sys.modules])"
     )

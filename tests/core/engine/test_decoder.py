@@ -8,7 +8,7 @@ from transformers_models import VARIANTS, cast, lean, transformers_model
 
 from core.engine.decoder import Decoder
 from core.errors import BadInput
-from core.files.config.decoder_config import from_hf
+from core.files.config.hf_config import from_hf
 from kernels import calls
 
 

@@ -7,7 +7,7 @@ import torch
 from transformers_models import VARIANTS, lean, transformers_model
 
 from core.engine.reference import TrainableDecoder
-from core.files.config.decoder_config import from_hf
+from core.files.config.hf_config import from_hf
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from core.engine.decoder import Decoder
-from core.files.config.decoder_config import from_hf
+from core.files.config.hf_config import from_hf
 
 BASE: dict[str, Any] = {
     "vocab_size": 97,

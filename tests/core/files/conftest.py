@@ -32,7 +32,7 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         from core.files.config import names
-        from core.files.config.decoder_config import from_hf
+        from core.files.config.hf_config import from_hf
 
         self.path = path
         path.mkdir()

@@ -14,14 +14,15 @@ from transformers_models import transformers_model
 
 from core.engine.classifier import new_classifier
 from core.engine.decoder import Decoder
-from core.engine.load import load
 from core.engine.load.load import load_engine, load_folder, random_engine
 from core.engine.protocol import ImageEngine, TextEngine
 from core.engine.serve.generate import generate
 from core.engine.transformers_engine import TransformersEngine
 from core.errors import BadInput
 from core.files import tables
-from core.files.config.decoder_config import from_hf
+from core.files.config.classifier import classifier_shapes
+from core.files.config.hf_config import from_hf
+from core.files.hub import hub_folder
 from core.files.preflight import check_folder
 
 
@@ -188,9 +189,7 @@ def test_classifier_folders_load_and_are_checked(config: dict[str, Any], tmp_pat
     from safetensors.torch import save_file
 
     model = new_classifier(config)
-    assert {n: tuple(t.shape) for n, t in model.state_dict().items()} == tables.classifier_shapes(
-        config
-    )
+    assert {n: tuple(t.shape) for n, t in model.state_dict().items()} == classifier_shapes(config)
     (tmp_path / "config.json").write_text(json.dumps(config))
     tensors = {name: tensor.half() for name, tensor in model.state_dict().items()}
     save_file(tensors, tmp_path / "model.safetensors")
@@ -257,7 +256,7 @@ def test_a_hub_that_cannot_be_reached_gives_one_sentence(monkeypatch: pytest.Mon
     with pytest.raises(
         BadInput, match=r"'owner/name' could not be fetched .*no route to host"
     ) as e:
-        load.hub_folder("owner/name")
+        hub_folder("owner/name")
     assert "\n" not in str(e.value)
 
 
@@ -286,7 +285,7 @@ def test_the_hub_is_asked_for_what_belongs_to_the_model_and_for_no_more(
         return "."
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
-    load.hub_folder("owner/name")
+    hub_folder("owner/name")
     assert asked == there
 
 

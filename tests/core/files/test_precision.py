@@ -13,10 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core import techniques
-from core.catalogue import models, targets, workloads
+from core.catalogue import models, workloads
 from core.engine.decoder import Decoder
 from core.engine.load.load import load_folder, rounding
 from core.files.preflight import check_folder
+from core.machine import targets
 from core.plan import Case, Plan
 from core.predict.account import account
 from core.techniques.applying import apply_all

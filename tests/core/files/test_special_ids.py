@@ -13,10 +13,10 @@ from tokenizers import Tokenizer, processors
 
 from core.engine.load.load import load_folder
 from core.engine.serve.generate import generate
-from core.engine.special_ids import SpecialIds
 from core.errors import BadInput
 from core.files import special_ids
 from core.files.preflight import check_folder
+from core.files.special_ids import SpecialIds
 from tests.evidence.files.sound_folders import tokenizer as plain_tokenizer
 
 SIZE = {"vocab_size": 300, "pad_token_id": None, "bos_token_id": 1}

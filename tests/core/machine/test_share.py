@@ -202,7 +202,8 @@ def test_a_disturbed_calibration_is_said_in_the_method(plan: Plan) -> None:
 
 
 def test_a_classifier_has_a_matrix_share_and_no_decoding() -> None:
-    from core.catalogue import models, targets, workloads
+    from core.catalogue import models, workloads
+    from core.machine import targets
 
     model = models.resolve("digits-mlp")
     case = Case(

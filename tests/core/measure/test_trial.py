@@ -12,7 +12,7 @@ import torch
 
 from core.catalogue import models
 from core.engine.load.load import load_engine, load_tokenizer
-from core.engine.special_ids import SpecialIds
+from core.files.special_ids import SpecialIds
 from core.measure import trial
 from core.measure.presets import PRESETS, Preset
 from core.measurement import Measurement

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from core import techniques
-from core.catalogue import models, targets, workloads
+from core.catalogue import models, workloads
+from core.machine import targets
 from core.model import ClassifierShape
 from core.plan import Case, Plan
 from core.predict import fit, predict

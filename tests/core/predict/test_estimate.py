@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from core import techniques
-from core.catalogue import models, targets, workloads
+from core.catalogue import models, workloads
 from core.journal import codec
+from core.machine import targets
 from core.machine.calibrate import Calibration
 from core.measurement import Measurement
 from core.model import ClassifierShape

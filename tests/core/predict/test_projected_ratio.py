@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from core import techniques
-from core.catalogue import models, targets, workloads
+from core.catalogue import models, workloads
+from core.machine import targets
 from core.measurement import Measurement
 from core.metrics import BY_NAME
 from core.plan import Case, Plan

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from core import techniques
-from core.catalogue import models, targets, workloads
+from core.catalogue import models, workloads
+from core.machine import targets
 from core.measurement import Measurement, unavailable
 from core.metrics import BY_NAME
 from core.model import ClassifierShape

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from core import techniques
-from core.catalogue import targets
+from core.machine import targets
 from core.model import DecoderShape
 from core.plan import Plan
 from core.predict.limits import Rates

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from core import techniques
-from core.catalogue import targets, workloads
+from core.catalogue import workloads
+from core.machine import targets
 from core.model import DecoderShape, Model
 from core.plan import Case, Plan
 from core.predict.account import account, weights_by_format
@@ -31,7 +32,7 @@ def engine_bytes(text: str, tied: bool) -> int:
     import torch
 
     from core.engine.decoder import Decoder
-    from core.files.config.decoder_config import from_hf
+    from core.files.config.hf_config import from_hf
     from core.techniques.deployment import Deployment
 
     config = from_hf(

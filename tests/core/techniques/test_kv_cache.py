@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from core import techniques
-from core.catalogue import models, targets, workloads
+from core.catalogue import models, workloads
 from core.data.passages import held_out_windows
 from core.engine.cache.quantized import QuantizedCache
 from core.engine.decoder import Decoder
 from core.engine.load.load import load_engine, load_tokenizer
 from core.engine.serve.generate import generate
 from core.errors import BadInput, Refused
+from core.machine import targets
 from core.machine.work import work_of
 from core.measure.quality.text import text_quality
 from core.plan import Case, Plan

@@ -13,8 +13,8 @@ from scipy import special
 from core.catalogue.zoo import corpus
 from core.data.passages import Windows, held_out_windows
 from core.engine.load.load import load_tokenizer
-from core.engine.special_ids import SpecialIds
 from core.errors import Refused
+from core.files.special_ids import SpecialIds
 from core.measure.quality.text import text_quality
 from core.techniques import training_loop, training_text
 from core.techniques.deployment import Deployment

@@ -20,8 +20,8 @@ from core.catalogue.zoo import corpus
 from core.data import passages
 from core.dataset import read_datasets
 from core.engine.load.load import load_engine, load_tokenizer
-from core.engine.special_ids import SpecialIds
 from core.errors import Refused
+from core.files.special_ids import SpecialIds
 from core.measurement import Measurement
 from core.plan import Case
 from core.target import Target

@@ -37,7 +37,7 @@ MANIFEST = {"version": 1, "format": "trimtab", "source": {}, "techniques": [], "
 def gguf_bytes() -> bytes:
     """A sound file without layers' worth of data: what is small enough to be changed anywhere."""
     from core.files.config import names
-    from core.files.config.decoder_config import from_hf
+    from core.files.config.hf_config import from_hf
     from core.files.gguf import file as gguf_file
 
     config = from_hf(MODEL)
@@ -47,7 +47,7 @@ def gguf_bytes() -> bytes:
         "llama.attention.head_count": 2, "llama.attention.layer_norm_rms_epsilon": 1e-5,
         "tokenizer.ggml.tokens": ["a", "b"], "tokenizer.ggml.bos_token_id": 1,
     }  # fmt: skip
-    from core.artefacts.gguf import gguf_name
+    from core.files.gguf.names import gguf_name
 
     entries = []
     for name, shape in names.expected(config).items():

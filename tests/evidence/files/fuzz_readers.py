@@ -130,10 +130,11 @@ class Readers(ArtefactReaders):
     def do_config(self, rng: random.Random) -> None:
         from core.catalogue.models import classifier_shape, decoder_shape
         from core.files import jsonfile, tables
+        from core.files.config.classifier import CLASSIFIERS
 
         read = jsonfile.parse_object("config.json", json_bytes(rng, rng.choice(CONFIGS)))
         tables.check_config(read)
-        if read["model_type"] in tables.CLASSIFIERS:
+        if read["model_type"] in CLASSIFIERS:
             classifier_shape(read)
         else:
             decoder_shape(read)
@@ -293,8 +294,9 @@ class Readers(ArtefactReaders):
     def do_words(self, rng: random.Random) -> None:
         from app.cli.run import seconds
         from core import dataset, margin, priorities, techniques
-        from core.catalogue import models, targets, workloads
+        from core.catalogue import models, workloads
         from core.data import arrivals
+        from core.machine import targets
 
         kind = rng.choice(sorted(WORDS))
         word = mutate_text(rng, rng.choice(WORDS[kind]))

@@ -23,11 +23,11 @@ def make_quantized(name: str, path: Path) -> Any:
     """Write the folder `name` at `path`; its engine in fp32."""
     import torch
 
+    from core.artefacts import foreign
     from core.artefacts.contents import contents
     from core.artefacts.save import native_layout, write_folder
     from core.engine.linear import Linear
     from core.engine.load.load import load_folder
-    from core.files.formats import foreign
     from kernels.linear_lowbit import LowBitWeight, quantize
     from kernels.linear_w8a8 import W8A8Weight
     from kernels.linear_w8a8 import quantize as quantize_int8

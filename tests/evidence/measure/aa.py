@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from core.catalogue import models, targets, workloads
+from core.catalogue import models, workloads
 from core.data.passages import prompts
 from core.engine.load.load import load_engine, load_tokenizer
+from core.machine import targets
 from core.measure.presets import preset
 from core.measure.serve import Service, measure_serving
 from core.measure.trial import start_id

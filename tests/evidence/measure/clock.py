@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import time
 
-from core.catalogue import models, targets, workloads
+from core.catalogue import models, workloads
 from core.data.passages import prompts
 from core.engine.load.load import load_engine, load_tokenizer
 from core.engine.serve.generate import generate
+from core.machine import targets
 from core.machine.watch import waited_seconds
 from core.measure.energy import find_meter
 from core.measure.serve import Service

@@ -15,8 +15,9 @@ from dataclasses import replace
 from typing import Any
 
 from core import techniques
-from core.catalogue import models, targets, workloads
+from core.catalogue import models, workloads
 from core.engine.load.load import load_engine
+from core.machine import targets
 from core.measure.memory import measure_memory, reset_peak, resident_bytes
 from core.measure.serve import Service
 from core.measure.trial import rehearse

@@ -21,7 +21,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from core import priorities, techniques
-from core.catalogue import models, targets, workloads
+from core.catalogue import models, workloads
+from core.machine import targets
 from core.measurement import Measurement
 from core.plan import Case, Plan
 from core.study import Study, Trial

@@ -20,9 +20,10 @@ import time
 
 import numpy as np
 
-from core.catalogue import models, targets, workloads
+from core.catalogue import models, workloads
 from core.data.passages import Windows, held_out_windows
 from core.engine.load.load import load_engine, load_tokenizer
+from core.machine import targets
 from core.measure.quality.text import text_quality
 from core.measure.trial import start_id
 from core.plan import Case, Technique

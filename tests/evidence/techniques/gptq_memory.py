@@ -17,8 +17,9 @@ import time
 from dataclasses import replace
 
 from core import techniques
-from core.catalogue import models, targets, workloads
+from core.catalogue import models, workloads
 from core.engine.load.load import load_engine, random_engine, shape_config
+from core.machine import targets
 from core.measure.memory.process import peak_resident_bytes, reset_peak, resident_bytes
 from core.measure.trial import rehearse
 from core.plan import Case, Plan

@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 
-from core.catalogue import models, targets, workloads
+from core.catalogue import models, workloads
 from core.engine.load.load import load_engine, load_tokenizer
+from core.machine import targets
 from core.plan import Case
 from core.techniques.deployment import Deployment
 from core.techniques.solve.calibration import Calibration, Inputs, each_matrix

@@ -14,9 +14,10 @@ import torch
 from scipy.stats import spearmanr
 
 from core import techniques
-from core.catalogue import models, targets, workloads
+from core.catalogue import models, workloads
 from core.data.passages import held_out_windows
 from core.engine.load.load import load_engine, load_tokenizer
+from core.machine import targets
 from core.measure.quality.text import text_quality
 from core.plan import Case
 from core.techniques.deployment import Deployment

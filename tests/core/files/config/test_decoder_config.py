@@ -9,7 +9,7 @@ import torch
 from transformers_models import VARIANTS, transformers_model
 
 from core.errors import BadInput
-from core.files.config.decoder_config import from_hf
+from core.files.config.hf_config import from_hf
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama",

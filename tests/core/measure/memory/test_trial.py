@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from core import techniques
-from core.catalogue import models, targets, workloads
+from core.catalogue import models, workloads
 from core.engine.load.load import load_engine, load_tokenizer
+from core.machine import targets
 from core.measure.memory import measure_disk, measure_memory, trial
 from core.measure.memory.peak import Pages
 from core.measure.serve import Service

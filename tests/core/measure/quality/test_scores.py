@@ -11,9 +11,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from core.engine.decoder import Decoder
 from core.engine.load.load import random_engine
-from core.engine.special_ids import SpecialIds
 from core.errors import BadInput
 from core.files.config.decoder_config import DecoderConfig
+from core.files.special_ids import SpecialIds
 from core.measure.quality.scores import (
     continuation_score,
     encode_pair,

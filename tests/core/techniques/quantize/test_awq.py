@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from core.catalogue import models, targets, workloads
+from core.catalogue import models, workloads
 from core.engine.decoder import MATRICES, Decoder
 from core.engine.linear import Linear
 from core.engine.reference import TrainableDecoder
 from core.errors import BadInput, Refused
+from core.machine import targets
 from core.plan import Case
 from core.techniques import parse
 from core.techniques.deployment import Deployment

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from core.catalogue import models, targets, workloads
+from core.catalogue import models, workloads
 from core.data.passages import digits
 from core.engine.load.load import load_engine
 from core.engine.modules import KernelLinear
 from core.engine.reference import TrainableDecoder
 from core.errors import BadInput, Refused
+from core.machine import targets
 from core.plan import Case
 from core.techniques import parse, training_text
 from core.techniques.deployment import Deployment

@@ -1,39 +1,19 @@
-"""How a matrix is kept, in words that need none of its numbers: so that what a format cannot hold
-is refused before anything is calibrated or trained, and by the same rule when it is written.
+"""Owns how a matrix is kept, read off a kernel's weight or off a prediction: what a format cannot
+hold is refused before anything is calibrated or trained, by the same rule as when it is written.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from core.artefacts.contents import LONG
+from core.files.formats.scheme import OTHER, Kept
 from core.predict.stored import OutlierBytes, Stored
 from kernels.lowbit_bytes import DenseBytes, Fp8Bytes, LowBitBytes
 from kernels.w8a8_bytes import W8A8Bytes
 
 if TYPE_CHECKING:
     from kernels.weight import KernelWeight
-
-OTHER = "other"
-
-
-@dataclass(frozen=True)
-class Kept:
-    """`format` is its name; `kind` LowBit's, "w8a8", or OTHER for what only our own format knows.
-
-    Codes of `bits` in groups of `group_size` (0: one group a row); `zero` is "" without zeros,
-    "whole" or "any"; `scale` the scales' format; `inputs` "dynamic" or "static" where they have 8
-    bit too.
-    """
-
-    format: str
-    kind: str
-    bits: int = 8
-    group_size: int = 0
-    zero: str = ""
-    scale: str = "fp16"
-    inputs: str | None = None
 
 
 def of_form(form: Any) -> Kept:

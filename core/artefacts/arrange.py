@@ -9,17 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 from core.errors import Refused
-from core.files.formats import awq, compressed_tensors, gptq
-from core.files.formats.kept import OTHER, Kept
+from core.files.formats import awq, compressed_tensors
+from core.files.formats.foreign import MODULES
 from core.files.formats.layout import HEAD, Stack
-from core.files.formats.scheme import Module, Scheme
-
-MODULES = {one.METHOD: one for one in (compressed_tensors, gptq, awq)}
-
-
-def modules_of(stack: Stack) -> list[Module]:
-    """The modules that a stack's rows belong to."""
-    return [Module(name, rows, stack.columns, stack.bias) for name, rows in stack.parts]
+from core.files.formats.scheme import OTHER, Kept, Module, Scheme
 
 
 def check_model(config: Mapping[str, Any], format: str) -> None:
@@ -46,7 +39,7 @@ def arrange(
         if kept is None or (format == awq.METHOD and stack.name == "head"):
             dense += [name for name, _ in stack.parts]
             continue
-        for module in modules_of(stack):
+        for module in stack.modules():
             reason = refuse(kept, module, format)
             if reason is not None:
                 raise Refused(refusal(kept, stack, reason))
@@ -77,7 +70,7 @@ def refuse(kept: Kept, module: Module, format: str) -> str | None:
 
 def able(kept: Kept, stack: Stack) -> list[str]:
     """The formats of ours and of others that hold a matrix of this shape."""
-    modules = modules_of(stack)
+    modules = stack.modules()
     others = (one for one in MODULES if not any(refuse(kept, each, one) for each in modules))
     return ["trimtab", *others]
 

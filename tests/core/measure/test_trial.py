@@ -15,6 +15,9 @@ from core.engine.load.load import load_engine, load_tokenizer
 from core.files.special_ids import SpecialIds
 from core.measure import trial
 from core.measure.presets import PRESETS, Preset
+from core.measure.steps.context import TrialRun
+from core.measure.steps.load import rehearse
+from core.measure.steps.quality import quality
 from core.measurement import Measurement
 from core.plan import Case, Plan
 from core.target import Target
@@ -106,9 +109,9 @@ def test_a_text_begins_with_what_the_tokenizer_puts_before_it(prefix: tuple[int,
         special_ids = SpecialIds(5, prefix=prefix)
 
     deployment = Deployment(case("pycode-small"), Engine(), Engine)
-    assert trial.start_id(deployment) == deployment.prefix == prefix
+    assert deployment.prefix == prefix
     sensor = Workload("sensor", "Sensor", "image", concurrency=2)
-    assert trial.start_id(Deployment(case("digits-mlp", sensor), object(), object)) == ()
+    assert Deployment(case("digits-mlp", sensor), object(), object).prefix == ()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
@@ -123,11 +126,11 @@ def test_rehearsing_runs_what_the_trial_will_run(monkeypatch: pytest.MonkeyPatch
     steps: list[int] = []
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: steps.append(1))
     tokenizer = load_tokenizer("pycode-small")
-    trial.rehearse(Plan(case("pycode-small")), tokenizer)
+    rehearse(Plan(case("pycode-small")), tokenizer)
     assert steps == []
-    trial.rehearse(Plan(case("pycode-small"), (SoftTargets(steps=1),)), tokenizer)
+    rehearse(Plan(case("pycode-small"), (SoftTargets(steps=1),)), tokenizer)
     assert steps == [1]
-    trial.rehearse(Plan(case("digits-cnn", Workload("sensor", "Sensor", "image"))), None)
+    rehearse(Plan(case("digits-cnn", Workload("sensor", "Sensor", "image"))), None)
 
 
 class Silent:
@@ -136,14 +139,23 @@ class Silent:
     special_ids = SpecialIds()
 
 
+def judged(plan: Plan) -> list[Measurement]:
+    events: list[dict[str, Any]] = []
+    run = TrialRun(plan, PRESETS["quick"], "env-1", lambda kind, **body: events.append(body))
+    run.deployment = Deployment(plan.case, Silent(), object)
+    quality(run)
+    return [body["measurement"] for body in events if "measurement" in body]
+
+
 def test_random_weights_have_no_quality_and_say_so() -> None:
     plan = Plan(Case(models.resolve("shape:smollm2-135m"), TARGET, SHORT))
-    deployment = Deployment(plan.case, Silent(), object)
-    found = trial._quality(deployment, plan, "quick")
+    found = judged(plan)
+    assert found
     assert all(one.value is None and "random weights" in one.method for one in found)
 
 
 def test_text_without_a_tokenizer_has_no_quality_and_says_so() -> None:
     plan = Plan(case("pycode-small"))
-    found = trial._quality(Deployment(plan.case, Silent(), object), plan, "quick")
+    found = judged(plan)
+    assert found
     assert all(one.value is None and "no tokenizer.json" in one.method for one in found)

@@ -14,6 +14,7 @@ from core.machine.calibrate import Calibration, Rate
 from core.machine.work import work_of
 from core.measure import trial
 from core.measure.presets import PRESETS, Preset
+from core.measure.steps import share
 from core.measurement import Measurement
 from core.plan import Case, Plan
 from core.target import Target
@@ -42,7 +43,7 @@ def _brief(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     read = Rate("read", "B/s", 1e10, 1e10, 1e10, 1e10, 5, 1 << 28, 1)
     at = "2026-11-21T10:00:00.000"
     known = Calibration("env-1", at, "cpu", 1e10, (("bf16", 1e12),), (read,))
-    monkeypatch.setattr(trial, "ensure", lambda: known)
+    monkeypatch.setattr(share, "ensure", lambda: known)
 
 
 def folder(kind: str, path: Path) -> str:

@@ -13,6 +13,7 @@ from core.machine.calibrate import Calibration, Rate
 from core.machine.share import NAMES, UNCALIBRATED
 from core.measure import trial
 from core.measure.presets import PRESETS, Preset
+from core.measure.steps import share
 from core.measurement import Measurement
 from core.plan import Case, Plan
 from core.target import Target
@@ -48,7 +49,7 @@ def limits(environment: str) -> Calibration:
 
 
 def test_the_first_trial_measures_the_limits_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "ensure", lambda: limits("env-1"))
+    monkeypatch.setattr(share, "ensure", lambda: limits("env-1"))
     found, notes = run()
     assert found["mbu"].origin == "measured"
     assert any("limits were not known" in note for note in notes)
@@ -56,13 +57,13 @@ def test_the_first_trial_measures_the_limits_and_says_so(monkeypatch: pytest.Mon
 
 
 def test_limits_of_another_environment_are_no_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "ensure", lambda: limits("env-2"))
+    monkeypatch.setattr(share, "ensure", lambda: limits("env-2"))
     found, _ = run()
     assert {found[name].method for name in NAMES} == {UNCALIBRATED}
 
 
 def test_with_one_each_time_gives_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "ensure", lambda: pytest.fail("they are known"))
+    monkeypatch.setattr(share, "ensure", lambda: pytest.fail("they are known"))
     calibrate.store(limits("env-1"))
     found, _ = run()
     mbu, tpot = found["mbu"], found["tpot_s"]

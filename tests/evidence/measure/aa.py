@@ -26,7 +26,6 @@ from core.engine.load.load import load_engine, load_tokenizer
 from core.machine import targets
 from core.measure.presets import preset
 from core.measure.serve import Service, measure_serving
-from core.measure.trial import start_id
 from core.measurement import Measurement
 from core.metrics import metric
 from core.plan import Case
@@ -61,7 +60,7 @@ def one_run(case: Case, preset_name: str, slowdown: float) -> dict[str, Measurem
         deployment = Deployment(case, slowed(engine, share) if share else engine, lambda: None)
         asked = prompts(
             tokenizer,
-            start_id(deployment),
+            deployment.prefix,
             case.workload.concurrency,
             case.workload.prompt_tokens,
             case.model.decoder().vocabulary,

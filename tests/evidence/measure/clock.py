@@ -20,7 +20,6 @@ from core.machine.watch import waited_seconds
 from core.measure.energy import find_meter
 from core.measure.serve import Service
 from core.measure.timing import alternate, warm_up
-from core.measure.trial import start_id
 from core.plan import Case
 from core.statistics.interleave import ratio_interval
 from core.techniques.deployment import Deployment
@@ -35,7 +34,7 @@ def main() -> int:
     workload = case.workload
     asked = prompts(
         load_tokenizer(case.model),
-        start_id(deployment),
+        deployment.prefix,
         1,
         workload.prompt_tokens,
         case.model.decoder().vocabulary,

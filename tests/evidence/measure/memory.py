@@ -20,7 +20,7 @@ from core.engine.load.load import load_engine
 from core.machine import targets
 from core.measure.memory import measure_memory, reset_peak, resident_bytes
 from core.measure.serve import Service
-from core.measure.trial import rehearse
+from core.measure.steps.load import rehearse
 from core.plan import Case, Plan
 from core.predict.account import account
 from core.techniques.deployment import Deployment

@@ -25,7 +25,6 @@ from core.data.passages import Windows, held_out_windows
 from core.engine.load.load import load_engine, load_tokenizer
 from core.machine import targets
 from core.measure.quality.text import text_quality
-from core.measure.trial import start_id
 from core.plan import Case, Technique
 from core.techniques import build
 from core.techniques.deployment import Deployment
@@ -76,7 +75,7 @@ def main(options: argparse.Namespace) -> int:
         models.resolve(options.model), targets.resolve("local"), workloads.resolve("autocomplete")
     )
     tokenizer = load_tokenizer(case.model)
-    start = start_id(Deployment(case, load_engine(case.model), lambda: None))
+    start = Deployment(case, load_engine(case.model), lambda: None).prefix
     text = held_out_windows(tokenizer, start, options.windows, options.length)
     print(f"{options.model}, {text.name}: KL in nats per token, and its share of rtn's")
     print(f"{'format':>18} " + "".join(f"{name:>22}" for name in METHODS))

@@ -21,7 +21,7 @@ from core.catalogue import models, workloads
 from core.engine.load.load import load_engine, random_engine, shape_config
 from core.machine import targets
 from core.measure.memory.process import peak_resident_bytes, reset_peak, resident_bytes
-from core.measure.trial import rehearse
+from core.measure.steps.load import rehearse
 from core.plan import Case, Plan
 from core.techniques.deployment import Deployment
 

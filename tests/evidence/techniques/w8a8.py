@@ -16,7 +16,6 @@ import torch
 from core.catalogue.models import resolve
 from core.data.passages import held_out_windows
 from core.engine.load.load import load_engine, load_tokenizer
-from core.measure.trial import start_id
 from core.plan import Case
 from core.target import Target
 from core.techniques import parse
@@ -59,7 +58,7 @@ def main() -> int:
         )
 
     baseline = deployed([])
-    windows = held_out_windows(tokenizer, start_id(baseline), 24, 256)
+    windows = held_out_windows(tokenizer, baseline.prefix, 24, 256)
     ids = windows.ids[:, :-1]
     exact = log_probabilities(baseline.engine, ids)
     lost: dict[str, float] = {}

@@ -1,0 +1,80 @@
+"""The step that loads the model, after a rehearsal that makes libraries resident before memory is
+counted.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from core.catalogue.models import find_folder
+from core.data.passages import digits, prompts
+from core.engine.load.load import load_engine, load_tokenizer, random_engine
+from core.files.config.decoder_config import DecoderConfig
+from core.measure.memory import reset_peak, resident_bytes
+from core.measure.steps.context import TrialRun
+from core.model import Model
+from core.plan import Plan
+from core.techniques.deployment import Deployment
+
+TINY = DecoderConfig(
+    family="llama",
+    vocab_size=64,
+    hidden_size=64,
+    num_layers=1,
+    num_heads=2,
+    num_kv_heads=1,
+    head_dim=32,
+    intermediate_sizes=(64,),
+    max_positions=64,
+)
+
+
+def load(run: TrialRun) -> None:
+    """Load the unchanged model as `run.deployment`."""
+    model, device = run.plan.case.model, run.device
+    run.tokenizer = tokenizer_of(model)
+    rehearse(run.plan, run.tokenizer)
+    reset_peak()
+    run.resident_before = resident_bytes()
+    run.began = time.perf_counter()
+    run.report("load")(0.0)
+    run.deployment = Deployment(
+        case=run.plan.case,
+        engine=load_engine(model, device=device),
+        load_baseline=lambda: load_engine(model, device=device),
+        tokenizer=run.tokenizer,
+        device=device,
+        seed=run.plan.seed,
+        note=run.note,
+        keep=run.send,
+    )
+
+
+def rehearse(plan: Plan, tokenizer: Any) -> None:
+    """Do once, with a tiny decoder, what the trial will do, so that libraries and what they keep
+    are resident before memory is counted: a trial that trains imports 150 MB that are no model.
+    """
+    import torch
+
+    from core.engine.serve.generate import generate
+
+    if plan.case.model.task == "image":
+        load_engine(plan.case.model)(digits("held_out")[0][:1])
+        return
+    engine = random_engine(TINY, plan.case.model.precision)
+    generate(engine, torch.zeros(1, 32, dtype=torch.int64), 4)
+    if tokenizer is not None:
+        workload = plan.case.workload
+        prompts(tokenizer, (), workload.concurrency, workload.prompt_tokens, 0, plan.seed)
+    if any(hasattr(technique, "learning_rate") for technique in plan.techniques):
+        from core.techniques import training_loop
+
+        training_loop.rehearse(engine)
+
+
+def tokenizer_of(model: Model) -> Any:
+    """The model's tokenizer; None for images, for random weights and for a folder that has none."""
+    if model.task == "image" or model.source == "shape":
+        return None
+    return load_tokenizer(model) if (find_folder(model.id) / "tokenizer.json").exists() else None

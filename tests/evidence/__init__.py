@@ -37,6 +37,7 @@ FIGURES = {
     "second-owner": "store.second_owner",
     "sensitivity": "techniques.sensitivity",
     "store": "store.speed",
+    "structure": "code.structure",
     "stuck": "jobs.stuck",
     "threads": "store.threads",
     "w8a8": "techniques.w8a8",

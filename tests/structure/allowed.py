@@ -1,0 +1,169 @@
+"""What still stands against the rules of test_shape.py. Lists here may only get shorter: a test
+fails when one of them names what is no more.
+"""
+
+from __future__ import annotations
+
+# Files that import each other.
+CIRCLES = (
+    "core.techniques.quantize.auto_mixed",
+    "core.techniques.solve.auto_search",
+)
+
+# Packages that import each other.
+PAIRS = (
+    "core.machine and core.measure",
+    "core.measure and core.techniques",
+)
+
+# Imports inside functions that bring nothing heavy.
+INSIDE = (
+    "app.cli.main -> app.cli.apply",
+    "app.cli.main -> app.cli.console.here",
+    "app.cli.main -> app.cli.doctor",
+    "app.cli.main -> app.cli.remote.server_of",
+    "app.cli.main -> app.cli.run",
+    "app.cli.main -> app.cli.show",
+    "app.cli.main -> app.services.opened",
+    "app.cli.main -> core.machine.bench.run_kernels",
+    "app.jobs.queues -> core.machine.environment.environment",
+    "app.reports -> app.reports.csv_rows.render",
+    "app.reports -> app.reports.json_document.render",
+    "app.reports -> app.reports.markdown_page.render",
+    "core.artefacts.apply -> core.data.passages.digits",
+    "core.artefacts.apply -> core.engine.load.load.load_engine",
+    "core.artefacts.apply -> core.engine.load.load.load_tokenizer",
+    "core.artefacts.contents -> core.files.config.hf_config.from_hf",
+    "core.data.passages -> core.catalogue.models.ZOO",
+    "core.dataset -> core.data.parsing.parse",
+    "core.engine.load.load -> core.engine.load.restore.restore_classifier",
+    "core.engine.load.load -> core.engine.load.restore.restore_decoder",
+    "core.engine.load.restore -> core.files.config.hf_config.from_hf",
+    "core.files.config.precision -> numpy",
+    "core.machine.bench -> kernels.bench.run",
+    "core.machine.calibrate -> core.machine.calibration.measure.measure",
+    "core.machine.calibration.__main__ -> core.measure.worker.die_with_parent",
+    "core.machine.calibration.bandwidth -> kernels.stream",
+    "core.machine.calibration.overhead -> kernels.program.BoundCall",
+    "core.machine.calibration.overhead -> kernels.program.Program",
+    "core.machine.calibration.overhead -> kernels.stream",
+    "core.machine.environment -> kernels.build_ids.build_ids",
+    "core.machine.environment -> kernels.build_ids.compiler_version",
+    "core.measure.diagnosis -> kernels.registry.ENVIRONMENT",
+    "core.measure.diagnosis -> kernels.registry.kernels_available",
+    "core.measure.memory.disk -> core.artefacts.contents.contents",
+    "core.measure.memory.disk -> core.artefacts.save.native_layout",
+    "core.measure.memory.disk -> core.catalogue.models.find_folder",
+    "core.measure.memory.disk -> core.files.formats.companions.companions",
+    "core.measure.memory.disk -> core.files.preflight.check_folder",
+    "core.measure.serve -> numpy",
+    "core.measure.worker -> core.machine.environment.environment",
+    "core.measure.worker -> core.measure.trial.run_trial",
+    "core.planner.search -> core.plan.KINDS",
+    "core.predict.limits -> core.machine.environment.environment",
+    "core.predict.work -> core.catalogue.models",
+    "core.techniques.decode.speculative -> core.catalogue.models",
+    "core.techniques.decode.speculative -> core.engine.load.load.load_engine",
+    "core.techniques.decode.speculative -> core.engine.load.load.load_tokenizer",
+    "core.techniques.decode.speculative -> core.files.vocabulary.unlike",
+    "core.techniques.quantize.awq -> core.errors.Refused",
+    "core.techniques.quantize.cast -> core.errors.Refused",
+    "core.techniques.quantize.gptq -> core.errors.Refused",
+    "core.techniques.quantize.k_quant -> core.errors.Refused",
+    "kernels.attention.quantized -> kernels.kv_codes.PASS_TOKENS",
+    "kernels.bench.blocks -> kernels.kv_codes.KVFormat",
+    "kernels.bench.report -> datetime",
+    "store -> os",
+    "store -> store.memory.MemoryStore",
+)
+
+# Files with a table keyed by metrics, or a row of them, beside the metrics' own.
+KEYED = (
+    "app/parts/quality_forms.py",
+    "app/parts/rounds.py",
+    "app/reports/axes.py",
+    "app/views/compare.py",
+    "app/views/live.py",
+    "app/views/plan.py",
+    "app/views/trials.py",
+    "core/format.py",
+    "core/margin.py",
+    "core/measure/quality/text.py",
+    "core/measure/sweep.py",
+    "core/predict/estimate.py",
+    "core/predict/projection.py",
+    "core/predict/roofline.py",
+    "core/predict/sensor.py",
+    "core/statistics/paired.py",
+    "core/verdict/against.py",
+    "core/verdict/floors.py",
+    "core/verdict/judge.py",
+    "core/verdict/reasons.py",
+    "core/verdict/utility.py",
+)
+
+# Files of production code of more than 250 lines.
+LONG = (
+    "app/cli/main.py",
+    "app/figures/charts.py",
+    "app/jobs/supervisor.py",
+    "app/parts/forms.py",
+    "app/reports/content.py",
+    "app/state.py",
+    "app/views/live.py",
+    "app/views/tradeoffs.py",
+    "app/views/trials.py",
+    "core/catalogue/zoo/train_pycode.py",
+    "core/data/passages.py",
+    "core/data/split.py",
+    "core/files/config/architectures.py",
+    "core/files/gguf/blocks.py",
+    "core/measure/serve.py",
+    "core/metrics.py",
+    "core/model.py",
+    "core/predict/effects.py",
+    "core/predict/projection.py",
+    "core/statistics/paired.py",
+    "core/techniques/solve/auto_search.py",
+    "core/techniques/solve/calibration.py",
+    "core/techniques/solve/gptq_rounding.py",
+    "core/verdict/compare.py",
+    "core/verdict/judge.py",
+    "core/verdict/reasons.py",
+    "kernels/attention/kv.cpp",
+    "kernels/bench/linear.py",
+    "kernels/bench/run.py",
+    "kernels/linear_dense/cpu.cpp",
+    "kernels/linear_lowbit/codes.py",
+    "kernels/linear_lowbit/gpu_kernels.py",
+    "kernels/linear_lowbit/vectors.h",
+    "kernels/linear_w8a8/cpu.cpp",
+    "kernels/registry.py",
+    "store/copies/backup.py",
+    "store/rows.py",
+)
+
+# Files of tests of more than 350 lines.
+LONG_TESTS = (
+    "tests/app/cli/test_serving.py",
+    "tests/app/pages/test_pages.py",
+    "tests/core/artefacts/test_gguf_read.py",
+    "tests/core/data/test_dataset.py",
+    "tests/core/files/test_damaged_folders.py",
+    "tests/core/measure/test_serve.py",
+    "tests/core/measure/test_worker.py",
+    "tests/core/techniques/quantize/test_data_free.py",
+    "tests/evidence/files/damage_files.py",
+    "tests/evidence/files/fuzz_readers.py",
+    "tests/store/test_backup.py",
+    "tests/store/test_recovery.py",
+)
+
+# Folders of more than 16 files of code.
+FULL = (
+    "app/cli",
+    "app/parts",
+    "core",
+    "kernels/linear_lowbit",
+    "tests/store",
+)

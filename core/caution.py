@@ -8,7 +8,6 @@ Only this file writes and reads that line.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 _WORD = "caution"
 
@@ -77,12 +76,3 @@ def note_body(note: Note) -> dict[str, str]:
     if isinstance(note, Caution):
         return {"text": note.text, "caution": note.kind}
     return {"text": note}
-
-
-def line_of(body: dict[str, Any]) -> str:
-    """The line of the log that a note event's body gives. Older events have no `caution` and hold
-    the whole line as their text. TypeError where either is no text."""
-    kind, text = body.get("caution", ""), body["text"]
-    if not isinstance(kind, str) or not isinstance(text, str):
-        raise TypeError("a note's text or kind is no text")
-    return Caution(kind, text).line if kind else text

@@ -15,7 +15,7 @@ class Report:
     others are judged by.
 
     `environments` holds (environment id, JSON of its facts) for every environment the trials ran
-    in.
+    in. `who` saved this version; empty when nobody is known.
     """
 
     id: str
@@ -27,6 +27,7 @@ class Report:
     created_at: str
     note: str = ""
     environments: tuple[tuple[str, str], ...] = ()
+    who: str = ""
 
     def trials(self) -> tuple[Trial, ...]:
         """The compared trials, in the report's order."""

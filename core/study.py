@@ -25,7 +25,9 @@ class KernelCalls:
 
 @dataclass(frozen=True)
 class Trial:
-    """A Plan being or having been run; a detached copy, with no handle to the store."""
+    """A Plan being or having been run; a detached copy, with no handle to the store. `who` asked
+    for the latest attempt; empty when nobody is known.
+    """
 
     id: str
     study_id: str
@@ -38,6 +40,7 @@ class Trial:
     measurements: tuple[Measurement, ...] = ()
     kernels: tuple[KernelCalls, ...] = ()
     notes: tuple[str, ...] = ()
+    who: str = ""
 
     def metric(self, name: str) -> Measurement | None:
         """The measurement of `name` for the workload as it is asked, or None when there is none."""
@@ -48,7 +51,9 @@ class Trial:
 
     def curve(self, name: str) -> tuple[Measurement, ...]:
         """The measurements of `name` under varied conditions, as they were taken."""
-        return tuple(one for one in self.measurements if one.metric == name and one.condition)
+        return tuple(
+            taken for taken in self.measurements if taken.metric == name and taken.condition
+        )
 
     def value(self, name: str) -> float | None:
         """The value of `name`; None when absent or unavailable."""
@@ -68,7 +73,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Study:
-    """Case + Priorities + budget + Trials."""
+    """Case + Priorities + budget + Trials. `who` asked the question; empty when nobody is known."""
 
     id: str
     case: Case
@@ -81,6 +86,7 @@ class Study:
     state: str = "queued"
     reason: str = ""
     trials: tuple[Trial, ...] = field(default=())
+    who: str = ""
 
     @property
     def baseline(self) -> Trial | None:

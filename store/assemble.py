@@ -33,41 +33,58 @@ def latest_state(states: Iterable[Row]) -> Row:
 
 def first_of_each(rows: Iterable[Row], key: str) -> dict[str, Row]:
     """The earliest row of every value of `key`, in the order of their events."""
-    found: dict[str, Row] = {}
+    firsts: dict[str, Row] = {}
     for row in sorted(rows, key=lambda row: row["event_id"]):
-        found.setdefault(row[key], row)
-    return found
+        firsts.setdefault(row[key], row)
+    return firsts
 
 
-def study_of(found: Rows) -> Study:
+def study_of(rows: Rows) -> Study:
     """One study from all its rows; StoreError names what is damaged."""
-    first = min(found["studies"], key=lambda row: row["event_id"])
+    first = min(rows["studies"], key=lambda row: row["event_id"])
     name = f"study {first['study_id']}"
     study = _read(name, _load, first["document"])
     if not isinstance(study, Study):
         raise StoreError(_damaged(name, "its document is no study"))
-    if not found["study_states"]:
+    if not rows["study_states"]:
         raise StoreError(_damaged(name, "it has no state"))
-    state = max(found["study_states"], key=lambda row: row["event_id"])
-    return replace(study, state=state["state"], reason=state["reason"], trials=trials_of(found))
-
-
-def trials_of(found: Rows) -> tuple[Trial, ...]:
-    """The trials whose rows are in `found`, in the order they were queued, with their latest
-    attempts only.
-    """
-    grouped = {
-        table: _by_trial(found.get(table, ()))
-        for table in ("trial_states", "measurements", "kernel_calls", "notes")
-    }
-    return tuple(
-        _trial(row, *(grouped[table].get(trial_id, []) for table in grouped))
-        for trial_id, row in first_of_each(found.get("trials", ()), "trial_id").items()
+    state = max(rows["study_states"], key=lambda row: row["event_id"])
+    return replace(
+        study,
+        state=state["state"],
+        reason=state["reason"],
+        trials=trials_of(rows),
+        who=_authors(rows).get(first["event_id"], ""),
     )
 
 
+def trials_of(rows: Rows) -> tuple[Trial, ...]:
+    """The trials whose rows these are, in the order they were queued, with their latest
+    attempts only.
+    """
+    grouped = {
+        table: _by_trial(rows.get(table, ()))
+        for table in ("trial_states", "measurements", "kernel_calls", "notes")
+    }
+    authors = _authors(rows)
+    return tuple(
+        _trial(row, authors, *(grouped[table].get(trial_id, []) for table in grouped))
+        for trial_id, row in first_of_each(rows.get("trials", ()), "trial_id").items()
+    )
+
+
+def _authors(rows: Rows) -> dict[str, str]:
+    """Who did what each event says, where somebody is known."""
+    return {row["id"]: row["who"] for row in rows.get("events", ()) if row["who"]}
+
+
 def _trial(
-    row: Row, states: list[Row], measurements: list[Row], kernels: list[Row], notes: list[Row]
+    row: Row,
+    authors: dict[str, str],
+    states: list[Row],
+    measurements: list[Row],
+    kernels: list[Row],
+    notes: list[Row],
 ) -> Trial:
     name = f"trial {row['trial_id']} of study {row['study_id']}"
     if not states:
@@ -77,7 +94,8 @@ def _trial(
     plan = _read(name, _load, row["plan"])
     if not isinstance(plan, Plan):
         raise StoreError(_damaged(name, "its plan is no plan"))
-    started = [one["started_at"] for one in _in_order(states, attempt) if one["started_at"]]
+    steps = _in_order(states, attempt)
+    started = [step for step in steps if step["started_at"]]
     return Trial(
         id=row["trial_id"],
         study_id=row["study_id"],
@@ -85,15 +103,16 @@ def _trial(
         state=state["state"],
         reason=state["reason"],
         attempt=attempt,
-        started_at=started[-1] if started else "",
+        started_at=started[-1]["started_at"] if started else "",
         ended_at=state["ended_at"] if state["state"] in ENDED else "",
         measurements=tuple(
-            _read(name, measurement_of, one) for one in _in_order(measurements, attempt)
+            _read(name, measurement_of, taken) for taken in _in_order(measurements, attempt)
         ),
         kernels=tuple(
-            KernelCalls(one["op"], one["name"], one["calls"]) for one in _in_order(kernels, attempt)
+            KernelCalls(run["op"], run["name"], run["calls"]) for run in _in_order(kernels, attempt)
         ),
-        notes=tuple(one["text"] for one in _in_order(notes, attempt)),
+        notes=tuple(note["text"] for note in _in_order(notes, attempt)),
+        who=authors.get((started[-1] if started else steps[0])["event_id"], ""),
     )
 
 
@@ -119,8 +138,10 @@ def _numbers(text: str) -> tuple[float, ...]:
     return () if text == "[]" else tuple(json.loads(text))
 
 
-def summary_of(study: Row, state: Row | None, trial_states: Iterable[str]) -> StudySummary:
-    """A study for a list, from its rows and the states of its trials."""
+def summary_of(
+    study: Row, state: Row | None, trial_states: Iterable[str], who: str | None
+) -> StudySummary:
+    """A study for a list, from its rows, the states of its trials and its author."""
     states = list(trial_states)
     return StudySummary(
         study["study_id"],
@@ -132,8 +153,9 @@ def summary_of(study: Row, state: Row | None, trial_states: Iterable[str]) -> St
         "queued" if state is None else state["state"],
         "its state is lost: the stored study is damaged" if state is None else state["reason"],
         len(states),
-        sum(one in ENDED for one in states),
+        sum(state in ENDED for state in states),
         states.count("failed"),
+        who or "",
     )
 
 
@@ -197,10 +219,10 @@ def facts_of(row: Row) -> dict[str, Any]:
 def report_of(row: Row) -> Report:
     """The Report of a row; StoreError names it when it is damaged."""
     name = f"report {row['report_id']} version {row['version']}"
-    found = _read(name, _load_report, row["document"])
-    if not isinstance(found, Report):
+    report = _read(name, _load_report, row["document"])
+    if not isinstance(report, Report):
         raise StoreError(_damaged(name, "its document is no report"))
-    return found
+    return report
 
 
 # Trials of one study share their case: the same text need not be read twice. What is read is

@@ -30,6 +30,7 @@ class StudySummary:
     trials: int
     ended: int
     failed: int
+    who: str = ""
 
 
 @dataclass(frozen=True)

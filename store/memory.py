@@ -172,7 +172,6 @@ class MemoryStore:
         return {
             table: [row for row in rows if row.get(key) == value]
             for table, rows in self._rows.items()
-            if table != "events"
         }
 
     def _state(self, trial_id: str) -> Row | None:
@@ -185,8 +184,13 @@ class MemoryStore:
         trials = assemble.first_of_each(found.get("trials", ()), "trial_id")
         states = [self._state(trial_id) for trial_id in trials]
         return assemble.summary_of(
-            study, state, [one["state"] for one in states if one is not None]
+            study, state, [row["state"] for row in states if row is not None], self._who(study)
         )
+
+    def _who(self, row: Row) -> str | None:
+        ids = {event["id"]: event for event in self._table("events")}
+        who: str | None = ids[row["event_id"]]["who"]
+        return who
 
     def _wanted(self, wanted: TrialFilter) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []

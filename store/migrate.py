@@ -13,7 +13,7 @@ from sqlalchemy.engine import URL
 from core.errors import StoreError
 from store.engine import WAY_OUT, connect, failure, name_of, why_read_only
 
-HEAD = "0003"
+HEAD = "0004"
 SCRIPTS = Path(__file__).parent / "migrations"
 # Any number of our own that no other program is likely to lock.
 _UPGRADING = 8_204_156_731

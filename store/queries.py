@@ -4,7 +4,7 @@ in assemble.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Select, Subquery, Table, func, select
@@ -25,12 +25,21 @@ _OF_A_STUDY = (tables.studies, tables.study_states, *_OF_A_TRIAL)
 
 def study_rows(connection: Connection, study_id: str) -> Rows:
     """Everything that is stored of one study."""
-    return {table.name: _where(connection, table, "study_id", study_id) for table in _OF_A_STUDY}
+    rows = {table.name: _where(connection, table, "study_id", study_id) for table in _OF_A_STUDY}
+    return rows | {"events": authors(connection, (*rows["studies"], *rows["trial_states"]))}
 
 
 def trial_parts(connection: Connection, trial_id: str) -> Rows:
     """Everything that is stored of one trial."""
-    return {table.name: _where(connection, table, "trial_id", trial_id) for table in _OF_A_TRIAL}
+    rows = {table.name: _where(connection, table, "trial_id", trial_id) for table in _OF_A_TRIAL}
+    return rows | {"events": authors(connection, rows["trial_states"])}
+
+
+def authors(connection: Connection, rows: Iterable[Row]) -> list[Row]:
+    """Id and author of the events that `rows` were made from."""
+    event = tables.events.c
+    ids = [row["event_id"] for row in rows]
+    return _fetch(connection, select(event.id, event.who).where(event.id.in_(ids)))
 
 
 def summaries(connection: Connection, limit: int) -> tuple[StudySummary, ...]:
@@ -48,6 +57,7 @@ def summaries(connection: Connection, limit: int) -> tuple[StudySummary, ...]:
             connection, select(state).where(state.c.rank == 1, state.c.study_id.in_(ids))
         )
     }
+    by = {row["id"]: row["who"] for row in authors(connection, newest)}
     trial = _standing()
     of_trials: dict[str, list[str]] = {}
     for row in _fetch(
@@ -55,7 +65,12 @@ def summaries(connection: Connection, limit: int) -> tuple[StudySummary, ...]:
     ):
         of_trials.setdefault(row["study_id"], []).append(row["state"])
     return tuple(
-        assemble.summary_of(row, states.get(row["study_id"]), of_trials.get(row["study_id"], ()))
+        assemble.summary_of(
+            row,
+            states.get(row["study_id"]),
+            of_trials.get(row["study_id"], ()),
+            by[row["event_id"]],
+        )
         for row in newest
     )
 

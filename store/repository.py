@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, exc, text
 from sqlalchemy.engine import URL
 
 from core.errors import StoreDamaged, StoreError
-from core.journal.events import Event, event
+from core.journal.events import Event, ReportSaved
 from core.journal.journal import Journal, Mark
 from core.report import Report
 from core.study import Study, Trial
@@ -124,7 +124,7 @@ class SqlStore:
         """See store.interface.Store."""
         self._refuse_to_write()
         row = report_row(report)
-        made = event("report-saved", row["study_id"], report=report)
+        saved = ReportSaved(report).event(row["study_id"], who=report.who)
         written: list[str] = []
 
         def write(connection: Connection) -> None:
@@ -132,9 +132,9 @@ class SqlStore:
                 raise StoreError(assemble.report_exists(report))
             if self.reports_journal is not None and not written:
                 with Journal(self.reports_journal, "") as journal:
-                    written.append(journal.append(made))
+                    written.append(journal.append(saved))
                     check.note_now(self.reports_journal, journal.mark())
-            for name, rows in rows_of([made]).items():
+            for name, rows in rows_of([saved]).items():
                 bulk.append(connection, tables.metadata.tables[name], rows)
 
         self._write(write)

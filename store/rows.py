@@ -6,24 +6,39 @@ Both stores go through here, so that they keep the same things and refuse the sa
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from core.caution import line_of
 from core.errors import BadInput, StoreError
 from core.journal import codec
-from core.journal.events import KINDS, Event
+from core.journal.events import (
+    CONTENTS,
+    Content,
+    EnvironmentRecorded,
+    Event,
+    KernelsRan,
+    MeasurementTaken,
+    NoteWritten,
+    ReportSaved,
+    StudyCreated,
+    StudyStateChanged,
+    TrialEnded,
+    TrialProgressed,
+    TrialQueued,
+    TrialStarted,
+)
 from core.measurement import Measurement
 from core.report import Report
-from core.study import ENDED, STUDY_STATES, TRIAL_STATES, KernelCalls, Study, Trial
+from core.study import ENDED, TRIAL_STATES, KernelCalls, Trial
 from core.times import moment
 from store.health.clean import clean, clean_data, clean_time, finite, whole
 from store.interface import TrialFilter
 
 Row = dict[str, Any]
 Rows = dict[str, list[Row]]
+Document = TypeVar("Document")
 
 QUEUED, STARTED, FINISHED = 0, 1, 2
 _DAMAGES = (
@@ -39,13 +54,15 @@ _DAMAGES = (
 
 def rows_of(events: Iterable[Event]) -> Rows:
     """The rows of `events` by table name; StoreError names the event that is damaged."""
-    found: Rows = {}
+    rows: Rows = {}
     for event in events:
         try:
-            keys = Keys(clean(event.id), clean(event.study_id), clean(event.trial_id))
             at = moment(event.at)
-            for table, row in _MAKERS[event.kind](keys, at, event):
-                found.setdefault(table, []).append(row)
+            keys = _keys(event)
+            content = event.content()
+            for table, row in _ROWS[type(content)](keys, at, content):
+                rows.setdefault(table, []).append(row)
+            who = clean(event.who) or None
         except _DAMAGES as error:
             raise StoreError(_damage(event, error)) from None
         row = {
@@ -54,9 +71,15 @@ def rows_of(events: Iterable[Event]) -> Rows:
             "study_id": keys.study_id,
             "trial_id": keys.trial_id,
             "happened_at": at,
+            "who": who,
         }
-        found.setdefault("events", []).append(row)
-    return found
+        rows.setdefault("events", []).append(row)
+    return rows
+
+
+def _keys(event: Event) -> Keys:
+    ids = clean(event.id), clean(event.study_id), clean(event.trial_id)
+    return Keys(*ids, clean_time(event.at))
 
 
 def by_id(events: Iterable[Event]) -> dict[str, Event]:
@@ -79,7 +102,7 @@ def cleaned(wanted: TrialFilter) -> TrialFilter:
 def report_row(report: Report) -> Row:
     """The row of a report version; StoreError when it cannot be kept."""
     try:
-        kept = codec.from_data(clean_data(codec.to_data(report)))
+        kept = _cleaned(report)
         kept = replace(kept, created_at=clean_time(kept.created_at))
         return {
             "report_id": kept.id,
@@ -95,11 +118,12 @@ def report_row(report: Report) -> Row:
 
 @dataclass(frozen=True)
 class Keys:
-    """The columns that every row made from an event begins with."""
+    """The columns that every row made from an event begins with, and the event's time as text."""
 
     event_id: str
     study_id: str
     trial_id: str
+    time: str
 
     def of_study(self) -> Row:
         return {"event_id": self.event_id, "study_id": self.study_id}
@@ -117,12 +141,12 @@ class Keys:
         }
 
 
-Made = Iterable[tuple[str, Row]]
+Named = Iterable[tuple[str, Row]]
 _FLOAT = frozenset({float})
 
 
-def _study_created(keys: Keys, at: datetime, event: Event) -> Made:
-    study = _decoded(clean_data(event.body["study"]), Study)
+def _study_created(keys: Keys, at: datetime, content: StudyCreated) -> Named:
+    study = _cleaned(content.study)
     study = replace(study, created_at=clean_time(study.created_at))
     if study.id != keys.study_id:
         raise ValueError(f"it holds the study {study.id!r}")
@@ -132,52 +156,48 @@ def _study_created(keys: Keys, at: datetime, event: Event) -> Made:
         | {
             "happened_at": at,
             "created_at": study.created_at,
-            "model_id": clean(study.case.model.id),
-            "target_id": clean(study.case.target.id),
-            "workload_id": clean(study.case.workload.id),
-            "preset": clean(study.preset),
+            "model_id": study.case.model.id,
+            "target_id": study.case.target.id,
+            "workload_id": study.case.workload.id,
+            "preset": study.preset,
             "document": codec.dumps(study.with_trials(())),
         },
     )
     yield "study_states", _study_state_row(keys, at, study.state, study.reason)
     for trial in study.trials:
-        yield from _trial_rows(Keys(keys.event_id, keys.study_id, clean(trial.id)), at, trial)
+        yield from _trial_rows(replace(keys, trial_id=trial.id), at, trial)
 
 
-def _study_state(keys: Keys, at: datetime, event: Event) -> Made:
-    state, reason = event.body["state"], event.body.get("reason", "")
-    yield "study_states", _study_state_row(keys, at, state, reason)
+def _study_state(keys: Keys, at: datetime, content: StudyStateChanged) -> Named:
+    yield "study_states", _study_state_row(keys, at, content.state, content.reason)
 
 
 def _study_state_row(keys: Keys, at: datetime, state: str, reason: str) -> Row:
-    if state not in STUDY_STATES:
-        raise ValueError(f"the study state {state!r} is unknown")
     return keys.of_study() | {"happened_at": at, "state": state, "reason": clean(reason)}
 
 
-def _trial_queued(keys: Keys, at: datetime, event: Event) -> Made:
-    trial = _decoded(clean_data(event.body["trial"]), Trial)
+def _trial_queued(keys: Keys, at: datetime, content: TrialQueued) -> Named:
+    trial = _cleaned(content.trial)
     if trial.id != keys.trial_id:
         raise ValueError(f"it holds the trial {trial.id!r}")
     yield from _trial_rows(keys, at, trial)
 
 
-def _trial_rows(keys: Keys, at: datetime, trial: Trial) -> Made:
+def _trial_rows(keys: Keys, at: datetime, trial: Trial) -> Named:
     plan, attempt = trial.plan, trial.attempt
     names = {
-        "model_id": clean(plan.case.model.id),
-        "target_id": clean(plan.case.target.id),
-        "workload_id": clean(plan.case.workload.id),
+        "model_id": plan.case.model.id,
+        "target_id": plan.case.target.id,
+        "workload_id": plan.case.workload.id,
     }
-    title = clean(plan.title)
-    searchable = "\n".join((keys.trial_id, keys.study_id, title, *names.values()))
+    searchable = "\n".join((keys.trial_id, keys.study_id, plan.title, *names.values()))
     yield (
         "trials",
         keys.of_trial()
         | names
         | {
             "happened_at": at,
-            "title": title,
+            "title": plan.title,
             "techniques": "".join(f",{technique.name}" for technique in plan.techniques) + ",",
             "searchable": searchable.casefold(),
             "plan_key": plan.key,
@@ -188,73 +208,56 @@ def _trial_rows(keys: Keys, at: datetime, trial: Trial) -> Made:
         raise ValueError(f"the trial state {trial.state!r} is unknown")
     step = QUEUED if trial.state == "queued" else FINISHED if trial.state in ENDED else STARTED
     times = {"started_at": clean_time(trial.started_at), "ended_at": clean_time(trial.ended_at)}
-    yield (
-        "trial_states",
-        _state_row(keys, at, attempt, step, trial.state, clean(trial.reason), **times),
-    )
+    yield "trial_states", _state_row(keys, at, attempt, step, trial.state, trial.reason, **times)
     for position, measurement in enumerate(trial.measurements):
         yield "measurements", _measurement_row(keys, position, attempt, measurement)
     yield from _kernel_rows(keys, attempt, trial.kernels)
     for position, note in enumerate(trial.notes):
-        yield "notes", keys.of_part(position, attempt) | {"text": clean(note)}
+        yield "notes", keys.of_part(position, attempt) | {"text": note}
 
 
-def _trial_started(keys: Keys, at: datetime, event: Event) -> Made:
-    pid = event.body.get("pid")
-    times = {"started_at": clean_time(event.at), "pid": None if pid is None else whole(pid)}
-    attempt = event.body["attempt"]
-    yield "trial_states", _state_row(keys, at, attempt, STARTED, "running", "", **times)
+def _trial_started(keys: Keys, at: datetime, content: TrialStarted) -> Named:
+    pid = None if content.pid is None else whole(content.pid)
+    times = {"started_at": keys.time, "pid": pid}
+    yield "trial_states", _state_row(keys, at, content.attempt, STARTED, "running", "", **times)
 
 
-def _trial_ended(keys: Keys, at: datetime, event: Event) -> Made:
-    attempt, state, reason = (
-        event.body["attempt"],
-        event.body["state"],
-        event.body.get("reason", ""),
-    )
-    if state not in ENDED:
-        raise ValueError(f"a trial does not end in the state {state!r}")
-    row = _state_row(
-        keys, at, attempt, FINISHED, state, clean(reason), ended_at=clean_time(event.at)
-    )
-    yield "trial_states", row
+def _trial_ended(keys: Keys, at: datetime, content: TrialEnded) -> Named:
+    state, reason = content.state, content.reason
+    times = {"ended_at": keys.time}
+    yield "trial_states", _state_row(keys, at, content.attempt, FINISHED, state, reason, **times)
 
 
 def _state_row(
-    keys: Keys, at: datetime, attempt: Any, step: int, state: str, reason: str, **times: Any
+    keys: Keys, at: datetime, attempt: int, step: int, state: str, reason: str, **times: Any
 ) -> Row:
     row = keys.of_trial() | {"attempt": whole(attempt), "step": step, "happened_at": at}
-    row |= {"state": state, "reason": reason, "started_at": "", "ended_at": "", "pid": None}
-    return row | times
+    row |= {"state": state, "reason": clean(reason)}
+    return row | {"started_at": "", "ended_at": "", "pid": None} | times
 
 
-def _progress(keys: Keys, at: datetime, event: Event) -> Made:
-    body = event.body
-    row = keys.of_trial() | {"attempt": whole(body["attempt"]), "happened_at": at}
-    yield "progress", row | {"stage": clean(body["stage"]), "share": finite(body["share"])}
+def _progress(keys: Keys, at: datetime, content: TrialProgressed) -> Named:
+    row = keys.of_trial() | {"attempt": whole(content.attempt), "happened_at": at}
+    yield "progress", row | {"stage": clean(content.stage), "share": finite(content.share)}
 
 
-def _environment(keys: Keys, at: datetime, event: Event) -> Made:
-    facts = event.body["facts"]
-    if not isinstance(facts, dict):
-        raise TypeError("the facts of an environment are an object")
+def _environment(keys: Keys, at: datetime, content: EnvironmentRecorded) -> Named:
     yield (
         "environments",
         {
             "event_id": keys.event_id,
-            "environment_id": clean(event.body["environment"]),
+            "environment_id": clean(content.environment),
             "happened_at": at,
-            "facts": json.dumps(clean_data(facts), allow_nan=False),
+            "facts": json.dumps(clean_data(content.facts), allow_nan=False),
         },
     )
 
 
-def _measurement(keys: Keys, _at: datetime, event: Event) -> Made:
-    measurement = _decoded(event.body["measurement"], Measurement)
-    yield "measurements", _measurement_row(keys, 0, event.body["attempt"], measurement)
+def _measurement(keys: Keys, _at: datetime, content: MeasurementTaken) -> Named:
+    yield "measurements", _measurement_row(keys, 0, content.attempt, content.measurement)
 
 
-def _measurement_row(keys: Keys, position: int, attempt: Any, measurement: Measurement) -> Row:
+def _measurement_row(keys: Keys, position: int, attempt: int, measurement: Measurement) -> Row:
     value, pooled, bounds = _value(measurement), measurement.pooled, measurement.bounds
     return {
         **keys.of_part(position, attempt),
@@ -297,12 +300,11 @@ def _are_floats(samples: tuple[float, ...]) -> bool:
     return _FLOAT.issuperset(map(type, samples))
 
 
-def _kernels(keys: Keys, _at: datetime, event: Event) -> Made:
-    kernels = tuple(_decoded(item, KernelCalls) for item in event.body["kernels"])
-    yield from _kernel_rows(keys, event.body["attempt"], kernels)
+def _kernels(keys: Keys, _at: datetime, content: KernelsRan) -> Named:
+    yield from _kernel_rows(keys, content.attempt, content.kernels)
 
 
-def _kernel_rows(keys: Keys, attempt: Any, kernels: tuple[KernelCalls, ...]) -> Made:
+def _kernel_rows(keys: Keys, attempt: int, kernels: tuple[KernelCalls, ...]) -> Named:
     for position, kernel in enumerate(kernels):
         row = {
             "op": clean(kernel.op),
@@ -312,40 +314,38 @@ def _kernel_rows(keys: Keys, attempt: Any, kernels: tuple[KernelCalls, ...]) -> 
         yield "kernel_calls", keys.of_part(position, attempt) | row
 
 
-def _report_saved(_keys: Keys, _at: datetime, event: Event) -> Made:
-    yield "reports", report_row(_decoded(event.body["report"], Report))
+def _note(keys: Keys, _at: datetime, content: NoteWritten) -> Named:
+    yield "notes", keys.of_part(0, content.attempt) | {"text": clean(content.line)}
 
 
-def _note(keys: Keys, _at: datetime, event: Event) -> Made:
-    yield "notes", keys.of_part(0, event.body["attempt"]) | {"text": clean(line_of(event.body))}
+def _report_saved(_keys: Keys, _at: datetime, content: ReportSaved) -> Named:
+    yield "reports", report_row(content.report)
 
 
-_MAKERS = {
-    "study-created": _study_created,
-    "study-state": _study_state,
-    "trial-queued": _trial_queued,
-    "trial-started": _trial_started,
-    "progress": _progress,
-    "environment": _environment,
-    "measurement": _measurement,
-    "kernels": _kernels,
-    "note": _note,
-    "trial-ended": _trial_ended,
-    "report-saved": _report_saved,
+_ROWS: dict[type[Content], Callable[[Keys, datetime, Any], Named]] = {
+    StudyCreated: _study_created,
+    StudyStateChanged: _study_state,
+    TrialQueued: _trial_queued,
+    TrialStarted: _trial_started,
+    TrialProgressed: _progress,
+    EnvironmentRecorded: _environment,
+    MeasurementTaken: _measurement,
+    KernelsRan: _kernels,
+    NoteWritten: _note,
+    TrialEnded: _trial_ended,
+    ReportSaved: _report_saved,
 }
 
 
-def _decoded(data: Any, kind: type) -> Any:
-    found = codec.from_data(data)
-    if not isinstance(found, kind):
-        raise TypeError(f"it holds no {kind.__name__}")
-    return found
+def _cleaned(document: Document) -> Document:
+    """A study, trial or report whose texts can be kept."""
+    cleaned: Document = codec.from_data(clean_data(codec.to_data(document)))
+    return cleaned
 
 
 def _damage(event: Event, error: Exception) -> str:
     nothing = "nothing of its batch was stored"
-    if not isinstance(event.id, str) or event.kind not in KINDS:
+    if not isinstance(event.id, str) or event.kind not in CONTENTS:
         return f"an event of the unknown kind {event.kind!r} cannot be kept; {nothing}"
-    what = f"it has no {error.args[0]!r}" if isinstance(error, KeyError) else str(error)
     where = f"{event.kind}, study {event.study_id}, trial {event.trial_id}"
-    return f"event {event.id} ({where}) is damaged and cannot be kept: {what}; {nothing}"
+    return f"event {event.id} ({where}) is damaged and cannot be kept: {error}; {nothing}"

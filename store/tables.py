@@ -39,6 +39,8 @@ events = Table(
     Column("study_id", String, nullable=False),
     Column("trial_id", String, nullable=False),
     Column("happened_at", DateTime, nullable=False),
+    # Null when nobody is known.
+    Column("who", String),
 )
 
 studies = Table(

@@ -5,8 +5,7 @@ terminal.
 from __future__ import annotations
 
 from app.cli.console import Console
-from core.journal import codec
-from core.journal.events import Event
+from core.journal.events import Event, TrialEnded, TrialProgressed, TrialQueued
 from core.study import Study
 
 
@@ -27,18 +26,16 @@ class Progress:
         """Called by the supervisor for every event that was kept."""
         if event.study_id != self._study_id:
             return
-        if event.kind == "trial-queued":
-            self._titles[event.trial_id] = codec.from_data(event.body["trial"]).plan.title
         title = self._titles.get(event.trial_id, event.trial_id)
-        if event.kind == "trial-ended":
-            self._ended += 1
-            reason = f": {event.body['reason']}" if event.body["reason"] else ""
-            self._line(f"[{self._ended}/{self._total}] {event.body['state']:9} {title}{reason}\n")
-        elif event.kind == "progress" and self._console.terminal:
-            self._line(
-                f"[{self._ended}/{self._total}] {title}:"
-                f" {event.body['stage']} {event.body['share']:.0%}"
-            )
+        match event.content():
+            case TrialQueued(trial):
+                self._titles[event.trial_id] = trial.plan.title
+            case TrialEnded(_, state, reason):
+                self._ended += 1
+                why = f": {reason}" if reason else ""
+                self._line(f"[{self._ended}/{self._total}] {state:9} {title}{why}\n")
+            case TrialProgressed(_, stage, share) if self._console.terminal:
+                self._line(f"[{self._ended}/{self._total}] {title}: {stage} {share:.0%}")
 
     def _line(self, text: str) -> None:
         clear = "\r\x1b[K" if self._console.terminal else ""

@@ -9,23 +9,11 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from core.errors import StoreError
+from core.errors import BadInput, StoreError
 from core.ids import new_id
-from core.journal.events import Event
+from core.journal.events import CONTENTS, AttemptContent, Event, NoteWritten, TrialEnded
 from store.rows import rows_of
 
-# What a trial may say of itself. The rest is the supervisor's to say.
-SAID_BY_TRIALS = frozenset(
-    {
-        "trial-started",
-        "progress",
-        "environment",
-        "measurement",
-        "kernels",
-        "note",
-        "trial-ended",
-    }
-)
 SAID_ENDS = frozenset({"done", "failed", "refused"})
 # Characters of a line of a trial's log; a sentence has some hundred.
 NOTE = 20_000
@@ -33,23 +21,31 @@ _ID = re.compile(r"e-[0-9a-z]{14}")
 _JOURNAL = re.compile(r"(t-[0-9a-z]+)-(\d+)\.jsonl")
 
 
-def refusal(one: Event, study_id: str, trial_id: str, attempt: int) -> str | None:
+def refusal(
+    event: Event, study_id: str, trial_id: str, attempt: int, who: str | None = None
+) -> str | None:
     """Why an event that this attempt's process sent is not believed, in words that end a sentence;
-    None when it is.
+    None when it is. The process runs for `who`, when that is known.
     """
-    if one.kind not in SAID_BY_TRIALS:
-        return f"an event of the kind {one.kind}, which is not its to send"
-    if (one.study_id, one.trial_id) != (study_id, trial_id):
+    if not CONTENTS[event.kind].BY_TRIAL:
+        return f"an event of the kind {event.kind}, which is not its to send"
+    if (event.study_id, event.trial_id) != (study_id, trial_id):
         return "an event of another trial"
-    if one.kind != "environment" and one.body.get("attempt") != attempt:
+    if issubclass(CONTENTS[event.kind], AttemptContent) and event.attempt != attempt:
         return "an event of another attempt"
-    if one.kind == "trial-ended" and str(one.body.get("state")) not in SAID_ENDS:
-        return "an end that no trial can declare"
-    if not _ID.fullmatch(one.id) or one.id > new_id("e"):
+    if who is not None and event.who != who:
+        return "an event in another name"
+    if not _ID.fullmatch(event.id) or event.id > new_id("e"):
         return "an event with a forged id"
-    if one.kind == "note" and len(str(one.body.get("text")) + str(one.body.get("caution"))) > NOTE:
+    try:
+        content = event.content()
+    except BadInput:
+        return f"a damaged event of the kind {event.kind}"
+    if isinstance(content, TrialEnded) and content.state not in SAID_ENDS:
+        return "an end that no trial can declare"
+    if isinstance(content, NoteWritten) and len(content.line) > NOTE:
         return f"a note of more than {NOTE:,} characters"
-    return _damage(one)
+    return _damage(event)
 
 
 def believed(path: Path, events: Iterable[Event], study_id: str) -> list[Event]:
@@ -58,14 +54,14 @@ def believed(path: Path, events: Iterable[Event], study_id: str) -> list[Event]:
     """
     name = _JOURNAL.fullmatch(path.name)
     if name is None:
-        return [one for one in events if one.study_id == study_id and _damage(one) is None]
+        return [event for event in events if event.study_id == study_id and not _damage(event)]
     trial_id, attempt = name[1], int(name[2])
-    return [one for one in events if refusal(one, study_id, trial_id, attempt) is None]
+    return [event for event in events if not refusal(event, study_id, trial_id, attempt)]
 
 
-def _damage(one: Event) -> str | None:
+def _damage(event: Event) -> str | None:
     try:
-        rows_of([one])
+        rows_of([event])
     except StoreError:
-        return f"a damaged event of the kind {one.kind}"
+        return f"a damaged event of the kind {event.kind}"
     return None

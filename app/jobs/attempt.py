@@ -12,7 +12,7 @@ from pathlib import Path
 from app.jobs.child import Child
 from app.jobs.limits import Limits
 from app.jobs.watchdog import Health, Verdict, Watchdog
-from core.journal.events import Event
+from core.journal.events import EnvironmentRecorded, Event, TrialEnded
 
 CLOSED, CANCELLED = "closed", "cancelled"
 
@@ -52,7 +52,7 @@ class Attempt:
         try:
             for batch in child.batches():
                 keep(batch)
-                ready = any(one.kind == "environment" for one in batch)
+                ready = any(event.is_a(EnvironmentRecorded) for event in batch)
                 verdict = self._watch.look(child.beats(), len(batch), ready)
                 stop = asked()
                 if stop or verdict is not None or child.end is not None:
@@ -75,7 +75,7 @@ class Attempt:
 
     def _judge(self, stop: str, verdict: Verdict | None) -> Outcome:
         child = self._child
-        rescued = tuple(one for one in child.unwritten() if one.kind != "trial-ended")
+        rescued = tuple(event for event in child.unwritten() if not event.is_a(TrialEnded))
         if stop == CANCELLED:
             return Outcome("cancelled", "cancelled by the user", rescued=rescued)
         if child.wrong:
@@ -95,11 +95,12 @@ class Attempt:
         return Outcome("failed", reason, retry)
 
 
-def _as_said(end: Event) -> Outcome:
+def _as_said(event: Event) -> Outcome:
     """The end that the trial declared, unless its words are not fit to be shown."""
-    state, said = str(end.body["state"]), str(end.body.get("reason", ""))
-    reason = sentence(said)
-    return Outcome(state, reason, end=end if reason == said else None)
+    end = event.content()
+    assert isinstance(end, TrialEnded)
+    reason = sentence(end.reason)
+    return Outcome(end.state, reason, end=event if reason == end.reason else None)
 
 
 def sentence(text: str, most: int = 600) -> str:

@@ -20,7 +20,7 @@ from app.jobs.processes import OWNER, TRIAL, Family, Process, kernel_kills, owne
 from app.jobs.spawn import Spawned, Start, Starter
 from core.errors import BadInput
 from core.journal import codec
-from core.journal.events import Event, from_line
+from core.journal.events import Event, TrialEnded, from_line
 from core.journal.journal import read
 from core.study import Study, Trial
 
@@ -54,12 +54,13 @@ class Child:
         limits: Limits,
         starter: Starter = Spawned,
         environment: Mapping[str, str] | None = None,
+        who: str = "",
     ) -> None:
         self.end: Event | None = None
         self.wrong = ""
         self.journal = folder / f"{trial.id}-{attempt}.jsonl"
         self._log = folder / f"{trial.id}-{attempt}.log"
-        self._about = (study.id, trial.id, attempt)
+        self._about = (study.id, trial.id, attempt, who)
         self._limits = limits
         self._seen: dict[str, Event] = {}
         self._kills = kernel_kills()
@@ -67,7 +68,7 @@ class Child:
         self._beats, beats_end = os.pipe()
         os.set_blocking(self._beats, False)
         marks = {TRIAL: trial.id, OWNER: owner_mark(), **(environment or {})}
-        job = self._job(study, trial, attempt, beats_end)
+        job = self._job(study, trial, attempt, beats_end, who)
         try:
             with self._log.open("wb") as log:
                 self._process = starter(
@@ -131,9 +132,9 @@ class Child:
 
     def unwritten(self) -> list[Event]:
         """Events that it sent but that its journal does not hold."""
-        written = {one.id for one in self._journalled()}
-        sent = (one for one in self._seen.values() if one.kind != "progress")
-        return [one for one in sent if one.id not in written]
+        written = {event.id for event in self._journalled()}
+        sent = (event for event in self._seen.values() if event.is_journalled)
+        return [event for event in sent if event.id not in written]
 
     def end_is_written(self) -> bool:
         """Whether everything that it sent, its end included, lies in its journal."""
@@ -168,11 +169,12 @@ class Child:
                 return []
         return read(self.journal)[0]
 
-    def _job(self, study: Study, trial: Trial, attempt: int, beats: int) -> bytes:
+    def _job(self, study: Study, trial: Trial, attempt: int, beats: int, who: str) -> bytes:
         job: dict[str, Any] = {
             "study": study.id,
             "trial": trial.id,
             "attempt": attempt,
+            "who": who,
             "plan": codec.dumps(trial.plan),
             "preset": study.preset,
             "journal": str(self.journal),
@@ -209,7 +211,7 @@ class Child:
 
     def _keep(self, one: Event, found: list[Event]) -> None:
         self._seen[one.id] = one
-        if one.kind == "trial-ended":
+        if one.is_a(TrialEnded):
             self.end = one
         else:
             found.append(one)

@@ -16,14 +16,14 @@ from app.jobs.limits import Limits
 from app.jobs.queues import device_environment
 from app.jobs.spawn import Starter
 from app.jobs.watchdog import Health
-from core.journal.events import Event, event
+from core.journal.events import Event, NoteWritten, TrialEnded
 from core.plan import Plan
 from core.study import Study, Trial
 
 
 class Runner:
     """`keep` puts events of a study on the disk and into the store, `ingest` into the store alone;
-    `must_stop` says for a study what its running trial must end for now.
+    `must_stop` says for a study what its running trial must end for now, `who` for whom it runs.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class Runner:
         keep: Callable[[str, list[Event]], None],
         ingest: Callable[[list[Event]], None],
         must_stop: Callable[[str], str],
+        who: Callable[[str], str],
     ) -> None:
         self._folder = folder
         self._starter = starter
@@ -41,6 +42,7 @@ class Runner:
         self._keep = keep
         self._ingest = ingest
         self._must_stop = must_stop
+        self._who = who
         self._lock = threading.Lock()
         self._attempts: dict[str, Attempt] = {}
 
@@ -57,7 +59,7 @@ class Runner:
             number = trial.attempt + len(told) + 1
             limits = self._limits(trial.plan, study.preset)
             texts = (history.crash_note(n, limits.attempts, why) for n, why in enumerate(told, 1))
-            notes = [event("note", study.id, trial.id, attempt=number, text=one) for one in texts]
+            notes = [NoteWritten(number, text).event(study.id, trial.id) for text in texts]
             self._keep(study.id, notes)
             outcome = self._attempt(study, trial, number, device, limits)
             if outcome.state == CLOSED:
@@ -77,7 +79,8 @@ class Runner:
     ) -> Outcome:
         folder = self._folder / study.id
         environment = device_environment(device)
-        child = Child(folder, study, trial, number, limits, self._starter, environment)
+        who = self._who(study.id)
+        child = Child(folder, study, trial, number, limits, self._starter, environment, who)
         attempt = Attempt(child, limits, folder, number, trial.id)
         with self._lock:
             self._attempts[study.id] = attempt
@@ -100,6 +103,4 @@ def summary(reasons: list[str]) -> str:
 
 def ended(trial: Trial, attempt: int, state: str, reason: str) -> Event:
     """The end of a trial in the supervisor's words."""
-    return event(
-        "trial-ended", trial.study_id, trial.id, attempt=attempt, state=state, reason=reason
-    )
+    return TrialEnded(attempt, state, reason).event(trial.study_id, trial.id)

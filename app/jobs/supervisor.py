@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 from app.jobs import history
@@ -29,7 +30,7 @@ from app.jobs.spawn import Spawned, Starter
 from app.jobs.watchdog import Health, disk_too_full
 from core.errors import BadInput, StoreError, TrimtabError
 from core.ids import new_id
-from core.journal.events import Event, event, study_created, trial_queued
+from core.journal.events import Event, StudyStateChanged, named, study_created, trial_queued
 from core.journal.journal import Journal
 from core.plan import Plan
 from core.predict import fit
@@ -60,16 +61,20 @@ class Supervisor:
         self._listeners = Listeners(listener)
         self._limits = limits
         self._queues = Queues()
-        self._runner = Runner(folder, starter, limits, self._keep, self._ingest, self._must_stop)
+        self._runner = Runner(
+            folder, starter, limits, self._keep, self._ingest, self._must_stop, self._who
+        )
         self._lock = threading.Lock()
         self._threads: dict[str, threading.Thread] = {}
         self._stop: dict[str, str] = {}
+        self._actors: dict[str, str] = {}
 
     def submit(self, study: Study, plans: tuple[Plan, ...]) -> str:
         """Queue a study with one trial per plan; plans that cannot run are refused with their
         reason at once.
         """
         self._refuse_to_write()
+        self._act(study.id, study.who)
         events = [study_created(study)]
         for plan in plans:
             trial = Trial(new_id("t"), study.id, plan)
@@ -77,31 +82,31 @@ class Supervisor:
             reason = plan.refuse() or fit(plan)
             if reason is not None:
                 events.append(ended(trial, 0, "refused", reason))
-        events.append(event("study-state", study.id, state="queued", reason=""))
+        events.append(StudyStateChanged("queued").event(study.id))
         self._keep(study.id, events)
         self._enqueue(study)
         return study.id
 
-    def cancel(self, study_id: str) -> None:
+    def cancel(self, study_id: str, who: str = "") -> None:
         """Kill the running trial and give up the queued ones."""
-        self._ask(study_id, "cancelled")
+        self._ask(study_id, "cancelled", who)
 
-    def pause(self, study_id: str) -> None:
+    def pause(self, study_id: str, who: str = "") -> None:
         """Let the running trial end, then stop."""
-        self._ask(study_id, "paused")
+        self._ask(study_id, "paused", who)
 
-    def interrupt(self, study_id: str) -> None:
+    def interrupt(self, study_id: str, who: str = "") -> None:
         """Kill the running trial and stop; the study stays resumable. Nothing when it does not run
         or wait.
         """
         if study_id in self.active():
-            self._ask(study_id, _INTERRUPTED)
+            self._ask(study_id, _INTERRUPTED, who)
 
     def listening(self, listener: Listener) -> AbstractContextManager[None]:
         """Inside, `listener` hears of every event that is kept, in the threads that keep them."""
         return self._listeners.joined(listener)
 
-    def resume(self, study_id: str) -> None:
+    def resume(self, study_id: str, who: str = "") -> None:
         """Go on with every trial that has not ended or was cancelled; finished ones are never run
         again.
         """
@@ -120,6 +125,7 @@ class Supervisor:
                 " wait for it, or end that process first"
             )
         (self._folder / study_id / CANCEL).unlink(missing_ok=True)
+        self._act(study_id, who)
         with self._lock:
             self._stop.pop(study_id, None)
         self._enqueue(study)
@@ -143,9 +149,7 @@ class Supervisor:
                 continue
             self.ingest_journals(summary.id)
             reason = f"interrupted; go on with: trimtab resume {summary.id}"
-            self._keep(
-                summary.id, [event("study-state", summary.id, state="paused", reason=reason)]
-            )
+            self._keep(summary.id, [StudyStateChanged("paused", reason).event(summary.id)])
             found.append(summary.id)
         return tuple(found)
 
@@ -211,9 +215,19 @@ class Supervisor:
         if self._store.read_only:
             raise StoreError(self._store.read_only)
 
-    def _ask(self, study_id: str, state: str) -> None:
+    def _act(self, study_id: str, who: str) -> None:
+        """From here on what happens to the study is done for `who`."""
+        with self._lock:
+            self._actors[study_id] = who
+
+    def _who(self, study_id: str) -> str:
+        with self._lock:
+            return self._actors.get(study_id, "")
+
+    def _ask(self, study_id: str, state: str, who: str) -> None:
         self._study(study_id)
         self._refuse_to_write()
+        self._act(study_id, who)
         with self._lock:
             self._stop[study_id] = state
         if self._queues.remove(study_id) or study_id not in self.active():
@@ -229,7 +243,7 @@ class Supervisor:
             for trial in self._study(study_id).trials:
                 if trial.state not in ENDED:
                     events.append(ended(trial, trial.attempt, "cancelled", "cancelled by the user"))
-        events.append(event("study-state", study_id, state=state, reason="by the user"))
+        events.append(StudyStateChanged(state, "by the user").event(study_id))
         self._keep(study_id, events)
         with self._lock:
             self._stop.pop(study_id, None)
@@ -253,9 +267,13 @@ class Supervisor:
         return study
 
     def _keep(self, study_id: str, events: list[Event]) -> None:
-        """First the disk, then the store."""
+        """First the disk, then the store; what is said without an author is said for whoever asked
+        last.
+        """
         if not events:
             return
+        who = self._who(study_id)
+        events = [event if event.who else replace(event, who=who) for event in events]
         with Journal(self._folder / study_id / "study.jsonl") as journal:
             journal.extend(events)
         self._ingest(events)
@@ -282,14 +300,14 @@ class Supervisor:
         next start tell.
         """
         try:
-            self._keep(study_id, [event("study-state", study_id, state="paused", reason=reason)])
+            self._keep(study_id, [StudyStateChanged("paused", reason).event(study_id)])
         except (TrimtabError, OSError) as error:
             why = f"{reason}; {error}"
-            self._listeners.tell([event("study-state", study_id, state="paused", reason=why)])
+            self._listeners.tell([StudyStateChanged("paused", why).event(study_id)])
 
     def _run_study(self, study_id: str, device: str) -> None:
         study = self._study(study_id)
-        self._keep(study_id, [event("study-state", study_id, state="running", reason="")])
+        self._keep(study_id, [StudyStateChanged("running").event(study_id)])
         began = time.monotonic()
         for trial in _left(study):
             if self._wanted(study_id) or self._queues.closed:
@@ -312,7 +330,7 @@ class Supervisor:
         if wanted:
             self._give_up(study_id, wanted)
         elif not self._queues.closed:
-            self._keep(study_id, [event("study-state", study_id, state="done", reason="")])
+            self._keep(study_id, [StudyStateChanged("done").event(study_id)])
         self.ingest_journals(study_id)
 
     def _must_stop(self, study_id: str) -> str:
@@ -327,6 +345,7 @@ class Supervisor:
         """
         marker = self._folder / study_id / CANCEL
         if marker.exists():
+            self._act(study_id, named(marker.read_text(encoding="utf-8", errors="replace")))
             marker.unlink(missing_ok=True)
             with self._lock:
                 self._stop[study_id] = "cancelled"

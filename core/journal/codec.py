@@ -7,7 +7,8 @@ import functools
 import json
 import types
 import typing
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from core import techniques
 from core.dataset import Dataset
@@ -23,6 +24,7 @@ from core.study import KernelCalls, Study, Trial
 from core.target import Target
 from core.workload import Workload
 
+Value = TypeVar("Value")
 VERSION = 1
 TYPES: dict[str, type] = {
     kind.__name__: kind
@@ -54,8 +56,8 @@ def to_data(value: Any) -> Any:
     `technique`.
     """
     if techniques.is_technique(value):
-        given = settings(value)
-        return {"technique": given.pop("name"), **given}
+        chosen = settings(value)
+        return {"technique": chosen.pop("name"), **chosen}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {
             field.name: to_data(getattr(value, field.name)) for field in dataclasses.fields(value)
@@ -86,30 +88,45 @@ def _read(data: Any) -> Any:
     if not isinstance(data, dict):
         return data
     if "technique" in data:
-        given = {key: _read(item) for key, item in data.items() if key != "technique"}
-        return techniques.build(data["technique"], given)
+        chosen = {key: _read(item) for key, item in data.items() if key != "technique"}
+        return techniques.build(data["technique"], chosen)
     name = data.get("type")
     kind = TYPES.get(name) if isinstance(name, str) else None
     if kind is None:
         raise BadInput(
             f"stored data of unknown type {name!r}: it was written by a newer Trimtab or is damaged"
         )
+    return _build(kind, data, str(name))
+
+
+def fields_from(kind: Callable[..., Value], data: dict[str, Any], name: str) -> Value:
+    """A dataclass from its fields alone, without a type tag; what is not among them is passed over.
+    BadInput calls it by `name` and says what is missing or damaged.
+    """
+    fields = _fields(kind)
+    try:
+        return _build(kind, {key: item for key, item in data.items() if key in fields}, name)
+    except RecursionError:
+        raise BadInput(f"stored {name} is nested too deeply: it is damaged") from None
+
+
+def _build(kind: Callable[..., Value], data: dict[str, Any], name: str) -> Value:
     fields = _fields(kind)
     try:
         values = {}
         for key, item in data.items():
             if key == "type":
                 continue
-            if type(item) not in _PLAIN:
-                item = _read(item)
-            if key not in fields:
+            field = fields.get(key)
+            if field is None:
                 unknown = sorted(data.keys() - fields.keys() - {"type"})
                 raise BadInput(f"stored {name} has unknown fields: {', '.join(unknown)}")
-            fits, is_float = fields[key]
+            if type(item) not in _PLAIN and not field.is_raw:
+                item = _read(item)
             # JSON writes 2.0 and 2 alike in other writers: give floats back.
-            if is_float and type(item) is int:
+            if field.is_float and type(item) is int:
                 item = float(item)
-            if not fits(item):
+            if not field.fits(item):
                 raise BadInput(f"stored {name} is damaged: {key} cannot be {item!r:.60}")
             values[key] = item
         return kind(**values)
@@ -119,17 +136,26 @@ def _read(data: Any) -> Any:
         raise BadInput(f"stored {name} is damaged: {error}") from None
 
 
+@dataclasses.dataclass(frozen=True)
+class _Field:
+    """What fits a field, and whether it holds floats but no ints, or JSON as it is."""
+
+    fits: Fits
+    is_float: bool
+    is_raw: bool
+
+
 # Reading the annotations takes ten times as long as all the rest of from_data.
 @functools.cache
-def _fields(kind: type) -> dict[str, tuple[Fits, bool]]:
-    """Of each field of a dataclass: what fits it, and whether it holds floats and no ints."""
+def _fields(kind: Any) -> dict[str, _Field]:
     hints = typing.get_type_hints(kind)
-    found = {}
+    fields = {}
     for name, fits in checks(kind).items():
         hint = hints[name]
         options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        found[name] = fits, float in options and int not in options
-    return found
+        is_float = float in options and int not in options
+        fields[name] = _Field(fits, is_float, typing.get_origin(hint) is dict)
+    return fields
 
 
 def dumps(value: Any) -> str:
@@ -146,8 +172,8 @@ def loads(text: str) -> Any:
     except (ValueError, RecursionError):
         raise BadInput("stored data is not JSON: it is damaged") from None
     if not isinstance(document, dict) or document.get("version") != VERSION:
-        found = document.get("version") if isinstance(document, dict) else None
-        raise BadInput(f"stored data has version {found!r}, this Trimtab reads version {VERSION}")
+        version = document.get("version") if isinstance(document, dict) else None
+        raise BadInput(f"stored data has version {version!r}, this Trimtab reads version {VERSION}")
     if "value" not in document:
         raise BadInput("stored data has no value: it is damaged")
     return from_data(document["value"])

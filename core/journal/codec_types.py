@@ -36,6 +36,8 @@ def _fits(hint: Any) -> Fits:
         return lambda value: any(one(value) for one in options)
     if typing.get_origin(hint) is tuple:
         return _tuple(arguments)
+    if typing.get_origin(hint) is dict:
+        return lambda value: type(value) is dict
     if hint is Technique:
         return techniques.is_technique
     if isinstance(hint, type):

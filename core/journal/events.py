@@ -1,40 +1,31 @@
-"""What happens to a study, as events: one JSON object a line in the journal, ingested by the store
-idempotently.
+"""Events: what can happen to studies, trials and reports, and who did it.
 
-The journal is the truth; tables are made from it. An event's id is unique for ever, so that reading
-a journal twice changes nothing.
+Owns the schema: one class a kind of event, whose fields are its body in a journal. A new kind is a
+class here, its rows in store/rows.py, and a table with its migration where it needs one.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
+from core.caution import Caution
 from core.errors import BadInput
 from core.ids import new_id, now
 from core.journal import codec
 from core.measurement import Measurement
-from core.study import KernelCalls, Study, Trial
+from core.report import Report
+from core.study import ENDED, STUDY_STATES, KernelCalls, Study, Trial
 
-KINDS = (
-    "study-created",  # {"study": Study without trials}
-    "study-state",  # {"state", "reason"}
-    "trial-queued",  # {"trial": Trial}; position in the study is the order of arrival
-    "trial-started",  # {"attempt", "pid"}
-    "progress",  # {"attempt", "stage", "share"}  share in [0, 1]
-    "environment",  # {"environment": id, "facts": {...}}
-    "measurement",  # {"attempt", "measurement": Measurement}
-    "kernels",  # {"attempt", "kernels": [KernelCalls]}
-    "note",  # {"attempt", "text"}  one line of the log; "caution": the kind of a caution
-    "trial-ended",  # {"attempt", "state", "reason"}
-    "report-saved",  # {"report": Report}; in a journal beside the studies
-)
+WHO_LIMIT = 100
 
 
 @dataclass(frozen=True)
 class Event:
-    """`body` is JSON-ready data; dataclasses inside are written by codec.to_data."""
+    """`body` holds the fields of the kind's class as JSON-ready data, written by codec.to_data.
+    `who` names the person who did it, or for whom a program did; empty when nobody is known.
+    """
 
     id: str
     kind: str
@@ -42,54 +33,217 @@ class Event:
     trial_id: str
     at: str
     body: dict[str, Any]
+    who: str = ""
+
+    def is_a(self, kind: type[Content]) -> bool:
+        """Whether it is an event of this kind."""
+        return self.kind == kind.KIND
+
+    @property
+    def is_journalled(self) -> bool:
+        """Whether it is written to a journal."""
+        return _kind(self.kind).JOURNALLED
+
+    @property
+    def attempt(self) -> Any:
+        """The attempt of a trial that it speaks of; None when it names none."""
+        return self.body.get("attempt")
+
+    def content(self) -> Content:
+        """What it says; BadInput names what is missing or damaged."""
+        kind = _kind(self.kind)
+        return codec.fields_from(kind, self.body, self.kind)
 
 
-def event(kind: str, study_id: str, trial_id: str = "", **body: Any) -> Event:
-    """A new event of now; dataclasses in `body` are encoded."""
-    if kind not in KINDS:
-        raise ValueError(f"unknown event kind {kind!r}")
-    return Event(
-        new_id("e"),
-        kind,
-        study_id,
-        trial_id,
-        now(),
-        {key: codec.to_data(item) for key, item in body.items()},
+@dataclass(frozen=True)
+class Content:
+    """What the events of one kind say. `BY_TRIAL` marks what a trial's own process may say of
+    itself, the rest is the supervisor's to say; what is not `JOURNALLED` is forgotten when its
+    process ends.
+    """
+
+    KIND: ClassVar[str]
+    BY_TRIAL: ClassVar[bool] = False
+    JOURNALLED: ClassVar[bool] = True
+
+    def event(self, study_id: str, trial_id: str = "", who: str = "") -> Event:
+        """An event of now that says it; a field that is None is left out of its body."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        body = {name: codec.to_data(value) for name, value in values.items() if value is not None}
+        return Event(new_id("e"), self.KIND, study_id, trial_id, now(), body, who)
+
+
+@dataclass(frozen=True)
+class StudyCreated(Content):
+    """The first event of a study's journal; the study comes without its trials."""
+
+    KIND: ClassVar[str] = "study-created"
+    study: Study
+
+
+@dataclass(frozen=True)
+class StudyStateChanged(Content):
+    """A study waits, runs, pauses or ends."""
+
+    KIND: ClassVar[str] = "study-state"
+    state: str
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        if self.state not in STUDY_STATES:
+            raise ValueError(f"the study state {self.state!r} is unknown")
+
+
+@dataclass(frozen=True)
+class TrialQueued(Content):
+    """A trial joins its study; its position there is the order of arrival."""
+
+    KIND: ClassVar[str] = "trial-queued"
+    trial: Trial
+
+
+@dataclass(frozen=True)
+class AttemptContent(Content):
+    """What is said of one attempt to run a trial."""
+
+    BY_TRIAL: ClassVar[bool] = True
+    attempt: int
+
+
+@dataclass(frozen=True)
+class TrialStarted(AttemptContent):
+    """The trial's process is there."""
+
+    KIND: ClassVar[str] = "trial-started"
+    pid: int | None = None
+
+
+@dataclass(frozen=True)
+class TrialProgressed(AttemptContent):
+    """How far a stage is; `share` lies in [0, 1]."""
+
+    KIND: ClassVar[str] = "progress"
+    JOURNALLED: ClassVar[bool] = False
+    stage: str
+    share: float
+
+
+@dataclass(frozen=True)
+class EnvironmentRecorded(Content):
+    """The facts of the machine and software, once for each environment id."""
+
+    KIND: ClassVar[str] = "environment"
+    BY_TRIAL: ClassVar[bool] = True
+    environment: str
+    facts: dict[str, Any]
+    attempt: int | None = None
+
+
+@dataclass(frozen=True)
+class MeasurementTaken(AttemptContent):
+    """A measurement of the trial."""
+
+    KIND: ClassVar[str] = "measurement"
+    measurement: Measurement
+
+
+@dataclass(frozen=True)
+class KernelsRan(AttemptContent):
+    """Which kernels ran, counted at the call."""
+
+    KIND: ClassVar[str] = "kernels"
+    kernels: tuple[KernelCalls, ...]
+
+
+@dataclass(frozen=True)
+class NoteWritten(AttemptContent):
+    """One line of the trial's log; `caution` is the kind of a caution (core.caution), which older
+    events have in the line itself.
+    """
+
+    KIND: ClassVar[str] = "note"
+    text: str
+    caution: str | None = None
+
+    @property
+    def line(self) -> str:
+        """The line as the log shows it."""
+        return Caution(self.caution, self.text).line if self.caution else self.text
+
+
+@dataclass(frozen=True)
+class TrialEnded(AttemptContent):
+    """The attempt ended in this state; `reason` is a sentence unless it is done."""
+
+    KIND: ClassVar[str] = "trial-ended"
+    state: str
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        if self.state not in ENDED:
+            raise ValueError(f"a trial does not end in the state {self.state!r}")
+
+
+@dataclass(frozen=True)
+class ReportSaved(Content):
+    """A version of a report; these stand in a journal beside the studies."""
+
+    KIND: ClassVar[str] = "report-saved"
+    report: Report
+
+
+CONTENTS: dict[str, type[Content]] = {
+    kind.KIND: kind
+    for kind in (
+        StudyCreated,
+        StudyStateChanged,
+        TrialQueued,
+        TrialStarted,
+        TrialProgressed,
+        EnvironmentRecorded,
+        MeasurementTaken,
+        KernelsRan,
+        NoteWritten,
+        TrialEnded,
+        ReportSaved,
     )
+}
+
+
+def event(kind: str, study_id: str, trial_id: str = "", who: str = "", **body: Any) -> Event:
+    """An event of now by the name of its kind, for those who are handed names."""
+    if kind not in CONTENTS:
+        raise ValueError(f"unknown event kind {kind!r}")
+    return CONTENTS[kind](**body).event(study_id, trial_id, who)
 
 
 def study_created(study: Study) -> Event:
     """The first event of a study's journal."""
-    return event("study-created", study.id, study=study.with_trials(()))
+    return StudyCreated(study.with_trials(())).event(study.id, who=study.who)
 
 
-def trial_queued(trial: Trial) -> Event:
+def trial_queued(trial: Trial, who: str = "") -> Event:
     """A trial joins its study."""
-    return event("trial-queued", trial.study_id, trial.id, trial=trial)
+    return TrialQueued(trial).event(trial.study_id, trial.id, who)
 
 
-def measured(study_id: str, trial_id: str, attempt: int, measurement: Measurement) -> Event:
-    """A measurement was taken."""
-    return event("measurement", study_id, trial_id, attempt=attempt, measurement=measurement)
+def named(text: str) -> str:
+    """A name as events carry it: on one line, without control characters, at most 100 long."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:WHO_LIMIT]
 
 
-def kernels_ran(
-    study_id: str, trial_id: str, attempt: int, kernels: tuple[KernelCalls, ...]
-) -> Event:
-    """Which kernels ran, counted at the call."""
-    return event("kernels", study_id, trial_id, attempt=attempt, kernels=kernels)
-
-
-def to_line(one: Event) -> str:
-    """One line of JSON without a line end."""
+def to_line(event: Event) -> str:
+    """One line of JSON without a line end; an unknown author is left out."""
+    who = {"who": event.who} if event.who else {}
     return json.dumps(
         {
-            "id": one.id,
-            "kind": one.kind,
-            "study": one.study_id,
-            "trial": one.trial_id,
-            "at": one.at,
-            "body": one.body,
+            "id": event.id,
+            "kind": event.kind,
+            "study": event.study_id,
+            "trial": event.trial_id,
+            "at": event.at,
+            **who,
+            "body": event.body,
         },
         separators=(",", ":"),
         allow_nan=False,
@@ -100,17 +254,22 @@ def from_line(line: str) -> Event:
     """Read a journal line; BadInput when it is cut off or not an event."""
     try:
         data = json.loads(line)
-        found = Event(
-            data["id"], data["kind"], data["study"], data["trial"], data["at"], data["body"]
-        )
-    except (ValueError, KeyError, TypeError, RecursionError):
+        texts = (data["id"], data["study"], data["trial"], data["at"], data.get("who", ""))
+        kind, body = data["kind"], data["body"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BadInput("a journal line is not an event: it was cut off or damaged") from None
-    if found.kind not in KINDS:
-        raise BadInput(f"a journal line has the unknown kind {found.kind!r}")
-    if not all(
-        isinstance(part, str) for part in (found.id, found.study_id, found.trial_id, found.at)
-    ):
-        raise BadInput("a journal line has an id or a time that is not text: it was damaged")
-    if not isinstance(found.body, dict):
+    if not isinstance(kind, str) or kind not in CONTENTS:
+        raise BadInput(f"a journal line has the unknown kind {kind!r}")
+    if not all(isinstance(text, str) for text in texts):
+        raise BadInput("a journal line has an id, a time or a name that is no text: it was damaged")
+    if not isinstance(body, dict):
         raise BadInput("a journal line has no body: it was damaged")
-    return found
+    id_, study_id, trial_id, at, who = texts
+    return Event(id_, kind, study_id, trial_id, at, body, who)
+
+
+def _kind(name: Any) -> type[Content]:
+    kind = CONTENTS.get(name) if isinstance(name, str) else None
+    if kind is None:
+        raise BadInput(f"an event has the unknown kind {name!r}")
+    return kind

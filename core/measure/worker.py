@@ -23,7 +23,7 @@ from typing import Any
 
 from core.errors import BadInput, Refused, TrimtabError
 from core.journal import codec
-from core.journal.events import Event, event, to_line
+from core.journal.events import Event, TrialEnded, TrialStarted, event, to_line
 from core.journal.journal import Journal, JournalError
 from core.machine.kernel_choice import refusing
 from core.plan import Plan
@@ -54,21 +54,23 @@ def main() -> int:
         return NO_JOB
     study_id, trial_id, attempt = job["study"], job["trial"], job["attempt"]
 
-    def send(one: Event) -> None:
-        if one.kind != "progress":
-            journal.append(one)
+    who = str(job.get("who") or "")
+
+    def send(event: Event) -> None:
+        if event.is_journalled:
+            journal.append(event)
         # The parent may be gone: the journal has the event, and the parent's successor reads it.
         with contextlib.suppress(BrokenPipeError):
-            events.write(to_line(one) + "\n")
+            events.write(to_line(event) + "\n")
             events.flush()
 
     def emit(kind: str, **body: Any) -> None:
-        send(event(kind, study_id, trial_id, attempt=attempt, **body))
+        send(event(kind, study_id, trial_id, who, attempt=attempt, **body))
 
     try:
-        emit("trial-started", pid=os.getpid())
+        send(TrialStarted(attempt, os.getpid()).event(study_id, trial_id, who))
         state, reason = run(job, emit)
-        emit("trial-ended", state=state, reason=reason)
+        send(TrialEnded(attempt, state, reason).event(study_id, trial_id, who))
     except JournalError as error:
         # What is not on the disk was not said.
         print(error, file=sys.stderr, flush=True)

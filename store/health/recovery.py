@@ -14,7 +14,7 @@ from pathlib import Path
 
 from core import disk
 from core.errors import StoreDamaged, StoreError
-from core.journal.events import event
+from core.journal.events import ReportSaved
 from core.journal.journal import Journal
 from store import open_store
 from store.health.check import REPORTS, Believe, check_all, of_study, take_in
@@ -200,13 +200,15 @@ def _journal_reports(store: Store, folder: Path) -> None:
     path = folder / REPORTS
     if path.exists():
         return
-    kept = [
-        one
+    reports = [
+        report
         for newest in store.reports()
         for version in range(1, newest.version + 1)
-        if (one := store.report(newest.id, version)) is not None
+        if (report := store.report(newest.id, version)) is not None
     ]
-    if kept:
+    if reports:
         with Journal(path, "") as journal:
-            journal.extend(event("report-saved", one.study.id, report=one) for one in kept)
+            journal.extend(
+                ReportSaved(report).event(report.study.id, who=report.who) for report in reports
+            )
             store.ingest((), [journal.mark()])

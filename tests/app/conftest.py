@@ -11,7 +11,14 @@ import pytest
 from app import services
 from app.jobs.watchdog import Health
 from core.catalogue import models
-from core.journal.events import Event, event, kernels_ran, measured, study_created, trial_queued
+from core.journal.events import (
+    Event,
+    KernelsRan,
+    MeasurementTaken,
+    event,
+    study_created,
+    trial_queued,
+)
 from core.plan import Plan
 from core.study import ENDED, Study
 from store import open_store
@@ -47,8 +54,10 @@ def events_of(study: Study) -> list[Event]:
             found += [
                 event("note", study.id, trial.id, attempt=1, text=note) for note in trial.notes
             ]
-            found += [measured(study.id, trial.id, 1, one) for one in trial.measurements]
-            found.append(kernels_ran(study.id, trial.id, 1, trial.kernels))
+            found += [
+                MeasurementTaken(1, one).event(study.id, trial.id) for one in trial.measurements
+            ]
+            found.append(KernelsRan(1, trial.kernels).event(study.id, trial.id))
         if trial.state == "running":
             found.append(
                 event("progress", study.id, trial.id, attempt=1, stage="timing", share=0.4)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from core.caution import KINDS, Caution, line_of, note_body, read_line
+from core.caution import KINDS, Caution, note_body, read_line
+from core.errors import BadInput
+from core.journal.events import Event, NoteWritten
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -22,14 +24,15 @@ def test_an_event_carries_kind_and_sentence_apart_and_older_ones_the_line() -> N
     caution = Caution("load", "others were busy")
     body = note_body(caution)
     assert body == {"text": "others were busy", "caution": "load"}
-    assert line_of(body) == line_of({"text": caution.line}) == "caution load: others were busy"
+    assert NoteWritten(1, **body).line == NoteWritten(1, caution.line).line == caution.line
     assert note_body("a line") == {"text": "a line"}
-    assert line_of({"text": "a line"}) == "a line"
+    assert NoteWritten(1, "a line").line == "a line"
 
 
 def test_a_kind_that_is_no_text_is_refused() -> None:
-    with pytest.raises(TypeError, match="text"):
-        line_of({"text": "x", "caution": {"a": 1}})
+    note = {"attempt": 1, "text": "x", "caution": {"a": 1}}
+    with pytest.raises(BadInput, match="note"):
+        Event("e-1", "note", "s-1", "t-1", "", note).content()
 
 
 def test_a_kind_of_another_version_says_so_much_of_several_trials() -> None:

@@ -79,10 +79,10 @@ class Make:
             events.event(
                 "environment", *ids, environment="env-1", facts={"cpu": "Xeon", "cores": 2}
             ),
-            *(events.measured(*ids, attempt, one) for one in self.measurements()),
-            events.kernels_ran(
-                *ids, attempt, (KernelCalls("gemm", "w4", 12), KernelCalls("norm", "rms", 2**40))
-            ),
+            *(events.MeasurementTaken(attempt, one).event(*ids) for one in self.measurements()),
+            events.KernelsRan(
+                attempt, (KernelCalls("gemm", "w4", 12), KernelCalls("norm", "rms", 2**40))
+            ).event(*ids),
             events.event("note", *ids, attempt=attempt, text=f"attempt {attempt}"),
             events.event("progress", *ids, attempt=attempt, stage="measure", share=0.75),
             events.event("trial-ended", *ids, attempt=attempt, state=state, reason=""),

@@ -145,7 +145,7 @@ def test_measurements_of_an_attempt_that_has_not_started_wait(store, make):
     study = make.study()
     trial = make.trial(study, "t-1")
     store.ingest([events.study_created(study), events.trial_queued(trial)])
-    store.ingest([events.measured("s-1", "t-1", 1, make.measurement())])
+    store.ingest([events.MeasurementTaken(1, make.measurement()).event("s-1", "t-1")])
     assert store.trial("t-1").measurements == ()
 
     store.ingest([events.event("trial-started", "s-1", "t-1", attempt=1)])
@@ -196,3 +196,36 @@ def test_reports_are_sorted_by_moments_not_by_words(store, make):
         ("r-0", "2026-11-21T09:30:00.000"),
         ("r-1", "2026-11-21T08:00:00.000"),
     ]
+
+
+def test_who_asked_is_kept_of_studies_attempts_and_reports(store, make):
+    study = make.study(who="Ada")
+    first, second = make.trial(study, "t-1"), make.trial(study, "t-2", "weight-int8")
+    ids = study.id, first.id
+    store.ingest(
+        [
+            events.study_created(study),
+            events.trial_queued(first, "Ada"),
+            events.trial_queued(second, "Ada"),
+            events.TrialStarted(1, 7).event(*ids, "Ada"),
+            events.TrialEnded(1, "failed", "broken").event(*ids, "Ada"),
+            events.TrialStarted(2, 8).event(*ids, "Grace"),
+            events.TrialEnded(2, "done").event(*ids, "Grace"),
+        ]
+    )
+
+    found = store.study(study.id)
+    assert found.who == "Ada"
+    assert [trial.who for trial in found.trials] == ["Grace", "Ada"]
+    assert store.trial("t-1") == found.trials[0]
+    assert [summary.who for summary in store.studies()] == ["Ada"]
+
+    store.save_report(Report("r-1", 1, "One", found, ("t-1",), "t-1", "2026-11-21", who="Zoë"))
+    assert store.report("r-1").who == "Zoë"
+
+
+def test_nobody_is_known_of_events_without_an_author(store, make):
+    study = make.study()
+    store.ingest([events.study_created(study), events.trial_queued(make.trial(study, "t-1"))])
+
+    assert store.study(study.id).who == store.trial("t-1").who == store.studies()[0].who == ""

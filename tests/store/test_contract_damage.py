@@ -84,8 +84,8 @@ def test_any_text_comes_back_unharmed(store, make, text):
             events.event("trial-started", *ids, attempt=1),
             events.event("progress", *ids, attempt=1, stage=text, share=1),
             events.event("environment", *ids, environment=f"env{text}", facts={text: [text, None]}),
-            events.measured(*ids, 1, measurement),
-            events.kernels_ran(*ids, 1, (KernelCalls(text, text, 1),)),
+            events.MeasurementTaken(1, measurement).event(*ids),
+            events.KernelsRan(1, (KernelCalls(text, text, 1),)).event(*ids),
             events.event("note", *ids, attempt=1, text=text),
         ]
     )

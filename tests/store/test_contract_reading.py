@@ -83,7 +83,9 @@ def test_of_two_measurements_of_a_metric_the_first_shows_as_in_the_trial(store, 
     store.ingest([events.study_created(study), events.trial_queued(trial)])
     store.ingest([events.event("trial-started", "s-1", "t-1", attempt=1)])
     for value in (3.0, 1.0, 2.0):
-        store.ingest([events.measured("s-1", "t-1", 1, make.measurement("tpot_s", value))])
+        store.ingest(
+            [events.MeasurementTaken(1, make.measurement("tpot_s", value)).event("s-1", "t-1")]
+        )
 
     (row,) = store.trial_rows(TrialFilter())
     assert row["tpot_s"] == store.trial("t-1").value("tpot_s") == 3.0
@@ -100,7 +102,7 @@ def test_a_measurement_under_a_condition_is_kept_beside_the_table(store, make):
     store.ingest([events.study_created(study), events.trial_queued(trial)])
     store.ingest([events.event("trial-started", "s-1", "t-1", attempt=1)])
     taken = (varied, only, plain, own)
-    store.ingest([events.measured("s-1", "t-1", 1, one) for one in taken])
+    store.ingest([events.MeasurementTaken(1, one).event("s-1", "t-1") for one in taken])
 
     (row,) = store.trial_rows(TrialFilter())
 
@@ -246,10 +248,10 @@ def test_environments_are_those_of_the_attempt_that_stands(store, make):
             events.study_created(study),
             *(events.trial_queued(trial) for trial in (one, two)),
             events.event("trial-started", study.id, "t-1", attempt=1, pid=1),
-            events.measured(study.id, "t-1", 1, measured),
+            events.MeasurementTaken(1, measured).event(study.id, "t-1"),
             events.event("trial-started", study.id, "t-1", attempt=2, pid=2),
-            events.measured(study.id, "t-1", 2, again),
-            events.measured(study.id, "t-1", 2, moved),
+            events.MeasurementTaken(2, again).event(study.id, "t-1"),
+            events.MeasurementTaken(2, moved).event(study.id, "t-1"),
         ]
     )
     assert store.environments_of(["t-1", "t-2", "t-none"]) == {"t-1": ("env-a", "env-b")}
@@ -261,7 +263,7 @@ def test_more_than_one_part_is_kept_whole_or_not_at_all(store, make):
     trial = make.trial(study, "t-1")
     store.ingest([events.study_created(study), events.trial_queued(trial)])
     many = [
-        events.measured("s-1", "t-1", 0, make.measurement("ttft_s", float(place)))
+        events.MeasurementTaken(0, make.measurement("ttft_s", float(place))).event("s-1", "t-1")
         for place in range(2500)
     ]
     damaged = Event("e-damaged", "note", "s-1", "t-1", "2026-11-21", {"attempt": 0})

@@ -4,6 +4,7 @@ in memory and in a file.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import replace
 
 import pytest
@@ -29,7 +30,8 @@ def test_marks_are_kept_replaced_and_told_apart(store, make):
 
 
 def test_a_batch_that_is_refused_keeps_no_mark(store, make):
-    bad = events.event("trial-ended", "s-1", "t-1", attempt=1, state="exploded", reason="")
+    ended = events.TrialEnded(1, "failed").event("s-1", "t-1")
+    bad = dataclasses.replace(ended, body=ended.body | {"state": "exploded"})
     with pytest.raises(StoreError, match="does not end in the state"):
         store.ingest([bad], [MARK])
     assert store.marks() == {}

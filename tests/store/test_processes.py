@@ -36,7 +36,8 @@ store = open_store(sys.argv[1])
 print("open", flush=True)
 while True:
     told = [
-        events.measured("s-1", "s-1-t0", 2, Measurement("tpot_s", (1.0,), "s", "measured", place))
+        events.MeasurementTaken(2, Measurement("tpot_s", (1.0,), "s", "measured", place))
+        .event("s-1", "s-1-t0")
         for place in "012"
     ]
     assert store.ingest(told) == 3

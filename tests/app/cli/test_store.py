@@ -47,8 +47,10 @@ def told() -> list[Event]:
         events.study_created(study),
         events.trial_queued(trial),
         events.event("trial-started", "s-1", "t-1", attempt=1, pid=7),
-        events.measured("s-1", "t-1", 1, taken),
-        events.measured("s-1", "t-1", 1, unavailable("energy_j_per_token", "J", "no counter")),
+        events.MeasurementTaken(1, taken).event("s-1", "t-1"),
+        events.MeasurementTaken(1, unavailable("energy_j_per_token", "J", "no counter")).event(
+            "s-1", "t-1"
+        ),
         events.event("trial-ended", "s-1", "t-1", attempt=1, state="done", reason=""),
         events.event("study-state", "s-1", state="done", reason=""),
     ]

@@ -14,7 +14,7 @@ from app.jobs.attempt import sentence
 from app.jobs.output import TOO_LONG, TOO_MUCH, Output
 from app.jobs.queues import Queues, device_environment, devices
 from app.jobs.runner import summary
-from core.journal.events import Event, event, from_line, measured, to_line
+from core.journal.events import Event, MeasurementTaken, event, from_line, to_line
 from core.measurement import Measurement
 from core.target import Target
 
@@ -66,7 +66,7 @@ def test_output_without_end_is_named(pipe: tuple[Output, int]) -> None:
 
 
 def good(**changes: Any) -> Event:
-    data = json.loads(to_line(measured(*ABOUT, NUMBER)))
+    data = json.loads(to_line(MeasurementTaken(ABOUT[2], NUMBER).event(*ABOUT[:2])))
     data["body"] |= changes.pop("body", {})
     return from_line(json.dumps(data | changes))
 
@@ -90,7 +90,7 @@ def test_an_event_of_this_attempt_is_believed() -> None:
         ({"kind": "study-state"}, "not its to send"),
         ({"kind": "study-created"}, "not its to send"),
         ({"kind": "trial-ended", "body": {"state": "cancelled"}}, "no trial can declare"),
-        ({"kind": "trial-ended", "body": {"state": ["done"]}}, "no trial can declare"),
+        ({"kind": "trial-ended", "body": {"state": ["done"]}}, "damaged"),
         ({"kind": "note", "body": {"text": "x" * (NOTE + 1)}}, "a note of more than"),
         ({"kind": "progress", "body": {"stage": "load", "share": float("inf")}}, "damaged"),
     ],
@@ -99,6 +99,12 @@ def test_what_is_not_believed_is_named(changes: dict[str, Any], words: str) -> N
     found = refusal(good(**changes), *ABOUT)
     assert found is not None
     assert words in found
+
+
+def test_a_process_speaks_in_the_name_of_whom_it_runs_for() -> None:
+    assert refusal(good(who="Ada"), *ABOUT, "Ada") is None
+    assert refusal(good(who="Ada"), *ABOUT) is None
+    assert refusal(good(who="Eve"), *ABOUT, "Ada") == "an event in another name"
 
 
 def test_a_reason_is_one_printable_line() -> None:

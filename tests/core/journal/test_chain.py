@@ -19,7 +19,9 @@ NAME = "s-1/t-3-1.jsonl"
 def story(count: int = 7) -> list[Event]:
     first = events.event("trial-started", "s-1", "t-3", attempt=1, pid=7)
     taken = [
-        events.measured("s-1", "t-3", 1, Measurement(f"m{number}_s", (0.5,), "s", "measured", "m"))
+        events.MeasurementTaken(1, Measurement(f"m{number}_s", (0.5,), "s", "measured", "m")).event(
+            "s-1", "t-3"
+        )
         for number in range(count - 2)
     ]
     last = events.event("trial-ended", "s-1", "t-3", attempt=1, state="done", reason="")
@@ -148,7 +150,9 @@ def test_a_writer_goes_on_so_that_a_damaged_last_line_is_still_missed() -> None:
     lines = [*LINES[:-1], LINES[-1].replace(b"done", b"fail")]
     link = chain.end(NAME, b"\n".join(lines) + b"\n")
     assert link.number == len(LINES)
-    more, _ = chain.seal(NAME, link, to_line(events.event("note", "s-1", "t-3", text="on")))
+    more, _ = chain.seal(
+        NAME, link, to_line(events.event("note", "s-1", "t-3", attempt=1, text="on"))
+    )
     checked = check([*lines, more.encode()])
     assert len(said(checked)) == 1
     assert said(checked)[0].startswith("line 7 (trial-ended of trial t-3) was changed or cut")

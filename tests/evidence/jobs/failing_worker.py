@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from core.journal import codec
-from core.journal.events import event, measured, to_line
+from core.journal.events import MeasurementTaken, event, to_line
 from core.measure import worker
 from core.measurement import Measurement
 
@@ -208,7 +208,7 @@ def forged(job: Any, **changes: Any) -> str:
     """A measurement of this attempt, but for the changes."""
     found = {"study": job["study"], "trial": job["trial"], "attempt": job["attempt"], **changes}
     number = Measurement("tokens_per_s", (1e9,), "1/s", "measured", "forged")
-    line = to_line(measured(found["study"], found["trial"], found["attempt"], number))
+    line = to_line(MeasurementTaken(found["attempt"], number).event(found["study"], found["trial"]))
     data = json.loads(line)
     data["id"] = changes.get("id", data["id"])
     return json.dumps(data)

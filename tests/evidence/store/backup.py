@@ -40,9 +40,7 @@ class Writer:
     def batch(self, number: int) -> list[Event]:
         """Measurements whose samples say which batch and place they are."""
         return [
-            events.measured(
-                self.name,
-                f"{self.name}-t",
+            events.MeasurementTaken(
                 1,
                 Measurement(
                     "ttft_s",
@@ -51,7 +49,7 @@ class Writer:
                     "measured",
                     f"batch {number}",
                 ),
-            )
+            ).event(self.name, f"{self.name}-t")
             for place in range(PER_BATCH)
         ]
 

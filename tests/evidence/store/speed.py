@@ -67,8 +67,8 @@ def study_events(number: int, per_trial: int) -> list[Event]:
                 now(),
                 condition=f"prompt_tokens={64 * varied}" if varied else "",
             )
-            found.append(events.measured(*ids, 1, one))
-        found.append(events.kernels_ran(*ids, 1, (KernelCalls("linear_w8", "avx512", 4096),)))
+            found.append(events.MeasurementTaken(1, one).event(*ids))
+        found.append(events.KernelsRan(1, (KernelCalls("linear_w8", "avx512", 4096),)).event(*ids))
         found.append(events.event("trial-ended", *ids, attempt=1, state="done", reason=""))
     return found
 

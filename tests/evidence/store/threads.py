@@ -122,7 +122,9 @@ class Worker:
             ]
         done = self.kept.get(trial_id, 0)
         batch += [
-            events.measured(self.study_id, trial_id, 1, taken(self.number, done + 1, place))
+            events.MeasurementTaken(1, taken(self.number, done + 1, place)).event(
+                self.study_id, trial_id
+            )
             for place in range(PER_BATCH)
         ]
         self.keep(batch)

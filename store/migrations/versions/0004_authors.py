@@ -1,0 +1,19 @@
+"""Who did what an event says; of older events nobody is known."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("events", sa.Column("who", sa.String()))
+
+
+def downgrade() -> None:
+    raise NotImplementedError(
+        "a store is not taken back: use the copy that was made before the upgrade"
+    )

@@ -21,8 +21,8 @@ def moment(text: str) -> datetime:
 
 
 def nanoseconds(text: str) -> int:
-    """Nanoseconds since 1970 of a time in ISO form, with a blank, `Z`, `UTC` or an offset on wish;
-    ValueError when it is none.
+    """Nanoseconds since 1970 of a time in ISO form, optionally with a blank and with `Z`, `UTC` or
+    an offset; ValueError when it is none.
     """
     text = _ZONE.sub(lambda found: "+00:00" if found[0].strip() else "", text.strip())
     fraction = _FRACTION.search(text)

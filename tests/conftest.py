@@ -30,6 +30,21 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("shared")
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--slow", action="store_true", help="also the tests marked slow, and on a GPU those for it"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """`--slow` takes away what pyproject.toml leaves out; -m of one's own is left alone."""
+    if config.getoption("--slow") and config.option.markexpr == "not gpu and not slow":
+        import torch
+
+        config.option.markexpr = "" if torch.cuda.is_available() else "not gpu"
+
+
 MODEL = Model(
     id="pycode",
     family="llama",

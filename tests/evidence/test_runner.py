@@ -37,6 +37,17 @@ def test_each_figure_can_be_imported_and_gives_its_defaults(name: str) -> None:
     assert bool(options) == hasattr(module, "arguments")
 
 
+def test_the_table_of_the_readme_has_every_figure_and_valid_commands() -> None:
+    table = (HERE / "README.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in table.splitlines() if "| `python -m " in line]
+    commands = [row[1].strip("`").split()[3:] for row in rows]
+    assert all(len(row) == 3 for row in rows)
+    assert {name for name, *_ in commands} == set(FIGURES)
+    for name, *words in commands:
+        if name not in ABSENT_ELSEWHERE:
+            parse(name, importlib.import_module(f"tests.evidence.{FIGURES[name]}"), words)
+
+
 def test_the_list_and_an_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     assert capsys.readouterr().out.count("\n") == len(FIGURES)

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
+from app import who
 from app.cli import terminal
 from core.errors import StoreError, TrimtabError
 from core.machine.kernel_choice import refusing
@@ -68,6 +69,8 @@ def dispatch(parsed: argparse.Namespace) -> int:
     if command == "serve":
         from app.server import serve
 
+        if parsed.user_header is not None:
+            os.environ[who.USER_HEADER] = parsed.user_header
         return serve(parsed.port, parsed.store, parsed.host, tuple(parsed.allow_host))
     if command in LISTS:
         return cli_show.listing(command, parsed.json)
@@ -95,6 +98,8 @@ def in_store(parsed: argparse.Namespace) -> int:
     from app.cli.remote import server_of
     from app.services import opened
 
+    if "who" in parsed:
+        parsed.who = who.of_command(parsed.who)
     if parsed.command == "run":
         cli_run.plan(parsed)
     console = here(getattr(parsed, "output", ""))
@@ -128,11 +133,22 @@ def parser() -> argparse.ArgumentParser:
     )
     top.set_defaults(store=None)
 
-    def command(name: str, help_: str, json: bool = False) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=help_, description=help_, parents=[store])
+    author = argparse.ArgumentParser(add_help=False)
+    author.add_argument(
+        "--as",
+        dest="who",
+        metavar="NAME",
+        help="who did it, kept with the study (default: TRIMTAB_USER, else the system's user)",
+    )
+
+    def command(
+        name: str, help_: str, json: bool = False, acts: bool = False
+    ) -> argparse.ArgumentParser:
+        parents = [store, author] if acts else [store]
+        added = commands.add_parser(name, help=help_, description=help_, parents=parents)
         if json:
-            made.add_argument("--json", action="store_true", help="print one JSON document")
-        return made
+            added.add_argument("--json", action="store_true", help="print one JSON document")
+        return added
 
     serve = command("serve", "open the dashboard (the default command)")
     serve.add_argument("--port", type=int, default=8501)
@@ -149,6 +165,13 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         metavar="NAME",
         help="answer under this name too, as a proxy or the colleagues' browsers use it (repeat)",
+    )
+    serve.add_argument(
+        "--user-header",
+        metavar="NAME",
+        help="the request header in which your reverse proxy says who is logged in, as"
+        " X-Forwarded-User; the proxy must remove it from what browsers send"
+        " (default: TRIMTAB_USER_HEADER, else all act as the user that serves)",
     )
     for name in LISTS:
         command(name, f"list the {name} that can be chosen", json=True)
@@ -171,7 +194,7 @@ def parser() -> argparse.ArgumentParser:
         help="move the store's file aside and make it again from the journals",
     )
 
-    run = command("run", "run a study and print its result", json=True)
+    run = command("run", "run a study and print its result", json=True, acts=True)
     run.add_argument("--model", required=True, help="bundled id, folder, hub id or shape:NAME")
     run.add_argument("--target", default="local")
     run.add_argument("--workload", default=None, help="default: chat, or sensor-frame for images")
@@ -210,18 +233,19 @@ def parser() -> argparse.ArgumentParser:
     command("studies", "list stored studies", json=True)
     command("show", "print a stored study", json=True).add_argument("study")
     command(
-        "resume", "go on with an interrupted, paused or cancelled study", json=True
+        "resume", "go on with an interrupted, paused or cancelled study", json=True, acts=True
     ).add_argument("study")
     again = command(
         "again",
         "measure a study's leading trials again, as a new study",
         json=True,
+        acts=True,
     )
     again.add_argument("study")
     again.add_argument("--preset", default=None, help="default: the next more thorough one")
-    command("cancel", "cancel a study, also one that a running server works on").add_argument(
-        "study"
-    )
+    command(
+        "cancel", "cancel a study, also one that a running server works on", acts=True
+    ).add_argument("study")
 
     compare = command("compare", "compare trials side by side")
     compare.add_argument("trials", nargs="+", metavar="TRIAL")
@@ -230,7 +254,7 @@ def parser() -> argparse.ArgumentParser:
 
     report = command("report", "save, list and export comparison reports")
     actions = report.add_subparsers(dest="action", required=True, metavar="ACTION")
-    new = actions.add_parser("new", help="save a comparison of a study", parents=[store])
+    new = actions.add_parser("new", help="save a comparison of a study", parents=[store, author])
     new.add_argument("study")
     new.add_argument("--title", required=True)
     new.add_argument("--note", default="")

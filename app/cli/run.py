@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from app.cli.again import plan_again
@@ -47,7 +48,7 @@ def plan(parsed: argparse.Namespace) -> None:
         tuple(parsed.data),
         parsed.arrival,
     )
-    parsed.planned = codec.to_data((study, *plans))
+    parsed.planned = codec.to_data((replace(study, who=parsed.who), *plans))
 
 
 def run(parsed: argparse.Namespace, services: Services, console: Console) -> int:
@@ -66,7 +67,7 @@ def _submit(
         if ahead:
             studies = "study" if ahead == 1 else "studies"
             print(f"it waits for {ahead} other {studies} to end first", file=console.err)
-        return _finish(services, study.id, as_json, console)
+        return _finish(services, study.id, study.who, as_json, console)
 
 
 def resume(parsed: argparse.Namespace, services: Services, console: Console) -> int:
@@ -80,8 +81,8 @@ def resume(parsed: argparse.Namespace, services: Services, console: Console) -> 
     study = services.store.study(parsed.study)
     progress = Progress(console, parsed.study, 0, study)
     with services.jobs.listening(progress):
-        services.jobs.resume(parsed.study)
-        return _finish(services, parsed.study, parsed.json, console)
+        services.jobs.resume(parsed.study, parsed.who)
+        return _finish(services, parsed.study, parsed.who, parsed.json, console)
 
 
 def again(parsed: argparse.Namespace, services: Services, console: Console) -> int:
@@ -91,12 +92,13 @@ def again(parsed: argparse.Namespace, services: Services, console: Console) -> i
         raise BadInput(
             f"there is no study {parsed.study!r} in this store; `trimtab studies` lists them"
         )
-    return _submit(*plan_again(parent, parsed.preset), parsed.json, services, console)
+    study, plans = plan_again(parent, parsed.preset)
+    return _submit(replace(study, who=parsed.who), plans, parsed.json, services, console)
 
 
 def cancel(parsed: argparse.Namespace, services: Services, console: Console) -> int:
     """Cancel a study, whether it runs here or not."""
-    services.jobs.cancel(parsed.study)
+    services.jobs.cancel(parsed.study, parsed.who)
     print(f"cancelled {parsed.study}", file=console.out)
     return 0
 
@@ -109,7 +111,7 @@ def ask_to_cancel(parsed: argparse.Namespace) -> bool:
     if Path(parsed.study).name != parsed.study or not folder.is_dir():
         return False
     try:
-        (folder / supervisor.CANCEL).touch()
+        (folder / supervisor.CANCEL).write_text(parsed.who, encoding="utf-8")
     except OSError as error:
         raise StoreError(f"the study cannot be asked to stop: {folder}: {error.strerror}") from None
     print(f"asked the process that holds the store to cancel {parsed.study}")
@@ -124,17 +126,17 @@ def seconds(text: str) -> float:
     return float(match[1]) * _UNITS[match[2] or "s"]
 
 
-def _finish(services: Services, study_id: str, as_json: bool, console: Console) -> int:
+def _finish(services: Services, study_id: str, who: str, as_json: bool, console: Console) -> int:
     """Wait for the study's end, or for a wish to stop it, and print it."""
     interrupted = False
 
     def stop(wish: str) -> None:
         nonlocal interrupted
         if wish == CANCEL:
-            services.jobs.cancel(study_id)
+            services.jobs.cancel(study_id, who)
         else:
             interrupted = True
-            services.jobs.interrupt(study_id)
+            services.jobs.interrupt(study_id, who)
 
     with console.heeding(stop):
         study = services.jobs.wait(study_id)

@@ -172,21 +172,26 @@ def report(parsed: argparse.Namespace, services: Services, console: Console) -> 
     """Save, list or export reports."""
     store = services.store
     if parsed.action == "new":
-        made = new_report(
-            store, parsed.study, parsed.title, tuple(parsed.trial) or None, note=parsed.note
+        saved = new_report(
+            store,
+            parsed.study,
+            parsed.title,
+            tuple(parsed.trial) or None,
+            note=parsed.note,
+            who=parsed.who,
         )
-        print(made.id, file=console.out)
-        print(f"saved version {made.version} of {made.title!r}", file=console.err)
+        print(saved.id, file=console.out)
+        print(f"saved version {saved.version} of {saved.title!r}", file=console.err)
     elif parsed.action == "list":
         _list_reports(store, parsed.json, console)
     else:
-        saved = store.report(parsed.report)
-        if saved is None:
+        kept = store.report(parsed.report)
+        if kept is None:
             raise BadInput(
                 f"there is no report {parsed.report!r} in this store;"
                 " `trimtab report list` lists them"
             )
-        console.save(export(saved, parsed.format))
+        console.save(export(kept, parsed.format))
     return 0
 
 
@@ -200,6 +205,7 @@ def _list_reports(store: Store, as_json: bool, console: Console) -> None:
                 "title": one.title,
                 "study": one.study.id,
                 "created_at": one.created_at,
+                "who": one.who or None,
             }
             for one in found
         ]

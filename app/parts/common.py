@@ -14,7 +14,7 @@ from typing import Any
 import streamlit as st
 
 from app import facts as unlike
-from app import services, state
+from app import services, state, who
 from app.parts import words
 from core.errors import TrimtabError
 from core.study import Study, Trial
@@ -158,6 +158,11 @@ def _values(
         }
         for trial in (anchored(study).trials if study is not None else ())
     }
+
+
+def me() -> str:
+    """Who looks at this page, as events say it; empty when nobody is known."""
+    return who.of_request(st.context.headers)
 
 
 def dark() -> bool:

@@ -121,6 +121,7 @@ def report(
         now(),
         note,
         common.environments(picked),
+        common.me(),
     )
 
 
@@ -132,9 +133,9 @@ def save(
     store = services.get_services().store
     ids = [trial.id for trial in picked]
     if all(study.trial(one) is not None for one in ids):
-        return exports.new_report(store, study.id, heading, ids, baseline_id, note)
+        return exports.new_report(store, study.id, heading, ids, baseline_id, note, common.me())
     if not heading.strip():
         raise BadInput("a report needs a title, so that others find it")
-    made = report(study, picked, baseline_id, heading.strip(), note.strip())
-    store.save_report(made)
-    return made
+    saved = report(study, picked, baseline_id, heading.strip(), note.strip())
+    store.save_report(saved)
+    return saved

@@ -79,6 +79,11 @@ def ago(at: str) -> str:
     return "just now"
 
 
+def by(who: str) -> str:
+    """` by Ada`, to stand behind a time; empty when nobody is known."""
+    return f" by {who}" if who else ""
+
+
 def summary_title(summary: StudySummary) -> str:
     """A study in words for a picker: `pycode on local, chat · 12 of 14 · done · 3 minutes ago`."""
     if summary.state in ACTIVE:

@@ -34,6 +34,7 @@ def new_report(
     trial_ids: Sequence[str] | None = None,
     baseline_id: str | None = None,
     note: str = "",
+    who: str = "",
 ) -> Report:
     """Freeze a study's comparison in the store.
 
@@ -75,6 +76,7 @@ def new_report(
         created_at=now(),
         note=note,
         environments=environments,
+        who=who,
     )
     store.save_report(report)
     return report

@@ -98,7 +98,7 @@ def content_of(report: Report) -> Content:
     missing = tuple(_missing(row) for row in comparison.metrics() if not _known(row))
     return Content(
         report=report,
-        created=when(report.created_at),
+        created=when(report.created_at) + (f" by {report.who}" if report.who else ""),
         asked=_asked(study),
         weights=tuple((word, weight) for word, weight in study.priorities.weights if weight > 0),
         limits=tuple(in_words(limit) for limit in study.priorities.limits),

@@ -24,6 +24,7 @@ def render(report: Report) -> str:
             "title": report.title,
             "note": report.note,
             "created_at": report.created_at,
+            "who": report.who or None,
             "trials": list(report.trial_ids),
             "baseline": report.baseline_id,
         },

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import streamlit as st
 
 from app import services, state
@@ -58,7 +60,7 @@ def page() -> None:
 def start_first_study() -> None:
     """Queue the bundled example and open Live."""
     study, plans = services.plan_study("pycode", "local", "chat", Priorities(), (), "quick", 0)
-    study_id = services.get_services().jobs.submit(study, plans)
+    study_id = services.get_services().jobs.submit(replace(study, who=common.me()), plans)
     state.flash("The study has started.")
     state.go("live", study=study_id)
 
@@ -107,7 +109,7 @@ def _card(summary: StudySummary) -> None:
             st.markdown(f"{title} {words.badge(summary.state)}")
             reason = f" · {summary.reason}" if summary.reason else ""
             counted = f"{summary.ended} of {summary.trials} trials ended{failed}"
-            when = words.ago(summary.created_at)
+            when = words.ago(summary.created_at) + words.by(summary.who)
             st.caption(words.plain(f"{counted} · {summary.preset} preset · {when}{reason}"))
         here = state.words(study=summary.id, trials=())
         watch = "Watch" if summary.state in words.ACTIVE else "Log"

@@ -69,7 +69,7 @@ def _buttons(summary: StudySummary) -> None:
                 key="pause",
                 help="Stops after the trial that runs now.",
             ):
-                jobs.pause(summary.id)
+                jobs.pause(summary.id, common.me())
                 state.flash("Pausing: the trial that runs now ends first.")
                 st.rerun()
             if st.button(
@@ -83,7 +83,7 @@ def _buttons(summary: StudySummary) -> None:
             key="resume",
             help="Goes on with the trials that have not ended.",
         ):
-            jobs.resume(summary.id)
+            jobs.resume(summary.id, common.me())
             state.flash("The study goes on.")
             st.rerun()
         if summary.state == "paused" and st.button("Cancel", icon=":material/stop:", key="cancel"):
@@ -115,7 +115,7 @@ def _confirm_cancel(study_id: str) -> None:
 
 
 def _cancel(study_id: str) -> None:
-    services.get_services().jobs.cancel(study_id)
+    services.get_services().jobs.cancel(study_id, common.me())
     state.flash("The study was cancelled.")
 
 
@@ -155,6 +155,7 @@ def _figures(study: Study, progress: dict[str, Progress], eta_s: float | None) -
         if trial.state == "running" and trial.id in progress
     ]
     st.markdown(f"{words.badge(study.state)} {words.plain(study.reason)}")
+    st.caption(words.plain(f"Started {words.ago(study.created_at)}{words.by(study.who)}"))
     with st.grid(4, min_column_width=170):
         st.metric("Trials ended", f"{ended} of {total}", border=True)
         st.metric("Failed", str(failed), border=True)

@@ -226,6 +226,6 @@ def _preview(rows: tuple[dict[str, Any], ...]) -> None:
 def _start(wish: Wish) -> None:
     found = services.get_services()
     study, plans = uploads.take_along(found.folder, *_study(wish))
-    study_id = found.jobs.submit(study, plans)
+    study_id = found.jobs.submit(replace(study, who=common.me()), plans)
     state.flash("The study has started.")
     state.go("live", study=study_id)

@@ -125,4 +125,5 @@ def _html(report_id: str, version: int, _report: Report) -> str:
 def _title(report: Report) -> str:
     version = f" · version {report.version}" if report.version > 1 else ""
     when = words.ago(report.created_at)
-    return f"{report.title}{version} · {len(report.trial_ids)} trials · {when}"
+    by = words.by(report.who)
+    return f"{report.title}{version} · {len(report.trial_ids)} trials · {when}{by}"

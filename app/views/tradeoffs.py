@@ -3,6 +3,8 @@ sentences."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import streamlit as st
 
 from app import services, state
@@ -137,7 +139,7 @@ def _again(parent: Study) -> None:
     """Queue the leading trials once more and watch them."""
     with common.sentences():
         study, plans = plan_again(parent)
-        services.get_services().jobs.submit(study, plans)
+        services.get_services().jobs.submit(replace(study, who=common.me()), plans)
         state.flash("The leading trials are queued again, measured more thoroughly.")
         state.go("live", study=study.id)
 

@@ -55,7 +55,7 @@ def page() -> None:
     st.caption(
         words.plain(
             f"{case.model.id} on {case.target.id}, {case.workload.id} · {trial.id} · "
-            f"{trial.started_at and trial.started_at + ' UTC'}"
+            f"{trial.started_at and trial.started_at + ' UTC'}{words.by(trial.who)}"
         )
     )
     with st.container(horizontal=True, vertical_alignment="center"):

@@ -95,23 +95,27 @@ class Jobs:
     wish: str = ""
     waiting: int = 0
     plans: tuple[Plan, ...] = ()
+    who: str = ""
 
     def submit(self, study: Study, plans: tuple[Plan, ...]) -> str:
         self.asked.append(("submit", study.id))
-        self.plans = plans
+        self.plans, self.who = plans, study.who
         self.store.ingest(
             [study_created(study), event("study-state", study.id, state="queued", reason="")]
         )
         return study.id
 
-    def cancel(self, study_id: str) -> None:
+    def cancel(self, study_id: str, who: str = "") -> None:
         self.asked.append(("cancel", study_id))
+        self.who = who
 
-    def pause(self, study_id: str) -> None:
+    def pause(self, study_id: str, who: str = "") -> None:
         self.asked.append(("pause", study_id))
+        self.who = who
 
-    def resume(self, study_id: str) -> None:
+    def resume(self, study_id: str, who: str = "") -> None:
         self.asked.append(("resume", study_id))
+        self.who = who
 
     def active(self) -> tuple[str, ...]:
         return self.studies

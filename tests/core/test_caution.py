@@ -31,7 +31,7 @@ def test_an_event_carries_kind_and_sentence_apart_and_older_ones_the_line() -> N
 
 def test_a_kind_that_is_no_text_is_refused() -> None:
     note = {"attempt": 1, "text": "x", "caution": {"a": 1}}
-    with pytest.raises(BadInput, match="note"):
+    with pytest.raises(BadInput, match="unknown type"):
         Event("e-1", "note", "s-1", "t-1", "", note).content()
 
 

@@ -112,7 +112,7 @@ def test_a_budget_that_is_no_time_is_bad_input(text: str) -> None:
 def test_a_study_is_run_shown_compared_reported_and_exported(tmp_path: Path) -> None:
     store = tmp_path / "store.duckdb"
     words = ("--model", "digits-mlp", "--technique", "static-batch:size=4")
-    ran = trimtab("run", *words, "--json", store=store)
+    ran = trimtab("run", *words, "--json", "--as", "Ada", store=store)
     assert ran.returncode == 0, ran.stderr
     document = json.loads(ran.stdout)
     assert set(document) == {
@@ -127,6 +127,8 @@ def test_a_study_is_run_shown_compared_reported_and_exported(tmp_path: Path) -> 
         assert accuracy["origin"] == "measured"
         assert trial["metrics"]["usd_per_mtok"]["value"] is None
         assert trial["metrics"]["usd_per_mtok"]["origin"] == "unavailable"
+
+    assert {document["study"]["who"], *(trial["who"] for trial in trials)} == {"Ada"}
 
     study_id = document["study"]["id"]
     shown = trimtab("show", study_id, "--json", store=store)

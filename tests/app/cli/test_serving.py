@@ -204,12 +204,23 @@ def test_a_report_saved_through_the_server_is_kept(
 ) -> None:
     capsys.readouterr()
     with serving(path):
-        words = ["report", "new", "s-synthetic", "--title", "Two", "--store", str(path)]
+        words = [
+            "report",
+            "new",
+            "s-synthetic",
+            "--title",
+            "Two",
+            "--as",
+            "Ada",
+            "--store",
+            str(path),
+        ]
         assert cli.main(words) == 0
         said = capsys.readouterr()
     assert said.err == "saved version 1 of 'Two'\n"
     assert cli.main(["report", "list", "--json", "--store", str(path)]) == 0
-    assert said.out.strip() in [one["id"] for one in json.loads(capsys.readouterr().out)]
+    reports = {report["id"]: report for report in json.loads(capsys.readouterr().out)}
+    assert reports[said.out.strip()]["who"] == "Ada"
 
 
 def test_a_study_runs_in_the_server_and_is_told_as_without_one(

@@ -14,7 +14,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
-from app import services
+from app import services, who
 from core.study import Study
 
 MAIN = Path(__file__).parents[3] / "app" / "main.py"
@@ -165,6 +165,7 @@ def test_the_first_study_starts_with_one_button_and_opens_live(
     at.button(key="first-study").click().run()
     assert not at.exception
     assert asked[0][:3] == ("pycode", "local", "chat")
+    assert opened.jobs.who == who.of_process() != ""  # type: ignore[attr-defined]
     assert at.title[0].value == "Live"
     assert at.query_params["study"] == synthetic_study.id
 

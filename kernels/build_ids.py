@@ -27,8 +27,8 @@ def compiler_version() -> str:
 @functools.lru_cache(maxsize=2)
 def build_ids(triton: bool = False) -> dict[str, str]:
     """`{"attention": 12 hex digits, ...}` for every .cpp here, by its folder (or its own name at
-    the top); with `triton` also the GPU sources (gpu*.py), as `linear_lowbit.gpu`. Empty without a
-    compiler.
+    the top); with `triton` also the GPU sources (gpu.py or gpu/), as `linear_lowbit.gpu`. Empty
+    without a compiler.
     """
     found = {}
     compiler = compiler_version()
@@ -40,8 +40,10 @@ def build_ids(triton: bool = False) -> dict[str, str]:
             name = source.stem if top else source.parent.name
             found[name] = _digest((compiler, *build.FLAGS), (source, *headers))
     if triton:
-        for source in sorted(ROOT.rglob("gpu.py")):
-            found[f"{source.parent.name}.gpu"] = _digest((), sorted(source.parent.glob("gpu*.py")))
+        for folder in sorted(path for path in ROOT.iterdir() if path.is_dir()):
+            sources = sorted((*folder.glob("gpu*.py"), *folder.glob("gpu/*.py")))
+            if sources:
+                found[f"{folder.name}.gpu"] = _digest((), sources)
     return found
 
 

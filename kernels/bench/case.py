@@ -1,6 +1,6 @@
 """What a benchmark of kernels is made of: contenders that do the same work, and fp64 checks.
 
-Owns the records and the helpers that the case files share; bench.py times them.
+Owns the records and the helpers that the case files share; timing.py times them.
 """
 
 import contextlib
@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from kernels import registry
+
+# What is known of one contender of one case; run.py's run_bench says which fields there are.
+Row = dict[str, object]
 
 
 @dataclass(frozen=True)

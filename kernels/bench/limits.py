@@ -1,6 +1,6 @@
 """What this machine can do, measured in the benchmark's own run, and the interval of a median.
 
-Owns: copy and read bandwidth, matrix peaks, and order statistics. bench.py sets the shares that
+Owns: copy and read bandwidth, matrix peaks, and order statistics. timing.py sets the shares that
 rows are given in relation to these.
 """
 

@@ -4,7 +4,7 @@ Owns the grid, the contenders and their order in memory: a pass takes several co
 in turn, so that weights come from memory as in a decoder's step. Our kernels run as the engine runs
 them (bound once, one program of all copies; on a GPU a captured graph), torch's as plain calls of
 its operators (on a GPU a captured graph too), ONNX Runtime as one graph. Checks are
-bench_checks.py's.
+checks.py's.
 """
 
 import functools

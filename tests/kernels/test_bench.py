@@ -25,6 +25,7 @@ from kernels.bench import (
 from kernels.bench import (
     run as bench,
 )
+from kernels.bench import timing
 from kernels.linear_lowbit import quantize, torch_packed
 
 pytestmark = pytest.mark.usefixtures("fresh")
@@ -37,8 +38,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_linear, "QUICK_ROWS", (1, 17))
     monkeypatch.setattr(bench_linear, "WORKING_SET", {"cpu": 8192})
     monkeypatch.setattr(bench_onnx, "absent", lambda: "onnxruntime is not installed")
-    monkeypatch.setattr(bench, "SAMPLE_SECONDS", 1e-5)
-    monkeypatch.setattr(bench, "CASE_SECONDS", 0.0)
+    monkeypatch.setattr(timing, "SAMPLE_SECONDS", 1e-5)
+    monkeypatch.setattr(timing, "CASE_SECONDS", 0.0)
     monkeypatch.setattr(bench_limits, "STREAM_BYTES", 1 << 16)
     monkeypatch.setattr(bench_limits, "PEAK_SIZE", 64)
     monkeypatch.setattr(bench_limits, "PEAK_SECONDS", 0.0)
@@ -170,7 +171,7 @@ def test_an_interval_holds_the_median_with_95_percent() -> None:
     # For nine samples the second and the eighth bound it: binomial tails of 2 %.
     assert bench_limits.interval([float(i) for i in range(9)]) == (4.0, 1.0, 7.0)
     assert bench_limits.interval([float(i) for i in range(40)])[1:] == (13.0, 26.0)
-    assert 1 - 2 / 2**bench.LEAST_REPEATS > 0.95
+    assert 1 - 2 / 2**timing.LEAST_REPEATS > 0.95
 
 
 @pytest.mark.parametrize("format_", bench_linear.OPS["linear_lowbit"])

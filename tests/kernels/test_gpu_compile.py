@@ -18,7 +18,7 @@ import json, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from kernels.linear_fp8 import gpu as fp8
-from kernels.linear_lowbit import gpu_kernels as lowbit
+from kernels.linear_lowbit.gpu import kernels as lowbit
 
 def compiled(kernel, pointers, numbers, config, **meta):
     jit = kernel.fn

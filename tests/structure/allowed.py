@@ -132,10 +132,9 @@ LONG = (
     "core/verdict/reasons.py",
     "kernels/attention/kv.cpp",
     "kernels/bench/linear.py",
-    "kernels/bench/run.py",
     "kernels/linear_dense/cpu.cpp",
     "kernels/linear_lowbit/codes.py",
-    "kernels/linear_lowbit/gpu_kernels.py",
+    "kernels/linear_lowbit/gpu/kernels.py",
     "kernels/linear_lowbit/vectors.h",
     "kernels/linear_w8a8/cpu.cpp",
     "kernels/registry.py",
@@ -164,6 +163,5 @@ FULL = (
     "app/cli",
     "app/parts",
     "core",
-    "kernels/linear_lowbit",
     "tests/store",
 )

@@ -3,7 +3,7 @@
     python -m tests.evidence gpu [--quick]
 
 NOT YET RUN ON A GPU. For 1 to 8 rows both kernels are timed, on the vector units ("few") and on the
-matrix units ("many"): kernels/linear_lowbit/gpu.py's FEW_ROWS is the last number of rows at which
+matrix units ("many"): kernels/linear_lowbit/gpu's FEW_ROWS is the last number of rows at which
 the first wins. Weights come from memory (copies in turn beyond the last cache), launches from one
 captured graph, copy and matmul from the same run. Ends with one sentence; exit 1 when int4 in
 groups reaches less than 80 % of the copy bandwidth at 1 to 8 rows, or less than 0.9 times bf16 from

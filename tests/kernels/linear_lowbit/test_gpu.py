@@ -13,7 +13,8 @@ import torch
 
 import kernels
 from kernels import registry
-from kernels.linear_lowbit import LowBitWeight, codes, gpu_layout, quantize
+from kernels.linear_lowbit import LowBitWeight, codes, quantize
+from kernels.linear_lowbit.gpu import layout as gpu_layout
 
 ROOT = Path(kernels.__file__).parents[1]
 START = """

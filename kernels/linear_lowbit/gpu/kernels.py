@@ -2,7 +2,7 @@
 
 NOT YET RUN ON A GPU: correct in Triton's interpreter and compiled for compute capability 9.0 only;
 block sizes are guesses that autotuning chooses from. Owns the device code and its configurations;
-gpu_layout.py owns the order of codes in memory, gpu.py the launches.
+layout.py owns the order of codes in memory, __init__.py the launches.
 
 A code becomes a float without a conversion instruction: its bits are put into the mantissa of 2^23,
 and one multiply-add takes the 2^23 and the zero away again. Few rows multiply on the vector units

@@ -1,7 +1,7 @@
 """The kernel "triton": codes of 1 to 8 bit multiplied on the GPU, in bf16, fp16 or fp32.
 
 NOT YET RUN ON A GPU: correct under TRITON_INTERPRET=1 and compiled for compute capability 9.0 only
-(LOG.md). Owns what the kernel refuses, Product and the launches; device code is gpu_kernels.py's.
+(LOG.md). Owns what the kernel refuses, Product and the launches; device code is kernels.py's.
 """
 
 import contextlib
@@ -13,21 +13,22 @@ import torch
 import triton
 
 from kernels.calls import count
-from kernels.linear_lowbit import gpu_kernels, gpu_layout
 from kernels.linear_lowbit.codes import LowBit, levels
+from kernels.linear_lowbit.gpu import kernels as device_code
+from kernels.linear_lowbit.gpu.layout import WORDS, lay_out, undo
 
 # Up to this many rows the vector units keep up with memory (an estimate; LOG.md); beyond it the
 # matrix units do, whose tiles are 16 rows high at least.
 FEW_ROWS = 2
 MAX_SPLIT = 16
 _KINDS = {
-    "int": gpu_kernels.INTEGER,
-    "nf4": gpu_kernels.TABLE,
-    "fp4": gpu_kernels.E2M1,
-    "ternary": gpu_kernels.TERNARY,
-    "binary": gpu_kernels.BINARY,
-    "e4m3": gpu_kernels.E4M3,
-    "e5m2": gpu_kernels.E5M2,
+    "int": device_code.INTEGER,
+    "nf4": device_code.TABLE,
+    "fp4": device_code.E2M1,
+    "ternary": device_code.TERNARY,
+    "binary": device_code.BINARY,
+    "e4m3": device_code.E4M3,
+    "e5m2": device_code.E5M2,
 }
 # The smallest code without its sign that is infinite or not a number.
 _BROKEN = {"e4m3": 0x7F, "e5m2": 0x7C}
@@ -49,14 +50,14 @@ def refuse(form: LowBit, dtype: torch.dtype) -> str | None:
 
 
 class Product:
-    """See LowBitWeight; the layout is gpu_layout's."""
+    """See LowBitWeight; the layout is layout.py's."""
 
     def __init__(self, form: LowBit, dtype: torch.dtype, bias: torch.Tensor | None) -> None:
-        self.layout = gpu_layout.lay_out(form)
+        self.layout = lay_out(form)
         self._bias = bias
         self._table = levels("nf4").to(form.codes.device) if form.kind == "nf4" else None
         whole_row = form.group_size >= form.k
-        per_block = gpu_layout.WORDS * (32 // self.layout.width)
+        per_block = WORDS * (32 // self.layout.width)
         group = 0 if whole_row else form.group_size
         # Neighbouring columns of a block that surely lie in one group.
         stretch = per_block if whole_row else math.gcd(per_block, group)
@@ -94,7 +95,7 @@ class Product:
         if gated and layout.n % 2:
             raise ValueError(f"a gated product needs an even n, not {layout.n}.")
         few = rows <= FEW_ROWS if few is None else few
-        kernel = gpu_kernels.few_rows if few else gpu_kernels.many_rows
+        kernel = device_code.few_rows if few else device_code.many_rows
 
         def splits(meta: dict[str, int]) -> int:
             if split is not None:
@@ -136,7 +137,7 @@ class Product:
             used = splits(kernel.best_config.kwargs)
             if used > 1 or gated:
                 wide = out.shape[1]
-                gpu_kernels.finish[(rows, triton.cdiv(wide, 512))](
+                device_code.finish[(rows, triton.cdiv(wide, 512))](
                     out, partial, _or(self._bias, words), _or(residual, words),
                     rows, layout.n, wide, used, BIAS=self._bias is not None,
                     RESIDUAL=residual is not None, GATED=gated, BLOCK=512,
@@ -156,7 +157,7 @@ class Product:
 
     def undo(self) -> LowBit:
         """The canonical form."""
-        return gpu_layout.undo(self.layout)
+        return undo(self.layout)
 
     def tensors(self) -> list[torch.Tensor]:
         """Words, scales, zeros and the table of values."""

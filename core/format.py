@@ -25,21 +25,8 @@ _SCALES: dict[str, tuple[tuple[float, str], ...]] = {
     "nat": ((1.0, " nat"),),
     "nat/B": ((1.0, " nat/B"),),
     "%": ((0.01, " %"),),
-}
-# Metrics whose bare unit would not say what is counted.
-_METRIC_SCALES: dict[str, tuple[tuple[float, str], ...]] = {
-    "tokens_per_s": ((1.0, " tokens/s"),),
-    "examples_per_s": ((1.0, " images/s"),),
-    "top1_agreement": _SCALES["%"],
-    "agreement_floor": _SCALES["%"],
-    "accuracy": _SCALES["%"],
-    "mbu": _SCALES["%"],
-    "mfu": _SCALES["%"],
-    "task_accuracy": _SCALES["%"],
-    "task_accuracy_norm": _SCALES["%"],
-    "flips": _SCALES["%"],
-    "cpu_wait_share": _SCALES["%"],
-    "within_limits": _SCALES["%"],
+    "tokens/s": ((1.0, " tokens/s"),),
+    "images/s": ((1.0, " images/s"),),
 }
 # Minutes only from two minutes on: people read 75 s as 75 s.
 _FROM = {" h": 7200.0, " min": 120.0}
@@ -74,7 +61,8 @@ def scale(value: float | None, unit: str, metric: str = "") -> tuple[float, str]
     """(factor, suffix) that fit `value`: divide by the factor, append the suffix."""
     if unit == "$":
         return 1.0, ""
-    scales = _METRIC_SCALES.get(metric) or _SCALES.get(unit)
+    entry = metrics.BY_NAME.get(metric)
+    scales = _SCALES.get((entry.shown_in if entry else "") or unit)
     if scales is None:
         return 1.0, f" {unit}" if unit else ""
     # 999.96 ms reads as 1.00 s, so the choice follows the rounded number.

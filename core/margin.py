@@ -14,15 +14,12 @@ from dataclasses import dataclass
 from core import format, metrics
 from core.errors import BadInput
 from core.measurement import Measurement
-from core.statistics.paired import DEFINED, MIN_WINDOWS, Paired, paired_interval
+from core.statistics.paired import MIN_WINDOWS, Paired, paired_interval
 
 NON_INFERIOR, INFERIOR, UNDECIDED = "non-inferior", "inferior", "undecided"
 
 _MARGIN = re.compile(r"^\s*([a-z0-9_]+)\s*=\s*([-+0-9.eE]+)\s*(%?)\s*$")
-# Without a priority it says how well quality can be told, not what it is.
-NAMES = tuple(one.name for one in metrics.METRICS if one.group == "quality" and one.priority)
-# These lie between 0 and 1.
-SHARES = ("top1_agreement", "accuracy", "task_accuracy", "task_accuracy_norm", "flips")
+NAMES = tuple(one.name for one in metrics.METRICS if one.takes_margin)
 
 
 @dataclass(frozen=True)
@@ -46,8 +43,8 @@ def parse_margin(text: str) -> Margin:
     if match is None:
         raise BadInput(f"--margin {text!r} is not of the form metric=value or metric=value%")
     name, number, percent = match.groups()
-    found = metrics.metric(name)
-    if found.name not in NAMES:
+    metric = metrics.metric(name)
+    if not metric.takes_margin:
         raise BadInput(f"--margin {text!r}: a margin is for quality, one of {', '.join(NAMES)}")
     try:
         value = float(number)
@@ -55,11 +52,11 @@ def parse_margin(text: str) -> Margin:
         raise BadInput(f"--margin {text!r}: {number!r} is not a number") from None
     if not math.isfinite(value) or value <= 0:
         raise BadInput(f"--margin {text!r}: the accepted loss must be finite and above 0")
-    if percent and DEFINED.get(name) == 0:
+    if percent and metric.defined == 0:
         raise BadInput(f"--margin {text!r}: the baseline's {name} is 0, give the loss without %")
-    if percent and value >= 100 and found.better == "higher":
+    if percent and value >= 100 and metric.better == "higher":
         raise BadInput(f"--margin {text!r} accepts any loss: give less than 100%")
-    if not percent and name in SHARES and value >= 1:
+    if not percent and metric.is_share and value >= 1:
         raise BadInput(f"--margin {text!r} accepts any loss: {name} lies between 0 and 1")
     return Margin(name, value / 100 if percent else value, bool(percent))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from core import metrics
 from core.errors import BadInput
-from core.margin import SHARES, Margin, parse_margins
+from core.margin import Margin, parse_margins
 
 _LIMIT = re.compile(r"^\s*([a-z0-9_]+)\s*(<=|>=)\s*([-+0-9.eE]+)\s*$")
 
@@ -75,10 +75,10 @@ def parse_limit(text: str) -> Limit:
         raise BadInput(f"--limit {text!r}: the value must be finite")
     if relation == "<=" and value < 0:
         raise BadInput(f"--limit {text!r} can never hold: {found.name} is never negative")
-    if found.name in SHARES and relation == ">=" and value > 1:
-        raise BadInput(f"--limit {text!r} can never hold: {found.name} is at most 1")
-    if found.name == "perplexity" and relation == "<=" and value < 1:
-        raise BadInput(f"--limit {text!r} can never hold: perplexity is at least 1")
+    if relation == ">=" and value > found.most:
+        raise BadInput(f"--limit {text!r} can never hold: {name} is at most {found.most:g}")
+    if relation == "<=" and value < found.least:
+        raise BadInput(f"--limit {text!r} can never hold: {name} is at least {found.least:g}")
     return Limit(name, relation, value)
 
 

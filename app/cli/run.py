@@ -18,6 +18,7 @@ from core import format as formats
 from core.catalogue import models
 from core.errors import BadInput, StoreError
 from core.journal import codec
+from core.metrics import listed
 from core.plan import Plan
 from core.priorities import parse as parse_priorities
 from core.study import Study
@@ -162,24 +163,11 @@ def print_study(study: Study, console: Console, said: tuple[str, ...] = ()) -> N
     """A table of the trials, the warnings `said` and the recommendation with its reasons."""
     study = anchored(study)
     out = console.out
-    names = (
-        "ttft_s",
-        "tpot_s",
-        "tokens_per_s",
-        "examples_per_s",
-        "latency_s",
-        "latency_p95_s",
-        "model_bytes",
-        "peak_bytes",
-        "perplexity",
-        "kl_nats",
-        "accuracy",
-        "task_accuracy",
-        "task_accuracy_norm",
-        "flips",
-        "top1_agreement",
-    )
-    shown = [name for name in names if any(trial.value(name) is not None for trial in study.trials)]
+    shown = [
+        name
+        for name in listed("run_table")
+        if any(trial.value(name) is not None for trial in study.trials)
+    ]
     rows = [["trial", "state", *shown, "techniques"]]
     for trial in study.trials:
         cells = [formats.of_metric(name, trial.value(name)) for name in shown]

@@ -14,11 +14,6 @@ from core.errors import BadInput
 from core.margin import Margin, parse_margin
 from core.model import Model
 
-# Metrics for which a margin can be set on the page, the usual one first.
-MARGINS = {
-    "text": ("nats_per_byte", "perplexity", "kl_nats", "top1_agreement", "task_accuracy", "flips"),
-    "image": ("accuracy", "top1_agreement", "flips"),
-}
 UNITS = ("%", "absolute")
 KIND_WORDS = {
     "text": "text",
@@ -32,7 +27,7 @@ KIND_WORDS = {
 def margins(task: str) -> list[str]:
     """Accepted losses as `metric=value`; each can be removed again."""
     st.markdown("**Accepted loss of quality**")
-    names = MARGINS[task]
+    names = metrics.listed(f"margin_{task}")
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         name = st.selectbox(
             "Metric that may get worse",

@@ -20,8 +20,6 @@ from core.measurement import Measurement
 from core.study import Trial
 from core.verdict.against import served_at
 
-# Timed round by round, the first of these is drawn until the user chooses.
-TIMED = ("tpot_s", "tokens_per_s", "ttft_s", "latency_s", "examples_per_s", "energy_j_per_token")
 # What a condition varies, as an axis.
 VARIED = {
     "prompt_tokens": ("By prompt length", "Prompt tokens"),
@@ -59,7 +57,9 @@ def disturbed(trial: Trial, count: int) -> list[bool]:
 
 
 def _samples(trial: Trial) -> None:
-    found = {name: one for name in TIMED if (one := trial.metric(name)) and one.n > 2}
+    # The first of them is drawn until the user chooses.
+    timed = metrics.listed("by_round")
+    found = {name: one for name in timed if (one := trial.metric(name)) and one.n > 2}
     if not found:
         return
     st.header("Round by round", anchor=False)

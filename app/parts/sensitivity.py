@@ -15,7 +15,8 @@ from core import format
 from core.measurement import Measurement
 from core.study import Trial
 
-METRIC, CHOSEN = "sensitivity_kl", "chosen_bits"
+METRIC = "sensitivity_kl"
+CHOSEN = "chosen_bits"
 # Below this the arithmetic of the kernels moves the answers as much.
 FLOOR = 1e-6
 # More columns than this have no room for a name each.

@@ -4,29 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from core import metrics
 from core.priorities import Priorities
 from core.study import Trial
-
-COST = {
-    "latency": ("latency_s", "latency_p95_s", "tpot_s", "ttft_s"),
-    "throughput": ("tokens_per_s", "examples_per_s"),
-    "size": ("model_bytes", "peak_bytes"),
-    "energy": ("energy_j_per_token",),
-    "cost": ("usd_per_mtok",),
-}
-QUALITY = ("perplexity", "accuracy", "kl_nats", "top1_agreement")
 
 
 def choose_axes(trials: Sequence[Trial], priorities: Priorities) -> tuple[str, str] | None:
     """What is paid (x) against what is got (y); None when not two metrics are known of two trials.
 
     x is the weightiest of latency, throughput, size, energy and cost that is known; y is quality,
-    or
-    the next weightiest when quality is unknown (random weights).
+    or the next weightiest when quality is unknown (random weights).
     """
-    words = sorted(COST, key=lambda word: -priorities.weight(word))
-    paid = [name for word in words if (name := _known(trials, COST[word]))]
-    quality = _known(trials, QUALITY)
+    costs = [word for word in metrics.PRIORITIES if word != "quality"]
+    costs.sort(key=lambda word: -priorities.weight(word))
+    paid = [name for word in costs if (name := _known(trials, metrics.listed("decides", word)))]
+    quality = _known(trials, metrics.listed("report_quality"))
     found = [*paid[:1], quality] if quality else paid[:2]
     return (found[0], found[1]) if len(found) == 2 and found[0] and found[1] else None
 

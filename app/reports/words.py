@@ -45,7 +45,7 @@ def change(cell: Cell, row: Row) -> str:
     """`−41.9 % · 0.58x (0.57 to 0.59)`; the plain difference where no ratio exists."""
     if cell.delta is None:
         return ""
-    if cell.change is None or cell.ratio is None or row.key in ("top1_agreement", "accuracy"):
+    if cell.change is None or cell.ratio is None or metrics.metric(row.key).is_share:
         return format.signed(cell.delta, row.unit, row.key)
     text = f"{format.percent(cell.change)} · {format.ratio(cell.ratio)}"
     if cell.ratio_low is None or cell.ratio_low == cell.ratio_high:

@@ -21,9 +21,6 @@ TITLE = "Compare"
 ICON = ":material/compare_arrows:"
 HELP = "Trials side by side against a baseline, with intervals and verdicts."
 
-# The first of these that has intervals is drawn until the user chooses.
-DRAWN = ("tokens_per_s", "examples_per_s", "tpot_s")
-
 
 def page() -> None:
     """Draw the page."""
@@ -103,7 +100,8 @@ def _bars(found: Comparison) -> None:
     st.header("Chart", anchor=False)
     names = list(rows)
     spread = [row.key for row in rows.values() if any(cell.low is not None for cell in row.cells)]
-    usual = next((one for one in DRAWN if one in spread), (spread or names)[0])
+    drawn = metrics.listed("compare_chart")
+    usual = next((one for one in drawn if one in spread), (spread or names)[0])
     name = st.selectbox(
         "Metric",
         names,

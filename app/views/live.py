@@ -22,11 +22,6 @@ TITLE = "Live"
 ICON = ":material/monitor_heart:"
 HELP = "Watch a study, cancel, pause or resume it. It goes on when this tab is closed."
 
-# The first three are what a phone shows.
-COLUMNS = {
-    "text": ("tpot_s", "tokens_per_s", "kl_nats", "ttft_s", "model_bytes"),
-    "image": ("latency_s", "examples_per_s", "accuracy", "model_bytes"),
-}
 STUCK = "! stuck"
 ON_ITS_WAY = {
     "paused": "Pausing: the trial that runs now ends first.",
@@ -208,7 +203,8 @@ def roughly(seconds: float) -> str:
 
 def _table(study: Study, progress: dict[str, Progress], stuck: str) -> None:
     # All of the task's columns from the start, so that none moves when a number arrives.
-    shown = COLUMNS[study.case.model.task]
+    # The first three are what a phone shows.
+    shown = metrics.listed(f"live_{study.case.model.task}")
     rows = [
         _row(number, trial, progress.get(trial.id), shown, trial.id == stuck)
         for number, trial in enumerate(study.trials, 1)

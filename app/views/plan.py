@@ -20,12 +20,6 @@ TITLE = "Plan"
 ICON = ":material/edit_note:"
 HELP = "Choose model, target, workload and priorities; see what would be tried before it runs."
 
-# The first three are what a phone shows.
-PREDICTED = {
-    "text": ("tpot_s", "ttft_s", "model_bytes", "peak_bytes"),
-    "image": ("latency_p95_s", "examples_per_s", "model_bytes", "peak_bytes"),
-}
-
 
 @dataclass(frozen=True)
 class Wish:
@@ -157,7 +151,8 @@ def _row(plan: Plan) -> dict[str, Any]:
         return {**row, "refused": refusal}
     found = {one.metric: one for one in predict.predict(plan)}
     row["task"] = plan.case.model.task
-    for name in PREDICTED[plan.case.model.task]:
+    # The first three are what a phone shows.
+    for name in metrics.listed(f"plan_{plan.case.model.task}"):
         one = found.get(name)
         # With its interval for a column, and alone for a narrow one.
         row[_heading(name)], row[name] = words.reading(one), one.value if one else None
@@ -207,7 +202,7 @@ def _preview(rows: tuple[dict[str, Any], ...]) -> None:
         st.caption("What would be tried is shown here once it can run.")
     if able:
         st.caption("Estimates before running, with their range. Measurements will replace them.")
-        names = PREDICTED[able[0]["task"]]
+        names = metrics.listed(f"plan_{able[0]['task']}")
         tables.draw(
             "preview",
             [{key: row[key] for key in ("Plan", "Origin", *map(_heading, names))} for row in able],

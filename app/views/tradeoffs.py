@@ -21,9 +21,6 @@ TITLE = "Trade-offs"
 ICON = ":material/scatter_plot:"
 HELP = "The frontier of a study, and the trial that its priorities recommend."
 
-# Across and up: the first of each that the study knows; classifiers are projected by p95 alone.
-ACROSS = ("latency_s", "latency_p95_s")
-UP = {"text": ("kl_nats",), "image": ("accuracy",)}
 # A role in the table: of the two axes alone, where the choice looks at all priorities.
 BEATEN = "beaten on these axes"
 
@@ -146,7 +143,8 @@ def _again(parent: Study) -> None:
 
 def _axes(names: list[str], task: str) -> tuple[str, str]:
     usual_x, usual_y = (
-        next((one for one in usual if one in names), names[0]) for usual in (ACROSS, UP[task])
+        next((one for one in metrics.listed(place) if one in names), names[0])
+        for place in ("tradeoff_cost", f"tradeoff_{task}")
     )
     with st.grid(2, min_column_width=170, gap="small"):
         x = st.selectbox("Across", names, key=state.key("x", names, usual_x), format_func=_label)

@@ -9,6 +9,7 @@ import streamlit as st
 
 from app import services, state
 from app.parts import common, tables, words
+from core import metrics
 from core.ids import distinct
 from core.study import TRIAL_STATES
 from core.techniques import TECHNIQUES
@@ -20,32 +21,7 @@ ICON = ":material/table_rows:"
 HELP = "Every trial ever stored, with filters. Select some to compare them."
 
 PAGE_SIZE = 50
-PRESETS = {
-    "overview": (
-        "ttft_s",
-        "tpot_s",
-        "tokens_per_s",
-        "examples_per_s",
-        "model_bytes",
-        "kl_nats",
-        "accuracy",
-    ),
-    "speed": (
-        "ttft_s",
-        "tpot_s",
-        "latency_s",
-        "latency_p95_s",
-        "tokens_per_s",
-        "examples_per_s",
-        "accepted_per_step",
-        "prepare_s",
-    ),
-    "size": ("model_bytes", "peak_bytes"),
-    "quality": ("perplexity", "nats_per_byte", "kl_nats", "top1_agreement", "accuracy"),
-    "cost": ("energy_j_per_token", "usd_per_mtok"),
-}
-# On a phone there is room for three of the overview.
-PHONE = ("tpot_s", "tokens_per_s", "examples_per_s", "kl_nats", "accuracy", "ttft_s")
+PRESETS = ("overview", "speed", "size", "quality", "cost")
 FILTERS = ("in", "of", "on", "with", "state", "text", "page")
 
 
@@ -175,10 +151,13 @@ def _table(rows: tuple[dict[str, Any], ...], number: int, wanted: TrialFilter) -
         label_visibility="collapsed",
     )
     preset = state.keep("columns", preset or presets[0])
-    shown = [name for name in PRESETS[preset] if any(row.get(name) is not None for row in rows)]
+    columns = metrics.listed(f"trials_{preset}")
+    shown = [name for name in columns if any(row.get(name) is not None for row in rows)]
     ids = [str(row["id"]) for row in rows]
     before = state.chosen("trials")
-    few = [name for name in PHONE if name in shown] if preset == presets[0] else shown
+    # On a phone there is room for three of the overview.
+    phone = metrics.listed("trials_phone")
+    few = [name for name in phone if name in shown] if preset == presets[0] else shown
     ticked = tables.draw(
         "trials",
         [_row(row, shown) for row in rows],

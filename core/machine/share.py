@@ -17,11 +17,12 @@ from collections.abc import Sequence
 from core.machine.calibrate import DISTURBED, Calibration
 from core.machine.work import Work, format_of, work_of
 from core.measurement import Measurement, unavailable
+from core.metrics import METRICS
 from core.plan import Plan
 from core.techniques.deployment import Deployment
 from core.workload import Workload
 
-NAMES = ("mbu", "mfu")
+NAMES = tuple(one.name for one in METRICS if one.group == "limit")
 UNCALIBRATED = (
     "this machine has not been calibrated: the Hardware page, or trimtab doctor --calibrate,"
     " measures its limits"

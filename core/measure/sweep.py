@@ -10,12 +10,11 @@ from dataclasses import replace
 from core.measure.serve import Service, times
 from core.measure.timing import repeat
 from core.measurement import Measurement
+from core.metrics import listed
 from core.workload import Workload
 
 CONCURRENCY = (1, 2, 4, 8, 16)
 FACTORS = (0.25, 0.5, 2.0, 4.0)
-BY_LENGTH = ("ttft_s", "tpot_s")
-BY_CONCURRENCY = ("tokens_per_s", "examples_per_s", "latency_s")
 Serve = Callable[[Workload], Service]
 
 
@@ -33,7 +32,8 @@ def under_lengths(serve: Serve, workload: Workload, context: int, rounds: int) -
     found: list[Measurement] = []
     for length in prompt_lengths(workload, context):
         varied = replace(workload, prompt_tokens=length)
-        found += _under(serve(varied), rounds, BY_LENGTH, f"prompt_tokens={length}")
+        wanted = listed("by_prompt_length")
+        found += _under(serve(varied), rounds, wanted, f"prompt_tokens={length}")
     return found
 
 
@@ -45,7 +45,7 @@ def under_concurrency(
     for count in counts:
         if count != workload.concurrency:
             varied = replace(workload, concurrency=count)
-            found += _under(serve(varied), rounds, BY_CONCURRENCY, f"concurrency={count}")
+            found += _under(serve(varied), rounds, listed("by_concurrency"), f"concurrency={count}")
     return found
 
 

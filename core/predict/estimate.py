@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from core.machine.calibrate import Calibration
 from core.measurement import Measurement, unavailable
-from core.metrics import metric
+from core.metrics import metric, projected
 from core.model import ClassifierShape
 from core.plan import Plan
 from core.predict import sensor
@@ -26,7 +26,7 @@ PEAK_EXTRA_BYTES = 100e6
 UNKNOWN_FACTOR = 4.0
 # A classifier's layers and the calls around them, per batch.
 IMAGE_OVERHEAD_S = (5e-6, 1e-3)
-TIMES = ("ttft_s", "tpot_s", "latency_s", "latency_p95_s", "tokens_per_s")
+TIMES = projected("roofline")
 
 
 def predict(plan: Plan, calibration: Calibration | None = None) -> tuple[Measurement, ...]:

@@ -39,21 +39,6 @@ TRANSFER = {"same": 2.0, "other": 4.0}
 # kernels, more where one of them multiplies with packed weights, whose kernels reach another share
 # of the limit on each device. Both are assumptions, not measured.
 RATIO = {"same kernels": 1.1, "other kernels": 1.5}
-# Facts of the artefact, whichever device runs it.
-CARRIED = (
-    "model_bytes",
-    "kv_bytes",
-    "disk_bytes",
-    "perplexity",
-    "nats_per_byte",
-    "kl_nats",
-    "top1_agreement",
-    "kl_floor_nats",
-    "agreement_floor",
-    "accuracy",
-    "accepted_per_step",
-    "concurrency",
-)
 
 
 def project(trial: Trial, target: Target) -> tuple[Measurement, ...]:
@@ -113,11 +98,12 @@ def _merged(
     """Carried facts, projected times, and what the roofline alone expects for the rest."""
     found = []
     for one in trial.measurements:
-        if one.metric == "memory_bytes":
+        way = metric(one.metric).projected
+        if way == "account":
             continue
-        if one.metric in CARRIED:
+        if way == "carried":
             found.append(_carried(one))
-        elif one.metric == "prepare_s":
+        elif way == "stays":
             found.append(_note(one, "the techniques are applied on the machine that measured it"))
         elif one.metric in times:
             found.append(times.pop(one.metric))
@@ -251,7 +237,7 @@ def _sensor(trial: Trial, plan: Plan) -> tuple[Measurement, ...]:
             continue
         if one.metric in expected:
             found.append(expected.pop(one.metric))
-        elif one.metric == "prepare_s":
+        elif metric(one.metric).projected == "stays":
             found.append(_note(one, "the techniques are applied on the machine that measured it"))
         elif one.metric == "concurrency":
             found.append(_carried(one))

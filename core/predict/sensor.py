@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from core.catalogue import targets
 from core.measurement import Measurement, unavailable
-from core.metrics import metric
+from core.metrics import listed, metric
 from core.model import ClassifierShape
 from core.plan import Plan
 from core.predict.capacity import SENSOR_PROGRAM_BYTES, sensor_ram
 from core.predict.roofline import Span
 
-NAMES = ("latency_p95_s", "examples_per_s", "model_bytes", "peak_bytes", "energy_j_per_token")
+NAMES = listed("sensor")
 
 
 def predict_sensor(plan: Plan) -> tuple[Measurement, ...]:

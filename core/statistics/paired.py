@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from core import metrics
+
 Bounds = tuple[float, float]
 Statistic = Callable[[Any, Any], Any]
 
@@ -25,8 +27,6 @@ DRAWS = 10_000
 METHOD = f"paired bootstrap of the windows, BCa, {DRAWS:,} draws"
 # Fewer windows than this say nothing about how windows vary.
 MIN_WINDOWS = 5
-# What the unchanged model has to itself by definition: no second sample, but a constant.
-DEFINED = {"kl_nats": 0.0, "top1_agreement": 1.0, "flips": 0.0}
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,10 @@ def paired_interval(
 
     `reference[i]` was taken on the same window or item as `samples[i]`. Values that are all 0 or 1
     are items: Tango's interval for the difference and Bonett and Price's for the ratio, or Wilson's
-    for a metric in DEFINED. All others are windows, resampled in pairs; their value is the mean,
-    for perplexity the exponential of the mean logarithm. None when nothing is paired: lengths that
-    differ, or fewer than MIN_WINDOWS windows (any number of items will do).
+    for a metric whose baseline is known by definition. All others are windows, resampled in pairs;
+    their value is the mean, for a geometric metric the exponential of the mean logarithm. None when
+    nothing is paired: lengths that differ, or fewer than MIN_WINDOWS windows (any number of items
+    will do).
     """
     if not samples or len(samples) != len(reference):
         return None
@@ -73,7 +74,7 @@ def paired_interval(
 def _of_items(metric: str, samples: tuple[float, ...], reference: tuple[float, ...]) -> Paired:
     n, ours, theirs = len(samples), int(sum(samples)), int(sum(reference))
     difference = (ours - theirs) / n
-    if metric in DEFINED:
+    if metrics.metric(metric).defined is not None:
         low, high = wilson(ours, n)
         share = theirs / n
         return Paired(
@@ -100,7 +101,7 @@ def _of_items(metric: str, samples: tuple[float, ...], reference: tuple[float, .
 
 
 def _of_windows(metric: str, samples: np.ndarray, reference: np.ndarray) -> Paired | None:
-    logarithmic = metric == "perplexity"
+    logarithmic = metrics.metric(metric).geometric
     if logarithmic:
         if min(samples.min(), reference.min()) <= 0:
             return None

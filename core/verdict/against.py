@@ -14,17 +14,9 @@ from core.measurement import Measurement
 from core.metrics import Metric
 from core.model import DecoderShape
 from core.predict.projection import ratio_error
-from core.statistics.paired import DEFINED
 from core.study import Trial
-from core.verdict.floors import NAMES as FLOORS
 from core.verdict.floors import floor_between
-from core.verdict.judge import TIMED, Judgement, judge
-
-# Metrics that say how well a machine is used, or how finely a loss can be told, not how good a plan
-# is.
-UNJUDGED = frozenset(
-    {"mbu", "mfu", "cpu_wait_share", "concurrency", "rounding_kl_nats", *FLOORS.values()}
-)
+from core.verdict.judge import Judgement, judge
 
 
 def against(trial: Trial, baseline: Trial, name: str) -> Judgement:
@@ -52,7 +44,7 @@ def asked(trial: Trial, name: str) -> Measurement | None:
     none. A trial that was timed at another one counts by what it measured at the workload's."""
     found = trial.metric(name)
     wanted = trial.plan.case.workload.concurrency
-    if found is None or metrics.metric(name).group not in TIMED or served_at(trial) == wanted:
+    if found is None or not metrics.metric(name).timed or served_at(trial) == wanted:
         return found
     if found.origin == "unavailable":
         return found
@@ -81,7 +73,7 @@ def reference(baseline: Trial, judged: Measurement) -> Measurement | None:
     """The baseline's number that `judged` is compared with; what the unchanged model has to itself
     is known by definition, whatever the origin of the number that is judged."""
     found = asked(baseline, judged.metric)
-    exact = DEFINED.get(judged.metric)
+    exact = metrics.metric(judged.metric).defined
     if found is None and exact is not None and baseline.is_baseline and judged.value is not None:
         return replace(
             judged,
@@ -99,15 +91,13 @@ def _unlike(metric: Metric, trial: Trial, baseline: Trial) -> str:
     ours, theirs = trial.plan.case, baseline.plan.case
     if ours.model.task != theirs.model.task:
         return f"{ours.model.id} and {theirs.model.id} do different tasks"
-    if metric.name in FLOORS.values() or metric.name == "rounding_kl_nats":
-        return "it says how small a loss can be told from rounding, not how good the plan is"
-    if metric.name in UNJUDGED:
-        return "it says how the machine was used, not how good the plan is: judge by its times"
-    if metric.name in DEFINED and ours.model != theirs.model:
+    if metric.unjudged:
+        return metric.unjudged
+    if metric.defined is not None and ours.model != theirs.model:
         return "each model was compared with its own baseline"
-    if metric.group == "quality" and ours.data != theirs.data:
+    if metric.judged == "paired" and ours.data != theirs.data:
         return "quality was judged on different data"
-    if metric.name == "perplexity" and _vocabulary(trial) != _vocabulary(baseline):
+    if metric.by_tokenizer and _vocabulary(trial) != _vocabulary(baseline):
         return "the tokenizers differ: compare nats per byte"
     return ""
 

@@ -21,7 +21,6 @@ from core.measurement import Measurement, bootstrap_median
 from core.statistics.interleave import MIN_PAIRS
 from core.study import Study, Trial
 from core.verdict.against import against, asked, pairing
-from core.verdict.judge import TIMED
 
 
 def anchored(study: Study) -> Study:
@@ -50,7 +49,7 @@ def at_own_baseline(trials: Sequence[Trial], studies: Iterable[Study]) -> tuple[
 
 def _names(study: Study) -> tuple[str, ...]:
     found = {one.metric: None for trial in study.done() for one in trial.measurements}
-    return tuple(name for name in found if metrics.metric(name).group in TIMED)
+    return tuple(name for name in found if metrics.metric(name).timed)
 
 
 def _readings(study: Study, baseline: Trial, name: str) -> list[float]:

@@ -26,7 +26,7 @@ from core.study import Study, Trial
 from core.verdict import utility
 from core.verdict.against import asked, pairing
 from core.verdict.floors import floor_between
-from core.verdict.judge import FLOORS, TIMED
+from core.verdict.judge import FLOORS
 
 DRAWS = 1000
 # Rounds are put together to so many blocks of neighbours, so that a draw is quick.
@@ -101,7 +101,7 @@ def _draws(trial: Trial, baseline: Trial, gain: utility.Gain) -> np.ndarray | fl
     assert gain.spread is not None
     found = asked(trial, gain.metric)
     metric = metrics.metric(gain.metric)
-    timed = metric.group in TIMED
+    timed = metric.timed
     if (
         not gain.known
         or trial.id == baseline.id
@@ -115,7 +115,7 @@ def _draws(trial: Trial, baseline: Trial, gain: utility.Gain) -> np.ndarray | fl
     paired = _paired(trial, baseline, found)
     drawn = floor / Z * abs(scale) * _normal(trial, "time" if timed else f"floor {metric.name}")
     scatter = None
-    if paired and metric.group == "quality":
+    if paired and metric.judged == "paired":
         quality = _of_windows(gain.metric, found.samples, found.reference)
         return drawn + (gain.gain + _spread(trial, gain) if quality is None else quality * scale)
     if paired and timed and metric.quantile == 0.5:
@@ -128,7 +128,7 @@ def _floor(trial: Trial, baseline: Trial, gain: utility.Gain) -> float:
     """What two copies, or two correct programs, of one plan may differ by at 95 %: in the logarithm
     for what was timed, in the metric's unit else."""
     found = asked(trial, gain.metric)
-    if found is None or metrics.metric(gain.metric).group not in TIMED:
+    if found is None or not metrics.metric(gain.metric).timed:
         return floor_between(trial, baseline, gain.metric)
     paired = _paired(trial, baseline, found)
     floor = math.log1p(FLOORS["turns" if paired else "apart"])
@@ -144,7 +144,7 @@ def _paired(trial: Trial, baseline: Trial, found: Measurement) -> bool:
 
 def _spread(trial: Trial, gain: utility.Gain) -> np.ndarray:
     """Draws around 0 as wide as the judged interval, the same for all times of one trial."""
-    timed = metrics.metric(gain.metric).group in TIMED
+    timed = metrics.metric(gain.metric).timed
     return (gain.spread or 0.0) / Z * _normal(trial, "rounds" if timed else gain.metric)
 
 
@@ -180,12 +180,12 @@ def _of_rounds(
 
 @lru_cache(maxsize=512)
 def _of_windows(name: str, ours: tuple[float, ...], theirs: tuple[float, ...]) -> np.ndarray | None:
-    """The paired difference of means (of logarithms, for perplexity) over resampled windows or
+    """The paired difference of means (of logarithms, for geometric ones) over resampled windows or
     items, float [DRAWS]; the same windows for every trial that saw as many."""
     if len(ours) != len(theirs) or len(ours) < MIN_WINDOWS:
         return None
     pairs = np.array([ours, theirs])
-    if name == "perplexity":
+    if metrics.metric(name).geometric:
         if pairs.min() <= 0:
             return None
         pairs = np.log(pairs)

@@ -17,7 +17,7 @@ from core.metrics import Metric
 from core.plan import KINDS, settings
 from core.study import Trial
 from core.techniques import BY_NAME
-from core.verdict.against import UNJUDGED, against, reference, served_at
+from core.verdict.against import against, reference, served_at
 from core.verdict.environments import environment_ids
 from core.verdict.environments import warnings as unlike_things
 
@@ -223,7 +223,7 @@ def _metric_rows(
                 len({(cell.text, cell.origin) for cell in cells}) > 1,
                 metric.group,
                 metric.unit,
-                "" if metric.name in UNJUDGED else metric.better,
+                "" if metric.unjudged else metric.better,
             )
 
 

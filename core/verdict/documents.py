@@ -15,7 +15,7 @@ from core.measurement import Measurement
 from core.metrics import metric
 from core.plan import settings
 from core.study import Study, Trial
-from core.verdict.against import UNJUDGED, against
+from core.verdict.against import against
 from core.verdict.anchor import anchored
 from core.verdict.environments import Facts, cautions, environment_ids, warnings
 from core.verdict.recommend import recommend
@@ -85,7 +85,7 @@ def verdicts(trial: Trial, baseline: Trial | None) -> dict[str, Any]:
         return {}
     found = {}
     for one in trial.measurements:
-        if not one.condition and one.metric not in UNJUDGED:
+        if not one.condition and not metric(one.metric).unjudged:
             judgement = against(trial, baseline, one.metric)
             found[one.metric] = {
                 "ratio": finite(judgement.ratio),

@@ -3,17 +3,14 @@ loss says nothing.
 
 A 16-bit program rounds after every operation; another order of the same sums gives other roundings.
 What the unchanged model loses to itself that way is measured with it
-(core.measure.quality.floor) and kept as metrics of its own; here is which floor belongs to which
-metric. Judging by it is core.verdict.judge's.
+(core.measure.quality.floor) and kept as metrics of its own; which floor belongs to which metric
+stands in core.metrics. Judging by it is core.verdict.judge's.
 """
 
 from __future__ import annotations
 
-from core.statistics.paired import DEFINED
+from core.metrics import BY_NAME
 from core.study import Trial
-
-# The metric that a floor is for -> the metric that says the floor.
-NAMES = {"kl_nats": "kl_floor_nats", "top1_agreement": "agreement_floor"}
 
 
 def floor_of(trial: Trial, metric: str) -> float:
@@ -22,12 +19,12 @@ def floor_of(trial: Trial, metric: str) -> float:
 
     In the unit of `metric`, at least 0; 0.0 where the metric has no floor or none was measured.
     """
-    name = NAMES.get(metric)
-    measurement = None if name is None else trial.metric(name)
-    if measurement is None or measurement.value is None:
+    entry = BY_NAME[metric]
+    measurement = trial.metric(entry.floor) if entry.floor else None
+    if measurement is None or measurement.value is None or entry.defined is None:
         return 0.0
     ends = (measurement.value, *(measurement.interval() or ()))
-    return float(max(abs(end - DEFINED[metric]) for end in ends))
+    return float(max(abs(end - entry.defined) for end in ends))
 
 
 def floor_between(trial: Trial, baseline: Trial, metric: str) -> float:

@@ -14,6 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from core import metrics
 from core.format import plain
 from core.measurement import Measurement
 from core.metrics import Metric
@@ -34,8 +35,6 @@ MARKS = {
     "baseline": "●",
 }
 VERDICTS = tuple(MARKS)
-# Counted, not timed: one sample is the whole truth.
-EXACT = frozenset({"model_bytes", "memory_bytes", "kv_bytes", "disk_bytes"})
 MIN_SAMPLES = 3
 # A smaller relative change than this is shown as 0 %: it is never called better or worse.
 VISIBLE = 0.0005
@@ -47,8 +46,6 @@ PAIRINGS = ("turns", "common", "apart")
 # happens to lie and what the process did before (`python -m tests.evidence aa` measures it): a
 # smaller difference is never called one.
 FLOORS = {"turns": 0.01, "common": 0.02, "apart": 0.08}
-# The groups of metrics that are timed: they depend on the hour and on how many requests are served.
-TIMED = frozenset({"latency", "throughput", "energy", "cost"})
 
 
 @dataclass(frozen=True)
@@ -97,7 +94,7 @@ def judge(
         return Judgement("not comparable", why=why)
     if is_exact(candidate) and is_exact(baseline):
         return _of_exact(metric, candidate.value, baseline.value)
-    if metric.group == "quality":
+    if metric.judged == "paired":
         paired = on_the_same(metric, candidate, baseline, pairing)
         if paired is not None:
             judgement = _of_pairs(metric, paired)
@@ -240,7 +237,7 @@ def _of_ratio(metric: Metric, found: Ratio, pairing: str) -> Judgement:
     assert low is not None
     assert high is not None
     judgement = Judgement(_verdict(metric, low - 1, high - 1), ratio, low, high)
-    floor = FLOORS[pairing] if pairing and metric.group in TIMED else 0.0
+    floor = FLOORS[pairing] if pairing and metric.timed else 0.0
     if judgement.verdict in ("better", "worse") and abs(ratio - 1) <= max(floor, VISIBLE):
         why = f"two copies of one plan can differ by {floor:.0%} in this way of measuring"
         return replace(judgement, verdict="within noise", why=why if floor else "")
@@ -252,7 +249,8 @@ def is_exact(measurement: Measurement) -> bool:
     value = measurement.value
     if measurement.bounds is not None:
         return measurement.bounds == (value, value)
-    return measurement.metric in EXACT and measurement.n == 1 and measurement.origin == "measured"
+    counted = metrics.metric(measurement.metric).judged == "exact"
+    return counted and measurement.n == 1 and measurement.origin == "measured"
 
 
 def can_resample(measurement: Measurement) -> bool:

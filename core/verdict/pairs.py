@@ -24,7 +24,7 @@ def in_turns(
 ) -> Ratio | None:
     """(ratio, low, high) from interleaved pairs; None where there are none, or too few. A tail's
     interval is None where its samples allow none."""
-    if metric.group == "quality" or pairing == "apart":
+    if metric.judged == "paired" or pairing == "apart":
         return None
     if pairing == "turns":
         return _pairs(metric, candidate)

@@ -5,9 +5,9 @@ The utility of a trial is U = sum over the words w of weight(w) * gain(w), with 
 study's baseline, from the same judgements that every page shows (core.verdict.against):
 
 - latency, throughput, size, energy, cost: gain = log2 of the improvement ratio, so twice as fast,
-  or half as large, is worth 1 and twice as slow costs 1. The metric is the first of WORDS[word]
-  that the baseline has.
-- quality: gain = -(loss / scale), where the loss and the scale of each metric stand in QUALITY:
+  or half as large, is worth 1 and twice as slow costs 1. The metric is the first that the baseline
+  has of those that decide the word (core.metrics).
+- quality: gain = -(loss / scale), where the scale is each metric's `halving_loss`:
   0.05 nats of KL to the baseline, 0.05 nats of log-perplexity, 5 points of top-1 agreement or 2
   points of accuracy cost as much as halving any of the others gains.
 
@@ -25,34 +25,6 @@ from dataclasses import dataclass
 from core import metrics
 from core.study import Study, Trial
 from core.verdict.against import against, asked
-from core.verdict.judge import TIMED
-
-WORDS: dict[str, tuple[str, ...]] = {
-    "latency": ("latency_s", "latency_p95_s", "tpot_s", "ttft_s"),
-    "throughput": ("tokens_per_s", "examples_per_s"),
-    "size": ("model_bytes", "peak_bytes"),
-    "energy": ("energy_j_per_token",),
-    # What the user's own tasks say counts before any general measure.
-    "quality": (
-        "task_accuracy",
-        "kl_nats",
-        "perplexity",
-        "nats_per_byte",
-        "top1_agreement",
-        "accuracy",
-    ),
-    "cost": ("usd_per_mtok",),
-}
-IMAGE_WORDS = {**WORDS, "quality": ("accuracy", "top1_agreement", "kl_nats")}
-# Loss of quality that costs as much as one doubling of anything else gains.
-QUALITY = {
-    "kl_nats": 0.05,
-    "perplexity": 0.05,
-    "nats_per_byte": 0.0125,
-    "top1_agreement": 0.05,
-    "accuracy": 0.02,
-    "task_accuracy": 0.02,
-}
 
 
 @dataclass(frozen=True)
@@ -70,11 +42,12 @@ class Gain:
 
 def axes(study: Study) -> tuple[tuple[str, str], ...]:
     """(word, metric) for every word with a weight above 0 that some candidate can be judged by."""
-    words = IMAGE_WORDS if study.case.model.task == "image" else WORDS
+    images = study.case.model.task == "image"
     found = []
     for word in metrics.PRIORITIES:
         if study.priorities.weight(word) > 0:
-            name = _first_known(words[word], study)
+            place = "decides_images" if images and word == "quality" else "decides"
+            name = _first_known(metrics.listed(place, word), study)
             if name is not None:
                 found.append((word, name))
     return tuple(found)
@@ -90,13 +63,15 @@ def _first_known(names: Iterable[str], study: Study) -> str | None:
         found = None if baseline is None else asked(baseline, name)
         if found is not None and _usable(name, found.value):
             return name
-        if name in ("kl_nats", "top1_agreement") and any(t.value(name) is not None for t in done):
+        defined = metrics.metric(name).defined is not None
+        if defined and any(trial.value(name) is not None for trial in done):
             return name
     return None
 
 
 def _usable(name: str, value: float | None) -> bool:
-    return value is not None and (name in QUALITY or value > 0)
+    by_loss = metrics.metric(name).halving_loss is not None
+    return value is not None and (by_loss or value > 0)
 
 
 def gain(word: str, name: str, trial: Trial, rival: Trial) -> Gain | None:
@@ -106,7 +81,8 @@ def gain(word: str, name: str, trial: Trial, rival: Trial) -> Gain | None:
     if found.verdict == "not comparable":
         return None
     ends = (found.difference, found.difference_low, found.difference_high)
-    if name not in QUALITY or name == "perplexity":
+    metric = metrics.metric(name)
+    if metric.halving_loss is None or metric.geometric:
         ends = (_logarithm(found.ratio), _logarithm(found.low), _logarithm(found.high))
     centre, low, high = (None if end is None else end * points(name) for end in ends)
     if centre is None:
@@ -118,8 +94,8 @@ def gain(word: str, name: str, trial: Trial, rival: Trial) -> Gain | None:
 def points(name: str) -> float:
     """What one unit of change is worth: of the metric itself for quality, of the natural logarithm
     for perplexity and everything that counts by its ratio. Negative where less is better."""
-    sign = -1.0 if metrics.metric(name).better == "lower" else 1.0
-    return sign / QUALITY.get(name, math.log(2))
+    metric = metrics.metric(name)
+    return (-1.0 if metric.better == "lower" else 1.0) / (metric.halving_loss or math.log(2))
 
 
 def _logarithm(ratio: float | None) -> float | None:
@@ -157,7 +133,7 @@ def lead(study: Study, winner: Trial, other: Trial) -> tuple[float, float | None
         if one is not None:
             total += weight * one.gain
             wide = weight * (one.spread or 0.0)
-            if metrics.metric(name).group in TIMED:
+            if metrics.metric(name).timed:
                 timed += wide
             else:
                 squares += wide**2

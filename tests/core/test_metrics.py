@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
 import pytest
 
 from core import metrics
 from core.errors import BadInput
+from core.metrics.metric import Places
 
 # The names that scripts depend on.
 STABLE = (
@@ -54,3 +60,57 @@ def test_every_priority_weighs_some_metric() -> None:
 def test_an_unknown_metric_is_refused_with_the_known_ones(name: str) -> None:
     with pytest.raises(BadInput, match=r"known metrics: accepted_per_step, accuracy"):
         metrics.metric(name)
+
+
+@pytest.mark.parametrize("place", [field.name for field in fields(Places)])
+def test_every_list_of_metrics_has_an_order_without_ties_and_someone_who_asks(place: str) -> None:
+    ranks = {getattr(one.places, place) for one in metrics.METRICS} - {0}
+    count = len(metrics.listed(place))
+    if place.startswith("decides"):
+        count = max(len(metrics.listed(place, word)) for word in metrics.PRIORITIES)
+    assert ranks == set(range(1, count + 1))
+    stem = place.removesuffix("_text").removesuffix("_image")
+    words = (f'"{place}"', f'f"{stem}_{{', f'f"{place.partition("_")[0]}_{{')
+    assert any(word in text for word in words for text in SOURCES.values()), place
+
+
+def test_what_an_entry_refers_to_exists() -> None:
+    for one in metrics.METRICS:
+        assert one.judged in ("timed", "paired", "exact", "apart")
+        assert one.projected in ("", "carried", "roofline", "account", "stays")
+        assert one.least < one.most
+        if one.floor:
+            assert metrics.metric(one.floor).unjudged
+            assert one.defined is not None
+        if one.places.decides or one.places.decides_images:
+            assert one.priority
+
+
+ROOT = Path(__file__).parents[2]
+SOURCES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for room in ("app", "core", "store", "kernels")
+    for path in sorted((ROOT / room).rglob("*.py"))
+    if not path.is_relative_to(ROOT / "core/metrics")
+}
+# It computes five metrics at once and returns them by name.
+PRODUCERS = {"core/predict/roofline.py"}
+
+
+def test_nobody_else_keeps_a_table_of_metrics() -> None:
+    tables = []
+    for name, text in SOURCES.items():
+        for node in ast.walk(ast.parse(text)):
+            items: Sequence[ast.expr | None] = ()
+            if isinstance(node, ast.Dict):
+                items = node.keys
+            elif isinstance(node, ast.Set | ast.List | ast.Tuple):
+                items = node.elts
+            named = [
+                item.value
+                for item in items
+                if isinstance(item, ast.Constant) and item.value in metrics.BY_NAME
+            ]
+            if len(named) > 1 and name not in PRODUCERS:
+                tables.append(f"{name}:{node.lineno} {named}")
+    assert tables == []

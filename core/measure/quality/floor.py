@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from core import metrics
 from core.measurement import Measurement, bootstrap_mean, unavailable
-from core.metrics import metric
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PART = 16
 # Programs this far apart are not equally correct: a floor from them would hide real losses.
 MOST_NATS = 0.02
-FLOOR_METRICS = ("kl_floor_nats", "agreement_floor")
+FLOOR_METRICS = metrics.floors()
 METHOD = f"the unchanged model against itself, read {PART} tokens at a time behind a cache"
 
 
@@ -59,14 +59,14 @@ def floors(
             f"{METHOD}, differs by {nats.mean():.3g} nats: more than rounding does, so one of the"
             " two programs is not this model and no floor is measured"
         )
-        return [unavailable(name, metric(name).unit, why) for name in FLOOR_METRICS]
+        return [unavailable(name, metrics.metric(name).unit, why) for name in FLOOR_METRICS]
 
     def mean(name: str, samples: np.ndarray, pooled: float) -> Measurement:
         bounds = bootstrap_mean(samples) if len(samples) > 1 else None
         return Measurement(
             name,
             tuple(samples.tolist()),
-            metric(name).unit,
+            metrics.metric(name).unit,
             "measured",
             how,
             pooled=pooled,

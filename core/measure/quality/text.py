@@ -13,10 +13,9 @@ from core.data.passages import Passage
 from core.measure.quality.floor import InParts, floors
 from core.measure.quality.scores import log_probabilities
 from core.measurement import Measurement, bootstrap_mean, bootstrap_ratio, unavailable
-from core.metrics import metric
+from core.metrics import defined, is_defined, listed, metric
 
-TEXT_METRICS = ("perplexity", "nats_per_byte", "kl_nats", "top1_agreement")
-BY_DEFINITION = {"kl_nats": 0.0, "top1_agreement": 1.0, "flips": 0.0}
+TEXT_METRICS = listed("text_quality")
 # exp() of more nats per token is no number any more.
 MAX_NATS = 700.0
 
@@ -61,7 +60,7 @@ def text_quality(engine: Any, baseline: Any | None, text: Text) -> list[Measurem
         _per_byte(nats, base_nats, sizes, paired, text.name),
     ]
     if not paired:
-        own = [by_definition(name, text.name) for name in ("kl_nats", "top1_agreement")]
+        own = [by_definition(name, text.name) for name in TEXT_METRICS if is_defined(name)]
         return [*found, *own, *floors(divergence, agreed, tokens, text.name)]
     divergence = np.maximum(divergence, 0.0) / tokens.mean()
     agreement = float(agreed.sum() / tokens.sum())
@@ -139,13 +138,13 @@ def _mean(name: str, values: np.ndarray, pooled: float, how: str) -> Measurement
         how,
         pooled=pooled,
         bounds=bootstrap_mean(values) if len(values) > 1 else None,
-        reference=(BY_DEFINITION[name],) * len(values),
+        reference=(defined(name),) * len(values),
     )
 
 
 def by_definition(name: str, how: str) -> Measurement:
     """What the unchanged model has to itself."""
-    value = BY_DEFINITION[name]
+    value = defined(name)
     own = how + "; the baseline against itself, by definition"
     return Measurement(
         name,

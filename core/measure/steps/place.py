@@ -10,9 +10,8 @@ from core import format as formats
 from core.machine.calibrate import ensure
 from core.measure.steps.context import TrialRun
 from core.measurement import Measurement, unavailable
-from core.metrics import metric
+from core.metrics import listed, metric
 from core.predict import project
-from core.predict.estimate import TIMES
 from core.study import Trial
 from core.target import Target
 
@@ -43,8 +42,9 @@ def placed(run: TrialRun) -> Sequence[Measurement]:
     # Without this machine's own limits a projection could not use what was measured on it.
     ensure()
     here = tuple(row for row in run.served if row.metric != "usd_per_mtok")
+    told = listed("note_of_origin")
     for row in here:
-        if row.value is not None and not row.condition and row.metric in (*TIMES, "peak_bytes"):
+        if row.value is not None and not row.condition and row.metric in told:
             value = formats.of_metric(row.metric, row.value)
             run.note(f"measured on this machine: {metric(row.metric).label} {value}")
     return project(Trial("", "", run.plan, measurements=here), target)

@@ -25,7 +25,7 @@ from core import metrics
 from core.journal.events import Event
 from core.study import Study
 from core.verdict import utility
-from core.verdict.against import UNJUDGED, against
+from core.verdict.against import against
 from core.verdict.anchor import anchored
 from core.verdict.compare import compare
 from core.verdict.documents import study_document
@@ -70,7 +70,7 @@ def judged(study: Study) -> Verdicts:
         for trial in study.done()
         if not trial.is_baseline
         for one in trial.measurements
-        if not one.condition and one.metric not in UNJUDGED
+        if not one.condition and not metrics.metric(one.metric).unjudged
     }
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -93,24 +91,3 @@ SOURCES = {
     for path in sorted((ROOT / room).rglob("*.py"))
     if not path.is_relative_to(ROOT / "core/metrics")
 }
-# It computes five metrics at once and returns them by name.
-PRODUCERS = {"core/predict/roofline.py"}
-
-
-def test_nobody_else_keeps_a_table_of_metrics() -> None:
-    tables = []
-    for name, text in SOURCES.items():
-        for node in ast.walk(ast.parse(text)):
-            items: Sequence[ast.expr | None] = ()
-            if isinstance(node, ast.Dict):
-                items = node.keys
-            elif isinstance(node, ast.Set | ast.List | ast.Tuple):
-                items = node.elts
-            named = [
-                item.value
-                for item in items
-                if isinstance(item, ast.Constant) and item.value in metrics.BY_NAME
-            ]
-            if len(named) > 1 and name not in PRODUCERS:
-                tables.append(f"{name}:{node.lineno} {named}")
-    assert tables == []

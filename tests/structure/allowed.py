@@ -77,30 +77,9 @@ INSIDE = (
     "store -> store.memory.MemoryStore",
 )
 
-# Files with a table keyed by metrics, or a row of them, beside the metrics' own.
-KEYED = (
-    "app/parts/quality_forms.py",
-    "app/parts/rounds.py",
-    "app/reports/axes.py",
-    "app/views/compare.py",
-    "app/views/live.py",
-    "app/views/plan.py",
-    "app/views/trials.py",
-    "core/format.py",
-    "core/margin.py",
-    "core/measure/quality/text.py",
-    "core/measure/sweep.py",
-    "core/predict/estimate.py",
-    "core/predict/projection.py",
-    "core/predict/roofline.py",
-    "core/predict/sensor.py",
-    "core/statistics/paired.py",
-    "core/verdict/against.py",
-    "core/verdict/floors.py",
-    "core/verdict/judge.py",
-    "core/verdict/reasons.py",
-    "core/verdict/utility.py",
-)
+# Files with a table of metrics beside the metrics' own. The roofline computes five metrics at once
+# and returns them by name.
+KEYED = ("core/predict/roofline.py",)
 
 # Files of production code of more than 250 lines.
 LONG = (
@@ -119,7 +98,6 @@ LONG = (
     "core/files/config/architectures.py",
     "core/files/gguf/blocks.py",
     "core/measure/serve.py",
-    "core/metrics.py",
     "core/model.py",
     "core/predict/effects.py",
     "core/predict/projection.py",
@@ -162,6 +140,5 @@ LONG_TESTS = (
 FULL = (
     "app/cli",
     "app/parts",
-    "core",
     "tests/store",
 )

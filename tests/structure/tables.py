@@ -6,37 +6,33 @@ import ast
 from collections.abc import Iterable
 from pathlib import Path
 
-# So many names of metrics make a table of a dictionary, and of a row of names.
-KEYED, LISTED = 2, 3
+# So many names of metrics make a table.
+TABLE = 2
 
 
 def metric_tables(root: Path, names: frozenset[str], packages: Iterable[str]) -> list[str]:
-    """`file:line` of every dictionary keyed by metrics and every row of names at the top level."""
+    """`file:line` of every dictionary keyed by metrics, and every row or set of their names."""
     found = []
     for package in packages:
         for path in sorted((root / package).rglob("*.py")):
-            if path == root / "core" / "metrics.py" or "core/metrics/" in str(path):
+            where = path.relative_to(root)
+            if where.is_relative_to("core/metrics"):
                 continue
             tree = ast.parse(path.read_text(encoding="utf-8"))
-            where = path.relative_to(root)
-            found += [f"{where}:{node.lineno}" for node in ast.walk(tree) if _keyed(node, names)]
             found += [
-                f"{where}:{statement.lineno}"
-                for statement in tree.body
-                if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None
-                for node in ast.walk(statement.value)
-                if _listed(node, names)
+                f"{where}:{node.lineno}" for node, count in _named(tree, names) if count >= TABLE
             ]
     return sorted(set(found))
 
 
-def _keyed(node: ast.AST, names: frozenset[str]) -> bool:
-    return isinstance(node, ast.Dict) and _count(node.keys, names) >= KEYED
-
-
-def _listed(node: ast.AST, names: frozenset[str]) -> bool:
-    return isinstance(node, ast.Tuple | ast.List | ast.Set) and _count(node.elts, names) >= LISTED
-
-
-def _count(nodes: Iterable[ast.AST | None], names: frozenset[str]) -> int:
-    return sum(isinstance(node, ast.Constant) and node.value in names for node in nodes)
+def _named(tree: ast.AST, names: frozenset[str]) -> Iterable[tuple[ast.expr, int]]:
+    """The literals of `tree`, each with how many names of metrics are its keys or items."""
+    for node in ast.walk(tree):
+        items: Iterable[ast.expr | None] = ()
+        if isinstance(node, ast.Dict):
+            items = node.keys
+        elif isinstance(node, ast.Tuple | ast.List | ast.Set):
+            items = node.elts
+        else:
+            continue
+        yield node, sum(isinstance(item, ast.Constant) and item.value in names for item in items)

@@ -100,8 +100,10 @@ def test_a_circle_a_pair_and_a_needless_import_are_found(tmp_path_factory) -> No
 
 def test_tables_keyed_by_metrics_are_found(tmp_path_factory) -> None:
     root = tmp_path_factory.mktemp("code")
-    (root / "core").mkdir()
-    (root / "core" / "metrics.py").write_text("A = {'m': 1, 'n': 2}\n", encoding="utf-8")
+    (root / "core" / "metrics").mkdir(parents=True)
+    (root / "core" / "metrics" / "entries.py").write_text(
+        "A = {'m': 1, 'n': 2}\n", encoding="utf-8"
+    )
     text = "A = {'m': 1, 'n': 2}\nB = ('m', 'n', 'o')\nC = {'m': 1, 'x': 2}\n"
     (root / "core" / "other.py").write_text(text, encoding="utf-8")
     found = tables.metric_tables(root, frozenset("mno"), ("core",))

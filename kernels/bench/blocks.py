@@ -15,13 +15,19 @@ DTYPE = torch.bfloat16
 TOLERANCE = 0.02
 BASELINES = {"attention": "torch-sdpa", "rms_norm": "torch", "swiglu": "torch"}
 EPS = 1e-5
+# (rows, tokens in the cache or columns) of each case.
+SIZES = {
+    "attention": ((1, 128), (1, 1024), (8, 128)),
+    "rms_norm": ((1, 576), (8, 576), (1, 4096)),
+    "swiglu": ((1, 576), (8, 576), (1, 4096)),
+}
 
 
 def cases(op: str, device: str) -> Iterator[Case]:
     """The cases of attention, rms_norm or swiglu, one at a time."""
     infos = runnable(op, device)
     wrong = {info: check(info, device) for info in infos}
-    for rows, size in _sizes(op):
+    for rows, size in SIZES[op]:
         contenders = []
         for info in infos:
             torch.manual_seed(0)
@@ -49,12 +55,6 @@ def check(info: KernelInfo, device: str) -> str | None:
                 f"from its reference at {rows} x {size}"
             )
     return None
-
-
-def _sizes(op: str) -> tuple[tuple[int, int], ...]:
-    if op == "attention":
-        return ((1, 128), (1, 1024), (8, 128))
-    return ((1, 576), (8, 576), (1, 4096))
 
 
 def _step(

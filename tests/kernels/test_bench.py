@@ -7,24 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from kernels.bench import (
-    checks as bench_checks,
-)
-from kernels.bench import (
-    limits as bench_limits,
-)
-from kernels.bench import (
-    linear as bench_linear,
-)
-from kernels.bench import (
-    onnx as bench_onnx,
-)
-from kernels.bench import (
-    report as bench_report,
-)
-from kernels.bench import (
-    run as bench,
-)
+from kernels.bench import blocks as bench_blocks
+from kernels.bench import checks as bench_checks
+from kernels.bench import limits as bench_limits
+from kernels.bench import linear as bench_linear
+from kernels.bench import onnx as bench_onnx
+from kernels.bench import report as bench_report
+from kernels.bench import run as bench
 from kernels.bench import timing
 from kernels.linear_lowbit import quantize, torch_packed
 
@@ -34,6 +23,8 @@ pytestmark = pytest.mark.usefixtures("fresh")
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """One tiny shape, few repeats: what is tested is the bookkeeping, not the speed."""
+    sizes = dict.fromkeys(bench_blocks.SIZES, ((1, 24), (3, 8)))
+    monkeypatch.setattr(bench_blocks, "SIZES", sizes)
     monkeypatch.setattr(bench_linear, "QUICK_SHAPES", ((32, 64),))
     monkeypatch.setattr(bench_linear, "QUICK_ROWS", (1, 17))
     monkeypatch.setattr(bench_linear, "WORKING_SET", {"cpu": 8192})

@@ -28,6 +28,7 @@ from core.planner.search import propose
 from core.predict import fit
 from core.priorities import Priorities
 from core.study import Study
+from core.techniques.kinds import refuse
 from store.health.recovery import close_sealed, open_checked
 from store.interface import Store
 
@@ -142,7 +143,7 @@ def plan_study(
         for text in technique_texts
     )
     plans = propose(case, preset, wanted, seed, priorities.limits)
-    reasons = [plan.refuse() or fit(plan) for plan in plans]
+    reasons = [refuse(plan) or fit(plan) for plan in plans]
     if all(reason is not None for reason in reasons):
         raise BadInput(str(reasons[0]))
     study = Study(new_id("s"), case, priorities, preset, budget_s, seed, None, now())

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from core.dataset import Dataset
@@ -18,10 +18,6 @@ from core.workload import Workload
 
 if TYPE_CHECKING:
     from core.priorities import Limit
-
-# The order in which kinds act: a smaller model, then cheaper weights, then what makes up for their
-# loss, then a cheaper way to run.
-KINDS = ("prune", "distill", "quantize", "recover", "cache", "decode", "batch")
 
 
 @dataclass(frozen=True)
@@ -35,23 +31,37 @@ class Case:
 
 
 class Technique(Protocol):
-    """Data that can be stored and printed, plus what it does. A technique is a frozen dataclass.
+    """Data that can be stored and printed, plus what it does. A technique is a frozen dataclass
+    derived from core.techniques.base.Base, which also proposes settings for a case.
 
-    `candidates` proposes settings worth trying; `refuse` says in a sentence why a case cannot have
-    it, or None; `apply` changes a loaded Deployment (core.techniques.deployment), importing torch
-    only inside. No technique changes what the workload asks for: it changes how that is served.
+    No technique changes what the workload asks for: it changes how that is served.
     """
 
     name: ClassVar[str]
     kind: ClassVar[str]
     title: ClassVar[str]
+    trains: ClassVar[bool]
 
-    @classmethod
-    def candidates(cls, case: Case) -> tuple[Technique, ...]:
-        """Settings that are worth measuring for `case`, the best guess first."""
+    @property
+    def calibrates(self) -> bool:
+        """Whether applying it reads calibration data."""
+
+    @property
+    def training_steps(self) -> int:
+        """Optimizer steps that applying it takes; 0 for what does not train."""
+
+    @property
+    def sequences(self) -> int:
+        """How many requests it serves together at most."""
+
+    def with_steps(self, steps: int) -> Technique:
+        """This technique with so many training steps, if it trains."""
 
     def refuse(self, case: Case) -> str | None:
         """A sentence that says why `case` cannot have this technique, or None."""
+
+    def refuse_beside(self, others: Collection[Technique]) -> str | None:
+        """A sentence that says why it cannot be in a plan with `others`, or None."""
 
     def within(self, limits: Sequence[Limit], stated: Collection[str] = ()) -> Technique:
         """This technique with the study's hard limits in the settings that promise one, except in
@@ -60,15 +70,25 @@ class Technique(Protocol):
     def promise(self) -> Limit | None:
         """The limit that the settings promise to keep, or None."""
 
+    def effect(self, before: Any, case: Case) -> Any:
+        """The Effects (core.techniques.effects) of what came before and of this technique."""
+
     def apply(self, deployment: Any) -> None:
-        """Change the loaded model or the way it is run."""
+        """Change the loaded model or the way it is run, a core.techniques.deployment.Deployment.
+        Imports torch only inside.
+        """
+
+
+def own_fields(technique: Technique | type[Technique]) -> tuple[Field[Any], ...]:
+    """The settings that a user may give; a name for settings of another technique fixes some."""
+    return tuple(field for field in fields(technique) if field.init)  # type: ignore[arg-type]
 
 
 def settings(technique: Technique) -> dict[str, Any]:
-    """A technique as JSON-ready data: its name and every field; 1 in a float field becomes 1.0."""
+    """A technique as JSON-ready data: its name and settings; 1 in a float field becomes 1.0."""
     values = {
         field.name: float(value) if field.type in ("float", float) else value
-        for field in fields(technique)  # type: ignore[arg-type]
+        for field in own_fields(technique)
         for value in (getattr(technique, field.name),)
     }
     return {"name": technique.name, **values}
@@ -77,11 +97,11 @@ def settings(technique: Technique) -> dict[str, Any]:
 def label(technique: Technique) -> str:
     """Short human name, as `weight-int4(group_size=32)`.
 
-    The first field is always shown, others when they are not at their default.
+    The first setting is always shown, others when they are not at their default.
     """
     shown = [
         f"{field.name}={getattr(technique, field.name)}"
-        for position, field in enumerate(fields(technique))  # type: ignore[arg-type]
+        for position, field in enumerate(own_fields(technique))
         if position == 0 or getattr(technique, field.name) != field.default
     ]
     return technique.name + (f"({', '.join(shown)})" if shown else "")
@@ -116,7 +136,7 @@ class Plan:
         if traffic:
             facts["arrivals"] = [traffic]
         if self.case.data:
-            facts["data"] = sorted(one.identity for one in self.case.data)
+            facts["data"] = sorted(dataset.identity for dataset in self.case.data)
         canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
@@ -127,48 +147,8 @@ class Plan:
 
     @property
     def batch(self) -> int:
-        """How many sequences are served together at most: the size of its batching, else 1."""
-        sizes = (getattr(one, "size", 1) for one in self.techniques if one.kind == "batch")
-        return max(sizes, default=1)
-
-    def refuse(self) -> str | None:
-        """Why this plan cannot be run: an order that makes no sense, or a technique's own
-        reason.
-        """
-        ranks = [KINDS.index(technique.kind) for technique in self.techniques]
-        for (before, earlier), (after, later) in zip(
-            zip(ranks, self.techniques, strict=True),
-            list(zip(ranks, self.techniques, strict=True))[1:],
-            strict=False,
-        ):
-            if after < before:
-                return (
-                    f"{later.name} must come before {earlier.name}: the order is {', '.join(KINDS)}"
-                )
-        once = [technique.kind for technique in self.techniques]
-        for kind in ("quantize", "recover", "cache", "decode", "batch"):
-            if once.count(kind) > 1:
-                return (
-                    f"a plan can have one technique of kind {kind}, this one has {once.count(kind)}"
-                )
-        based = [one.name for one in self.techniques if one.kind == "recover" and _base(one)]
-        if based and "quantize" in once:
-            return f"{based[0]}: the plan quantizes already, so there is nothing to do for base"
-        if "decode" in once and self.batch > 1:
-            return (
-                "speculative decoding verifies one sequence at a time: it cannot be stacked with a"
-                " batch above 1"
-            )
-        for technique in self.techniques:
-            reason = technique.refuse(self.case)
-            if reason is not None:
-                return f"{technique.name}: {reason}"
-        return None
-
-
-def _base(technique: Technique) -> str:
-    """The format that a technique would round to by itself, when it names one."""
-    return str(getattr(technique, "base", ""))
+        """How many sequences are served together at most."""
+        return max((technique.sequences for technique in self.techniques), default=1)
 
 
 def parse_setting(text: str) -> tuple[str, dict[str, str]]:

@@ -20,8 +20,7 @@ from core.techniques.batch.static import StaticBatch
 from core.techniques.decode.speculative import Speculative
 from core.techniques.distill.soft_targets import SoftTargets
 from core.techniques.prune.mlp_channels import PruneMlpChannels
-from core.techniques.quantize.weight_int4 import WeightInt4
-from core.techniques.quantize.weight_int8 import WeightInt8
+from core.techniques.quantize.weight_int import WeightInt4, WeightInt8
 from core.workload import Workload
 
 # A machine that does other work as well draws examples slowly, and that says nothing of ours.

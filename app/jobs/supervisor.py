@@ -35,6 +35,7 @@ from core.journal.journal import Journal
 from core.plan import Plan
 from core.predict import fit
 from core.study import ENDED, Study, Trial
+from core.techniques.kinds import refuse
 from store.health.check import take_in
 from store.interface import Store
 
@@ -79,7 +80,7 @@ class Supervisor:
         for plan in plans:
             trial = Trial(new_id("t"), study.id, plan)
             events.append(trial_queued(trial))
-            reason = plan.refuse() or fit(plan)
+            reason = refuse(plan) or fit(plan)
             if reason is not None:
                 events.append(ended(trial, 0, "refused", reason))
         events.append(StudyStateChanged("queued").event(study.id))

@@ -6,8 +6,6 @@ technique's settings stand apart by semicolons, because commas part the techniqu
 
 from __future__ import annotations
 
-import dataclasses
-import typing
 from typing import Any
 
 import streamlit as st
@@ -16,16 +14,17 @@ from app import state
 from app.parts import common
 from core import techniques as registry
 from core.errors import BadInput
-from core.plan import KINDS, label
+from core.plan import label, own_fields
 from core.techniques import TECHNIQUES
 from core.techniques.base import Base
+from core.techniques.kinds import place
 
 TITLES = {one.name: one.title for one in TECHNIQUES}
 
 
 def techniques() -> list[str]:
     """Chosen techniques as the command line writes them; none means the preset's own list."""
-    ordered = sorted(TECHNIQUES, key=lambda one: KINDS.index(one.kind))
+    ordered = sorted(TECHNIQUES, key=lambda one: place(one.kind))
     kinds = {one.name: one.kind for one in ordered}
     name = st.selectbox(
         "Technique",
@@ -59,9 +58,9 @@ def techniques() -> list[str]:
 def _settings(name: str) -> dict[str, Any]:
     """One input for each field of the technique, its default filled in."""
     kind = registry.technique(name)
-    hints = typing.get_type_hints(kind)
+    types = registry.setting_types(name)
     given = {}
-    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+    for field in own_fields(kind):
         key = f"technique-{name}-{field.name}"
         title = field.name.replace("_", " ").capitalize()
         default: Any = field.default
@@ -70,12 +69,12 @@ def _settings(name: str) -> dict[str, Any]:
             given[field.name] = st.selectbox(
                 title, options, index=options.index(default), key=key, width=150
             )
-        elif hints[field.name] in (int, float):
+        elif types[field.name] in (int, float):
             given[field.name] = st.number_input(
                 title,
                 value=default,
-                step=1 if hints[field.name] is int else None,
-                format=None if hints[field.name] is int else "%g",
+                step=1 if types[field.name] is int else None,
+                format=None if types[field.name] is int else "%g",
                 key=key,
                 width=150,
                 help=_range(kind, field.name),

@@ -15,6 +15,7 @@ from core.catalogue import workloads
 from core.errors import TrimtabError
 from core.plan import Plan
 from core.study import Study
+from core.techniques.kinds import refuse
 
 TITLE = "Plan"
 ICON = ":material/edit_note:"
@@ -146,7 +147,7 @@ def _study(wish: Wish) -> tuple[Study, tuple[Plan, ...]]:
 
 def _row(plan: Plan) -> dict[str, Any]:
     row: dict[str, Any] = {"Plan": plan.title}
-    refusal = plan.refuse() or predict.fit(plan)
+    refusal = refuse(plan) or predict.fit(plan)
     if refusal is not None:
         return {**row, "refused": refusal}
     found = {one.metric: one for one in predict.predict(plan)}

@@ -32,11 +32,10 @@ from core.files.preflight import CheckedFolder, check_folder
 from core.plan import Plan, Technique, settings
 from core.techniques.applying import apply_all
 from core.techniques.deployment import Deployment
+from core.techniques.kinds import KINDS, refuse
 
 WEIGHTS = (SINGLE, gguf.FILE)
 FORMATS = (native.METHOD, *MODULES, gguf.METHOD)
-# Kinds whose techniques change how a model is run, not its weights.
-RUNTIME = ("cache", "decode", "batch")
 # Tokens, or images, that the changed model must answer before it is written.
 TOKENS_TRIED = 32
 PACKAGES = ("trimtab", "torch", "transformers", "safetensors", "numpy")
@@ -130,7 +129,7 @@ def divided(plan: Plan, format: str) -> tuple[list[Technique], list[Technique]]:
     """
     if format not in FORMATS:
         raise BadInput(f"--format {format!r} is not one of {', '.join(FORMATS)}.")
-    reason = plan.refuse()
+    reason = refuse(plan)
     if reason is not None:
         raise Refused(reason)
     if plan.case.model.source == "shape":
@@ -138,8 +137,8 @@ def divided(plan: Plan, format: str) -> tuple[list[Technique], list[Technique]]:
             f"{plan.case.model.id} has random weights, there is nothing in it to deploy; apply to a"
             " bundled model, a folder or a hub id."
         )
-    runtime = [one for one in plan.techniques if one.kind in RUNTIME]
-    changing = [one for one in plan.techniques if one.kind not in RUNTIME]
+    runtime = [one for one in plan.techniques if KINDS[one.kind].serves]
+    changing = [one for one in plan.techniques if not KINDS[one.kind].serves]
     if not changing:
         what = ", ".join(one.name for one in runtime)
         raise Refused(

@@ -24,11 +24,11 @@ from core.files.formats import native
 from core.files.formats.layout import Stack, stacks
 from core.files.formats.scheme import Kept, Module
 from core.files.gguf import folder as gguf_files
+from core.files.storage import FileBytes
 from core.model import DecoderShape
 from core.plan import Plan
-from core.predict.effects import Effects, effects
-from core.predict.stored import FileBytes
-from core.techniques.quantize.auto_mixed import WIDTHS, AutoMixed
+from core.predict.effects import effects
+from core.techniques.effects import Effects
 
 
 def foresee(plan: Plan, format: str, config: Mapping[str, Any]) -> None:
@@ -50,9 +50,8 @@ def foresee(plan: Plan, format: str, config: Mapping[str, Any]) -> None:
         # Kept as the source has it, which is known when it is loaded.
         return
     decoder = _decoder(from_hf(config), found, plan)
-    for technique in plan.techniques:
-        if isinstance(technique, AutoMixed):
-            _mixed(technique, format, decoder)
+    if found.possible:
+        _mixed(found, format, decoder)
     if found.unknown:
         return
     held = list(_held(decoder, found))
@@ -94,18 +93,18 @@ def _no_block(kept: Kept, module: Module) -> str | None:
     return gguf_blocks.refuse(kept, module)
 
 
-def _mixed(technique: AutoMixed, format: str, decoder: DecoderConfig) -> None:
-    """Refused when a width that auto-mixed may choose has no place in the format."""
-    widths = ", ".join(map(str, WIDTHS[:-1]))
-    said = f"auto-mixed chooses {widths} or {WIDTHS[-1]} bit matrix by matrix"
+def _mixed(found: Effects, format: str, decoder: DecoderConfig) -> None:
+    """Refused when a width that a search may choose has no place in the format."""
+    *fewer, most = (stored.bits for stored in found.possible)
+    widths = ", ".join(map(str, fewer))
+    said = f"{found.unknown[-1]} chooses {widths} or {most} bit matrix by matrix"
     others = "; the format that holds them: trimtab"
     if format not in (gguf.METHOD, "compressed-tensors"):
         raise Refused(f"{said}, and {format} holds one width for all{others}")
     stack = stacks(decoder)[0]
-    for bits in WIDTHS:
-        kept = Kept(
-            f"int{bits}-g{technique.group_size}", "int", bits, technique.group_size, "whole"
-        )
+    for stored in found.possible:
+        bits, size = stored.bits, stored.group_size
+        kept = Kept(f"int{bits}-g{size}", "int", bits, size, "whole")
         for module in stack.modules():
             reason = (
                 _no_block(kept, module) if format == gguf.METHOD else refuse(kept, module, format)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.artefacts.contents import LONG
 from core.files.formats.scheme import OTHER, Kept
-from core.predict.stored import OutlierBytes, Stored
+from core.files.storage import OutlierBytes, Storage
 from kernels.lowbit_bytes import DenseBytes, Fp8Bytes, LowBitBytes
 from kernels.w8a8_bytes import W8A8Bytes
 
@@ -45,7 +45,7 @@ def of_weight(weight: KernelWeight) -> Kept | None:
     return of_form(weight.form())
 
 
-def of_stored(stored: Stored | None, columns: int) -> Kept | None:
+def of_stored(stored: Storage | None, columns: int) -> Kept | None:
     """Of what is predicted (core.predict.effects) for a matrix with so many columns; None when it
     stays dense.
     """

@@ -1,30 +1,21 @@
 """Which plans are worth measuring for a case: the baseline, each technique alone, and stacks that
-make sense.
+make sense. What is worth trying is said by the techniques, how they stack by their kinds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
 from core.measure.presets import preset as find_preset
 from core.plan import Case, Plan, Technique
 from core.priorities import Limit
-from core.techniques.batch.static import StaticBatch
-from core.techniques.cache.kv_cache import KvCache
-from core.techniques.decode.speculative import Speculative
-from core.techniques.distill.soft_targets import SoftTargets
-from core.techniques.prune.mlp_channels import PruneMlpChannels
-from core.techniques.quantize.auto_mixed import AutoMixed
-from core.techniques.quantize.awq import Awq
-from core.techniques.quantize.gptq import Gptq
-from core.techniques.quantize.k_quant import KQuant
-from core.techniques.quantize.nf4 import NormalFloat4
-from core.techniques.quantize.qat import Qat
-from core.techniques.quantize.rtn import RoundToNearest
-from core.techniques.quantize.w8a8 import W8A8
-from core.techniques.quantize.weight_int4 import WeightInt4
-from core.techniques.quantize.weight_int8 import WeightInt8
-from core.techniques.recover.lora import Lora
+from core.techniques import TECHNIQUES
+from core.techniques.base import QUICK, STANDARD, Proposal
+from core.techniques.kinds import KINDS, STACKS, Stack, place, refuse
+
+# Behind all that a quick search tries, in turns.
+LATER = 100
 
 
 def propose(
@@ -36,89 +27,68 @@ def propose(
 ) -> tuple[Plan, ...]:
     """Plans in the order to measure them; the baseline is always first.
 
-    With `wanted` techniques: each alone and, when the order makes sense, all together. Without: the
-    preset's own list, with the study's hard `limits` in the settings that promise one. Plans whose
-    technique refuses the case are included, so that the refusal is
-    seen.
+    With `wanted` techniques: each alone and, when the order makes sense, all together. Without:
+    what the techniques propose for the case at the preset's depth, with the study's hard `limits`
+    in the settings that promise one. Plans whose technique refuses the case are included, so that
+    the refusal is seen.
     """
-    if wanted:
-        stacks: list[tuple[Technique, ...]] = [(technique,) for technique in wanted]
-        together = tuple(sorted(wanted, key=_rank))
-        if len(wanted) > 1 and Plan(case, together, seed).refuse() is None:
-            stacks.append(together)
-    elif case.target.kind == "mcu":
-        # A microcontroller runs every plan as int8 and takes one frame at a time: bit widths and
-        # batches change nothing there. What 8 bit does to the answers is worth knowing.
-        stacks = [(W8A8("static"),)]
-    elif case.model.task == "image":
-        stacks = [(W8A8(),), (RoundToNearest(8),), (RoundToNearest(4),)]
-        stacks += [(batch,) for batch in StaticBatch.candidates(case)]
-    else:
-        stacks = _decoder_stacks(case, find_preset(preset).distill_steps, deep=preset != "quick")
-    plans = [Plan(case, (), seed)]
-    for stack in stacks:
-        limited = stack if wanted else tuple(one.within(limits) for one in stack)
-        plan = Plan(case, limited, seed)
-        if plan.key not in {known.key for known in plans}:
-            plans.append(plan)
-    return tuple(plans)
+    plans: dict[str, Plan] = {}
+    for stack in [(), *(_wanted(case, wanted) if wanted else _proposed(case, preset, limits))]:
+        plan = Plan(case, stack, seed)
+        plans.setdefault(plan.key, plan)
+    return tuple(plans.values())
 
 
-def _rank(technique: Technique) -> int:
-    from core.plan import KINDS
-
-    return KINDS.index(technique.kind)
-
-
-def _decoder_stacks(case: Case, steps: int, deep: bool) -> list[tuple[Technique, ...]]:
-    """One of every kind alone, then the stacks that the field uses. Random weights are neither
-    calibrated nor trained.
-    """
-    half, quarter = PruneMlpChannels(0.5), PruneMlpChannels(0.25)
-    recover = SoftTargets(steps=steps)
-    learns = case.model.source != "shape"
-    stacks: list[tuple[Technique, ...]] = [
-        (WeightInt8(),),
-        (WeightInt4(),),
-        (W8A8(),),
-        (quarter,),
-        (KvCache(8),),
-        (Speculative(),),
-    ]
-    # A batch that the workload's requests never fill gains nothing.
-    batches = StaticBatch.candidates(case)
-    largest = batches[-1:]
-    stacks += [(one,) for one in (batches if deep else (*batches[1:-1][:1], *largest))]
-    if largest:
-        stacks += [(WeightInt4(), *largest)]
-    if learns:
-        stacks += [
-            (Gptq(),),
-            (NormalFloat4(), Lora(steps=steps)),
-            (quarter, recover),
-            (quarter, recover, WeightInt8(), *largest),
-        ]
-    if not deep:
-        return stacks
-    stacks += [
-        (WeightInt4(128),),
-        (KQuant(),),
-        (RoundToNearest(3),),
-        (KvCache(4),),
-        (half,),
-        (Speculative(2),),
-        (Speculative(5),),
-        (WeightInt8(), Speculative()),
-    ]
-    if largest:
-        stacks += [(WeightInt8(), *largest)]
-    if learns:
-        stacks += [
-            (Gptq(3),),
-            (Awq(),),
-            (AutoMixed(),),
-            (Qat(3, steps=steps),),
-            (half, recover),
-            (half, recover, WeightInt4()),
-        ]
+def _wanted(case: Case, wanted: tuple[Technique, ...]) -> list[tuple[Technique, ...]]:
+    together = tuple(sorted(wanted, key=lambda technique: place(technique.kind)))
+    stacks: list[tuple[Technique, ...]] = [(technique,) for technique in wanted]
+    if len(wanted) > 1 and refuse(Plan(case, together)) is None:
+        stacks.append(together)
     return stacks
+
+
+def _proposed(case: Case, preset: str, limits: Sequence[Limit]) -> list[tuple[Technique, ...]]:
+    """Single techniques and stacks of them, sorted by their turns."""
+    depths = (QUICK,) if preset == QUICK else (QUICK, STANDARD)
+    steps = find_preset(preset).distill_steps
+    proposals = [one for one in _offered(case) if one.depth in depths]
+    turns: list[tuple[int, tuple[Proposal, ...]]] = [
+        (_turn(one), (one,)) for one in proposals if one.alone
+    ]
+    for stack in STACKS:
+        if stack.depth in depths:
+            turns += [(stack.turn, members) for members in _members(stack, proposals)]
+    turns.sort(key=lambda entry: entry[0])
+    return [
+        tuple(one.technique.within(limits).with_steps(steps) for one in members)
+        for _, members in turns
+    ]
+
+
+def _offered(case: Case) -> list[Proposal]:
+    """What the registered techniques propose for the case."""
+    where = "mcu" if case.target.kind == "mcu" else case.model.task
+    random = case.model.source == "shape"
+    return [
+        proposal
+        for technique in TECHNIQUES
+        if where in technique.searched_for and not (random and technique.needs_trained)
+        for proposal in technique.proposals(case)
+    ]
+
+
+def _turn(proposal: Proposal) -> int:
+    if proposal.turn is not None:
+        return proposal.turn
+    return KINDS[proposal.technique.kind].turn + LATER * (proposal.depth == STANDARD)
+
+
+def _members(stack: Stack, proposals: Sequence[Proposal]) -> list[tuple[Proposal, ...]]:
+    """Every way to fill a stack's parts; none when a part that it needs is not proposed."""
+    choices: list[list[Proposal]] = []
+    for part in stack.parts:
+        kind, _, role = part.removeprefix("?").partition(":")
+        fitting = [one for one in proposals if (one.technique.kind, one.role) == (kind, role)]
+        if fitting or not part.startswith("?"):
+            choices.append(fitting)
+    return list(product(*choices))

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from core.model import ClassifierShape, DecoderShape
 from core.plan import Plan
-from core.predict.effects import Effects, effects
+from core.predict.effects import effects
 from core.predict.work import DecoderWork, decoder_work, draft_work
+from core.techniques.effects import Effects
 from kernels.lowbit_bytes import DenseBytes, scratch_bytes, writes_tiles
 
 # A convolution's result stands there three times at its largest: in the library's own layout, in

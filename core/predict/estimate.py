@@ -12,10 +12,11 @@ from core.model import ClassifierShape
 from core.plan import Plan
 from core.predict import sensor
 from core.predict.account import account
-from core.predict.effects import Effects, effects
+from core.predict.effects import effects
 from core.predict.limits import Limits, limits
 from core.predict.roofline import Span, UnknownPeak, decoder_times, seconds
 from core.predict.work import Load, decoder_work
+from core.techniques.effects import Effects
 
 # Share of the stated power that a device draws while it serves.
 POWER_SHARE = (0.3, 1.0)

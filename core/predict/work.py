@@ -10,10 +10,11 @@ import functools
 from dataclasses import dataclass
 
 from core.errors import BadInput
+from core.files.storage import Storage
 from core.model import DecoderShape, Projection
 from core.plan import Plan
-from core.predict.effects import Effects, effects
-from core.predict.stored import Stored
+from core.predict.effects import effects
+from core.techniques.effects import Effects
 from kernels.lowbit_bytes import DenseBytes
 
 
@@ -97,7 +98,7 @@ class DecoderWork:
 class Held:
     """Alike matrices and how each of them is stored."""
 
-    stored: Stored
+    stored: Storage
     what: Projection
 
     @property

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import types
 import typing
 from typing import Any
 
 from core.errors import BadInput
-from core.plan import Technique, parse_setting
+from core.plan import Technique, own_fields, parse_setting
 from core.techniques.base import Base
 from core.techniques.batch.static import StaticBatch
 from core.techniques.cache.kv_cache import KvCache
@@ -29,8 +28,7 @@ from core.techniques.quantize.qat import Qat
 from core.techniques.quantize.rtn import RoundToNearest
 from core.techniques.quantize.ternary import Ternary
 from core.techniques.quantize.w8a8 import W8A8
-from core.techniques.quantize.weight_int4 import WeightInt4
-from core.techniques.quantize.weight_int8 import WeightInt8
+from core.techniques.quantize.weight_int import WeightInt4, WeightInt8
 from core.techniques.recover.lora import Lora
 
 TECHNIQUES: tuple[type[Base], ...] = (
@@ -73,13 +71,19 @@ def technique(name: str) -> type[Base]:
     return BY_NAME[name]
 
 
-def build(name: str, given: dict[str, Any]) -> Technique:
-    """A technique with the given fields; BadInput names an unknown field or a value of the wrong
-    type.
-    """
+def setting_types(name: str) -> dict[str, Any]:
+    """The types of a technique's settings by name."""
     kind = technique(name)
     hints = typing.get_type_hints(kind)
-    known = {field.name: hints[field.name] for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return {field.name: hints[field.name] for field in own_fields(kind)}
+
+
+def build(name: str, given: dict[str, Any]) -> Technique:
+    """A technique with the given settings; BadInput names an unknown one or a value of the wrong
+    type.
+    """
+    kind, known = technique(name), setting_types(name)
+    values = {}
     for key, value in given.items():
         if key not in known:
             raise BadInput(
@@ -89,31 +93,31 @@ def build(name: str, given: dict[str, Any]) -> Technique:
         options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         if float in options and isinstance(value, int | float) and not isinstance(value, bool):
             # -0.0 + 0.0 is 0.0: the same setting has one spelling.
-            given[key] = float(value) + 0.0
+            values[key] = float(value) + 0.0
         elif not isinstance(value, options) or (isinstance(value, bool) and bool not in options):
             raise BadInput(f"technique {name}: {key}={value!r} is not of type {hint}")
+        else:
+            values[key] = value
     try:
-        return typing.cast(Technique, kind(**given))
+        return typing.cast(Technique, kind(**values))
     except ValueError as error:
         raise BadInput(f"technique {name}: {error}") from None
 
 
 def spell(technique: Technique) -> str:
     """`NAME[:key=value,...]` as parse reads it: what differs from the defaults."""
-    said = [
+    changed = [
         f"{field.name}={value}"
-        for field in dataclasses.fields(technique)  # type: ignore[arg-type]
+        for field in own_fields(technique)
         if (value := getattr(technique, field.name)) != field.default
     ]
-    return f"{technique.name}:{','.join(said)}" if said else technique.name
+    return f"{technique.name}:{','.join(changed)}" if changed else technique.name
 
 
 def parse(text: str) -> Technique:
     """Read `NAME[:key=value,...]` from the command line."""
     name, given = parse_setting(text)
-    kind = technique(name)
-    hints = typing.get_type_hints(kind)
-    known = {field.name: hints[field.name] for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    known = setting_types(name)
     values: dict[str, Any] = {}
     for key, word in given.items():
         hint = known.get(key, str)

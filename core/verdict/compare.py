@@ -14,9 +14,10 @@ from core.errors import BadInput
 from core.margin import Margin, non_inferiority
 from core.measurement import Measurement
 from core.metrics import Metric
-from core.plan import KINDS, settings
+from core.plan import settings
 from core.study import Trial
 from core.techniques import BY_NAME
+from core.techniques.kinds import place
 from core.verdict.against import against, reference, served_at
 from core.verdict.environments import environment_ids
 from core.verdict.environments import warnings as unlike_things
@@ -206,7 +207,7 @@ def _position(key: str) -> tuple[int, int]:
     name, _, field = key.partition(".")
     if not field:
         return order.index(key), 0
-    return order.index("techniques"), 1 + KINDS.index(BY_NAME[name].kind)
+    return order.index("techniques"), 1 + place(BY_NAME[name].kind)
 
 
 def _metric_rows(

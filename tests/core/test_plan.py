@@ -24,9 +24,9 @@ from core.target import Target
 from core.techniques.batch.static import StaticBatch
 from core.techniques.decode.speculative import Speculative
 from core.techniques.distill.soft_targets import SoftTargets
+from core.techniques.kinds import refuse
 from core.techniques.prune.mlp_channels import PruneMlpChannels
-from core.techniques.quantize.weight_int4 import WeightInt4
-from core.techniques.quantize.weight_int8 import WeightInt8
+from core.techniques.quantize.weight_int import WeightInt4, WeightInt8
 from core.workload import Workload
 
 MODEL = Model("pycode", "llama", "bundled", "r1", DecoderShape(64, 2, 4, 2, 16, 96, 512, 256))
@@ -130,10 +130,10 @@ def test_a_plan_says_how_many_sequences_go_together() -> None:
 
 
 def test_the_order_that_makes_sense_is_accepted() -> None:
-    assert Plan(CASE).refuse() is None
-    assert Plan(CASE, STACK).refuse() is None
-    assert Plan(CASE, (WeightInt8(), Speculative())).refuse() is None
-    assert Plan(CASE, (Speculative(), StaticBatch(1))).refuse() is None
+    assert refuse(Plan(CASE)) is None
+    assert refuse(Plan(CASE, STACK)) is None
+    assert refuse(Plan(CASE, (WeightInt8(), Speculative()))) is None
+    assert refuse(Plan(CASE, (Speculative(), StaticBatch(1)))) is None
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_the_order_that_makes_sense_is_accepted() -> None:
 def test_an_order_that_makes_no_sense_is_refused_with_a_sentence(
     stack: tuple[techniques.Technique, ...], words: str
 ) -> None:
-    reason = Plan(CASE, stack).refuse()
+    reason = refuse(Plan(CASE, stack))
     assert reason is not None
     assert words in reason
 
@@ -160,24 +160,24 @@ def test_an_order_that_makes_no_sense_is_refused_with_a_sentence(
 def test_techniques_of_language_models_refuse_an_image_classifier() -> None:
     images = Case(IMAGES, TARGET, Workload("sensor", "Sensor", "image"))
     for technique in (PruneMlpChannels(), SoftTargets(), Speculative()):
-        reason = Plan(images, (technique,)).refuse()
+        reason = refuse(Plan(images, (technique,)))
         assert reason is not None
         assert reason.startswith(f"{technique.name}: needs a decoder")
     for technique in (StaticBatch(16), WeightInt8(), WeightInt4()):
-        assert Plan(images, (technique,)).refuse() is None
+        assert refuse(Plan(images, (technique,))) is None
 
 
 def test_speculation_needs_another_model_as_its_draft() -> None:
     stranger = replace(CASE, model=replace(MODEL, id="owner/name"))
-    assert "name one with speculative:draft=" in str(Plan(stranger, (Speculative(),)).refuse())
-    assert Plan(stranger, (Speculative(draft="pycode-small"),)).refuse() is None
-    itself = Plan(stranger, (Speculative(draft="owner/name"),)).refuse()
+    assert "name one with speculative:draft=" in str(refuse(Plan(stranger, (Speculative(),))))
+    assert refuse(Plan(stranger, (Speculative(draft="pycode-small"),))) is None
+    itself = refuse(Plan(stranger, (Speculative(draft="owner/name"),)))
     assert "another, smaller model" in str(itself)
 
 
 def test_random_weights_cannot_be_distilled() -> None:
     shape = replace(CASE, model=replace(MODEL, id="shape:x", source="shape"))
-    assert "random weights" in str(Plan(shape, (SoftTargets(),)).refuse())
+    assert "random weights" in str(refuse(Plan(shape, (SoftTargets(),))))
 
 
 def test_a_technique_is_read_from_the_command_line() -> None:
@@ -247,7 +247,9 @@ def test_a_technique_is_written_as_it_is_read() -> None:
     exact = techniques.parse("prune-mlp:sparsity=0.30000000000000004")
     assert techniques.parse(techniques.spell(exact)) == exact
     for kind in techniques.TECHNIQUES:
-        for one in (kind(), *kind.candidates(CASE), *kind.candidates(replace(CASE, model=IMAGES))):
+        images = replace(CASE, model=IMAGES)
+        proposals = [*kind.proposals(CASE), *kind.proposals(images)]
+        for one in (kind(), *(proposal.technique for proposal in proposals)):
             assert techniques.parse(techniques.spell(one)) == one
 
 
@@ -267,9 +269,9 @@ def test_fields_of_the_wrong_type_are_refused_when_a_technique_is_built() -> Non
 def test_every_technique_proposes_settings_of_its_own_kind() -> None:
     several = replace(CASE, workload=replace(CHAT, concurrency=4))
     for kind in techniques.TECHNIQUES:
-        found = kind.candidates(several)
+        found = kind.proposals(several)
         assert found
-        assert all(type(one) is kind for one in found)
+        assert all(type(one.technique) is kind for one in found)
 
 
 @pytest.mark.parametrize("value", [-0.0, 0, 0.0])

@@ -67,7 +67,7 @@ def rehearse(plan: Plan, tokenizer: Any) -> None:
     if tokenizer is not None:
         workload = plan.case.workload
         prompts(tokenizer, (), workload.concurrency, workload.prompt_tokens, 0, plan.seed)
-    if any(hasattr(technique, "learning_rate") for technique in plan.techniques):
+    if any(technique.trains for technique in plan.techniques):
         from core.techniques import training_loop
 
         training_loop.rehearse(engine)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from core.errors import Refused
-from core.plan import Case, Technique
-from core.techniques.base import Base
+from core.plan import Case
+from core.techniques.base import QUICK, STANDARD, Base, Proposal
+from core.techniques.effects import Effects
 from kernels.kv_codes import KVFormat
 
 
@@ -41,9 +42,9 @@ class KvCache(Base):
         return KVFormat(self.bits, self.group_size, self.residual)
 
     @classmethod
-    def candidates(cls, case: Case) -> tuple[Technique, ...]:
+    def proposals(cls, case: Case) -> tuple[Proposal, ...]:
         """Half of the cache, a quarter, an eighth."""
-        return (cls(8), cls(4), cls(2))
+        return (Proposal(cls(8), QUICK), Proposal(cls(4), STANDARD), Proposal(cls(2)))
 
     def refuse(self, case: Case) -> str | None:
         """Needs a decoder, and a context in which a block of codes is ever complete."""
@@ -56,6 +57,10 @@ class KvCache(Base):
                 f" residual={self.residual} and group_size={self.group_size}: nothing would change"
             )
         return None
+
+    def effect(self, before: Effects, case: Case) -> Effects:
+        """Keys and values in codes, the newest ones in the engine's own format."""
+        return replace(before, kv=self.format())
 
     def apply(self, deployment: Any) -> None:
         """From here on every pass of the engine keeps its keys and values in codes."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from core.errors import BadInput, Refused
 from core.plan import Case
-from core.techniques.base import Base
+from core.techniques.base import QUICK, STANDARD, Base, Proposal
+from core.techniques.effects import Effects
 
 # Draft models by the model they speak for: same tokenizer, a tenth of the size.
 DRAFTS = {"pycode": "pycode-small"}
@@ -31,6 +32,15 @@ class Speculative(Base):
         """Id of the draft model, or None when none is known."""
         return DRAFTS.get(case.model.id) if self.draft == "auto" else self.draft
 
+    @classmethod
+    def proposals(cls, case: Case) -> tuple[Proposal, ...]:
+        """3 tokens, then fewer and more."""
+        return (
+            Proposal(cls(), QUICK, role="usual"),
+            Proposal(cls(2), STANDARD),
+            Proposal(cls(5), STANDARD),
+        )
+
     def refuse(self, case: Case) -> str | None:
         """Needs a decoder and a draft with the same tokenizer."""
         if case.model.task != "text":
@@ -43,6 +53,10 @@ class Speculative(Base):
         if self.draft_of(case) == case.model.id:
             return "the draft must be another, smaller model"
         return None
+
+    def effect(self, before: Effects, case: Case) -> Effects:
+        """A draft model beside the model, `tokens` proposals a step."""
+        return replace(before, draft=self.draft_of(case), draft_tokens=self.tokens)
 
     def apply(self, deployment: Any) -> None:
         """Load the draft beside the model."""

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from core.plan import Case
-from core.techniques.base import Base
+from core.techniques.base import QUICK, Proposal, Trained
+from core.techniques.effects import Effects
 
 
 @dataclass(frozen=True)
-class SoftTargets(Base):
+class SoftTargets(Trained):
     """Loss (1 - alpha) CE(y, p_s) + alpha T^2 KL(p_t^T || p_s^T) (Hinton et al. 2015; coverage D1),
     for `steps` steps.
 
@@ -31,13 +32,20 @@ class SoftTargets(Base):
     limits: ClassVar[dict[str, tuple[float, float]]] = {"steps": (1, 100_000), "alpha": (0, 1)}
     positive: ClassVar[tuple[str, ...]] = ("temperature", "learning_rate")
 
+    @classmethod
+    def proposals(cls, case: Case) -> tuple[Proposal, ...]:
+        """Behind what was pruned."""
+        return (Proposal(cls(), QUICK, role="mend", alone=False),)
+
     def refuse(self, case: Case) -> str | None:
         """Needs a decoder with training text: the bundled language models have it."""
         if case.model.task != "text":
             return "needs a decoder; image classifiers are not distilled yet"
-        if case.model.source == "shape":
-            return "a shape model has random weights: there is nothing to learn from it"
-        return None
+        return super().refuse(case)
+
+    def effect(self, before: Effects, case: Case) -> Effects:
+        """Other values in the same tensors: neither bytes nor work change."""
+        return before
 
     def apply(self, deployment: Any) -> None:
         """Train the current weights against the unchanged model."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from core.plan import Case, Technique
-from core.techniques.base import Base
+from core.plan import Case
+from core.techniques.base import QUICK, STANDARD, Base, Proposal
+from core.techniques.effects import Effects
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,27 @@ class PruneMlpChannels(Base):
             raise ValueError(f"sparsity must lie between 0 and 1, not {self.sparsity}")
 
     @classmethod
-    def candidates(cls, case: Case) -> tuple[Technique, ...]:
+    def proposals(cls, case: Case) -> tuple[Proposal, ...]:
         """A quarter, then a half."""
-        return (cls(0.25), cls(0.5))
+        return (
+            Proposal(cls(0.25), QUICK, role="mild"),
+            Proposal(cls(0.5), STANDARD, role="strong", turn=125),
+        )
 
     def refuse(self, case: Case) -> str | None:
         """Needs a decoder of the Llama family."""
         if case.model.task != "text":
             return "needs a decoder with gated MLPs; this model is an image classifier"
         return None
+
+    @property
+    def calibrates(self) -> bool:
+        """See Base."""
+        return True
+
+    def effect(self, before: Effects, case: Case) -> Effects:
+        """Fewer MLP channels in every layer."""
+        return replace(before, sparsity=(*before.sparsity, self.sparsity))
 
     def apply(self, deployment: Any) -> None:
         """Slice gate, up and down of every layer to the kept channels."""

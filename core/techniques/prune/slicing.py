@@ -14,11 +14,11 @@ from torch import Tensor
 from core.engine.linear import DENSE, Linear
 from core.errors import Refused
 from core.techniques.deployment import Deployment
+from core.techniques.prune.width import MULTIPLE, kept_width
 from core.techniques.solve.calibration import Calibration, Inputs, each_matrix
 from core.techniques.solve.matrices import Matrix
 from core.techniques.solve.replace import lean
 
-MULTIPLE = 32
 # Sequences of calibration text: the power of a channel needs fewer than a Hessian.
 SAMPLES = 32
 
@@ -57,14 +57,6 @@ def activities(deployment: Deployment) -> list[Activity]:
     settings = Calibration(samples=SAMPLES, rows=1)
     each_matrix(deployment, settings, look, second_order=False)
     return found
-
-
-def kept_width(width: int, sparsity: float) -> int:
-    """Channels that stay: the nearest multiple of 32 to (1 - sparsity) width, at least 32 and under
-    `width`.
-    """
-    wanted = round(width * (1 - sparsity) / MULTIPLE) * MULTIPLE
-    return max(MULTIPLE, min(wanted, (width - 1) // MULTIPLE * MULTIPLE))
 
 
 def slice_mlp(deployment: Deployment, sparsity: float) -> None:

@@ -6,14 +6,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from core.plan import Case, Technique
+from core.plan import Case
 from core.priorities import Limit
-from core.techniques.base import Base
+from core.techniques.base import STANDARD, Base, Proposal
+from core.techniques.effects import Effects
+from core.techniques.solve.allocation import WIDTHS
+from kernels.lowbit_bytes import LowBitBytes
 
-WIDTHS = (2, 3, 4, 6, 8)
 MIB = 1 << 20
-# Stands for a matrix that is left as it is.
-DENSE = 16
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,15 @@ class AutoMixed(Base):
     }
     positive: ClassVar[tuple[str, ...]] = ("max_kl",)
 
+    needs_trained: ClassVar[bool] = True
+
     @classmethod
-    def candidates(cls, case: Case) -> tuple[Technique, ...]:
+    def proposals(cls, case: Case) -> tuple[Proposal, ...]:
         """Three limits on the quality."""
-        return tuple(cls(max_kl) for max_kl in (0.02, 0.005, 0.1))
+        return (
+            Proposal(cls(0.02), STANDARD, turn=160),
+            *(Proposal(cls(max_kl)) for max_kl in (0.005, 0.1)),
+        )
 
     def refuse(self, case: Case) -> str | None:
         """Random weights have no quality to keep."""
@@ -79,6 +84,21 @@ class AutoMixed(Base):
         if self.max_mib:
             return Limit("model_bytes", "<=", self.max_mib * MIB)
         return Limit("kl_nats", "<=", self.max_kl)
+
+    @property
+    def calibrates(self) -> bool:
+        """See Base."""
+        return True
+
+    def effect(self, before: Effects, case: Case) -> Effects:
+        """The choice is known after the search only: 4 bit stand for it, as an unknown effect."""
+        size = self.group_size
+        return replace(
+            before,
+            stored=LowBitBytes(4, size, zero="int8"),
+            possible=tuple(LowBitBytes(bits, size, zero="int8") for bits in WIDTHS),
+            unknown=(*before.unknown, self.name),
+        )
 
     def apply(self, deployment: Any) -> None:
         """Score, choose, replace, measure; the scores are kept with the trial."""

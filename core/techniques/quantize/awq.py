@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from core.plan import Case, Technique
-from core.techniques.base import Base
+from core.plan import Case
+from core.techniques.base import STANDARD, Base, Proposal
+from core.techniques.effects import Effects
+from kernels.lowbit_bytes import LowBitBytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,10 +52,16 @@ class Awq(Base):
     }
     limits: ClassVar[dict[str, tuple[float, float]]] = {"samples": (1, 4096)}
 
+    needs_trained: ClassVar[bool] = True
+
     @classmethod
-    def candidates(cls, case: Case) -> tuple[Technique, ...]:
-        """4 bit alone and with GPTQ, then 3 with GPTQ."""
-        return (cls(4, then="gptq"), cls(4), cls(3, then="gptq"))
+    def proposals(cls, case: Case) -> tuple[Proposal, ...]:
+        """4 bit with GPTQ and alone, then 3 with GPTQ."""
+        return (
+            Proposal(cls(4, then="gptq")),
+            Proposal(cls(4), STANDARD, turn=160),
+            Proposal(cls(3, then="gptq")),
+        )
 
     def refuse(self, case: Case) -> str | None:
         """Needs something before each matrix that takes the inverse scales."""
@@ -63,6 +71,16 @@ class Awq(Base):
             "needs a decoder, whose norms take the inverse scales: between the layers of an image"
             " classifier nothing can; use gptq"
         )
+
+    @property
+    def calibrates(self) -> bool:
+        """See Base."""
+        return True
+
+    def effect(self, before: Effects, case: Case) -> Effects:
+        """The format of `rtn`, with codes and scales chosen by the calibration inputs."""
+        zero = "" if self.symmetric else "int8"
+        return replace(before, stored=LowBitBytes(self.bits, self.group_size, zero=zero))
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix, the head included, by low-bit codes. Raises Refused."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from core.plan import Case
 from core.techniques.base import Base
+from core.techniques.effects import Effects, few_values
+from kernels.lowbit_bytes import LowBitBytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +34,10 @@ class Binary(Base):
     title: ClassVar[str] = "Binary weights, group scales"
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {"group_size": (0, 32, 64, 128)}
     limits: ClassVar[dict[str, tuple[float, float]]] = {"head_bits": (0, 8)}
+
+    def effect(self, before: Effects, case: Case) -> Effects:
+        """One bit a weight and a 16-bit scale per group; the head in `head_bits` bits."""
+        return few_values(before, LowBitBytes(1, self.group_size, self.name), self.head_bits)
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix by packed codes."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from core.plan import Case, Technique
-from core.techniques.base import Base
+from core.plan import Case
+from core.techniques.base import Base, Proposal
+from core.techniques.effects import Effects
 
 if TYPE_CHECKING:
     from torch import Tensor, dtype
@@ -31,9 +32,14 @@ class Cast(Base):
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {"dtype": ("fp32", "bf16", "fp16")}
 
     @classmethod
-    def candidates(cls, case: Case) -> tuple[Technique, ...]:
+    def proposals(cls, case: Case) -> tuple[Proposal, ...]:
         """The formats that the model is not in already."""
-        return tuple(cls(one) for one in ("bf16", "fp16", "fp32") if one != case.model.precision)
+        known = ("bf16", "fp16", "fp32")
+        return tuple(Proposal(cls(dtype)) for dtype in known if dtype != case.model.precision)
+
+    def effect(self, before: Effects, case: Case) -> Effects:
+        """Every dense value in another format."""
+        return replace(before, dtype=self.dtype)
 
     def apply(self, deployment: Any) -> None:
         """Convert every tensor of the engine."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from core.plan import Case
 from core.techniques.base import Base
+from core.techniques.effects import Effects
+from kernels.lowbit_bytes import LowBitBytes
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,10 @@ class Fp4(Base):
     kind: ClassVar[str] = "quantize"
     title: ClassVar[str] = "Weight-only FP4 (E2M1), group scales"
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {"group_size": (32, 64, 128)}
+
+    def effect(self, before: Effects, case: Case) -> Effects:
+        """Half a byte a weight and a 16-bit scale per group."""
+        return replace(before, stored=LowBitBytes(4, self.group_size, "fp4"))
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix of the layers, the head included, by packed codes."""

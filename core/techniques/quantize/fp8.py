@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from core.plan import Case, Technique
-from core.techniques.base import Base
+from core.plan import Case
+from core.techniques.base import Base, Proposal
+from core.techniques.effects import Effects
+from kernels.lowbit_bytes import Fp8Bytes, LowBitBytes
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,18 @@ class Fp8(Base):
             raise ValueError("activations=8 belongs to format=e4m3, which FP8 units multiply")
 
     @classmethod
-    def candidates(cls, case: Case) -> tuple[Technique, ...]:
+    def proposals(cls, case: Case) -> tuple[Proposal, ...]:
         """E4M3, which has the finer steps (weights do not need E5M2's range), on one side and on
         both.
         """
-        return (cls(), cls(activations=8))
+        return (Proposal(cls()), Proposal(cls(activations=8)))
+
+    def effect(self, before: Effects, case: Case) -> Effects:
+        """One byte a weight and a scale per output row, of 16 bit for E4M3 and of 32 for E5M2."""
+        if self.activations == 8:
+            return replace(before, stored=Fp8Bytes(8, kind="e4m3"))
+        scales = "fp32" if self.format == "e5m2" else "fp16"
+        return replace(before, stored=LowBitBytes(8, kind=self.format, scale_format=scales))
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix of the layers, the head included, by packed codes."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from core.plan import Case, Technique
-from core.techniques.base import Base
+from core.plan import Case
+from core.techniques.base import QUICK, STANDARD, Base, Proposal
+from core.techniques.effects import Effects
+from kernels.lowbit_bytes import LowBitBytes
 
 if TYPE_CHECKING:
     from core.techniques.solve.calibration import Inputs
@@ -54,10 +56,22 @@ class Gptq(Base):
         "samples": (1, 4096),
     }
 
+    needs_trained: ClassVar[bool] = True
+
     @classmethod
-    def candidates(cls, case: Case) -> tuple[Technique, ...]:
+    def proposals(cls, case: Case) -> tuple[Proposal, ...]:
         """4 bit, where it keeps most of the quality, then 3."""
-        return (cls(4), cls(3))
+        return (Proposal(cls(4), QUICK, turn=60), Proposal(cls(3), STANDARD, turn=160))
+
+    @property
+    def calibrates(self) -> bool:
+        """See Base."""
+        return True
+
+    def effect(self, before: Effects, case: Case) -> Effects:
+        """The format of `rtn`, with codes and scales chosen by the calibration inputs."""
+        zero = "" if self.symmetric else "int8"
+        return replace(before, stored=LowBitBytes(self.bits, self.group_size, zero=zero))
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix, the head included, by low-bit codes. Raises Refused."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from core.files.gguf.k_types import BLOCK, DENSE, FALLBACK, SUPER, fitting
+from core.files.storage import K_BYTES, KQuantBytes, Storage
 from core.model import DecoderShape
-from core.plan import Case, Technique
-from core.techniques.base import Base
+from core.plan import Case
+from core.techniques.base import STANDARD, Base, Proposal
+from core.techniques.effects import Effects
 
 MIXES = ("q2_k", "q3_k_m", "q4_k_m", "q5_k_m", "q6_k")
 
@@ -35,9 +37,27 @@ class KQuant(Base):
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {"mix": MIXES}
 
     @classmethod
-    def candidates(cls, case: Case) -> tuple[Technique, ...]:
+    def proposals(cls, case: Case) -> tuple[Proposal, ...]:
         """All mixes, the usual one first."""
-        return tuple(cls(mix) for mix in ("q4_k_m", "q5_k_m", "q3_k_m", "q6_k", "q2_k"))
+        others = ("q5_k_m", "q3_k_m", "q6_k", "q2_k")
+        return (Proposal(cls(), STANDARD), *(Proposal(cls(mix)) for mix in others))
+
+    def effect(self, before: Effects, case: Case) -> Effects:
+        """llama.cpp's type for each matrix, and its fallback for rows of other lengths."""
+        base, shape = self.mix.removesuffix("_m"), case.model.shape
+        stored = KQuantBytes(base, before.dtype)
+        if not isinstance(shape, DecoderShape):
+            return replace(before, stored=stored)
+        hidden, query = shape.hidden, shape.heads * shape.head_dim
+        columns = {"qkv": hidden, "o": query, "gate_up": hidden, "head": shape.head().columns,
+                   "down": before.shape(shape).intermediate}  # fmt: skip
+        parts = ("qkv", "o", "gate_up", "down")
+        names = [f"layers.{i}.{part}" for i in range(shape.layers) for part in parts]
+        mix: list[tuple[str, Storage | None]] = []
+        for name in (*names, "head"):
+            wanted = type_of(self.mix, name, shape)
+            mix.append((name, K_BYTES[fitting(wanted, columns[name.rpartition(".")[2]])]))
+        return replace(before, stored=stored, mix=tuple(mix))
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix of the layers, the head included, by packed codes. Raises Refused

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from core.files.storage import OutlierBytes
+from core.plan import Case
 from core.techniques.base import Base
+from core.techniques.effects import Effects
 
 if TYPE_CHECKING:
     from core.techniques.solve.calibration import Inputs
@@ -29,6 +32,15 @@ class LlmInt8(Base):
     kind: ClassVar[str] = "quantize"
     title: ClassVar[str] = "LLM.int8(): outliers in 16 bit"
     positive: ClassVar[tuple[str, ...]] = ("threshold",)
+
+    @property
+    def calibrates(self) -> bool:
+        """See Base."""
+        return True
+
+    def effect(self, before: Effects, case: Case) -> Effects:
+        """As w8a8; what the outlier columns add is known after calibration only."""
+        return replace(before, stored=OutlierBytes())
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix, the head included; one without outliers becomes plain W8A8."""

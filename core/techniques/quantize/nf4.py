@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from core.plan import Case, Technique
-from core.techniques.base import Base
+from core.plan import Case
+from core.techniques.base import QUICK, Base, Proposal
+from core.techniques.effects import Effects
+from kernels.lowbit_bytes import LowBitBytes
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,18 @@ class NormalFloat4(Base):
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {"group_size": (32, 64, 128), "double": (0, 1)}
 
     @classmethod
-    def candidates(cls, case: Case) -> tuple[Technique, ...]:
-        """QLoRA's setting, and its scales in 16 bit."""
-        return (cls(), cls(double=0))
+    def proposals(cls, case: Case) -> tuple[Proposal, ...]:
+        """QLoRA's setting, which adapters are put beside, and its scales in 16 bit."""
+        return (Proposal(cls(), QUICK, role="frozen", alone=False), Proposal(cls(double=0)))
 
     @property
     def scale_format(self) -> str:
         """How the scales are kept."""
         return "u8" if self.double else "fp16"
+
+    def effect(self, before: Effects, case: Case) -> Effects:
+        """Half a byte a weight and a scale of 8 or 16 bit per group."""
+        return replace(before, stored=LowBitBytes(4, self.group_size, "nf4", self.scale_format))
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix of the layers, the head included, by packed codes."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from core.plan import Case
-from core.techniques.base import Base
+from core.techniques.base import STANDARD, Proposal, Trained
+from core.techniques.effects import Effects
+from kernels.lowbit_bytes import LowBitBytes
 
 
 @dataclass(frozen=True)
-class Qat(Base):
+class Qat(Trained):
     """Fake quantization with a straight-through estimator (Bengio et al. 2013) and learned scales
     (LSQ, Esser et al. 2020), then real packing of the codes it ended with (coverage Q12).
 
@@ -44,15 +46,19 @@ class Qat(Base):
     positive: ClassVar[tuple[str, ...]] = ("learning_rate",)
 
     @classmethod
-    def candidates(cls, case: Case) -> tuple[Qat, ...]:
+    def proposals(cls, case: Case) -> tuple[Proposal, ...]:
         """Training pays most where rounding alone loses most."""
-        return cls(3), cls(2), cls(4)
+        return (Proposal(cls(3), STANDARD, turn=161), Proposal(cls(2)), Proposal(cls(4)))
 
-    def refuse(self, case: Case) -> str | None:
-        """Needs something to learn from: a model that was trained."""
-        if case.model.source == "shape":
-            return "a shape model has random weights: there is nothing to learn from it"
-        return None
+    @property
+    def calibrates(self) -> bool:
+        """GPTQ's codes to start from are calibrated."""
+        return self.start == "gptq"
+
+    def effect(self, before: Effects, case: Case) -> Effects:
+        """The format of `rtn`, with the codes that training ended with."""
+        zero = "" if self.symmetric else "int8"
+        return replace(before, stored=LowBitBytes(self.bits, self.group_size, zero=zero))
 
     def apply(self, deployment: Any) -> None:
         """Train under rounding, then replace every matrix by its packed codes."""

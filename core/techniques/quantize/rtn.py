@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from core.plan import Case, Technique
-from core.techniques.base import Base
+from core.plan import Case
+from core.techniques.base import QUICK, STANDARD, Base, Proposal
+from core.techniques.effects import Effects
+from kernels.lowbit_bytes import LowBitBytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,16 +40,29 @@ class RoundToNearest(Base):
         "symmetric": (0, 1),
         "granularity": ("group", "channel", "tensor"),
     }
-
-    @classmethod
-    def candidates(cls, case: Case) -> tuple[Technique, ...]:
-        """The trade-off curve from 8 to 2 bit."""
-        return tuple(cls(bits) for bits in (4, 8, 6, 5, 3, 2))
+    searched_for: ClassVar[tuple[str, ...]] = ("text", "image")
 
     @property
     def group(self) -> int:
         """Inputs that share a scale within a row; 0 for all of them."""
         return self.group_size if self.granularity == "group" else 0
+
+    @classmethod
+    def proposals(cls, case: Case) -> tuple[Proposal, ...]:
+        """The trade-off curve from 8 to 2 bit; on text weight_int.py's names stand for 8 and 4."""
+        tried = {8: (QUICK, 1), 4: (QUICK, 2)}
+        if case.model.task == "text":
+            tried = {3: (STANDARD, 101)}
+        return tuple(
+            Proposal(cls(bits), depth, turn=turn)
+            for bits in (4, 8, 6, 5, 3, 2)
+            for depth, turn in (tried.get(bits, ("", None)),)
+        )
+
+    def effect(self, before: Effects, case: Case) -> Effects:
+        """So many bits a weight, a 16-bit scale and, when affine, a zero of a byte per group."""
+        zero = "" if self.symmetric else "int8"
+        return replace(before, stored=LowBitBytes(self.bits, self.group, zero=zero))
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix of the layers, the head included, by packed codes."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from core.plan import Case, Technique
-from core.techniques.base import Base
+from core.plan import Case
+from core.techniques.base import Base, Proposal
+from core.techniques.effects import Effects, few_values
+from kernels.lowbit_bytes import LowBitBytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,14 +44,18 @@ class Ternary(Base):
     limits: ClassVar[dict[str, tuple[float, float]]] = {"head_bits": (0, 8)}
 
     @classmethod
-    def candidates(cls, case: Case) -> tuple[Technique, ...]:
+    def proposals(cls, case: Case) -> tuple[Proposal, ...]:
         """Both rules."""
-        return (cls(), cls(rule="absmean"))
+        return (Proposal(cls()), Proposal(cls(rule="absmean")))
 
     @property
     def group(self) -> int:
         """Inputs that share a scale within a row; 0 for all of them."""
         return self.group_size if self.rule == "twn" else 0
+
+    def effect(self, before: Effects, case: Case) -> Effects:
+        """Two bits a weight and a 16-bit scale per group; the head in `head_bits` bits."""
+        return few_values(before, LowBitBytes(2, self.group, self.name), self.head_bits)
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix by packed codes."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from core.plan import Case
-from core.techniques.base import Base
+from core.techniques.base import QUICK, Base, Proposal
+from core.techniques.effects import Effects
+from kernels.w8a8_bytes import W8A8Bytes
 
 
 @dataclass(frozen=True)
@@ -29,23 +31,38 @@ class W8A8(Base):
     choices: ClassVar[dict[str, tuple[Any, ...]]] = {"mode": ("dynamic", "static")}
     limits: ClassVar[dict[str, tuple[float, float]]] = {"smooth": (0, 1), "percentile": (50, 100)}
 
+    # A microcontroller runs every plan as int8: what 8 bit does to the answers is worth knowing.
+    searched_for: ClassVar[tuple[str, ...]] = ("text", "image", "mcu")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.percentile < 100 and self.mode == "dynamic":
             raise ValueError("percentile belongs to mode=static; each token has its own scale")
 
     @classmethod
-    def candidates(cls, case: Case) -> tuple[W8A8, ...]:
+    def proposals(cls, case: Case) -> tuple[Proposal, ...]:
         """Dynamic and static; for text both with and dynamic also without SmoothQuant."""
+        if case.target.kind == "mcu":
+            return (Proposal(cls("static"), QUICK),)
         if case.model.task != "text":
-            return cls(), cls("static")
-        return cls(), cls(smooth=0.8), cls("static", 0.8)
+            return (Proposal(cls(), QUICK), Proposal(cls("static")))
+        others = (cls(smooth=0.8), cls("static", 0.8))
+        return (Proposal(cls(), QUICK), *map(Proposal, others))
 
     def refuse(self, case: Case) -> str | None:
         """SmoothQuant needs norms to fold its scales into."""
         if self.smooth and case.model.task != "text":
             return "smooth needs a decoder, whose norms take the scales; use smooth=0"
         return None
+
+    @property
+    def calibrates(self) -> bool:
+        """Static scales and SmoothQuant's need to see inputs."""
+        return self.mode == "static" or self.smooth > 0
+
+    def effect(self, before: Effects, case: Case) -> Effects:
+        """One byte a weight and a 32-bit scale per output row."""
+        return replace(before, stored=W8A8Bytes(self.mode == "static"))
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix, the head included, by int8 codes for linear_w8a8."""

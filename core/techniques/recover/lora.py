@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from core.plan import Case
-from core.techniques.base import Base
+from core.files.storage import AdaptedBytes
+from core.plan import Case, Technique
+from core.techniques.base import QUICK, Proposal, Trained
+from core.techniques.effects import Effects
+from kernels.lowbit_bytes import LowBitBytes
 
 # What rounds dense matrices when no technique before this one did; QLoRA's format is the default.
 BASES = {
@@ -21,7 +25,7 @@ _BASE = re.compile(r"(?:int[2-8]|nf4|fp4)-g(?:32|64|128)")
 
 
 @dataclass(frozen=True)
-class Lora(Base):
+class Lora(Trained):
     """W0 + (alpha / rank) B A with W0 quantized and frozen (LoRA, Hu et al. 2021; QLoRA, Dettmers
     et al. 2023; coverage Q13), trained towards the unchanged model for `steps` steps of 4 windows
     of 256 tokens of training text.
@@ -54,13 +58,36 @@ class Lora(Base):
         """The format that dense matrices are rounded to."""
         return BASES.get(self.base, self.base)
 
+    @classmethod
+    def proposals(cls, case: Case) -> tuple[Proposal, ...]:
+        """Beside QLoRA's NF4."""
+        return (Proposal(cls(), QUICK, role="mend", alone=False),)
+
     def refuse(self, case: Case) -> str | None:
         """Needs a decoder that was trained."""
         if case.model.task != "text":
             return "needs a decoder; an image classifier is recovered by qat"
-        if case.model.source == "shape":
-            return "a shape model has random weights: there is nothing to learn from it"
+        return super().refuse(case)
+
+    def refuse_beside(self, others: Collection[Technique]) -> str | None:
+        """A base of its own is for a plan that does not quantize."""
+        if self.base and any(other.kind == "quantize" for other in others):
+            return "the plan quantizes already, so there is nothing to do for base"
         return None
+
+    def effect(self, before: Effects, case: Case) -> Effects:
+        """Two thin dense matrices beside every quantized one; a dense model is rounded first."""
+        if before.stored is None:
+            name, _, group = self.base_format.partition("-g")
+            bits = int(name[3:]) if name.startswith("int") else 4
+            kind, zero = ("int", "int8") if name.startswith("int") else (name, "")
+            before = replace(before, stored=LowBitBytes(bits, int(group), kind, zero=zero))
+        assert before.stored is not None
+        stored = AdaptedBytes(before.stored, self.rank, before.item)
+        mix = tuple(
+            (name, one and AdaptedBytes(one, self.rank, before.item)) for name, one in before.mix
+        )
+        return replace(before, stored=stored, mix=mix)
 
     def apply(self, deployment: Any) -> None:
         """Quantize what is dense when nothing is quantized yet, then train adapters beside it."""

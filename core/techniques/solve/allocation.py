@@ -9,6 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+# The bits that a matrix may get; DENSE stands for one that is left as it is.
+WIDTHS = (2, 3, 4, 6, 8)
+DENSE = 16
+
 
 @dataclass(frozen=True)
 class Option:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,8 +13,14 @@ from core.engine.decoder import Decoder
 from core.errors import Refused
 from core.measurement import Measurement
 from core.techniques.deployment import Deployment
-from core.techniques.quantize.auto_mixed import DENSE, WIDTHS, AutoMixed
-from core.techniques.solve.allocation import Chosen, Option, within_cost, within_loss
+from core.techniques.solve.allocation import (
+    DENSE,
+    WIDTHS,
+    Chosen,
+    Option,
+    within_cost,
+    within_loss,
+)
 from core.techniques.solve.calibration import (
     Calibration,
     Inputs,
@@ -26,6 +33,9 @@ from core.techniques.solve.matrices import Matrix, matrices
 from core.techniques.solve.sensitivity import Judge, Place, Scores, by_gradient, by_trying
 from kernels.linear_lowbit import LowBitWeight, quantize
 from kernels.lowbit_bytes import LowBitBytes
+
+if TYPE_CHECKING:
+    from core.techniques.quantize.auto_mixed import AutoMixed
 
 # Log-probabilities of the unchanged model that are kept to compare with: 128 MiB.
 KEPT = 1 << 25

@@ -154,8 +154,8 @@ def test_a_cast_starts_from_the_numbers_of_the_file(kind: str, tmp_path: Path) -
         for name, tensor in deployment.engine.export_tensors().items():
             assert torch.equal(tensor, held[name].to(dtype)), (to, name)
         assert any("already" in note for note in notes) == (to == kind)
-    proposed = techniques.BY_NAME["cast"].candidates(deployment.case)  # type: ignore[attr-defined]
-    assert {one.dtype for one in proposed} == set(DTYPES) - {kind}
+    proposed = techniques.BY_NAME["cast"].proposals(deployment.case)
+    assert {one.technique.dtype for one in proposed} == set(DTYPES) - {kind}
 
 
 @pytest.mark.parametrize("kind", ["fp32", "fp16"])

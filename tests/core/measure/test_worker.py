@@ -37,7 +37,7 @@ from core.target import Target
 from core.techniques.decode.speculative import Speculative
 from core.techniques.prune.mlp_channels import PruneMlpChannels
 from core.techniques.quantize.w8a8 import W8A8
-from core.techniques.quantize.weight_int8 import WeightInt8
+from core.techniques.quantize.weight_int import WeightInt8
 from core.workload import Workload
 
 ROOT = Path(core.__file__).parent.parent

@@ -19,8 +19,8 @@ from core.predict.account import (
     weights_by_format,
 )
 from core.predict.capacity import fit
-from core.predict.effects import Effects
 from core.predict.work import DecoderWork, decoder_work
+from core.techniques.effects import Effects
 from kernels.lowbit_bytes import LowBitBytes
 
 SHAPE = DecoderShape(100, 2, 5, 1, 20, 70, 333, 64)

@@ -27,6 +27,7 @@ from core.predict.effects import effects
 from core.predict.work import decoder_work
 from core.techniques.cache.kv_cache import KvCache
 from core.techniques.deployment import Deployment
+from core.techniques.kinds import refuse
 from kernels import calls
 from kernels.kv_codes import KVFormat
 
@@ -116,8 +117,8 @@ def test_settings_that_no_kernel_reads_are_refused(text: str, sentence: str) -> 
 
 
 def test_it_stands_between_the_weights_and_decoding() -> None:
-    assert plan("weight-int4 kv-cache speculative").refuse() is None
-    assert "kv-cache must come before speculative" in (plan("speculative kv-cache").refuse() or "")
+    assert refuse(plan("weight-int4 kv-cache speculative")) is None
+    assert "kv-cache must come before speculative" in (refuse(plan("speculative kv-cache")) or "")
 
 
 def test_the_account_counts_codes_for_the_model_and_16_bit_for_its_draft() -> None:

@@ -21,8 +21,9 @@ from core.plan import Case, Plan, Technique
 from core.predict.account import account
 from core.techniques import training_loop
 from core.techniques.deployment import Deployment
+from core.techniques.kinds import refuse
 from core.techniques.quantize.qat import Qat
-from core.techniques.quantize.weight_int4 import WeightInt4
+from core.techniques.quantize.weight_int import WeightInt4
 from core.techniques.recover import lora_training
 from core.techniques.recover.lora import Lora
 from core.techniques.recover.lora_training import AdaptedDecoder, quantized
@@ -211,14 +212,12 @@ def test_another_kind_of_model_is_refused(deploy: Deploy) -> None:
 
 
 def test_a_plan_quantizes_once_and_adapts_afterwards(case: Case) -> None:
-    assert Plan(case, (WeightInt4(), Lora())).refuse() is None
-    assert Plan(case, (Lora(base="int3"),)).refuse() is None
-    assert "lora must come before" not in (Plan(case, (Lora(), WeightInt4())).refuse() or "")
-    assert "weight-int4 must come before lora" in (
-        Plan(case, (Lora(), WeightInt4())).refuse() or ""
-    )
-    assert "one technique of kind recover" in (Plan(case, (Lora(), Lora(4))).refuse() or "")
-    twice = Plan(case, (WeightInt4(), Lora(base="nf4"))).refuse()
+    assert refuse(Plan(case, (WeightInt4(), Lora()))) is None
+    assert refuse(Plan(case, (Lora(base="int3"),))) is None
+    assert "lora must come before" not in (refuse(Plan(case, (Lora(), WeightInt4()))) or "")
+    assert "weight-int4 must come before lora" in (refuse(Plan(case, (Lora(), WeightInt4()))) or "")
+    assert "one technique of kind recover" in (refuse(Plan(case, (Lora(), Lora(4)))) or "")
+    twice = refuse(Plan(case, (WeightInt4(), Lora(base="nf4"))))
     assert twice == "lora: the plan quantizes already, so there is nothing to do for base"
 
 

@@ -13,7 +13,8 @@ from core.engine.reference import TrainableDecoder
 from core.errors import Refused
 from core.techniques.deployment import Deployment
 from core.techniques.prune.mlp_channels import PruneMlpChannels
-from core.techniques.prune.slicing import activities, channel_scores, kept_width, slice_mlp
+from core.techniques.prune.slicing import activities, channel_scores, slice_mlp
+from core.techniques.prune.width import kept_width
 from core.techniques.solve import calibration
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -50,5 +50,5 @@ def test_sizes_without_sense_are_refused(size: int) -> None:
 def test_sizes_that_the_workload_fills_are_proposed(
     concurrency: int, sizes: list[int], case: Case
 ) -> None:
-    proposed = StaticBatch.candidates(asking(case, concurrency))
-    assert [one.size for one in proposed] == sizes  # type: ignore[attr-defined]
+    proposed = StaticBatch.proposals(asking(case, concurrency))
+    assert [one.technique.sequences for one in proposed] == sizes

@@ -236,7 +236,7 @@ def test_a_classifiers_linears_are_int8_too(mode: str, deploy: Deploy, case: Any
     with pytest.raises(Refused, match="use smooth=0"):
         W8A8(smooth=0.5).apply(deploy(module, image_case)[0])
     assert "use smooth=0" in str(W8A8(smooth=0.5).refuse(image_case))
-    assert all(not one.smooth for one in W8A8.candidates(image_case))
+    assert all(not one.technique.smooth for one in W8A8.proposals(image_case))
 
 
 def test_weights_that_are_quantized_already_are_rounded_again(
@@ -280,4 +280,4 @@ def test_settings_that_make_no_sense_are_refused(given: dict[str, Any], words: s
 def test_the_command_lines_words_are_read(case: Any) -> None:
     assert parse("w8a8:mode=static,smooth=0.8") == W8A8("static", 0.8)
     assert parse("w8a8") == W8A8()
-    assert W8A8("static", 0.8) in W8A8.candidates(case)
+    assert W8A8("static", 0.8) in [one.technique for one in W8A8.proposals(case)]

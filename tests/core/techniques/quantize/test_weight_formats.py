@@ -13,8 +13,7 @@ import torch
 from core.engine.reference import TrainableDecoder
 from core.errors import Refused
 from core.techniques.deployment import Deployment
-from core.techniques.quantize.weight_int4 import WeightInt4
-from core.techniques.quantize.weight_int8 import WeightInt8
+from core.techniques.quantize.weight_int import WeightInt4, WeightInt8
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Deploy = Callable[..., tuple[Deployment, list[str]]]

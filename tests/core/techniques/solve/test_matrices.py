@@ -15,7 +15,7 @@ from core.techniques.deployment import Deployment
 from core.techniques.quantize.fp8 import Fp8
 from core.techniques.quantize.gptq import Gptq
 from core.techniques.quantize.w8a8 import W8A8
-from core.techniques.quantize.weight_int8 import WeightInt8
+from core.techniques.quantize.weight_int import WeightInt8
 from core.techniques.solve.matrices import left_alone, matrices, of_module
 
 Deploy = Callable[..., tuple[Deployment, list[str]]]

@@ -1,4 +1,4 @@
-"""How a quantized matrix is stored, for predictions: the name of its format and its bytes."""
+"""How a quantized matrix is stored: the name of its format and its bytes, without torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kernels.lowbit_bytes import DenseBytes, LowBitBytes
 from kernels.w8a8_bytes import W8A8Bytes
 
 
-class Stored(Protocol):
+class Storage(Protocol):
     """How a matrix [n, k] is stored: its format's name and its bytes, padding included."""
 
     def format(self, k: int) -> str:
@@ -25,12 +25,12 @@ class Stored(Protocol):
 class AdaptedBytes:
     """`base` with an adapter of `rank` beside it (core.engine.adapted)."""
 
-    base: Stored
+    base: Storage
     rank: int
     item: int = 2
 
     def format(self, k: int) -> str:
-        """See Stored."""
+        """See Storage."""
         return f"{self.base.format(k)}+r{self.rank}"
 
     def nbytes(self, n: int, k: int, kernel: str = "cpp") -> float:
@@ -66,14 +66,14 @@ class KQuantBytes:
     dense: str
 
     def format(self, k: int) -> str:
-        """See Stored."""
+        """See Storage."""
         return self._stored(k).format(k)
 
     def nbytes(self, n: int, k: int, kernel: str = "cpp") -> float:
-        """See Stored."""
+        """See Storage."""
         return self._stored(k).nbytes(n, k, kernel)
 
-    def _stored(self, k: int) -> Stored:
+    def _stored(self, k: int) -> Storage:
         return K_BYTES[fitting(self.type, k)] or DenseBytes(self.dense)
 
 
@@ -84,7 +84,7 @@ class FileBytes:
     bits: float
 
     def format(self, k: int) -> str:
-        """See Stored."""
+        """See Storage."""
         return "as stored"
 
     def nbytes(self, n: int, k: int, kernel: str = "cpp") -> float:

@@ -15,8 +15,8 @@ from core.techniques.quantize.rtn import RoundToNearest
 @dataclass(frozen=True)
 class WeightInt8(RoundToNearest):
     """rtn:bits=8,symmetric=1,granularity=channel: q = round(w / s) in -128 .. 127, one s a row. The
-    value m of largest magnitude becomes -128 exactly: s = -m / 128, of either sign. Activations stay
-    16 bit.
+    value m of largest magnitude becomes -128 exactly: s = -m / 128, of either sign. Activations
+    stay 16 bit.
     """
 
     bits: int = field(default=8, init=False)

@@ -18,6 +18,7 @@ from app.jobs.limits import Limits, impose
 from app.jobs.output import TOO_LONG, TOO_MUCH, Output
 from app.jobs.processes import OWNER, TRIAL, Family, Process, kernel_kills, owner_mark
 from app.jobs.spawn import Spawned, Start, Starter
+from core.catalogue.planned import planned_files
 from core.errors import BadInput
 from core.journal import codec
 from core.journal.events import Event, TrialEnded, from_line
@@ -170,6 +171,7 @@ class Child:
         return read(self.journal)[0]
 
     def _job(self, study: Study, trial: Trial, attempt: int, beats: int, who: str) -> bytes:
+        planned = planned_files(trial.plan.case.model, self.journal.parent)
         job: dict[str, Any] = {
             "study": study.id,
             "trial": trial.id,
@@ -177,6 +179,7 @@ class Child:
             "who": who,
             "plan": codec.dumps(trial.plan),
             "preset": study.preset,
+            "files": None if planned is None else planned.to_json(),
             "journal": str(self.journal),
             "memory_bytes": self._limits.address_bytes,
             "beats": beats,

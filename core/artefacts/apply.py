@@ -19,7 +19,7 @@ from core.artefacts.foresee import foresee
 from core.artefacts.save import Layout, check_place, native_layout, write_folder
 from core.catalogue.models import find_folder
 from core.errors import BadInput, Refused
-from core.files.folder import SINGLE
+from core.files.folder import CheckedFolder, check_folder
 from core.files.formats import chat_template, native
 from core.files.formats import manifest as manifests
 from core.files.formats.companions import TOKENIZER, companions
@@ -28,7 +28,7 @@ from core.files.formats.manifest import Manifest
 from core.files.gguf import folder as gguf_files
 from core.files.gguf import tokenizer as gguf_tokenizer
 from core.files.gguf.parse import parse
-from core.files.preflight import CheckedFolder, check_folder
+from core.files.listing import SINGLE
 from core.plan import Plan, Technique, settings
 from core.techniques.applying import apply_all
 from core.techniques.deployment import Deployment

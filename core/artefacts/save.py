@@ -19,10 +19,10 @@ from typing import Any
 from core import disk
 from core.artefacts.contents import LONG, Contents, dense_parts
 from core.errors import BadInput, Refused
-from core.files import folder as files
+from core.files import listing as files
+from core.files.folder import check_folder
 from core.files.formats import native
 from core.files.formats.parts import Part, blocks, file_bytes, write_file
-from core.files.preflight import check_folder
 
 CONFIG = "config.json"
 

@@ -1,7 +1,7 @@
 """Owns running other causal language models through transformers, behind the engine's interface.
 
 Techniques that change matrices do not know these models; they can be measured, batched and drafted
-for. The folder was checked by core.files.preflight; code from it is never run.
+for. The folder was checked by core.files.folder; code from it is never run.
 """
 
 from __future__ import annotations

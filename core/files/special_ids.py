@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import BadInput
-from core.files import folder as files
+from core.files import listing as files
 from core.files.jsonfile import read_object
 
 CONFIG, GENERATION, TOKENIZER_CONFIG = (

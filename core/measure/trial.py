@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from core.files.fingerprint import Fingerprint
 from core.measure.presets import preset
 from core.measure.steps.apply import apply
 from core.measure.steps.context import Emit, TrialRun
@@ -17,13 +18,19 @@ from core.plan import Plan
 STEPS = (load, apply, memory, serve, share, sweep, traffic, quality)
 
 
-def run_trial(plan: Plan, preset_name: str, environment: str, emit: Emit) -> None:
+def run_trial(
+    plan: Plan,
+    preset_name: str,
+    environment: str,
+    emit: Emit,
+    planned: Fingerprint | None = None,
+) -> None:
     """Apply `plan` to freshly loaded weights and emit `measurement`, `kernels`, `note` and
     `progress` events.
 
-    `emit(kind, **body)` writes one event. Errors are raised: the worker turns them into the trial's
-    end.
+    `emit(kind, **body)` writes one event; `planned` are the model's files when the study began.
+    Errors are raised: the worker turns them into the trial's end.
     """
-    run = TrialRun(plan, preset(preset_name), environment, emit)
+    run = TrialRun(plan, preset(preset_name), environment, emit, planned)
     for step in STEPS:
         step(run)

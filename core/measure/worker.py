@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import BadInput, Refused, TrimtabError
+from core.files.fingerprint import from_json
 from core.journal import codec
 from core.journal.events import Event, TrialEnded, TrialStarted, event, to_line
 from core.journal.journal import Journal, JournalError
@@ -110,7 +111,7 @@ def run(job: dict[str, Any], emit: Any) -> tuple[str, str]:
         identifier, facts = environment()
         emit("environment", environment=identifier, facts=facts)
         with refusing():
-            run_trial(plan, job["preset"], identifier, emit)
+            run_trial(plan, job["preset"], identifier, emit, from_json(job.get("files")))
         return "done", ""
     except JournalError:
         raise

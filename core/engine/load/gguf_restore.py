@@ -17,6 +17,7 @@ from core.engine.load.restore import assemble
 from core.errors import BadInput
 from core.files.config.decoder_config import DecoderConfig
 from core.files.config.hf_config import from_hf
+from core.files.folder import CheckedFolder
 from core.files.formats.foreign import join
 from core.files.formats.layout import EMBEDDING, Stack
 from core.files.formats.sound import check_scales, finite
@@ -24,7 +25,6 @@ from core.files.gguf import blocks as gguf_blocks
 from core.files.gguf.model import read_bytes
 from core.files.gguf.names import gguf_name, order
 from core.files.gguf.parse import Gguf, parse
-from core.files.preflight import CheckedFolder
 from core.files.values import check_values
 from kernels.linear_lowbit import LowBit, LowBitWeight
 

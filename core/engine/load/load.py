@@ -17,9 +17,9 @@ from core.files.config import names
 from core.files.config.classifier import CLASSIFIERS
 from core.files.config.decoder_config import FAMILIES, DecoderConfig
 from core.files.config.hf_config import from_hf
+from core.files.folder import CheckedFolder, check_folder
 from core.files.formats.manifest import check_digests
 from core.files.gguf import folder as gguf_files
-from core.files.preflight import CheckedFolder, check_folder
 from core.files.tables import check_memory
 from core.model import Model
 
@@ -33,26 +33,31 @@ SHAPE_SEED = 0
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 
-def load_engine(model: Model | str | Path, device: str = "cpu", dtype: str | None = None) -> Any:
+Source = Model | CheckedFolder | str | Path
+
+
+def load_engine(model: Source, device: str = "cpu", dtype: str | None = None) -> Any:
     """The engine of a model: TextEngine or ImageEngine (core.engine.protocol).
 
-    `model` is a Model, its id (bundled, folder, hub, `shape:`) or a folder. `dtype` is fp32, bf16
-    or fp16; by default that of the file (core.files.config.precision), fp32 for images and bf16 for
-    random weights. Raises BadInput with one sentence.
+    `model` is a checked folder, a Model, its id (bundled, folder, hub, `shape:`) or a folder.
+    `dtype` is fp32, bf16 or fp16; by default that of the file (core.files.config.precision), fp32
+    for images and bf16 for random weights. Raises BadInput with one sentence, and Refused for files
+    that are no longer those that were planned.
     """
     name = model.id if isinstance(model, Model) else str(model)
     if name.startswith(SHAPE):
         return random_engine(shape_config(name), dtype or "bf16", SHAPE_SEED, device)
-    return load_folder(find_folder(name), dtype, device)[0]
+    return load_folder(_checked(model), dtype, device)[0]
 
 
-def load_tokenizer(model: Model | str | Path) -> Any:
+def load_tokenizer(model: Source) -> Any:
     """The `tokenizers.Tokenizer` of a model; BadInput when it has none."""
     name = model.id if isinstance(model, Model) else str(model)
     if name.startswith(SHAPE):
         raise BadInput(f"{name} has random weights and no tokenizer; choose a real model for text.")
-    found = check_folder(find_folder(name), need_tokenizer=True)
+    found = _checked(model, need_tokenizer=True)
     text = _text(found)
+    found.verify()
     if text is None:
         raise BadInput(
             f"{found.path.name} has no vocabulary that is known here, and there is no"
@@ -61,24 +66,28 @@ def load_tokenizer(model: Model | str | Path) -> Any:
     return text
 
 
-def rounding(model: Model) -> str:
-    """What loading rounds of the numbers in the model's files, as a sentence; empty for nothing."""
-    return "" if model.source == "shape" else check_folder(find_folder(model.id)).rounded
+def _checked(model: Source, need_tokenizer: bool = False) -> CheckedFolder:
+    if isinstance(model, CheckedFolder):
+        return model
+    name = model.id if isinstance(model, Model) else str(model)
+    return check_folder(find_folder(name), need_tokenizer)
 
 
 def load_folder(
-    path: Path | str, dtype: str | None = None, device: str = "cpu"
+    path: Path | str | CheckedFolder, dtype: str | None = None, device: str = "cpu"
 ) -> tuple[Any, Any | None]:
     """(engine, tokenizer or None) of a local folder in Hugging Face format, checked first.
 
     `dtype` is as `load_engine` says; a folder of `trimtab apply` says its own.
     """
-    found = check_folder(path)
+    found = path if isinstance(path, CheckedFolder) else check_folder(path)
     if dtype is not None and dtype not in BYTES:
         raise BadInput(f"dtype {dtype!r} is not one of {', '.join(BYTES)}.")
     text = _text(found)
     check_digests(found.weight_files)
     engine = _engine(found, dtype, device)
+    # The numbers were read from the files that were hashed.
+    found.verify()
     if found.family in CLASSIFIERS:
         return engine, None
     engine.special_ids = special_ids.read(found.path, found.config, text)

@@ -1,5 +1,5 @@
 """Owns making an engine of a folder whose matrices are quantized. The folder was checked by
-core.files.preflight; here the values are judged.
+core.files.folder; here the values are judged.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from core.errors import BadInput
-from core.files import folder as files
+from core.files import listing as files
 from core.files import quantized
+from core.files.folder import CheckedFolder
 from core.files.formats import foreign, native
 from core.files.formats.layout import EMBEDDING, Stack, stacks
-from core.files.preflight import CheckedFolder
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from core.engine.transformers_engine import TransformersEngine
 from core.errors import BadInput
-from core.files import folder as files
-from core.files.preflight import CONFIG, CheckedFolder
+from core.files import listing as files
+from core.files.folder import CONFIG, CheckedFolder
 from core.files.tables import check_memory
 from core.files.values import check_values
 

@@ -2,7 +2,7 @@
 chat templates, the settings of generation, an image processor's. It needs no torch.
 
 They are known by what they are not (code, weights, words on another quantization), since a
-tokenizer's files may have any name. Links are followed as core.files.folder allows it.
+tokenizer's files may have any name. Links are followed as core.files.listing allows it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import BadInput
-from core.files import folder as files
+from core.files import listing as files
 from core.files.jsonfile import read_object
 
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import BadInput
-from core.files import folder as files
+from core.files import listing as files
+from core.files.fingerprint import file_digest
 from core.files.jsonfile import read_object
 
 NAME, VERSION = "trimtab.json", 1
@@ -77,8 +78,7 @@ def check_digests(weights: Iterable[Path]) -> None:
         wanted = None if made is None else made.digests.get(path.name)
         if wanted is None:
             continue
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = file_digest(path)
         if found != wanted:
             raise BadInput(
                 f"{path.name} is not the file that {NAME} says was written (SHA-256 {found[:12]},"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import BadInput
-from core.files import folder as files
+from core.files import listing as files
 from core.files import tokenizer as tokenizer_file
 from core.files.config.hf_config import from_hf
 from core.files.gguf import model as gguf_model

@@ -61,8 +61,8 @@ def artefact_bytes(folder: Path, engine: Any) -> Measurement:
     """
     from core.artefacts.contents import contents
     from core.artefacts.save import native_layout
+    from core.files.folder import check_folder
     from core.files.formats.companions import companions
-    from core.files.preflight import check_folder
 
     try:
         layout = native_layout(contents(engine, check_folder(folder).config))

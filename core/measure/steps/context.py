@@ -12,9 +12,12 @@ from typing import Any
 
 from core.caution import Note, note_body
 from core.data.passages import digits, prompts
+from core.files.fingerprint import Fingerprint
+from core.files.folder import CheckedFolder
 from core.measure.presets import Preset
 from core.measure.serve import Service
 from core.measurement import Measurement
+from core.model import Model
 from core.plan import Plan
 from core.techniques.deployment import Deployment
 from core.workload import Workload
@@ -28,16 +31,19 @@ REPORT_S = 0.3
 class TrialRun:
     """Mutable: each step finds what those before it left.
 
-    `emit(kind, **body)` writes one event. `resident_before` are the process's resident bytes before
-    the model was loaded, None where the kernel does not tell; `began` is the clock at that moment
-    and `prepared_s` what loading and applying took. `served` is what was measured of the plan on
-    this machine, before it is placed on the target.
+    `emit(kind, **body)` writes one event. `planned` are the model's files when the study began,
+    where that is known; `files` those that are loaded, None for random weights. `resident_before`
+    are the process's resident bytes before the model was loaded, None where the kernel does not
+    tell; `began` is the clock at that moment and `prepared_s` what loading and applying took.
+    `served` is what was measured of the plan on this machine, before it is placed on the target.
     """
 
     plan: Plan
     preset: Preset
     environment: str
     emit: Emit
+    planned: Fingerprint | None = None
+    files: CheckedFolder | None = None
     tokenizer: Any = None
     resident_before: int | None = None
     began: float = 0.0
@@ -45,6 +51,11 @@ class TrialRun:
     deployment: Deployment = field(init=False)
     served: list[Measurement] = field(default_factory=list)
     _reported: float = 0.0
+
+    @property
+    def source(self) -> Model | CheckedFolder:
+        """What engines of the unchanged model are loaded from."""
+        return self.files or self.plan.case.model
 
     @property
     def device(self) -> str:

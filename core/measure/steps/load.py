@@ -7,10 +7,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from core.catalogue.models import find_folder
+from core.catalogue.planned import checked
 from core.data.passages import digits, prompts
 from core.engine.load.load import load_engine, load_tokenizer, random_engine
 from core.files.config.decoder_config import DecoderConfig
+from core.files.folder import CheckedFolder
 from core.measure.memory import reset_peak, resident_bytes
 from core.measure.steps.context import TrialRun
 from core.model import Model
@@ -33,16 +34,18 @@ TINY = DecoderConfig(
 def load(run: TrialRun) -> None:
     """Load the unchanged model as `run.deployment`."""
     model, device = run.plan.case.model, run.device
-    run.tokenizer = tokenizer_of(model)
-    rehearse(run.plan, run.tokenizer)
+    if model.source != "shape":
+        run.files = checked(model, run.planned)
+    run.tokenizer = tokenizer_of(run)
+    rehearse(run.plan, run.tokenizer, run.source)
     reset_peak()
     run.resident_before = resident_bytes()
     run.began = time.perf_counter()
     run.report("load")(0.0)
     run.deployment = Deployment(
         case=run.plan.case,
-        engine=load_engine(model, device=device),
-        load_baseline=lambda: load_engine(model, device=device),
+        engine=load_engine(run.source, device=device),
+        load_baseline=lambda: load_engine(run.source, device=device),
         tokenizer=run.tokenizer,
         device=device,
         seed=run.plan.seed,
@@ -51,7 +54,7 @@ def load(run: TrialRun) -> None:
     )
 
 
-def rehearse(plan: Plan, tokenizer: Any) -> None:
+def rehearse(plan: Plan, tokenizer: Any, source: Model | CheckedFolder) -> None:
     """Do once, with a tiny decoder, what the trial will do, so that libraries and what they keep
     are resident before memory is counted: a trial that trains imports 150 MB that are no model.
     """
@@ -60,7 +63,7 @@ def rehearse(plan: Plan, tokenizer: Any) -> None:
     from core.engine.serve.generate import generate
 
     if plan.case.model.task == "image":
-        load_engine(plan.case.model)(digits("held_out")[0][:1])
+        load_engine(source)(digits("held_out")[0][:1])
         return
     engine = random_engine(TINY, plan.case.model.precision)
     generate(engine, torch.zeros(1, 32, dtype=torch.int64), 4)
@@ -73,8 +76,8 @@ def rehearse(plan: Plan, tokenizer: Any) -> None:
         training_loop.rehearse(engine)
 
 
-def tokenizer_of(model: Model) -> Any:
+def tokenizer_of(run: TrialRun) -> Any:
     """The model's tokenizer; None for images, for random weights and for a folder that has none."""
-    if model.task == "image" or model.source == "shape":
+    if run.plan.case.model.task == "image" or run.files is None:
         return None
-    return load_tokenizer(model) if (find_folder(model.id) / "tokenizer.json").exists() else None
+    return load_tokenizer(run.files) if run.files.tokenizer_file is not None else None

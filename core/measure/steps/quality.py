@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from core.caution import Caution
-from core.engine.load.load import load_engine, rounding
+from core.engine.load.load import load_engine
 from core.measure.quality.measure import measure_quality
 from core.measure.steps.context import TrialRun
 from core.measurement import Measurement
@@ -19,7 +19,7 @@ def quality(run: TrialRun) -> None:
     run.report("quality")(0.0)
     deployment, unchanged = run.deployment, not run.plan.techniques
     rows = measure_quality(deployment, run.preset, deployment.prefix, unchanged)
-    lost = rounding(run.plan.case.model) if unchanged else ""
+    lost = run.files.rounded if unchanged and run.files is not None else ""
     run.send(*place_quality(rows, run.plan), *(_rounded(run, lost) if lost else ()))
 
 
@@ -30,7 +30,7 @@ def _rounded(run: TrialRun, lost: str) -> list[Measurement]:
     if model.precision == "fp32" or model.task != "text":
         return []
     exact = replace(
-        run.deployment, load_baseline=lambda: load_engine(model, device=device, dtype="fp32")
+        run.deployment, load_baseline=lambda: load_engine(run.source, device=device, dtype="fp32")
     )
     rows = measure_quality(exact, run.preset, exact.prefix, unchanged=False)
     return [

@@ -15,8 +15,8 @@ from core.artefacts import apply as applying
 from core.catalogue import models, workloads
 from core.engine.load.load import load_folder, load_tokenizer
 from core.errors import BadInput, Refused
+from core.files.folder import check_folder
 from core.files.formats.manifest import read_manifest
-from core.files.preflight import check_folder
 from core.machine import targets
 from core.measure.memory.disk import folder_bytes, measure_disk
 from core.plan import Case, Plan

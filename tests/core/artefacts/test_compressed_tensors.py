@@ -20,10 +20,10 @@ from core.artefacts.kept import of_form
 from core.engine.linear import Linear
 from core.engine.load.load import load_folder
 from core.errors import BadInput, Refused
+from core.files.folder import check_folder
 from core.files.formats import compressed_tensors
 from core.files.formats.parts import data_of
 from core.files.formats.scheme import Module
-from core.files.preflight import check_folder
 from kernels.linear_fp8 import Fp8Weight
 from kernels.linear_fp8 import quantize as quantize_fp8
 from kernels.linear_lowbit import LowBitWeight, quantize

@@ -20,13 +20,13 @@ from core.catalogue import models
 from core.engine.load.load import load_folder
 from core.errors import BadInput
 from core.files.config.hf_config import from_hf
+from core.files.folder import check_folder
 from core.files.formats.foreign import join
 from core.files.gguf import blocks as gguf_blocks
 from core.files.gguf import file as gguf_file
 from core.files.gguf.file import TYPES, Entry
 from core.files.gguf.k_pack import pack as pack_super
 from core.files.gguf.k_unpack import unpack as unpack_super
-from core.files.preflight import check_folder
 from core.measure.memory.disk import folder_bytes
 from core.techniques.solve.k_search import k_blocks
 from kernels.linear_lowbit import LowBit, quantize

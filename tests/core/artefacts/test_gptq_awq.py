@@ -16,7 +16,7 @@ from torch import Tensor
 from core.engine.linear import Linear
 from core.engine.load.load import load_folder
 from core.errors import BadInput, Refused
-from core.files.preflight import check_folder
+from core.files.folder import check_folder
 from kernels.linear_lowbit import LowBit, LowBitWeight
 
 Q = "model.layers.1.self_attn.q_proj"

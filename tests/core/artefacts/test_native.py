@@ -17,9 +17,9 @@ from core.engine.linear import Linear
 from core.engine.load.load import load_folder
 from core.engine.modules import KernelLinear
 from core.errors import Refused
+from core.files.folder import check_folder
 from core.files.formats import native
 from core.files.formats.layout import stacks
-from core.files.preflight import check_folder
 from kernels.linear_fp8 import Fp8Weight
 from kernels.linear_fp8 import quantize as quantize_fp8
 from kernels.linear_lowbit import LowBitWeight, quantize

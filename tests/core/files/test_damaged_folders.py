@@ -13,7 +13,7 @@ import torch
 
 from core.engine.load.load import load_folder
 from core.errors import BadInput
-from core.files.preflight import check_folder
+from core.files.folder import check_folder
 
 EMBEDDING = "model.embed_tokens.weight"
 GATE = "model.layers.1.mlp.gate_proj.weight"

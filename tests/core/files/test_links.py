@@ -13,7 +13,7 @@ import pytest
 
 from core.catalogue import models
 from core.errors import BadInput
-from core.files.preflight import check_folder
+from core.files.folder import check_folder
 
 MARKER = ".huggingface-shared-blobs"
 

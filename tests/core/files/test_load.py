@@ -22,8 +22,8 @@ from core.errors import BadInput
 from core.files import tables
 from core.files.config.classifier import classifier_shapes
 from core.files.config.hf_config import from_hf
+from core.files.folder import check_folder
 from core.files.hub import hub_folder
-from core.files.preflight import check_folder
 
 
 @pytest.mark.parametrize("shard", ["10GB", "30KB"])
@@ -299,6 +299,6 @@ def test_an_unknown_name_and_an_unknown_dtype_are_refused(folder: Any) -> None:
 
 
 def test_the_preflight_needs_no_torch() -> None:
-    code = "import sys, core.files.preflight, core.engine.load.load; print('torch' in sys.modules)"
+    code = "import sys, core.files.folder, core.engine.load.load; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from core import techniques
 from core.catalogue import models, workloads
 from core.engine.decoder import Decoder
-from core.engine.load.load import load_folder, rounding
-from core.files.preflight import check_folder
+from core.engine.load.load import load_folder
+from core.files.folder import check_folder
 from core.machine import targets
 from core.plan import Case, Plan
 from core.predict.account import account
@@ -81,7 +81,7 @@ def test_every_number_of_the_file_is_in_the_engine(kind: str, most: float, tmp_p
         assert torch.equal(tensor, held[name]), name
     assert 0 <= divergence(engine, folder) < most
     model = models.resolve(str(folder))
-    assert (model.precision, rounding(model)) == (kind, "")
+    assert (model.precision, check_folder(folder).rounded) == (kind, "")
 
 
 @pytest.mark.parametrize("kind", DTYPES)

@@ -15,7 +15,7 @@ from core.engine.load.load import load_folder
 from core.engine.serve.generate import generate
 from core.errors import BadInput
 from core.files import special_ids
-from core.files.preflight import check_folder
+from core.files.folder import check_folder
 from core.files.special_ids import SpecialIds
 from tests.evidence.files.sound_folders import tokenizer as plain_tokenizer
 

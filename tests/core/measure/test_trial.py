@@ -125,12 +125,13 @@ def test_a_loaded_model_does_not_keep_its_file_mapped() -> None:
 def test_rehearsing_runs_what_the_trial_will_run(monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[int] = []
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: steps.append(1))
-    tokenizer = load_tokenizer("pycode-small")
-    rehearse(Plan(case("pycode-small")), tokenizer)
+    tokenizer, small = load_tokenizer("pycode-small"), models.resolve("pycode-small")
+    rehearse(Plan(case("pycode-small")), tokenizer, small)
     assert steps == []
-    rehearse(Plan(case("pycode-small"), (SoftTargets(steps=1),)), tokenizer)
+    rehearse(Plan(case("pycode-small"), (SoftTargets(steps=1),)), tokenizer, small)
     assert steps == [1]
-    rehearse(Plan(case("digits-cnn", Workload("sensor", "Sensor", "image"))), None)
+    sensor = Workload("sensor", "Sensor", "image")
+    rehearse(Plan(case("digits-cnn", sensor)), None, models.resolve("digits-cnn"))
 
 
 class Silent:

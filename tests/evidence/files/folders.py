@@ -98,7 +98,7 @@ class Bench:
         """Deal `kind` to a copy of `sound` and load it."""
         from core.engine.load.load import load_folder
         from core.errors import BadInput
-        from core.files.preflight import check_folder
+        from core.files.folder import check_folder
 
         place = self.root / f"case-{number}"
         place.mkdir()

@@ -159,7 +159,7 @@ class Readers(ArtefactReaders):
         tokenizer.load(path)
 
     def do_index(self, rng: random.Random) -> None:
-        from core.files import folder as files
+        from core.files import listing as files
 
         names = {"a": "x.safetensors", "b": "y.safetensors"}
         (self.folder / "sharded").mkdir(exist_ok=True)

@@ -53,7 +53,7 @@ def one_model(plan: Plan) -> tuple[float, str]:
 
     Measured twice: the first time also brings code and compiled kernels of libraries, which stay.
     """
-    rehearse(plan, None)
+    rehearse(plan, None, plan.case.model)
     notes: list[str] = []
     pages = []
     held: dict[str, float] = {}

@@ -40,7 +40,7 @@ def main(options: argparse.Namespace) -> int:
     case = Case(
         models.resolve(options.model), targets.resolve("local"), workloads.resolve("autocomplete")
     )
-    rehearse(Plan(case, (technique,)), None)
+    rehearse(Plan(case, (technique,)), None, case.model)
     if not reset_peak():
         print("this system does not let a process reset its peak: nothing was measured")
         return 1

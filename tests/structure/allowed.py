@@ -140,5 +140,4 @@ LONG_TESTS = (
 FULL = (
     "app/cli",
     "app/parts",
-    "tests/store",
 )

@@ -208,14 +208,14 @@ class Decoder:
         self._cos, self._sin = angles.cos().to(self.device), angles.sin().to(self.device)
 
     def _prefill(self, ids: Tensor, cache: Rows, last_only: bool) -> Tensor:
-        eps, start = self.config.rms_norm_eps, cache.length
+        eps, start = self.config.rms_norm_eps, cache.start
         x = self.embedding[ids]
         for i, layer in enumerate(self.layers):
-            heads = self.heads(layer, start + ids.shape[1])
+            heads = self.heads(layer, cache.length + ids.shape[1])
             qkv = layer.qkv(rms_norm(x, layer.attn_norm, eps))
             x = x + layer.o(cache.attend(i, qkv, start, heads))
             x = x + layer.down(swiglu(layer.gate_up(rms_norm(x, layer.mlp_norm, eps))))
-        cache.length = start + ids.shape[1]
+        cache.length += ids.shape[1]
         x = rms_norm(x[:, -1:] if last_only else x, self.final_norm, eps)
         return self.head(x).float()
 

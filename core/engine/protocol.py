@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Several
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -15,15 +16,17 @@ class Cache(Protocol):
     """Keys and values of past tokens."""
 
     @property
-    def length(self) -> int:
-        """Tokens in the cache, the same for every row."""
+    def lengths(self) -> Several[int]:
+        """Tokens that each row holds."""
 
     @property
     def nbytes(self) -> int:
         """Bytes that the cache occupies."""
 
-    def truncate(self, length: int) -> None:
-        """Forget every token from position `length` on; BadInput when it holds fewer."""
+    def truncate(self, lengths: Several[int]) -> None:
+        """Forget, row by row, every token from position `lengths[row]` on; BadInput when a row
+        holds fewer.
+        """
 
 
 @runtime_checkable

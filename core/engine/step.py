@@ -44,7 +44,7 @@ class Step:
     def __call__(self, ids: Tensor, last_only: bool) -> Tensor:
         """See Decoder.forward; the ids are valid and fit the cache."""
         cache, decoder = self.cache, self.decoder
-        self._start[0] = cache.length
+        cache.write_starts(self._start)
         torch.index_select(decoder.embedding, 0, ids.reshape(-1), out=self._x)
         for call in self._calls:
             call()
@@ -63,7 +63,7 @@ class Step:
         decoder, cache, config = self.decoder, self.cache, self.decoder.config
         rows, eps = cache.batch * self.tokens, config.rms_norm_eps
         zeros = partial(torch.zeros, dtype=decoder.dtype, device=decoder.device)
-        self._start = torch.zeros(1, dtype=torch.int64)
+        self._start = torch.zeros(cache.batch, dtype=torch.int64)
         x = self._x = zeros((rows, config.hidden_size))
         h = self._h = torch.zeros_like(x)
         qkv = zeros((rows, config.query_size + 2 * config.kv_size))

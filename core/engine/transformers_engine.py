@@ -117,6 +117,9 @@ class TransformersEngine:
         if cache is None:
             return self._pass(ids, None, 1 if last_only else 0)
         cache.check_room(*ids.shape)
+        if cache.parts:
+            rows = zip(ids.split(1), cache.parts, strict=True)
+            return torch.cat([self.forward(row, part, last_only) for row, part in rows])
         logits = [
             self._extend(part, far, cache, last_only) for part, far in self._parts(ids, cache)
         ]

@@ -54,7 +54,7 @@ def shares(
         return [unavailable("mbu", "", why), _images(deployment, plan, found, calibration)]
     workload = plan.case.workload
     work = work_of(deployment.engine, plan.case.model.decoder())
-    groups = _groups(workload.concurrency, deployment.batch)
+    groups = _groups(workload.concurrency, deployment.serving.batch)
     return [
         _decoding(deployment, plan, work, workload, groups, found, calibration),
         _prompts(work, workload, groups, found, calibration),
@@ -89,17 +89,21 @@ def _decoding(
     if tpot is None or not tpot.samples:
         return unavailable("mbu", "", "one new token a request: there is no decoding to time")
     context = workload.prompt_tokens + workload.output_tokens / 2
-    drafted, accepted, how = 0.0, 1.0, ""
-    if deployment.draft is not None:
+    proposer = deployment.serving.proposer
+    passes = 0 if proposer is None else proposer.tokens
+    drafts = [work_of(one, plan.case.model.decoder()) for one in deployment.serving.beside]
+    accepted, how = 1.0, ""
+    if proposer is not None:
         steps = found.get("accepted_per_step")
         if steps is None or not steps.value:
             return unavailable("mbu", "", "how many tokens a step accepted is not known")
-        draft = work_of(deployment.draft, plan.case.model.decoder())
-        drafted, accepted = deployment.draft_tokens * draft.step_bytes(1, context), steps.value
-        how = f", {deployment.draft_tokens} draft passes included, {accepted:.2f} tokens a step"
+        accepted = steps.value
+        how = f", {passes} draft passes included, {accepted:.2f} tokens a step"
     # Every group of a round gives one sample; the last one may be smaller.
-    per_sample = [work.step_bytes(size, context) + drafted for size in groups]
-    working_set = max(per_sample) - drafted * (1 - 1 / max(deployment.draft_tokens, 1))
+    once = [work.step_bytes(size, context) for size in groups]
+    drafted = [sum(one.step_bytes(size, context) for one in drafts) for size in groups]
+    per_sample = [ours + passes * theirs for ours, theirs in zip(once, drafted, strict=True)]
+    working_set = max(once) + max(drafted)
     limit = calibration.read_bandwidth(working_set)
     if limit is None:
         why = "the stored calibration has no reading bandwidth: calibrate this machine again"
@@ -111,7 +115,7 @@ def _decoding(
     peak = calibration.peak(work.format)
     memory_s = max(per_sample) / limit
     bound = ""
-    if peak is not None and deployment.draft is None:
+    if peak is not None and proposer is None:
         bound = _bound(memory_s, work.step_flops(max(groups), context) / peak)
     place = _CACHES if _in_caches(calibration, limit) else _MEMORY
     method = (

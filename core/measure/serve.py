@@ -1,7 +1,7 @@
-"""Serve the workload on a deployment and time it: TTFT, TPOT, latency, throughput, energy.
+"""Time a server under the workload: TTFT, TPOT, latency, throughput, energy.
 
-A round is `concurrency` requests that arrive together, served in groups of the deployment's batch,
-one group after another; a request's clock starts with the round, so waiting is part of its latency.
+A round is `concurrency` requests that arrive together; which are served together is the server's
+business. A request's clock starts with the round, so waiting is part of its latency.
 Rounds of the deployment and of the unchanged model take turns, so that their ratio is that of the
 plans and not of the hour. Memory and quality are measured elsewhere.
 """
@@ -11,8 +11,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby
+from statistics import fmean
 from typing import TYPE_CHECKING
 
+from core.engine.serve import PREFILL
 from core.machine.watch import DISTURBED, settle, waited_seconds
 from core.measure.energy import Book, Meter, energy, find_meter
 from core.measure.presets import Preset
@@ -25,6 +29,9 @@ from kernels import calls
 
 if TYPE_CHECKING:
     import torch
+
+    from core.engine.serve.sequence import Request
+    from core.engine.serve.server import Server
 
 
 @dataclass(frozen=True)
@@ -41,24 +48,41 @@ class Service:
         return self.deployment.case.model.task == "text"
 
     @property
+    def new_tokens(self) -> int:
+        """New tokens of each request; the class of an image counts as one.
+
+        The model's stop tokens are ignored: every plan does the work that the workload states.
+        """
+        return self.workload.output_tokens if self.text else 1
+
+    @property
     def asked(self) -> int:
         """New tokens, or images, of one round."""
-        return len(self.requests) * (self.workload.output_tokens if self.text else 1)
+        return len(self.requests) * self.new_tokens
+
+    @cached_property
+    def server(self) -> Server:
+        """What is timed."""
+        return self.deployment.server()
 
     def round(self, book: Book | None = None) -> Round:
         """Serve the requests once; `book` gets the energy of prefill and decode apart."""
-        if self.text:
-            return text_round(self.deployment, self.requests, self.workload.output_tokens, book)
-        return image_round(self.deployment, self.requests)
+        return serve_round(self.server, self._asks, book if self.text else None)
+
+    @cached_property
+    def _asks(self) -> list[Request]:
+        from core.engine.serve.sequence import Request
+
+        return [Request(one, self.new_tokens) for one in self.requests]
 
 
 @dataclass(frozen=True)
 class Round:
     """What one round took: seconds of each group of requests, and speculation's counts.
 
-    The requests of a group share every time stamp: a group is one sample, however large it is.
-    `steps` are the verification steps, `emitted` the tokens that they gave; `waited` are the
-    seconds that our threads stood ready without a core, None where nobody tells.
+    Requests that started together wait for each other: they are one sample, the mean of theirs,
+    however many they are. `steps` are the verification steps, `emitted` the tokens that they gave;
+    `waited` are the seconds that our threads stood ready without a core, None where nobody tells.
     """
 
     seconds: float
@@ -70,61 +94,38 @@ class Round:
     waited: float | None = None
 
 
-def text_round(
-    deployment: Deployment, prompts: torch.Tensor, new_tokens: int, book: Book | None = None
-) -> Round:
-    """Serve `prompts` int64 [requests, length], `new_tokens` greedy tokens each.
-
-    The model's stop tokens are ignored: every plan does the work that the workload states.
-    """
-    from core.engine.serve.generate import GenerationClock, generate
-    from core.engine.serve.speculate import speculate
-
+def serve_round(server: Server, requests: list[Request], book: Book | None = None) -> Round:
+    """Submit all requests at once and step until the last is done."""
+    before = server.stats()
     began = time.perf_counter()
+    sequences = [server.submit(request, began) for request in requests]
+    phase = ""
+    while coming := server.phase:
+        # Every prompt is a span of its own: decoding may not have come between two of them.
+        if book is not None and (coming != phase or coming == PREFILL):
+            book.mark(coming)
+            phase = coming
+        server.step()
+    seconds = time.perf_counter() - began
+    after = server.stats()
     ttft: list[float] = []
     tpot: list[float] = []
     latency: list[float] = []
-    steps = emitted = 0
-    clock = GenerationClock() if book is None else book.clock()
-    for group in prompts.split(deployment.batch):
-        if deployment.draft is not None:
-            result = speculate(
-                deployment.engine,
-                deployment.draft,
-                group,
-                new_tokens,
-                deployment.draft_tokens,
-                clock=clock,
-            )
-            # The first step only reads the prompt: it verifies nothing and gives one token.
-            steps += result.steps - 1
-            emitted += new_tokens - 1
-        else:
-            generate(deployment.engine, group, new_tokens, clock=clock)
-        if book is not None:
-            book.mark("")
-        waited = clock.started - began
-        ttft.append(waited + clock.ttft_s)
-        latency.append(waited + clock.total_s)
-        if new_tokens > 1:
-            tpot.append(clock.tpot_s)
+    for _, together in groupby(sequences, key=lambda one: one.started_at):
+        group = list(together)
+        ttft.append(fmean(one.first_at - began for one in group))
+        latency.append(fmean(one.finished_at - began for one in group))
+        decoded = [one.tpot_s for one in group if one.tpot_s is not None]
+        if decoded:
+            tpot.append(fmean(decoded))
     return Round(
-        time.perf_counter() - began, tuple(ttft), tuple(tpot), tuple(latency), steps, emitted
+        seconds,
+        tuple(ttft),
+        tuple(tpot),
+        tuple(latency),
+        after.verified - before.verified,
+        after.verified_tokens - before.verified_tokens,
     )
-
-
-def image_round(deployment: Deployment, images: torch.Tensor) -> Round:
-    """Classify `images` float [requests, 1, 8, 8] in groups of the batch."""
-    import torch
-
-    began = time.perf_counter()
-    latency: list[float] = []
-    with torch.inference_mode():
-        for group in images.split(deployment.batch):
-            # Fetching the classes waits for a device that computes behind our back.
-            deployment.engine(group).argmax(-1).cpu()
-            latency.append(time.perf_counter() - began)
-    return Round(time.perf_counter() - began, (), (), tuple(latency))
 
 
 def measure_serving(
@@ -162,7 +163,7 @@ def measure_serving(
     rounds = [first for first, _ in pairs]
     how = (
         f"{len(rounds)} rounds after {warm}; {len(ours.requests)} requests a round"
-        f" in groups of {ours.deployment.batch}"
+        f" in groups of {ours.deployment.serving.batch}"
     )
     if other is not None:
         how += "; in turns with the unchanged model"
@@ -173,7 +174,7 @@ def measure_serving(
         theirs = times([second for _, second in pairs if second is not None], other, "")
         measurements = [_with_reference(one, theirs) for one in measurements]
     measurements.append(_waiting(rounds, how))
-    if ours.deployment.draft is not None:
+    if ours.deployment.serving.proposer is not None:
         measurements.append(_accepted(rounds, how))
     return measurements + energy(our_book, their_book, how, ours.text)
 

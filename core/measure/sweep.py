@@ -56,7 +56,7 @@ def _under(
     taken = repeat(service.round, rounds, 0.0, lambda share: None)
     how = (
         f"{rounds} rounds after 1 warm-up round; {len(service.requests)} requests a round"
-        f" in groups of {service.deployment.batch}"
+        f" in groups of {service.deployment.serving.batch}"
     )
     return [
         replace(one, condition=condition)

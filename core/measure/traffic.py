@@ -1,17 +1,17 @@
-"""Requests that arrive on their own: each waits in a queue until a batch takes it.
+"""Requests that arrive on their own: each waits until the server takes it.
 
 An open loop: requests arrive when the process or the trace says so, whether or not the last is
-done. When the deployment is free it takes up to its batch of those that wait, of one prompt
-length, and serves them until the longest is done (static batching). Latency counts from arrival.
+done. Latency counts from arrival.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import cycle
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +24,10 @@ from core.workload import Workload
 
 if TYPE_CHECKING:
     import torch
+
+    from core.engine.serve.sequence import Request
+    from core.engine.serve.sequence import Sequence as Serviced
+    from core.engine.serve.server import Server
 
 # Waiting for less than a microsecond is not waiting.
 _SOON = 1e-6
@@ -57,77 +61,55 @@ class Served:
         return (self.last - self.first) / following if following else None
 
 
-def serve(
-    batch: int, asked: tuple[Arrival, ...], run: Callable[[list[Arrival]], list[float]]
-) -> list[Served]:
-    """Serve `asked` in order of arrival; `run` serves a batch and returns the times of
-    time.perf_counter at which its tokens were there.
-
-    A batch is the oldest waiting request and up to `batch` - 1 others of its prompt length.
+def serve(server: Server, asked: tuple[Arrival, ...], requests: Sequence[Request]) -> list[Served]:
+    """Submit each of `requests` when its arrival says so, and step until the last is done; in the
+    order in which they were begun.
     """
-    coming = deque(asked)
-    waiting: list[Arrival] = []
-    done: list[Served] = []
+    coming = deque(zip(asked, requests, strict=True))
+    taken: list[tuple[Arrival, Serviced]] = []
     start = time.perf_counter()
-    while coming or waiting:
+    while coming or server.phase:
         now = time.perf_counter() - start
-        while coming and coming[0].at_s <= now + _SOON:
-            waiting.append(coming.popleft())
-        if not waiting:
-            time.sleep(coming[0].at_s - now)
-            continue
-        length = waiting[0].prompt_tokens
-        group = [one for one in waiting if one.prompt_tokens == length][:batch]
-        taken = {id(one) for one in group}
-        waiting = [one for one in waiting if id(one) not in taken]
-        stamps = [stamp - start for stamp in run(group)]
-        done += [
-            Served(one, now, stamps[0], stamps[one.output_tokens - 1], len(group)) for one in group
-        ]
-    return done
-
-
-def runner(deployment: Deployment, prompts: Prompts) -> Callable[[list[Arrival]], list[float]]:
-    """Serves a batch on `deployment`; prompts(count, length) gives int64 [count, length]."""
-    from core.engine.serve.generate import GenerationClock, generate
-    from core.engine.serve.speculate import speculate
-
-    made: dict[tuple[int, int], Any] = {}
-
-    def run(group: list[Arrival]) -> list[float]:
-        shape = (len(group), group[0].prompt_tokens)
-        if shape not in made:
-            made[shape] = prompts(*shape)
-        clock = GenerationClock()
-        tokens = max(one.output_tokens for one in group)
-        if deployment.draft is not None:
-            speculate(
-                deployment.engine,
-                deployment.draft,
-                made[shape],
-                tokens,
-                deployment.draft_tokens,
-                clock=clock,
-            )
+        while coming and coming[0][0].at_s <= now + _SOON:
+            arrival, request = coming.popleft()
+            taken.append((arrival, server.submit(request, start + arrival.at_s)))
+        if server.phase:
+            server.step()
         else:
-            generate(deployment.engine, made[shape], tokens, clock=clock)
-        return clock.stamps
-
-    return run
+            time.sleep(coming[0][0].at_s - now)
+    taken.sort(key=lambda pair: pair[1].started_at)
+    return [
+        Served(
+            arrival,
+            one.started_at - start,
+            one.first_at - start,
+            one.finished_at - start,
+            one.together,
+        )
+        for arrival, one in taken
+    ]
 
 
 def measure_traffic(
     deployment: Deployment, workload: Workload, asked: tuple[Arrival, ...], prompts: Prompts
 ) -> list[Measurement]:
     """Per-request times, throughput and goodput under the workload's traffic, each with the
-    condition that names it.
+    condition that names it. prompts(count, length) gives ids int64 [count, length].
     """
-    # The prompts are made before the clock runs.
-    run = runner(deployment, prompts)
-    for length in sorted({one.prompt_tokens for one in asked}):
-        run([Arrival(0.0, length, 1)])
-    done = serve(deployment.batch, asked, run)
-    return summarize(done, workload, deployment.batch)
+    from core.engine.serve.sequence import Request
+
+    server, batch = deployment.server(), deployment.serving.batch
+    # The prompts are made, and each length is read once, before the clock runs.
+    rows = {length: prompts(batch, length) for length in {one.prompt_tokens for one in asked}}
+    for length in sorted(rows):
+        server.submit(Request(rows[length][0]))
+        while server.phase:
+            server.step()
+    turns: dict[int, Iterator[torch.Tensor]] = {
+        length: cycle(tuple(some)) for length, some in rows.items()
+    }
+    requests = [Request(next(turns[one.prompt_tokens]), one.output_tokens) for one in asked]
+    return summarize(serve(server, asked, requests), workload, batch)
 
 
 def summarize(done: list[Served], workload: Workload, batch: int) -> list[Measurement]:

@@ -7,6 +7,7 @@ tokens that is repeated. Both take the stacked output of the query, key and valu
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from kernels import calls, registry
@@ -36,15 +37,18 @@ class Heads:
     window: int | None = None
 
 
-def attention(qkv: Tensor, keys: Tensor, values: Tensor, start: int, heads: Heads) -> Tensor:
+Start = int | Tensor
+
+
+def attention(qkv: Tensor, keys: Tensor, values: Tensor, start: Start, heads: Heads) -> Tensor:
     """Append the new tokens at position `start` and return [batch, tokens, heads * dim].
 
+    `start` is one position for all rows, or int64 [batch] on the CPU with one for each.
     qkv [batch, tokens, (heads + 2 * kv_heads) * dim]; keys and values [batch, kv_heads, capacity,
     dim] of the same dtype are written in place. Raises ValueError when they do not fit.
     """
     _check(qkv, keys, values, heads)
-    if start < 0 or start + qkv.shape[1] > min(keys.shape[2], heads.cos.shape[0]):
-        raise ValueError("attention: the new tokens do not fit into the cache or the rotary table.")
+    check_room(start, *qkv.shape[:2], min(keys.shape[2], heads.cos.shape[0]))
     calls.count(OP, "torch-sdpa")
     return sdpa.attention(qkv, keys, values, start, heads)
 
@@ -54,12 +58,13 @@ def prepare(
 ) -> Callable[[], object]:
     """A call that does what `attention` does and writes `out` [batch, tokens, heads * dim].
 
-    `start` is an int64 [1] on the CPU, read at each call: the caller sees to it that start + tokens
-    fits. The tensors must stay where they are as long as the call is used.
+    `start` is an int64 [batch] on the CPU, read at each call: the caller sees to it that start +
+    tokens fits. The tensors must stay where they are as long as the call is used.
     """
     _check(qkv, keys, values, heads)
     if out.shape != (*qkv.shape[:2], heads.heads * heads.dim) or out.dtype != qkv.dtype:
         raise ValueError("attention: out must be [batch, tokens, heads * dim] of qkv's dtype.")
+    check_starts(start, len(qkv))
     info = registry.select(OP, qkv.device, FORMAT_NAMES[str(qkv.dtype)])
     if info.name == "cpp":
         from kernels.attention import cpu
@@ -68,9 +73,34 @@ def prepare(
 
     def step() -> None:
         calls.count(OP, "torch-sdpa")
-        out.copy_(sdpa.attention(qkv, keys, values, int(start), heads))
+        out.copy_(sdpa.attention(qkv, keys, values, common(start), heads))
 
     return step
+
+
+def common(start: Start) -> Start:
+    """One number where every row starts at the same position."""
+    if isinstance(start, int):
+        return start
+    first = int(start[0])
+    return first if bool((start == first).all()) else start
+
+
+def check_starts(start: Tensor, batch: int) -> None:
+    """Raise ValueError unless `start` is int64 [batch] on the CPU."""
+    if start.shape != (batch,) or start.dtype != torch.int64 or start.device.type != "cpu":
+        raise ValueError("attention: start must be int64 [batch] on the CPU.")
+
+
+def check_room(start: Start, batch: int, tokens: int, room: int) -> None:
+    """Raise ValueError unless every row's tokens lie within `room` positions."""
+    if isinstance(start, int):
+        first = last = start
+    else:
+        check_starts(start, batch)
+        first, last = int(start.min()), int(start.max())
+    if first < 0 or last + tokens > room:
+        raise ValueError("attention: the new tokens do not fit into the cache or the rotary table.")
 
 
 def _check(qkv: Tensor, keys: Tensor, values: Tensor, heads: Heads) -> None:

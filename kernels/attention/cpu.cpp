@@ -1,6 +1,8 @@
 // One step of causal grouped-query attention over a cache, for few new tokens: norm of each query
 // and key head where the model has one, rotary positions (Su et al. 2021), append to the cache,
 // softmax(q k / sqrt(d)) v (Ainslie et al. 2023). All sums are kept in float.
+#include <algorithm>
+
 #include "heads.h"
 
 struct Call {
@@ -13,7 +15,7 @@ struct Call {
   const void* key_norm;    // [dim] or null
   void* out;               // [batch, tokens, heads * dim]
   float* rotated;          // scratch [batch, tokens, heads, dim]
-  const int64_t* start;    // the position of the first new token
+  const int64_t* start;    // [batch]: the position of each row's first new token
   int64_t batch, tokens, heads, kv_heads, dim, capacity;
   int64_t window;          // tokens a position sees, itself included; 0 sees all
   int64_t kind;            // Kind
@@ -24,7 +26,7 @@ struct Call {
 template <class T>
 INLINE void append(const Call& call, int64_t index, float* scratch) {
   const int64_t b = index / call.tokens, dim = call.dim;
-  const int64_t at = *call.start + index % call.tokens;
+  const int64_t at = call.start[b] + index % call.tokens;
   const T* row = (const T*)call.qkv + index * (call.heads + 2 * call.kv_heads) * dim;
   const float *cos = call.cos + at * (dim / 2), *sin = call.sin + at * (dim / 2);
   const float eps = (float)call.eps;
@@ -47,7 +49,7 @@ template <class T, int DIM>
 INLINE void attend(const Call& call, int64_t unit, float* scores, float* sum) {
   const int64_t dim = DIM ? DIM : call.dim;
   const int64_t h = unit % call.heads, index = unit / call.heads;
-  const int64_t b = index / call.tokens, end = *call.start + index % call.tokens + 1;
+  const int64_t b = index / call.tokens, end = call.start[b] + index % call.tokens + 1;
   const int64_t begin = call.window && end > call.window ? end - call.window : 0;
   const int64_t kv = b * call.kv_heads + h / (call.heads / call.kv_heads);
   const T* keys = (const T*)call.keys + kv * call.capacity * dim;
@@ -139,7 +141,7 @@ extern "C" void trimtab_attention_append(const Call* call, int64_t share, int64_
 // Second part: a query head of a new token is the unit of work.
 extern "C" void trimtab_attention_attend(const Call* call, int64_t share, int64_t shares) {
   const Work& work = work_of(*call);
-  const int64_t last = *call->start + call->tokens;
+  const int64_t last = *std::max_element(call->start, call->start + call->batch) + call->tokens;
   float* scores = scratch(last + call->dim);
   const int64_t units = call->batch * call->tokens * call->heads;
   const int64_t from = units * share / shares, to = units * (share + 1) / shares;

@@ -17,7 +17,7 @@ struct Call {
   const void* query_norm;  // [dim] or null
   const void* key_norm;    // [dim] or null
   void* out;               // [batch, total, heads * dim]
-  const int64_t* start;    // the position of the first token of qkv
+  const int64_t* start;    // [batch]: the position of each row's first token of qkv
   int64_t batch, total, first, tokens;  // this pass takes tokens first, first + 1, ...
   int64_t heads, kv_heads, dim, slots, blocks, group, residual;
   int64_t window;          // tokens a position sees, itself included; 0 sees all
@@ -52,7 +52,7 @@ template <class T>
 INLINE void append(const Call& call, int64_t unit) {
   const int64_t dim = call.dim, half = dim / 2, size = call.group;
   const int64_t b = unit / call.kv_heads, h = unit % call.kv_heads;
-  const int64_t from = *call.start + call.first;
+  const int64_t from = call.start[b] + call.first;
   T* keys = (T*)call.keys + unit * call.slots * dim;
   T* values = (T*)call.values + unit * call.slots * dim;
   float* buffer = scratch((size + 3) * dim);
@@ -166,7 +166,7 @@ INLINE void attend(const Call& call, const Decode& decode, int64_t unit, int64_t
   const int64_t head = unit / steps, first = unit % steps * step;
   const int64_t b = head / call.kv_heads, h = head % call.kv_heads;
   const int64_t count = first + step < call.tokens ? step : call.tokens - first;
-  const int64_t rows = count * share, at = *call.start + call.first + first, end = at + count;
+  const int64_t rows = count * share, at = call.start[b] + call.first + first, end = at + count;
   const int64_t width = (dim + 15) / 16 * 16, groups = (dim + size - 1) / size;
   const auto end_of = [&](int64_t r) { return at + r / share + 1; };
   const auto begin_of = [&](int64_t r) {

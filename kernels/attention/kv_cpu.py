@@ -15,7 +15,7 @@ from kernels.kv_codes import PASS_TOKENS
 from kernels.program import BoundCall, Program
 
 if TYPE_CHECKING:
-    from kernels.attention import Heads
+    from kernels.attention import Heads, Start
     from kernels.kv_codes.codes import KVCodes
 
 BEST = 2
@@ -74,9 +74,10 @@ def prepare(
     return BoundCall("attention", f"cpp-kv{cache.format.bits}", parts, call, kept, work)
 
 
-def run(qkv: Tensor, cache: KVCodes, start: int, heads: Heads, out: Tensor) -> None:
+def run(qkv: Tensor, cache: KVCodes, start: Start, heads: Heads, out: Tensor) -> None:
     """All tokens of qkv, as many passes as they need."""
-    bound = prepare(qkv, cache, torch.tensor([start]), heads, out)
+    starts = torch.full((len(qkv),), start) if isinstance(start, int) else start
+    bound = prepare(qkv, cache, starts, heads, out)
     # A bound call that runs itself is freed by the garbage collector only, its tensors with it.
     program, record = Program((bound,)), bound.record
     for first in range(0, qkv.shape[1], PASS_TOKENS):

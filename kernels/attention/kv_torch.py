@@ -21,11 +21,17 @@ from kernels.kv_codes.codes import (
 )
 
 if TYPE_CHECKING:
-    from kernels.attention import Heads
+    from kernels.attention import Heads, Start
 
 
-def run(qkv: Tensor, cache: KVCodes, start: int, heads: Heads, out: Tensor) -> None:
+def run(qkv: Tensor, cache: KVCodes, start: Start, heads: Heads, out: Tensor) -> None:
     """See kernels.attention.quantized.attention; checks nothing."""
+    if isinstance(start, Tensor):
+        # Which tokens are codes differs from row to row.
+        for row, at in enumerate(start.tolist()):
+            one = slice(row, row + 1)
+            run(qkv[one], cache.rows(one), at, heads, out[one])
+        return
     for first in range(0, qkv.shape[1], PASS_TOKENS):
         part = slice(first, first + PASS_TOKENS)
         out[:, part] = _pass(qkv[:, part], cache, start + first, heads)

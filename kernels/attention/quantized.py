@@ -12,19 +12,19 @@ from collections.abc import Callable
 from torch import Tensor
 
 from kernels import calls, registry
-from kernels.attention import FORMAT_NAMES, OP, Heads
+from kernels.attention import FORMAT_NAMES, OP, Heads, Start, check_room, check_starts, common
 from kernels.kv_codes.codes import KVCodes
 
 
-def attention(qkv: Tensor, cache: KVCodes, start: int, heads: Heads) -> Tensor:
+def attention(qkv: Tensor, cache: KVCodes, start: Start, heads: Heads) -> Tensor:
     """Append the new tokens at position `start` and return [batch, tokens, heads * dim].
 
+    `start` is one position for all rows, or int64 [batch] on the CPU with one for each.
     qkv [batch, tokens, (heads + 2 * kv_heads) * dim] of the ring's dtype; the cache of one layer is
     written in place. Raises ValueError when they do not fit.
     """
     _check(qkv, cache, heads)
-    if start < 0 or start + qkv.shape[1] > min(cache.capacity, heads.cos.shape[0]):
-        raise ValueError("attention: the new tokens do not fit into the cache or the rotary table.")
+    check_room(start, *qkv.shape[:2], min(cache.capacity, heads.cos.shape[0]))
     name = _kernel(qkv, cache)
     out = qkv.new_empty((*qkv.shape[:2], heads.heads * heads.dim))
     if name.startswith("cpp"):
@@ -44,7 +44,7 @@ def prepare(
 ) -> Callable[[], object]:
     """A call that does what `attention` does and writes `out` [batch, tokens, heads * dim].
 
-    For at most PASS_TOKENS tokens. `start` is an int64 [1] on the CPU, read at each call: the
+    For at most PASS_TOKENS tokens. `start` is an int64 [batch] on the CPU, read at each call: the
     caller sees to it that start + tokens fits. The tensors must stay where they are as long as the
     call is used.
     """
@@ -53,6 +53,7 @@ def prepare(
     _check(qkv, cache, heads)
     if out.shape != (*qkv.shape[:2], heads.heads * heads.dim) or out.dtype != qkv.dtype:
         raise ValueError("attention: out must be [batch, tokens, heads * dim] of qkv's dtype.")
+    check_starts(start, len(qkv))
     if qkv.shape[1] > PASS_TOKENS:
         raise ValueError(f"attention: a step over codes takes at most {PASS_TOKENS} tokens.")
     name = _kernel(qkv, cache)
@@ -64,7 +65,7 @@ def prepare(
 
     def step() -> None:
         calls.count(OP, name)
-        kv_torch.run(qkv, cache, int(start), heads, out)
+        kv_torch.run(qkv, cache, common(start), heads, out)
 
     return step
 

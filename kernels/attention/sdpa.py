@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from kernels.attention import Heads
+    from kernels.attention import Heads, Start
 
 
-def attention(qkv: Tensor, keys: Tensor, values: Tensor, start: int, heads: Heads) -> Tensor:
+def attention(qkv: Tensor, keys: Tensor, values: Tensor, start: Start, heads: Heads) -> Tensor:
     """See kernels.attention.attention; checks nothing."""
+    if isinstance(start, Tensor):
+        return _from_each(qkv, keys, values, start, heads)
     batch, tokens, _ = qkv.shape
     end = start + tokens
     query, key, value = parts(qkv, start, heads)
@@ -31,9 +33,32 @@ def attention(qkv: Tensor, keys: Tensor, values: Tensor, start: int, heads: Head
     return out.transpose(1, 2).reshape(batch, tokens, heads.heads * heads.dim)
 
 
-def parts(qkv: Tensor, start: int, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
+def _from_each(qkv: Tensor, keys: Tensor, values: Tensor, start: Tensor, heads: Heads) -> Tensor:
+    """Rows at positions of their own: `start` int64 [batch]."""
+    batch, tokens, _ = qkv.shape
+    end = int(start.max()) + tokens
+    at = (start[:, None] + torch.arange(tokens)).to(qkv.device)
+    query, key, value = parts(qkv, at, heads)
+    rows = torch.arange(batch, device=qkv.device)[:, None]
+    keys[rows, :, at], values[rows, :, at] = key.transpose(1, 2), value.transpose(1, 2)
+    past = torch.arange(end, device=qkv.device)
+    mask = past <= at[..., None]
+    if heads.window is not None:
+        mask &= past > at[..., None] - heads.window
+    out = torch.nn.functional.scaled_dot_product_attention(
+        query,
+        keys[:, :, :end],
+        values[:, :, :end],
+        attn_mask=mask[:, None],
+        enable_gqa=heads.heads != heads.kv_heads,
+    )
+    return out.transpose(1, 2).reshape(batch, tokens, heads.heads * heads.dim)
+
+
+def parts(qkv: Tensor, start: Start, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
     """(query, key, value) [batch, heads, tokens, dim] of qkv [batch, tokens, ...], queries and keys
-    normed where the model does that and rotated to their positions from `start` on.
+    normed where the model does that and rotated to their positions: from `start` on, or those of
+    int64 [batch, tokens].
     """
     batch, tokens, _ = qkv.shape
     stacked = qkv.reshape(batch, tokens, heads.heads + 2 * heads.kv_heads, heads.dim)
@@ -43,7 +68,10 @@ def parts(qkv: Tensor, start: int, heads: Heads) -> tuple[Tensor, Tensor, Tensor
         query = torch.nn.functional.rms_norm(query, (heads.dim,), heads.query_norm, heads.eps)
     if heads.key_norm is not None:
         key = torch.nn.functional.rms_norm(key, (heads.dim,), heads.key_norm, heads.eps)
-    cos, sin = heads.cos[start : start + tokens], heads.sin[start : start + tokens]
+    if isinstance(start, Tensor):
+        cos, sin = heads.cos[start][:, None], heads.sin[start][:, None]
+    else:
+        cos, sin = heads.cos[start : start + tokens], heads.sin[start : start + tokens]
     return rotate(query, cos, sin), rotate(key, cos, sin), value
 
 

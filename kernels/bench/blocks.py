@@ -84,7 +84,7 @@ def _attention(
     values = torch.randn_like(keys)
     out = torch.empty(rows, 1, heads * dim, device=device, dtype=DTYPE)
     wanted = reference.attention(qkv.cpu(), keys.cpu(), values.cpu(), size, fixed) if exact else out
-    step = attention.prepare(qkv, keys, values, torch.tensor([size]), fixed, out)
+    step = attention.prepare(qkv, keys, values, torch.full((rows,), size), fixed, out)
     return step, lambda: (out, wanted), keys.nbytes + values.nbytes + qkv.nbytes + out.nbytes
 
 
@@ -105,7 +105,7 @@ def _attention_codes(
     qkv = text[:, size:].contiguous()
     out = torch.empty(rows, 1, heads * dim, device=device, dtype=DTYPE)
     wanted = reference.quantized(text.cpu(), form, fixed)[:, size:] if exact else out
-    step = quantized.prepare(qkv, cache, torch.tensor([size]), fixed, out)
+    step = quantized.prepare(qkv, cache, torch.full((rows,), size), fixed, out)
     moved = int(rows * kv_heads * form.read_bytes(dim, size + 1)) + qkv.nbytes + out.nbytes
     return step, lambda: (out, wanted), moved
 

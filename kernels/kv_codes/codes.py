@@ -41,6 +41,14 @@ class KVCodes:
         """One layer's tensors, as views."""
         return KVCodes(self.format, self.capacity, *(one[index] for one in self.tensors()))
 
+    def row(self, index: int) -> KVCodes:
+        """One row of all layers, as views [layers, kv_heads, ...]."""
+        return KVCodes(self.format, self.capacity, *(one[:, index] for one in self.tensors()))
+
+    def rows(self, some: slice) -> KVCodes:
+        """Some rows of one layer, as views."""
+        return KVCodes(self.format, self.capacity, *(one[some] for one in self.tensors()))
+
     def tensors(self) -> tuple[Tensor, ...]:
         """Everything that is kept in memory."""
         return tuple(getattr(self, field.name) for field in fields(self)[2:])

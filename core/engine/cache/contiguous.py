@@ -1,11 +1,11 @@
-"""Owns the keys and values of past tokens for a static batch, and which kernel reads them.
+"""Owns the keys and values of past tokens for the rows of a batch, and which kernel reads them.
 
 It computes no attention. A cache in codes is core.engine.cache.quantized's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,12 @@ from kernels import attention
 
 
 class Rows:
-    """What every cache counts: `batch` rows of one length, at most `capacity` tokens each."""
+    """What every cache counts: `batch` rows of at most `capacity` tokens each.
+
+    `length` is that of the longest row. `behind` int64 [batch] says how many tokens each row has
+    fewer, None where all have one length; both change by appending, which keeps the distances, and
+    by `truncate`.
+    """
 
     def __init__(self, batch: int, capacity: int) -> None:
         if batch < 1 or capacity < 1:
@@ -25,6 +30,7 @@ class Rows:
         self.batch = batch
         self.capacity = capacity
         self.length = 0
+        self.behind: Tensor | None = None
         # Steps bound to this cache's memory, see core.engine.step.
         self.programs: dict[int, Any] = {}
 
@@ -38,13 +44,36 @@ class Rows:
                 "fit; make it with a larger capacity."
             )
 
-    def truncate(self, length: int) -> None:
-        """Forget every token from position `length` on."""
-        if not 0 <= length <= self.length:
-            raise BadInput(f"cannot truncate a cache of {self.length} tokens to {length}.")
-        self.length = length
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens that each row holds."""
+        return [self.length] * self.batch if self.behind is None else self._starts().tolist()
 
-    def attend(self, layer: int, qkv: Tensor, start: int, heads: attention.Heads) -> Tensor:
+    @property
+    def start(self) -> attention.Start:
+        """The position of the next token: one for all rows, or int64 [batch]."""
+        return self.length if self.behind is None else self._starts()
+
+    def write_starts(self, to: Tensor) -> None:
+        """The position of each row's next token into int64 [batch]."""
+        to.fill_(self.length)
+        if self.behind is not None:
+            to -= self.behind
+
+    def truncate(self, lengths: int | Sequence[int]) -> None:
+        """Forget every token from position `lengths` on: one for all rows, or one for each."""
+        wanted = check_cut(self.lengths, lengths)
+        self.length = max(wanted)
+        even = min(wanted) == self.length
+        self.behind = None if even else self.length - torch.tensor(wanted)
+
+    def _starts(self) -> Tensor:
+        assert self.behind is not None
+        return self.length - self.behind
+
+    def attend(
+        self, layer: int, qkv: Tensor, start: attention.Start, heads: attention.Heads
+    ) -> Tensor:
         """Append a layer's new tokens at `start` and attend; see kernels.attention.attention."""
         raise NotImplementedError
 
@@ -60,8 +89,19 @@ class Rows:
         raise NotImplementedError
 
 
+def check_cut(held: Sequence[int], lengths: int | Sequence[int]) -> list[int]:
+    """The length that each row is cut to; BadInput unless each holds as many tokens."""
+    wanted = [lengths] * len(held) if isinstance(lengths, int) else list(lengths)
+    if len(wanted) != len(held):
+        raise BadInput(f"a cache of {len(held)} rows cannot be cut to {len(wanted)} lengths.")
+    for length, tokens in zip(wanted, held, strict=True):
+        if not 0 <= length <= tokens:
+            raise BadInput(f"cannot truncate a cache of {tokens} tokens to {length}.")
+    return wanted
+
+
 class KVCache(Rows):
-    """Keys and values [layers, batch, kv heads, capacity, head_dim]; all rows have one length."""
+    """Keys and values [layers, batch, kv heads, capacity, head_dim]."""
 
     def __init__(
         self, config: DecoderConfig, batch: int, capacity: int, dtype: torch.dtype, device: str
@@ -71,7 +111,9 @@ class KVCache(Rows):
         self.keys: Tensor = torch.zeros(shape, dtype=dtype, device=device)
         self.values: Tensor = torch.zeros(shape, dtype=dtype, device=device)
 
-    def attend(self, layer: int, qkv: Tensor, start: int, heads: attention.Heads) -> Tensor:
+    def attend(
+        self, layer: int, qkv: Tensor, start: attention.Start, heads: attention.Heads
+    ) -> Tensor:
         """See Rows."""
         return attention.attention(qkv, self.keys[layer], self.values[layer], start, heads)
 

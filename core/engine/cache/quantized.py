@@ -6,7 +6,7 @@ itself but what a deep cut takes back out of the codes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -39,10 +39,12 @@ class QuantizedCache(Rows):
         outer = (config.num_layers, batch, config.num_kv_heads)
         self.format = format
         self.codes: KVCodes = allocate(format, outer, config.head_dim, capacity, dtype, device)
-        # The first token that the ring still holds, as far as past cuts tell.
-        self._held_from = 0
+        # The first token of each row that the ring still holds, as far as past cuts tell.
+        self._held_from = [0] * batch
 
-    def attend(self, layer: int, qkv: Tensor, start: int, heads: attention.Heads) -> Tensor:
+    def attend(
+        self, layer: int, qkv: Tensor, start: attention.Start, heads: attention.Heads
+    ) -> Tensor:
         """See Rows."""
         return quantized.attention(qkv, self.codes.layer(layer), start, heads)
 
@@ -52,19 +54,20 @@ class QuantizedCache(Rows):
         """See Rows."""
         return quantized.prepare(qkv, self.codes.layer(layer), start, heads, out)
 
-    def truncate(self, length: int) -> None:
-        """Forget every token from position `length` on."""
-        before = self.length
-        super().truncate(length)
-        held_from = max(self._held_from, before - self.codes.keys.shape[-2])
-        needed = self.format.coded(length)
-        if needed < held_from:
-            self._restore(needed, min(held_from, length))
-        self._held_from = min(held_from, needed)
+    def truncate(self, lengths: int | Sequence[int]) -> None:
+        """See Rows."""
+        before = self.lengths
+        super().truncate(lengths)
+        for row, (was, length) in enumerate(zip(before, self.lengths, strict=True)):
+            held_from = max(self._held_from[row], was - self.codes.keys.shape[-2])
+            needed = self.format.coded(length)
+            if needed < held_from:
+                self._restore(row, needed, min(held_from, length))
+            self._held_from[row] = min(held_from, needed)
 
-    def _restore(self, first: int, end: int) -> None:
-        """Put tokens first <= t < end back into the ring; `first` begins a block."""
-        codes, size = self.codes, self.format.group_size
+    def _restore(self, row: int, first: int, end: int) -> None:
+        """Put tokens first <= t < end of a row back into the ring; `first` begins a block."""
+        codes, size = self.codes.row(row), self.format.group_size
         for token in range(first, end, size):
             block = token // size
             slots = torch.arange(token, min(token + size, end)) % codes.keys.shape[-2]

@@ -70,3 +70,10 @@ def draw(logits: Tensor, sampling: Sampling, generator: torch.Generator | None =
         return logits.argmax(dim=-1)
     shares = probabilities(logits, sampling)
     return torch.multinomial(shares, 1, generator=generator).squeeze(-1)
+
+
+def pick(shares: Tensor, sampling: Sampling, generator: torch.Generator | None) -> int:
+    """One token id of a distribution [V]."""
+    if sampling.greedy:
+        return int(shares.argmax())
+    return int(torch.multinomial(shares, 1, generator=generator))

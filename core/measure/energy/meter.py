@@ -7,8 +7,7 @@ serves no requests: whoever serves sets the marks.
     meter.measure_idle()                                    once, while nothing runs
     book = meter.book(new_tokens, prompt_tokens, requests)  of one round; one book for each plan
     with book.round():
-        clock = book.clock()                                a GenerationClock that marks the phases
-        generate(..., clock=clock); book.mark("")           for each group of the round
+        book.mark(PREFILL); ...; book.mark(DECODE); ...     as the server goes from one to the other
     measurements = energy(book, theirs_or_None, how, text)
 """
 
@@ -18,16 +17,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from core.measure.energy import battery, nvml, powercap, stated
 from core.measure.energy.reader import UPDATES, Lap, Reader, Unreadable
 from core.target import Target
-
-if TYPE_CHECKING:
-    from core.measure.energy.clock import MeteredClock
-
-PREFILL, DECODE = "prefill", "decode"
 
 
 @dataclass
@@ -157,12 +150,6 @@ class Book:
         if lap is not None:
             self._open.add(self._phase, lap)
         self._phase = phase
-
-    def clock(self) -> MeteredClock:
-        """A clock for generate() and speculate() that marks prefill and decode."""
-        from core.measure.energy.clock import MeteredClock
-
-        return MeteredClock(self)
 
 
 def find_meter(device: str, target: Target | None = None, seconds: float = 0.0) -> Meter:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from core.measure.energy.meter import DECODE, PREFILL, Book, RoundEnergy
+from core.engine.serve import DECODE, PREFILL
+from core.measure.energy.meter import Book, RoundEnergy
 from core.measure.energy.reader import rounds_needed
 from core.measurement import Measurement, unavailable
 from core.metrics import metric

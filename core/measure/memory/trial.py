@@ -79,7 +79,7 @@ def _held(
     """The account from the real storages, a real cache and the allocator's books, and whether there
     are such books; without them the workspace is the predicted one.
     """
-    engines = [deployment.engine, *([] if deployment.draft is None else [deployment.draft])]
+    engines = [deployment.engine, *deployment.serving.beside]
     formats: dict[str, float] = {}
     tensors: list[Stored] = []
     for engine in engines:
@@ -89,7 +89,7 @@ def _held(
         tensors += mine
         formats |= {name: float(size) for name, size in by_format(mine).items()}
     peak = tensor_peak(run, deployment.device)
-    together = min(deployment.batch, workload.concurrency)
+    together = min(deployment.serving.batch, workload.concurrency)
     kv = _cache_bytes(engines, together, workload)
     kv = predicted.kv if kv is None else kv
     space = predicted.workspace

@@ -14,13 +14,13 @@ def memory(run: TrialRun) -> None:
     preparing took.
     """
     deployment, service = run.deployment, run.service
-    group = replace(service, requests=service.requests[: deployment.batch])
+    group = replace(service, requests=service.requests[: deployment.serving.batch])
     run.served += [
         *measure_memory(deployment, run.plan, run.workload, group.round, run.resident_before),
         measure_disk(run.plan, deployment.engine),
         Measurement(
             "model_bytes",
-            (float(_weight_bytes(run)),),
+            (float(deployment.weight_bytes()),),
             "B",
             "measured",
             "sum of the resident weight tensors, draft included",
@@ -33,8 +33,3 @@ def memory(run: TrialRun) -> None:
             "loading the weights and applying the techniques, once",
         ),
     ]
-
-
-def _weight_bytes(run: TrialRun) -> int:
-    engines = (run.deployment.engine, run.deployment.draft)
-    return sum(int(engine.weight_bytes()) for engine in engines if engine is not None)

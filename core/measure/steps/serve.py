@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from core.engine.serve.serving import Serving
 from core.machine.conditions import Conditions
 from core.machine.environment import available_bytes
 from core.measure import fallbacks
@@ -58,6 +59,4 @@ def _unchanged(run: TrialRun) -> Service | None:
     engine = deployment.load_baseline()
     # Judging the quality compares with the same: nothing changes it any more.
     deployment.load_baseline = lambda: engine
-    return run.serve(
-        run.workload, replace(deployment, engine=engine, draft=None, draft_tokens=0, batch=1)
-    )
+    return run.serve(run.workload, replace(deployment, engine=engine, serving=Serving()))

@@ -22,7 +22,7 @@ def sweep(run: TrialRun) -> None:
     rounds, model = run.preset.sweep_rounds, run.plan.case.model
     if not rounds or model.task != "text":
         return
-    counts = tuple(count for count in CONCURRENCY if count != run.deployment.batch)
+    counts = tuple(count for count in CONCURRENCY if count != run.deployment.serving.batch)
     run.send(
         *under_lengths(run.serve, run.workload, model.decoder().context, rounds),
         *under_concurrency(run.serve, run.workload, counts, rounds),
@@ -31,7 +31,7 @@ def sweep(run: TrialRun) -> None:
 
 def _full_batch(run: TrialRun) -> list[Measurement]:
     """What this machine does with a full batch, where the workload never fills it."""
-    workload, batch = run.workload, run.deployment.batch
+    workload, batch = run.workload, run.deployment.serving.batch
     if batch <= workload.concurrency:
         return []
     run.note(

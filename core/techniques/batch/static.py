@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from core.engine.serve.scheduler import Static
 from core.plan import Case
 from core.techniques.base import QUICK, STANDARD, Base, Proposal
 from core.techniques.effects import Effects
@@ -55,5 +56,5 @@ class StaticBatch(Base):
         return self.size
 
     def apply(self, deployment: Any) -> None:
-        """Tell the run loop how many sequences go together."""
-        deployment.batch = self.size
+        """Tell the server how many sequences go together."""
+        deployment.serving = replace(deployment.serving, scheduler=Static(self.size))

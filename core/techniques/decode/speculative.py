@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from core.engine.serve.proposer import Draft
 from core.errors import BadInput, Refused
 from core.plan import Case
 from core.techniques.base import QUICK, STANDARD, Base, Proposal
@@ -74,7 +75,7 @@ class Speculative(Base):
         except BadInput as error:
             raise Refused(f"speculative: {error}") from None
         self._check(deployment, name, draft.vocab_size, theirs)
-        deployment.draft, deployment.draft_tokens = draft, self.tokens
+        deployment.serving = replace(deployment.serving, proposer=Draft(draft, self.tokens))
         deployment.note(f"draft {name} proposes {self.tokens} tokens a step")
 
     def _check(self, deployment: Any, name: str, rows: int, theirs: Any) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from speculating import speculate
 
 from core.engine.positions import farthest, original_positions
 from core.engine.serve.generate import generate
-from core.engine.serve.speculate import speculate
 from core.engine.transformers_engine import TransformersEngine
 
 ORIGINAL = 16
@@ -137,7 +137,7 @@ def test_speculation_across_the_original_length_says_what_the_target_says(
     want = generate(TransformersEngine(target), prompt, 24)
     found = speculate(TransformersEngine(target), TransformersEngine(other), prompt, 24, 4)
     assert torch.equal(found.ids, want)
-    assert found.accepted > 0
+    assert found.stats.accepted > 0
 
 
 def test_what_a_config_says_of_its_lengths() -> None:

@@ -10,6 +10,9 @@ import torch
 
 from core.engine.linear import Linear
 from core.engine.load.load import random_engine
+from core.engine.serve.proposer import Draft
+from core.engine.serve.scheduler import Static
+from core.engine.serve.serving import Serving
 from core.files.config.decoder_config import DecoderConfig
 from core.machine.calibration.record import Calibration, Rate
 from core.machine.share import UNCALIBRATED, sentence, shares
@@ -128,7 +131,7 @@ def test_a_batch_reads_the_weights_once_and_a_smaller_last_group_is_counted(plan
     assert requests == 5
     weights, kv = 2 * (LAYERS * MATRICES + NORMS + TABLE), 110 * 2 * 2 * LAYERS * KV
     served = [timed("tpot_s", 1e-4, 1e-4, 1e-4, 1e-4), timed("ttft_s", 0.01, 0.05, 0.02, 0.06)]
-    both = found(batched, served, CALIBRATION, batch=4)
+    both = found(batched, served, CALIBRATION, serving=Serving(Static(4)))
     assert both["mbu"].samples == pytest.approx(
         [(weights + size * kv) / 1e-4 / 2e10 for size in (4, 1, 4, 1)]
     )
@@ -141,13 +144,14 @@ def test_speculation_reads_the_draft_for_every_proposal_and_shares_it_among_the_
     plan: Plan,
 ) -> None:
     draft = random_engine(replace(CONFIG, num_layers=1, intermediate_sizes=(WIDE,)))
+    drafted = Serving(proposer=Draft(draft, 4))
     one = work_of(draft, plan.case.model.decoder()).step_bytes(1, 110)
     own = work_of(random_engine(CONFIG), plan.case.model.decoder()).step_bytes(1, 110)
     served = [timed("tpot_s", 1e-4), timed("accepted_per_step", 2.0, 2.0, 2.0)]
-    mbu = found(plan, served, CALIBRATION, draft=draft, draft_tokens=4)["mbu"]
+    mbu = found(plan, served, CALIBRATION, serving=drafted)["mbu"]
     assert mbu.value == pytest.approx((own + 4 * one) / 2.0 / 1e-4 / 2e10)
     assert "4 draft passes" in mbu.method
-    nothing = found(plan, served[:1], CALIBRATION, draft=draft, draft_tokens=4)["mbu"]
+    nothing = found(plan, served[:1], CALIBRATION, serving=drafted)["mbu"]
     assert nothing.origin == "unavailable"
 
 

@@ -12,13 +12,16 @@ import pytest
 import torch
 
 from core.engine.load.load import random_engine
+from core.engine.serve.proposer import Draft
+from core.engine.serve.scheduler import Static
+from core.engine.serve.serving import Serving
 from core.files.config.decoder_config import DecoderConfig
 from core.machine.watch import Quiet
 from core.measure import serve
-from core.measure.energy import Meter, energy
+from core.measure.energy import Book, Meter, energy
 from core.measure.energy.reader import Lap
 from core.measure.presets import Preset
-from core.measure.serve import Round, Service, image_round, text_round
+from core.measure.serve import Round, Service
 from core.measurement import Measurement
 from core.model import ClassifierShape, DecoderShape, Model
 from core.plan import Case
@@ -35,9 +38,17 @@ IMAGES = Model("img", "image-classifier", "folder", "r1", ClassifierShape(1, 1, 
 CONFIG = DecoderConfig("llama", 61, 32, 1, 2, 1, 16, (32,), max_positions=64, tied_embeddings=True)
 
 
-def deployed(batch: int = 1, **fields: Any) -> Deployment:
+def deployed(batch: int = 1, proposer: Draft | None = None, **fields: Any) -> Deployment:
     engine = random_engine(CONFIG, "fp32", 1)
-    return Deployment(Case(TEXT, TARGET, CHAT), engine, lambda: engine, batch=batch, **fields)
+    serving = Serving(Static(batch), proposer)
+    return Deployment(Case(TEXT, TARGET, CHAT), engine, lambda: engine, serving=serving, **fields)
+
+
+def one_round(
+    deployment: Deployment, requests: torch.Tensor, new_tokens: int, book: Book | None = None
+) -> Round:
+    workload = replace(CHAT, output_tokens=new_tokens)
+    return Service(deployment, workload, requests).round(book)
 
 
 def prompts(requests: int) -> torch.Tensor:
@@ -92,7 +103,7 @@ def slow(deployment: Deployment, clock: Clock, prefill: float, step: float) -> N
 def test_times_follow_their_definitions(clock: Clock) -> None:
     deployment = deployed(batch=4)
     slow(deployment, clock, 2.0, 0.25)
-    one = text_round(deployment, prompts(4), 6)
+    one = one_round(deployment, prompts(4), 6)
     assert one.ttft == (2.0,)
     assert one.tpot == (0.25,)
     assert one.latency == (3.25,)
@@ -103,7 +114,7 @@ def test_times_follow_their_definitions(clock: Clock) -> None:
 def test_waiting_for_the_groups_before_is_part_of_a_requests_time(clock: Clock) -> None:
     deployment = deployed(batch=2)
     slow(deployment, clock, 2.0, 0.25)
-    one = text_round(deployment, prompts(5), 6)
+    one = one_round(deployment, prompts(5), 6)
     assert one.ttft == (2.0, 5.25, 8.5)
     assert one.latency == (3.25, 6.5, 9.75)
     assert one.seconds == 9.75
@@ -112,7 +123,7 @@ def test_waiting_for_the_groups_before_is_part_of_a_requests_time(clock: Clock) 
 def test_one_new_token_has_no_time_per_token(clock: Clock) -> None:
     deployment = deployed()
     slow(deployment, clock, 2.0, 0.25)
-    one = text_round(deployment, prompts(1), 1)
+    one = one_round(deployment, prompts(1), 1)
     assert (one.ttft, one.tpot, one.latency) == ((2.0,), (), (2.0,))
 
 
@@ -252,8 +263,8 @@ def test_waiting_is_unavailable_where_nobody_tells(monkeypatch: pytest.MonkeyPat
 
 
 def test_accepted_tokens_are_those_of_verification_steps_alone() -> None:
-    deployment = deployed(draft=random_engine(CONFIG, "fp32", 1), draft_tokens=2)
-    one = text_round(deployment, prompts(3), 7)
+    deployment = deployed(proposer=Draft(random_engine(CONFIG, "fp32", 1), 2))
+    one = one_round(deployment, prompts(3), 7)
     # The draft is the model itself: after the prompt, 6 tokens are 2 steps of 3.
     assert one.steps == 3 * 2
     assert one.emitted == 3 * 6
@@ -262,7 +273,7 @@ def test_accepted_tokens_are_those_of_verification_steps_alone() -> None:
 
 
 def test_a_draft_that_verified_nothing_has_no_accepted_tokens() -> None:
-    deployment = deployed(draft=random_engine(CONFIG, "fp32", 1), draft_tokens=2)
+    deployment = deployed(proposer=Draft(random_engine(CONFIG, "fp32", 1), 2))
     found = by_name(measure_serving(deployment, replace(CHAT, output_tokens=1), SHORT, prompts(1)))
     assert found["accepted_per_step"].value is None
     assert "tpot_s" not in found
@@ -296,7 +307,7 @@ def test_energy_of_prefill_and_decode_is_that_of_their_time(clock: Clock) -> Non
     book = serve._book(Meter((TenWatts(clock),)), Service(deployment, CHAT, prompts(4)))
     for _ in range(3):
         with book.round():
-            text_round(deployment, prompts(4), 6, book)
+            one_round(deployment, prompts(4), 6, book)
     found = by_name(energy(book, None, "how", True))
     # Two groups of 2 s and 5 x 0.25 s; 4 requests of 9 prompt and 6 new tokens, 5 of them decoded.
     assert found["energy_j_per_token"].samples == pytest.approx([65 / 24] * 3)
@@ -329,8 +340,9 @@ def test_images_are_served_in_groups(clock: Clock) -> None:
         clock.now += 0.5
         return torch.zeros(len(images), 10)
 
-    deployment = Deployment(Case(IMAGES, TARGET, CHAT), classify, lambda: classify, batch=4)
-    one = image_round(deployment, torch.zeros(10, 1, 8, 8))
+    serving = Serving(Static(4))
+    deployment = Deployment(Case(IMAGES, TARGET, CHAT), classify, lambda: classify, serving=serving)
+    one = Service(deployment, CHAT, torch.zeros(10, 1, 8, 8)).round()
     assert sizes == [4, 4, 2]
     assert one.latency == (0.5, 1.0, 1.5)
     assert one.seconds == 1.5
@@ -347,6 +359,6 @@ def test_images_have_no_token_metrics() -> None:
 
 
 def test_the_clock_is_read_from_one_place(clock: Clock) -> None:
-    # Guards the tests above: generate's own stamps must come from the clock that they move.
+    # Guards the tests above: the server's own stamps must come from the clock that they move.
     read: Callable[[], float] = serve.time.perf_counter
     assert read() == clock.now

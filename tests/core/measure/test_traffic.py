@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +11,11 @@ import torch
 
 from core.data.arrivals import Arrival, arrivals
 from core.engine.load.load import random_engine
+from core.engine.serve.proposer import Draft
+from core.engine.serve.scheduler import Static
+from core.engine.serve.sequence import Request
+from core.engine.serve.server import EngineServer
+from core.engine.serve.serving import Serving
 from core.files.config.decoder_config import DecoderConfig
 from core.measure import traffic
 from core.measure.serve import Service
@@ -47,21 +52,41 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return found
 
 
-def steady(clock: Clock, first: float, each: float) -> Callable[[list[Arrival]], list[float]]:
-    """Serves any batch in `first` seconds for the prompt and `each` for every further token."""
+class Steady:
+    """An engine that takes `first` seconds for any prompts and `each` for every further token."""
 
-    def run(group: list[Arrival]) -> list[float]:
-        longest = max(one.output_tokens for one in group)
-        stamps = [clock.now + first + each * n for n in range(longest)]
-        clock.now = stamps[-1]
-        return stamps
+    device = "cpu"
+    vocab_size = 2
+    max_positions = 1 << 20
 
-    return run
+    def __init__(self, clock: Clock, first: float, each: float) -> None:
+        self.clock = clock
+        self.first = first
+        self.each = each
+
+    def new_cache(self, batch: int, capacity: int) -> None:
+        return None
+
+    def forward(self, ids: torch.Tensor, cache: None, last_only: bool) -> torch.Tensor:
+        self.clock.now += self.first if ids.shape[1] > 1 else self.each
+        return torch.zeros(len(ids), 1, 2)
+
+
+def served(
+    clock: Clock, batch: int, asked: tuple[Arrival, ...], first: float, each: float
+) -> list[traffic.Served]:
+    """What traffic.serve tells of `asked` on a steady engine behind a real server."""
+    engine: Any = Steady(clock, first, each)
+    requests = [
+        Request(torch.zeros(one.prompt_tokens, dtype=torch.int64), one.output_tokens)
+        for one in asked
+    ]
+    return traffic.serve(EngineServer(engine, Static(batch)), asked, requests)
 
 
 def test_a_request_waits_for_the_one_before_it(clock: Clock) -> None:
     asked = (Arrival(0.0, 8, 3), Arrival(1.0, 8, 3), Arrival(10.0, 8, 1))
-    first, second, third = traffic.serve(1, asked, steady(clock, 2.0, 0.5))
+    first, second, third = served(clock, 1, asked, 2.0, 0.5)
     assert (first.ttft, first.latency, first.tpot) == (2.0, 3.0, 0.5)
     assert (second.began, second.ttft, second.latency) == (3.0, 4.0, 5.0)
     assert (third.began, third.ttft, third.latency, third.tpot) == (10.0, 2.0, 2.0, None)
@@ -75,7 +100,7 @@ def test_a_batch_takes_those_that_wait_and_have_one_length(clock: Clock) -> None
         Arrival(0.3, 8, 2),
         Arrival(99.0, 8, 1),
     )
-    done = traffic.serve(2, asked, steady(clock, 1.0, 1.0))
+    done = served(clock, 2, asked, 1.0, 1.0)
     assert [one.together for one in done] == [1, 2, 2, 1, 1]
     by_arrival = {one.arrival: one for one in done}
     # The shorter one of a batch has its last token early, but the batch runs to the longest.
@@ -86,7 +111,7 @@ def test_a_batch_takes_those_that_wait_and_have_one_length(clock: Clock) -> None
 def test_waiting_follows_pollaczek_and_khinchine(clock: Clock) -> None:
     service, load = 0.2, 0.6
     asked = arrivals(replace(CHAT, arrival_per_s=load / service, output_tokens=1), 20_000, 3)
-    done = traffic.serve(1, asked, steady(clock, service, 0.0))
+    done = served(clock, 1, asked, service, 0.0)
     waits = np.mean([one.began - one.arrival.at_s for one in done])
     assert waits == pytest.approx(load * service / (2 * (1 - load)), rel=0.1)
 
@@ -98,9 +123,7 @@ def by_name(found: list[Measurement]) -> dict[str, Measurement]:
 def test_throughput_counts_to_the_last_token_and_limits_are_per_request(clock: Clock) -> None:
     workload = replace(CHAT, arrival_per_s=1.0, ttft_limit_s=2.5, tpot_limit_s=9.0)
     asked = tuple(Arrival(at, 8, 3) for at in (0.0, 1.0, 20.0))
-    found = by_name(
-        traffic.summarize(traffic.serve(1, asked, steady(clock, 2.0, 0.5)), workload, 1)
-    )
+    found = by_name(traffic.summarize(served(clock, 1, asked, 2.0, 0.5), workload, 1))
     assert found["tokens_per_s"].value == pytest.approx(9 / 23)
     assert found["within_limits"].samples == (1.0, 0.0, 1.0)
     assert found["ttft_s"].samples == (2.0, 4.0, 2.0)
@@ -112,7 +135,7 @@ def test_throughput_counts_to_the_last_token_and_limits_are_per_request(clock: C
 def test_more_arrivals_than_can_be_served_are_said_to_be(clock: Clock) -> None:
     asked = tuple(Arrival(0.1 * n, 8, 1) for n in range(10))
     workload = replace(CHAT, arrival_per_s=10.0)
-    found = traffic.summarize(traffic.serve(1, asked, steady(clock, 1.0, 0.0)), workload, 1)
+    found = traffic.summarize(served(clock, 1, asked, 1.0, 0.0), workload, 1)
     assert all("more arrives than this plan serves" in one.method for one in found)
 
 
@@ -132,8 +155,8 @@ def prompts(count: int, length: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("draft", [False, True])
 def test_a_real_engine_serves_what_arrives(draft: bool) -> None:
-    fields = {"draft": random_engine(CONFIG, "fp32", 1), "draft_tokens": 2} if draft else {}
-    deployment = deployed(batch=1 if draft else 4, **fields)
+    proposer = Draft(random_engine(CONFIG, "fp32", 1), 2) if draft else None
+    deployment = deployed(serving=Serving(Static(4), proposer))
     workload = replace(CHAT, trace="x", trace_digest="a" * 64)
     asked = (Arrival(0.0, 8, 5), Arrival(0.0, 3, 1), Arrival(0.001, 8, 2))
     found = by_name(traffic.measure_traffic(deployment, workload, asked, prompts))
@@ -154,7 +177,7 @@ def test_prompt_lengths_leave_room_for_the_output(
 
 
 def test_a_sweep_measures_each_condition_and_names_it() -> None:
-    deployment = deployed(batch=4)
+    deployment = deployed(serving=Serving(Static(4)))
     asked: list[tuple[int, int]] = []
 
     def serve(workload: Workload) -> Service:

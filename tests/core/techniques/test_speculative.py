@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import save_file
 
 from core.engine.serve.generate import generate
-from core.engine.serve.speculate import speculate
 from core.errors import Refused
 from core.plan import Case
 from core.techniques.decode.speculative import DRAFTS, Speculative
@@ -33,13 +32,16 @@ def test_the_bundled_draft_is_loaded_and_gives_the_models_own_tokens(
     engine = tiny("bf16", vocab_size=4096, bos_token_id=0)
     deployment, notes = deploy(engine, pycode(case))
     Speculative(tokens=2).apply(deployment)
-    assert deployment.draft.vocab_size == 4096
-    assert deployment.draft.weight_bytes() == 1_262_720 * 2
-    assert deployment.draft_tokens == 2
+    (draft,) = deployment.serving.beside
+    assert draft.vocab_size == 4096
+    assert draft.weight_bytes() == 1_262_720 * 2
+    assert deployment.weight_bytes() == engine.weight_bytes() + draft.weight_bytes()
+    assert deployment.serving.proposer is not None
+    assert deployment.serving.proposer.tokens == 2
     assert notes == ["draft pycode-small proposes 2 tokens a step"]
     prompt = torch.randint(1, 4096, (1, 11))
     alone = generate(engine, prompt, 12)
-    assert torch.equal(speculate(engine, deployment.draft, prompt, 12, 2).ids, alone)
+    assert torch.equal(generate(engine, prompt, 12, proposer=deployment.serving.proposer), alone)
 
 
 def test_a_draft_with_another_vocabulary_is_refused(
@@ -48,7 +50,7 @@ def test_a_draft_with_another_vocabulary_is_refused(
     deployment, _ = deploy(tiny("bf16"), pycode(case))
     with pytest.raises(Refused, match="draft pycode-small has 4096 tokens, the model 131"):
         Speculative().apply(deployment)
-    assert deployment.draft is None
+    assert deployment.serving.proposer is None
 
 
 @pytest.mark.parametrize("draft", ["nowhere-near", "./gone", "shape:none", "digits-mlp"])
@@ -98,4 +100,5 @@ def test_drafts_are_judged_by_the_tokenizer_and_not_by_their_rows(
         technique.apply(deployment)
         prompt = torch.randint(0, 131, (1, 11))
         alone = generate(deployment.engine, prompt, 12)
-        assert torch.equal(speculate(deployment.engine, deployment.draft, prompt, 12, 2).ids, alone)
+        proposer = deployment.serving.proposer
+        assert torch.equal(generate(deployment.engine, prompt, 12, proposer=proposer), alone)

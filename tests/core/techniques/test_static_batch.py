@@ -1,4 +1,4 @@
-"""Static batching: the run loop is told, the sizes are bounded, and what is asked never changes."""
+"""Static batching: the server is told, the sizes are bounded, and what is asked never changes."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def test_no_more_sequences_go_together_than_are_asked_for(
     assert effects(plan).batch == together
 
 
-def test_the_run_loop_is_told_the_size(
+def test_the_server_is_told_the_size(
     deploy: Callable[..., tuple[Deployment, list[str]]],
 ) -> None:
     deployment, _ = deploy(object())
-    assert deployment.batch == 1
+    assert deployment.serving.batch == 1
     StaticBatch(8).apply(deployment)
-    assert deployment.batch == 8
+    assert deployment.serving.batch == 8
 
 
 @pytest.mark.parametrize("size", [0, -1, 1025])

@@ -41,9 +41,9 @@ def service(plan: Plan, notes: list[str]) -> Service:
         technique.apply(deployment)
     workload = plan.case.workload
     random = torch.Generator().manual_seed(0)
-    requests: Any = torch.rand(deployment.batch, 1, 8, 8, generator=random)
+    requests: Any = torch.rand(deployment.serving.batch, 1, 8, 8, generator=random)
     if case.model.task == "text":
-        shape = (deployment.batch, workload.prompt_tokens)
+        shape = (deployment.serving.batch, workload.prompt_tokens)
         requests = torch.randint(0, case.model.decoder().vocabulary, shape, generator=random)
     return Service(deployment, workload, requests)
 

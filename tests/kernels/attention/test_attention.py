@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -67,9 +69,9 @@ def test_the_bound_step_equals_the_reference(shape: str, dtype: torch.dtype, thr
     qkv, keys, values, start, heads = make(dtype, **SHAPES[shape])
     want = reference.attention(qkv, keys.nan_to_num(), values.nan_to_num(), start, heads)
     out = torch.full(want.shape, float("nan"), dtype=dtype)
-    position = torch.zeros(1, dtype=torch.int64)
+    position = torch.zeros(len(qkv), dtype=torch.int64)
     step = op.prepare(qkv, keys, values, position, heads, out)
-    position[0] = start
+    position.fill_(start)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -92,6 +94,51 @@ def test_the_call_through_torch_equals_the_reference(shape: str, dtype: torch.dt
     want = reference.attention(qkv, keys, values, start, heads)
     got = op.attention(qkv, keys, values, start, heads)
     assert (got.double() - want).abs().max() <= TOLERANCE[dtype] * want.abs().max()
+
+
+@pytest.mark.parametrize("kernel", ["bound", "torch"])
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("shape", [name for name in SHAPES if name != "long cache"])
+@pytest.mark.parametrize("starts", [(0, 7, 3), (21, 1), (5, 5, 5), (0, 40, 39, 2, 11)])
+def test_rows_at_positions_of_their_own_equal_the_reference(
+    starts: tuple[int, ...], shape: str, dtype: torch.dtype, kernel: str
+) -> None:
+    batch, last = len(starts), max(starts)
+    sizes = SHAPES[shape] | {"batch": batch, "start": last, "window": None}
+    qkv, keys, values, _, heads = make(dtype, **sizes)
+    heads = replace(heads, window=SHAPES[shape].get("window"))
+    for cache in (keys, values):
+        for row, start in enumerate(starts):
+            # The torch kernel masks what lies behind a row's end, and 0 times NaN is NaN.
+            cache[row, :, start:] = float("nan") if kernel == "bound" else 9.0
+    want = torch.cat(
+        [
+            reference.attention(qkv[at], keys[at].nan_to_num(), values[at].nan_to_num(), one, heads)
+            for at, one in ((slice(row, row + 1), start) for row, start in enumerate(starts))
+        ]
+    )
+    start, end = torch.tensor(starts), last + qkv.shape[1]
+    if kernel == "torch":
+        keys, values = keys.nan_to_num(9.0), values.nan_to_num(9.0)
+        out = op.attention(qkv, keys, values, start, heads)
+    else:
+        out = torch.full(want.shape, float("nan"), dtype=dtype)
+        op.prepare(qkv, keys, values, start, heads, out)()
+        for row, at in enumerate(starts):
+            assert keys[row, :, at + qkv.shape[1] :].isnan().all()
+    assert (out.double() - want).abs().max() <= TOLERANCE[dtype] * want.abs().max()
+    assert end <= keys.shape[2]
+
+
+def test_a_row_whose_tokens_do_not_fit_is_refused() -> None:
+    qkv, keys, values, _, heads = make(torch.float32, **SHAPES["a batch"])
+    for start in (torch.tensor([0, 11, 0]), torch.tensor([0, -1, 0])):
+        with pytest.raises(ValueError, match="do not fit into the cache"):
+            op.attention(qkv, keys, values, start, heads)
+    with pytest.raises(ValueError, match=r"start must be int64 \[batch\] on the CPU"):
+        op.attention(qkv, keys, values, torch.tensor([0]), heads)
+    with pytest.raises(ValueError, match=r"start must be int64 \[batch\] on the CPU"):
+        op.prepare(qkv, keys, values, torch.tensor([0]), heads, torch.empty(3, 3, 128))
 
 
 def test_both_kernels_write_the_same_cache() -> None:

@@ -81,11 +81,11 @@ def stepped(
 ) -> Tensor:
     """As many bound passes of these sizes in turn as the tokens need."""
     outs, at, turn = [], 0, 0
-    start = torch.zeros(1, dtype=torch.int64)
+    start = torch.zeros(len(qkv), dtype=torch.int64)
     while at < qkv.shape[1]:
         part = qkv[:, at : at + sizes[turn % len(sizes)]].contiguous()
         out = part.new_full((*part.shape[:2], heads.heads * heads.dim), float("nan"))
-        start[0] = at
+        start.fill_(at)
         kv_cpu.prepare(part, cache, start, heads, out, isa)()
         outs.append(out)
         at, turn = at + part.shape[1], turn + 1
@@ -108,6 +108,36 @@ def test_a_prompt_equals_the_reference(shape: str, dtype: torch.dtype, bits: int
     other = torch.empty_like(got)
     kv_torch.run(qkv, cache_of(form, qkv, heads), 0, heads, other)
     assert (other.double() - want).abs().max() <= tolerance * want.abs().max()
+
+
+@pytest.mark.parametrize("kernel", ["bound", "call", "torch"])
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("starts", [(0, 64, 7), (95, 33), (31, 32, 90, 1)])
+def test_rows_at_positions_of_their_own_equal_the_reference(
+    starts: tuple[int, ...], bits: int, kernel: str
+) -> None:
+    form, tokens = KVFormat(bits, 32, 5), 9
+    for name in ("groups of three", "a short last group of channels"):
+        sizes = SHAPES[name] | {"batch": len(starts), "tokens": max(starts) + tokens}
+        text, heads = make(torch.float32, **sizes)
+        cache = cache_of(form, text, heads)
+        qkv, want = [], []
+        for row, at in enumerate(starts):
+            one = slice(row, row + 1)
+            if at:
+                quantized.attention(text[one, :at], cache.rows(one), 0, heads)
+            qkv.append(text[one, at : at + tokens])
+            want.append(reference.quantized(text[one, : at + tokens], form, heads)[:, at:])
+        read, start = torch.cat(qkv), torch.tensor(starts)
+        out = torch.full_like(torch.cat(want).float(), float("nan"))
+        if kernel == "torch":
+            kv_torch.run(read, cache, start, heads, out)
+        elif kernel == "call":
+            out = quantized.attention(read, cache, start, heads)
+        else:
+            quantized.prepare(read, cache, start, heads, out)()
+        expected = torch.cat(want)
+        assert (out.double() - expected).abs().max() <= 3e-6 * expected.abs().max()
 
 
 @pytest.mark.parametrize("isa", [0, 1, 2])
@@ -239,9 +269,9 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="do not fit into the cache"):
         quantized.attention(qkv, cache, 1, heads)
     with pytest.raises(ValueError, match="at most 16 tokens"):
-        quantized.prepare(qkv, cache, torch.tensor([0]), heads, out)
+        quantized.prepare(qkv, cache, torch.zeros(len(qkv), dtype=torch.int64), heads, out)
     with pytest.raises(ValueError, match="out must be"):
-        quantized.prepare(qkv[:, :2], cache, torch.tensor([0]), heads, out)
+        quantized.prepare(qkv[:, :2], cache, torch.zeros(len(qkv), dtype=torch.int64), heads, out)
     with pytest.raises(ValueError, match="share one dtype"):
         quantized.attention(qkv.double(), cache, 0, heads)
     with pytest.raises(ValueError, match="one layer's"):

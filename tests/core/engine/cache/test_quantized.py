@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from speculating import speculate
 from torch import Tensor
 from transformers_models import lean, transformers_model
 
@@ -13,7 +14,6 @@ from core.engine.cache.quantized import QuantizedCache
 from core.engine.decoder import MATRICES, Decoder
 from core.engine.linear import Linear
 from core.engine.serve.generate import generate
-from core.engine.serve.speculate import speculate
 from core.errors import BadInput
 from core.measure.quality.scores import log_probabilities
 from kernels import calls

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from speculating import speculate
 
 from core.engine.cache.rewinding_layer import MARGIN
 from core.engine.serve.generate import generate
-from core.engine.serve.speculate import speculate
 from core.engine.transformers_engine import TransformersEngine
 from core.errors import BadInput
 
@@ -110,4 +110,4 @@ def test_speculation_past_the_window_says_what_the_target_says_in_transformers(
     assert torch.equal(generate(target, prompt, 24), want)
     result = speculate(target, draft, prompt, 24, 4)
     assert torch.equal(result.ids, want)
-    assert 0 < result.accepted < result.proposed
+    assert 0 < result.stats.accepted < result.stats.proposed

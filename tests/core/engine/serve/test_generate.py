@@ -7,7 +7,7 @@ import torch
 from scipy.stats import chisquare
 from transformers_models import lean, transformers_model
 
-from core.engine.serve.generate import GenerationClock, generate
+from core.engine.serve.generate import generate
 from core.engine.serve.sampling import GREEDY, Sampling, draw, probabilities
 from core.errors import BadInput
 
@@ -75,20 +75,6 @@ def test_the_same_seed_says_the_same_and_another_seed_something_else() -> None:
 
     assert say(3) == say(3)
     assert say(3) != say(4)
-
-
-def test_the_clock_and_the_callback_see_every_token() -> None:
-    decoder = lean(transformers_model("llama"), "bf16")
-    clock, seen = GenerationClock(), []
-    ids = generate(decoder, torch.tensor([[1, 2], [3, 4]]), 7, on_token=seen.append, clock=clock)
-    assert torch.equal(torch.stack(seen, dim=1), ids)
-    assert ids.shape == (2, 7)
-    assert len(clock.stamps) == 7
-    assert clock.ttft_s > 0
-    assert len(clock.token_seconds) == 6
-    assert min(clock.token_seconds) > 0
-    assert clock.total_s == pytest.approx(clock.ttft_s + sum(clock.token_seconds))
-    assert clock.tpot_s == pytest.approx(sum(clock.token_seconds) / 6)
 
 
 def test_it_stops_at_a_stop_token_only_when_asked_and_when_all_rows_have_one() -> None:

@@ -8,59 +8,14 @@ from typing import Any
 import pytest
 import torch
 from scipy.stats import chisquare
+from speculating import speculate
+from table_model import TableModel, pair
 from transformers_models import lean, transformers_model
 
-from core.engine.serve.generate import GenerationClock, generate
+from core.engine.serve.generate import generate
 from core.engine.serve.sampling import Sampling, probabilities
-from core.engine.serve.speculate import residual, speculate, verify
+from core.engine.serve.verify import residual, verify
 from core.errors import BadInput
-
-
-class TableModel:
-    """An engine over a table: the next token depends on the last one only."""
-
-    device = "cpu"
-    max_positions = 1 << 20
-
-    def __init__(self, logits: torch.Tensor) -> None:
-        self.logits = logits
-        self.vocab_size = logits.shape[1]
-
-    def new_cache(self, batch: int, capacity: int) -> TableCache:
-        return TableCache(capacity)
-
-    def forward(
-        self, ids: torch.Tensor, cache: TableCache | None = None, last_only: bool = False
-    ) -> torch.Tensor:
-        assert cache is not None
-        cache.length += ids.shape[1]
-        assert cache.length <= cache.capacity
-        return self.logits[ids[:, -1:] if last_only else ids]
-
-    def weight_bytes(self) -> int:
-        return 0
-
-
-class TableCache:
-    """Only the length: a TableModel needs no past."""
-
-    nbytes = 0
-
-    def __init__(self, capacity: int) -> None:
-        self.length = 0
-        self.capacity = capacity
-
-    def truncate(self, length: int) -> None:
-        assert 0 <= length <= self.length
-        self.length = length
-
-
-def pair(vocabulary: int, distance: float, seed: int = 0) -> tuple[TableModel, TableModel]:
-    """A target and a draft whose logits differ by `distance`."""
-    generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(vocabulary, vocabulary, generator=generator)
-    noise = torch.randn(vocabulary, vocabulary, generator=generator)
-    return TableModel(logits), TableModel(logits + distance * noise)
 
 
 @pytest.mark.parametrize("gamma", [1, 2, 4, 7])
@@ -76,15 +31,16 @@ def test_greedy_output_is_that_of_the_target_alone(gamma: int, draft_noise: floa
     draft = lean(model, dtype)
     for length in (1, 13):
         prompt = torch.randint(0, 97, (1, length))
-        clock = GenerationClock()
-        result = speculate(target, draft, prompt, 23, gamma, clock=clock)
+        result = speculate(target, draft, prompt, 23, gamma)
         assert torch.equal(result.ids, generate(target, prompt, 23))
-        assert result.accepted <= result.proposed <= gamma * result.steps
-        assert result.steps + result.accepted == 23
-        assert len(clock.stamps) == 23
+        stats = result.stats
+        assert stats.accepted <= stats.proposed <= gamma * stats.passes
+        assert stats.passes + stats.accepted == 23
+        assert (stats.verified, stats.verified_tokens) == (stats.passes - 1, 22)
+        assert len(result.sequences[0].stamps) == 23
         if draft_noise == 0:
-            assert result.acceptance == 1
-            assert result.tokens_per_step > 0.7 * gamma
+            assert stats.accepted == stats.proposed
+            assert 23 / stats.passes > 0.7 * gamma
 
 
 @pytest.mark.parametrize("gamma", [1, 3, 6])
@@ -99,14 +55,9 @@ def test_text_ends_at_the_token_at_which_the_target_alone_ends(gamma: int) -> No
     endless = generate(target, prompt, 20)
     for stop in endless[0, :9].tolist():
         want = generate(target, prompt, 20, stop_ids=(96, stop))
-        said: list[torch.Tensor] = []
-        got = speculate(
-            target, draft, prompt, 20, gamma, stop_ids=(96, stop),
-            on_token=said.append,
-        )  # fmt: skip
+        got = speculate(target, draft, prompt, 20, gamma, stop_ids=(96, stop))
         assert torch.equal(got.ids, want)
-        assert torch.equal(torch.cat(said), want[0])
-        assert want[0].tolist().index(stop) == len(said) - 1
+        assert want[0].tolist().index(stop) == len(got.emitted[0]) - 1
 
 
 def test_the_emitted_distribution_is_exactly_the_targets() -> None:
@@ -127,12 +78,12 @@ def test_verify_accepts_with_the_stated_probability_and_then_draws_the_residual(
     generator = torch.Generator().manual_seed(2)
     accepted = 0
     for _ in range(6000):
-        kept, following = verify(p, q, [0], generator, greedy=False)
-        accepted += kept
-        if not kept:
-            assert following == 2  # p - q is positive for token 2 alone.
+        said = verify(p, q, [0], generator)
+        accepted += len(said) - 1
+        if len(said) == 1:
+            assert said == [2]  # p - q is positive for token 2 alone.
     assert abs(accepted / 6000 - 1 / 3) < 4 * (2 / 9 / 6000) ** 0.5
-    assert all(verify(p, q, [1], generator, greedy=False)[0] == 1 for _ in range(200))
+    assert all(len(verify(p, q, [1], generator)) == 2 for _ in range(200))
 
 
 @pytest.mark.parametrize(
@@ -205,7 +156,5 @@ def test_greedy_output_is_the_targets_whatever_rows_the_draft_has(rows: int) -> 
 def test_impossible_pairs_are_refused() -> None:
     target, _ = pair(4, 1.0)
     prompt = torch.tensor([[1]])
-    with pytest.raises(BadInput, match="one sequence at a time"):
-        speculate(target, target, torch.tensor([[1], [2]]), 3)
-    with pytest.raises(BadInput, match="draft_tokens must be 1 or more"):
+    with pytest.raises(BadInput, match="a draft proposes 1 token a step or more, not 0"):
         speculate(target, target, prompt, 3, 0)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.engine.serve import DECODE, PREFILL
 from core.measure.energy import Book, Meter, energy, meter
 from core.measure.energy.meter import find_meter
 from core.measure.energy.reader import Lap, Unreadable, rounds_needed
@@ -46,13 +47,11 @@ def serve(book: Book, source: Steady, prefill: float = 0.2, decode: float = 0.5)
     """One round of two groups: prefill at 30 W, decode at 20 W, 0.1 s between at 10 W."""
     with book.round():
         for _ in range(2):
-            clock = book.clock()
             source.pass_time(0.1, 10)
-            clock.start()
+            book.mark(PREFILL)
             source.pass_time(prefill, 30)
-            clock.tick()
+            book.mark(DECODE)
             source.pass_time(decode, 20)
-            clock.tick(3)
             book.mark("")
 
 
@@ -198,10 +197,8 @@ def test_one_new_token_has_no_decode() -> None:
     source = Steady()
     book = Meter((source,)).book(new_tokens=1, prompt_tokens=9, requests=1)
     with book.round():
-        clock = book.clock()
-        clock.start()
+        book.mark(PREFILL)
         source.pass_time(1.0, 5)
-        clock.tick()
         book.mark("")
     results = by_name(energy(book, None, "", True))
     assert results["energy_prefill_j_per_token"].value == pytest.approx(5 / 9)

@@ -41,9 +41,9 @@ def measure(one: Plan, before: int | None = 0) -> tuple[list[Measurement], list[
     deployment = Deployment(one.case, engine, lambda: None, tokenizer, note=notes.append)
     for technique in one.techniques:
         technique.apply(deployment)
-    requests: Any = torch.zeros(deployment.batch, 1, 8, 8)
+    requests: Any = torch.zeros(deployment.serving.batch, 1, 8, 8)
     if model.task == "text":
-        requests = torch.ones(deployment.batch, 70, dtype=torch.int64)
+        requests = torch.ones(deployment.serving.batch, 70, dtype=torch.int64)
     served = Service(deployment, one.case.workload, requests)
     return measure_memory(deployment, one, served.workload, served.round, before), notes
 

@@ -18,8 +18,9 @@ from core.artefacts.contents import Contents, contents
 from core.artefacts.foresee import foresee
 from core.artefacts.save import Layout, check_place, native_layout, write_folder
 from core.catalogue.models import find_folder
+from core.catalogue.planned import checked
 from core.errors import BadInput, Refused
-from core.files.folder import CheckedFolder, check_folder
+from core.files.folder import CheckedFolder
 from core.files.formats import chat_template, native
 from core.files.formats import manifest as manifests
 from core.files.formats.companions import TOKENIZER, companions
@@ -61,13 +62,13 @@ def apply(
 
     changing, runtime = divided(plan, format)
     check_place(folder)
-    source = _source(plan)
+    source = checked(plan.case.model)
     foresee(plan, format, source.config)
     texts = _texts(plan, source, keep)
     if format == gguf.METHOD and TOKENIZER in texts:
         # Refused before the work where llama.cpp would make other tokens of a text.
         gguf_tokenizer.metadata_of(json.loads(texts[TOKENIZER]), source.config["vocab_size"])
-    deployment = _applied(plan, changing, keep, report)
+    deployment = _applied(plan, source, changing, keep, report)
     found = contents(deployment.engine, source.config)
     laid_out = lay_out(found, format, texts, plan.case.model.title or plan.case.model.id)
     for text in laid_out.notes:
@@ -152,6 +153,7 @@ def divided(plan: Plan, format: str) -> tuple[list[Technique], list[Technique]]:
 
 def _applied(
     plan: Plan,
+    source: CheckedFolder,
     changing: Iterable[Technique],
     note: Callable[[str], None],
     report: Callable[[str, float], None],
@@ -163,12 +165,12 @@ def _applied(
     model = plan.case.model
     torch.manual_seed(plan.seed)
     report("load", 0.0)
-    has_text = model.task == "text" and (find_folder(model.id) / "tokenizer.json").exists()
+    has_text = model.task == "text" and source.tokenizer_file is not None
     deployment = Deployment(
         case=plan.case,
-        engine=load_engine(model),
-        load_baseline=lambda: load_engine(model),
-        tokenizer=load_tokenizer(model) if has_text else None,
+        engine=load_engine(source),
+        load_baseline=lambda: load_engine(source),
+        tokenizer=load_tokenizer(source) if has_text else None,
         seed=plan.seed,
         note=lambda line: note(str(line)),
     )
@@ -206,10 +208,6 @@ def _texts(plan: Plan, source: CheckedFolder, note: Callable[[str], None]) -> di
     if gguf_files.is_gguf(source.config) and not chat_template.templates(beside.texts):
         beside.texts |= chat_template.of_gguf(parse(source.weight_files[0]).metadata)
     return beside.texts
-
-
-def _source(plan: Plan) -> CheckedFolder:
-    return check_folder(find_folder(plan.case.model.id))
 
 
 def _versions() -> dict[str, str]:

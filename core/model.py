@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 # Tokens that a cache which trims keeps beyond a window, for speculation to take back.
 WINDOW_MARGIN = 32
-WEIGHT_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5}
-
 USUAL_DTYPE = {"text": "bf16", "image": "fp32"}
 
 

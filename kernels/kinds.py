@@ -1,5 +1,5 @@
 """How the C++ kernels name the type of x and y in their records: Kind of simd.h."""
 
-import torch
+from kernels.dtypes import FLOATS, as_torch
 
-KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+KINDS = {as_torch(name): code for code, name in enumerate(FLOATS)}

@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from kernels.dtypes import nbytes
+
 # The kernel "cpp": blocks of 16 rows by 32 columns, and a table of 128 bf16 values.
 ROWS, COLUMNS, TABLE = 16, 32, 256
 # Where torch is faster (writes_tiles), it writes out tiles of the weight above so many rows of x
@@ -16,8 +18,8 @@ ROWS, COLUMNS, TABLE = 16, 32, 256
 MANY_ROWS, TILE_BYTES = 24, 4 << 20
 # Rows that share a second-level scale (kernels.linear_lowbit.codes.DOUBLE_ROWS).
 DOUBLE_ROWS = 16
-SCALE_BYTES = {"fp16": 2, "fp32": 4, "u8": 1}
-ZERO_BYTES = {"": 0, "int8": 1, "fp16": 2, "fp32": 4}
+SCALE_BYTES = {name: nbytes(name) for name in ("fp16", "fp32", "u8")}
+ZERO_BYTES = {"": 0, "int8": 1} | {name: nbytes(name) for name in ("fp16", "fp32")}
 # Widths of the planes that codes of b bits are packed in by the kernel "torch".
 PLANES = {1: (1,), 2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1), 8: (8,)}
 
@@ -136,4 +138,4 @@ class DenseBytes:
 
     def nbytes(self, n: int, k: int, kernel: str = "cpp") -> int:
         """Bytes of n * k values."""
-        return n * k * (4 if self.name == "fp32" else 2)
+        return n * k * nbytes(self.name)

@@ -13,11 +13,13 @@ import importlib
 import os
 from dataclasses import dataclass
 
+from kernels.dtypes import FLOATS
+
 ENVIRONMENT = "TRIMTAB_KERNEL"
 DEVICES = ("cpu", "cuda")
 _CODES = ("int1", "int2", "int3", "int4", "int5", "int6", "int7", "int8")
 _LOWBIT = (*_CODES, "nf4", "fp4", "ternary", "binary", "e4m3", "e5m2")
-FORMATS = ("fp32", "bf16", "fp16", *_LOWBIT)
+FORMATS = (*FLOATS, *_LOWBIT)
 
 
 class KernelUnavailable(RuntimeError):
@@ -60,7 +62,6 @@ class KernelInfo:
             raise ValueError(f"Kernel {self.op}={self.name}: module {self.module!r} is not ours.")
 
 
-_FLOATS = ("fp32", "bf16", "fp16")
 _ANY = ("cpu", "cuda")
 _COMPILER = "a C++ compiler"
 
@@ -76,7 +77,7 @@ KERNELS: tuple[KernelInfo, ...] = (
         "kernels.linear_dense.floats",
         _COMPILER,
     ),
-    KernelInfo("linear_dense", "torch", _ANY, _FLOATS, "kernels.linear_dense"),
+    KernelInfo("linear_dense", "torch", _ANY, FLOATS, "kernels.linear_dense"),
     KernelInfo("linear_lowbit", "cpp", ("cpu",), _LOWBIT, "kernels.linear_lowbit.cpp", _COMPILER),
     KernelInfo(
         "linear_lowbit",
@@ -118,18 +119,18 @@ KERNELS: tuple[KernelInfo, ...] = (
         "linear_fp8", "triton", ("cuda",), ("e4m3",), "kernels.linear_fp8.gpu", "triton", ("cpu",)
     ),
     KernelInfo("linear_fp8", "torch", _ANY, ("e4m3",), "kernels.linear_fp8.torch_tiles"),
-    KernelInfo("attention", "cpp", ("cpu",), _FLOATS, "kernels.attention.cpu", _COMPILER),
-    KernelInfo("attention", "torch-sdpa", _ANY, _FLOATS, "kernels.attention.sdpa"),
+    KernelInfo("attention", "cpp", ("cpu",), FLOATS, "kernels.attention.cpu", _COMPILER),
+    KernelInfo("attention", "torch-sdpa", _ANY, FLOATS, "kernels.attention.sdpa"),
     KernelInfo("attention", "cpp-kv8", ("cpu",), ("int8",), "kernels.attention.kv_cpu", _COMPILER),
     KernelInfo("attention", "cpp-kv4", ("cpu",), ("int4",), "kernels.attention.kv_cpu", _COMPILER),
     KernelInfo("attention", "cpp-kv2", ("cpu",), ("int2",), "kernels.attention.kv_cpu", _COMPILER),
     KernelInfo("attention", "torch-kv8", _ANY, ("int8",), "kernels.attention.kv_torch"),
     KernelInfo("attention", "torch-kv4", _ANY, ("int4",), "kernels.attention.kv_torch"),
     KernelInfo("attention", "torch-kv2", _ANY, ("int2",), "kernels.attention.kv_torch"),
-    KernelInfo("rms_norm", "cpp", ("cpu",), _FLOATS, "kernels.rms_norm.cpu", _COMPILER),
-    KernelInfo("rms_norm", "torch", _ANY, _FLOATS, "kernels.rms_norm.reference"),
-    KernelInfo("swiglu", "cpp", ("cpu",), _FLOATS, "kernels.swiglu.cpu", _COMPILER),
-    KernelInfo("swiglu", "torch", _ANY, _FLOATS, "kernels.swiglu.reference"),
+    KernelInfo("rms_norm", "cpp", ("cpu",), FLOATS, "kernels.rms_norm.cpu", _COMPILER),
+    KernelInfo("rms_norm", "torch", _ANY, FLOATS, "kernels.rms_norm.reference"),
+    KernelInfo("swiglu", "cpp", ("cpu",), FLOATS, "kernels.swiglu.cpu", _COMPILER),
+    KernelInfo("swiglu", "torch", _ANY, FLOATS, "kernels.swiglu.reference"),
 )
 
 

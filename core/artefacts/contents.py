@@ -10,6 +10,7 @@ from core.errors import Refused
 from core.files.formats.layout import EMBEDDING, Stack, stacks
 from core.files.formats.parts import Part, part
 from core.files.special_ids import ADDS_START
+from kernels.dtypes import BY_NAME, FLOATS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +29,6 @@ DROPPED = (
     ADDS_START,
     *OLD_ROPE,
 )
-LONG = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Contents:
 
     def quantized(self) -> list[tuple[Stack, KernelWeight]]:
         """The matrices that are not plain floats."""
-        return [one for one in self.weights if one[1].format not in LONG]
+        return [one for one in self.weights if one[1].format not in FLOATS]
 
     def formats(self) -> dict[str, int]:
         """Number of matrices by format."""
@@ -106,7 +106,7 @@ def _of_decoder(decoder: Decoder, source: Mapping[str, Any]) -> Contents:
     if len(set(decoder.config.intermediate_sizes)) == 1:
         config.pop("intermediate_sizes", None)
     dtype = next(name for name, kind in DENSE.items() if kind is decoder.dtype)
-    config |= {"dtype": LONG[dtype], "trimtab": {"dtype": dtype}}
+    config |= {"dtype": BY_NAME[dtype].torch, "trimtab": {"dtype": dtype}}
     again = from_hf(config)
     if again.with_intermediate_sizes(decoder.config.intermediate_sizes) != again:
         raise Refused("the config.json of this model cannot say how wide its MLPs are")

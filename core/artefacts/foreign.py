@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from core.artefacts.arrange import able, arrange, check_model
-from core.artefacts.contents import LONG, Contents, dense_parts
+from core.artefacts.contents import Contents, dense_parts
 from core.artefacts.kept import of_form, of_weight
 from core.artefacts.save import Layout
 from core.errors import Refused
@@ -19,6 +19,7 @@ from core.files.formats.foreign import MODULES
 from core.files.formats.layout import HEAD, Stack
 from core.files.formats.parts import Part, part
 from core.files.formats.scheme import Scheme
+from kernels.dtypes import FLOATS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +42,7 @@ def layout(found: Contents, format: str) -> Layout:
             f" checkpoint_format {gptq.V2}, which GPTQModel reads and older programs do not"
         )
     for stack, weight in found.weights:
-        if weight.format in LONG:
+        if weight.format in FLOATS:
             parts += dense_parts(stack, weight)
         elif stack.parts[0][0] in dense:
             parts.append(_dequantized(weight))
@@ -111,7 +112,7 @@ def _parts(
 
 
 def _needs_v2(weight: Any) -> bool:
-    return weight.format not in LONG and gptq.needs_v2(weight.form())
+    return weight.format not in FLOATS and gptq.needs_v2(weight.form())
 
 
 def _dequantized(weight: KernelWeight) -> Part:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from core.artefacts.arrange import refusal
-from core.artefacts.contents import LONG, Contents
+from core.artefacts.contents import Contents
 from core.artefacts.kept import of_form, of_weight
 from core.errors import Refused
 from core.files.config.decoder_config import DecoderConfig
@@ -22,6 +22,7 @@ from core.files.gguf import file as gguf_file
 from core.files.gguf import tokenizer as gguf_tokenizer
 from core.files.gguf.file import TYPES, Entry
 from core.files.gguf.names import ARCHITECTURES, STOPS, gguf_name, order
+from kernels.dtypes import BY_FILE, FILE_FLOATS, FLOATS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from kernels.weight import KernelWeight
 
 METHOD, FILE = "gguf", "model.gguf"
-# llama.cpp's own numbers for what most of a file is; "guessed" is 1024 more.
-FILE_TYPES = {"F32": 0, "F16": 1, "BF16": 32, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8,
-              "Q5_1": 9, "Q2_K": 10, "Q3_K": 12, "Q4_K": 15, "Q5_K": 17, "Q6_K": 18}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ def layout(found: Contents, tokenizer: bytes | None, name: str) -> GgufLayout:
     entries.sort(key=lambda one: one.name)
     kinds = [one.type.name for one in entries if one.rows is not None]
     most = max(set(kinds), key=lambda kind: sum(kind == one for one in kinds))
-    metadata = _metadata(config, name) | {"general.file_type": FILE_TYPES[most]}
+    metadata = _metadata(config, name) | {"general.file_type": TYPES[most].mostly}
     words, told = vocabulary(config, None if tokenizer is None else json.loads(tokenizer))
     notes += told
     if any(gguf_blocks.rounds_minimum(weight) for _, weight in found.weights):
@@ -108,8 +106,11 @@ def check_model(given: Mapping[str, Any]) -> DecoderConfig:
 
 def _computed_in(entries: Sequence[Entry]) -> str:
     """The torch dtype that core.files.config.precision will read from the matrices."""
-    floats = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-    kinds = {floats[one.type.name] for one in entries if one.rows and one.type.name in floats}
+    kinds = {
+        BY_FILE[one.type.name].torch
+        for one in entries
+        if one.rows is not None and one.type.name in FILE_FLOATS
+    }
     return "bfloat16" if not kinds else kinds.pop() if len(kinds) == 1 else "float32"
 
 
@@ -201,7 +202,7 @@ def _matrix(
     from kernels.linear_lowbit import LowBitWeight
 
     name = gguf_name(f"{module}.weight")
-    if weight.format in LONG:
+    if weight.format in FLOATS:
         kind = TYPES[gguf_blocks.FLOATS[weight.dtype]]
 
         def dense() -> Any:

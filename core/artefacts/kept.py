@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from core.artefacts.contents import LONG
 from core.files.formats.scheme import OTHER, Kept
 from core.files.storage import OutlierBytes, Storage
+from kernels.dtypes import FLOATS
 from kernels.lowbit_bytes import DenseBytes, Fp8Bytes, LowBitBytes
 from kernels.w8a8_bytes import W8A8Bytes
 
@@ -38,7 +38,7 @@ def of_weight(weight: KernelWeight) -> Kept | None:
     """Of a kernel's weight; None when it is dense."""
     from kernels.forms import FORMED
 
-    if weight.format in LONG:
+    if weight.format in FLOATS:
         return None
     if not isinstance(weight, FORMED):
         return Kept(weight.format, OTHER)

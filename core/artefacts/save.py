@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from core import disk
-from core.artefacts.contents import LONG, Contents, dense_parts
+from core.artefacts.contents import Contents, dense_parts
 from core.errors import BadInput, Refused
 from core.files import listing as files
 from core.files.folder import check_folder
 from core.files.formats import native
 from core.files.formats.parts import Part, blocks, file_bytes, write_file
+from kernels.dtypes import FLOATS
 
 CONFIG = "config.json"
 
@@ -56,7 +57,7 @@ def native_layout(found: Contents) -> Layout:
 
     parts, records = list(found.plain), {}
     for stack, weight in found.weights:
-        if weight.format in LONG:
+        if weight.format in FLOATS:
             parts += dense_parts(stack, weight)
         else:
             records[stack.name], more = store(stack.name, weight)

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from core.errors import BadInput
 from kernels import linear_dense
+from kernels.dtypes import FLOATS, as_torch
 from kernels.linear_lowbit import LowBitWeight, quantize
 from kernels.linear_lowbit.codes import bits_of
 from kernels.weight import KernelWeight
 
-DENSE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DENSE = {name: as_torch(name) for name in FLOATS}
 NAMES = {dtype: name for name, dtype in DENSE.items()}
 # The formats offered by name; `format_of` reads any width and group.
 FORMATS = (*DENSE, "int8", "int4-g32", "int4-g64", "int4-g128", "int3-g64", "int2-g32", "nf4-g64")

@@ -21,6 +21,7 @@ from core.files.fingerprint import Fingerprint, fingerprint, refusal
 from core.files.gguf import folder as gguf_files
 from core.files.header import TensorEntry, read_header
 from core.files.jsonfile import read_object
+from kernels.dtypes import BY_FILE, FILE_FLOATS
 
 MAX_CONFIG_BYTES, MAX_CONFIG_VALUES = 1_000_000, 100_000
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
@@ -82,7 +83,7 @@ class CheckedFolder:
         sizes: dict[str, int] = {}
         for entry in self.tensors:
             sizes[entry.dtype] = sizes.get(entry.dtype, 0) + entry.nbytes
-        return tables.BITS[max(tables.BITS, key=lambda dtype: sizes.get(dtype, 0))]
+        return 8 * BY_FILE[max(FILE_FLOATS, key=lambda dtype: sizes.get(dtype, 0))].bytes
 
     def fingerprint(self) -> Fingerprint:
         """Of every file that is loaded, as it is now."""

@@ -12,15 +12,13 @@ from typing import Any
 
 from core.errors import BadInput
 from core.files.jsonfile import parse_object
+from kernels.dtypes import DTYPES
 
 # The largest published checkpoints have about 100,000 tensors and 12 MB of header, all shards
 # together; the format's own end, 100 MB, takes a parser minutes and gigabytes.
 MAX_HEADER_BYTES = 32_000_000
 MAX_TENSORS = 200_000
-ITEM_BYTES = {
-    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "BOOL": 1, "I8": 1, "U8": 1, "I16": 2, "U16": 2,
-    "I32": 4, "U32": 4, "I64": 8, "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1,
-}  # fmt: skip
+ITEM_BYTES = {one.file: one.bytes for one in DTYPES}
 _FIELDS = frozenset({"dtype", "shape", "data_offsets"})
 
 

@@ -16,11 +16,10 @@ from core.files.formats import foreign, native
 from core.files.formats.foreign import MODULES
 from core.files.formats.layout import HEAD, Stack, others, stacks
 from core.files.header import TensorEntry
+from kernels.dtypes import FILE_FLOATS, FLOATS
 
 FIELD = "quantization_config"
 METHODS = (native.METHOD, *MODULES)
-FLOATS = ("F64", "F32", "F16", "BF16")
-DTYPES = {"fp32": 32, "bf16": 16, "fp16": 16}
 
 
 def method(config: Mapping[str, Any]) -> str | None:
@@ -45,9 +44,9 @@ def saved_dtype(config: Mapping[str, Any]) -> str | None:
     if ours is None:
         return None
     dtype = ours.get("dtype") if isinstance(ours, Mapping) else None
-    if not isinstance(dtype, str) or dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in FLOATS:
         raise BadInput(
-            f"config.json: trimtab.dtype must be one of {', '.join(DTYPES)}, not {dtype!r:.40}."
+            f"config.json: trimtab.dtype must be one of {', '.join(FLOATS)}, not {dtype!r:.40}."
         )
     return dtype
 
@@ -117,7 +116,7 @@ def plain(config: Mapping[str, Any]) -> native.Shapes:
     else:
         inside = tuple(f"{name}." for name in matrices(config))
         shapes = {n: s for n, s in classifier_shapes(config).items() if not n.startswith(inside)}
-    return {name: (FLOATS, shape) for name, shape in shapes.items()}
+    return {name: (FILE_FLOATS, shape) for name, shape in shapes.items()}
 
 
 def tied(config: Mapping[str, Any]) -> bool:
@@ -160,7 +159,7 @@ def _dense(stack: Stack, is_tied: bool) -> native.Shapes:
     for name, rows in stack.parts:
         if name == HEAD and is_tied:
             continue
-        found[f"{name}.weight"] = (FLOATS, (rows, stack.columns))
+        found[f"{name}.weight"] = (FILE_FLOATS, (rows, stack.columns))
         if stack.bias:
-            found[f"{name}.bias"] = (FLOATS, (rows,))
+            found[f"{name}.bias"] = (FILE_FLOATS, (rows,))
     return found

@@ -13,10 +13,10 @@ from core.files.config.classifier import CLASSIFIERS, classifier_shapes
 from core.files.config.decoder_config import FAMILIES
 from core.files.gguf import folder as gguf_files
 from core.files.header import TensorEntry
+from kernels.dtypes import FILE_FLOATS
 
 OTHERS = others.FAMILIES
 MODEL_TYPES = (*FAMILIES, *OTHERS, *CLASSIFIERS)
-BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16}
 # What older exporters wrote beside the weights of other families: masks, which transformers skips.
 MASKS, MASK_DTYPES = (".bias", ".masked_bias"), ("BOOL", "U8")
 
@@ -50,10 +50,10 @@ def check_dtypes(config: Mapping[str, Any], entries: Iterable[TensorEntry], file
     """Raise BadInput naming the first tensor whose numbers are not floating point."""
     for entry in entries:
         mask = config["model_type"] in OTHERS and entry.dtype in MASK_DTYPES
-        if entry.dtype not in BITS and not (mask and entry.name.endswith(MASKS)):
+        if entry.dtype not in FILE_FLOATS and not (mask and entry.name.endswith(MASKS)):
             raise BadInput(
                 f"{file}: the tensor {entry.name[:200]!r} has the dtype {entry.dtype!r}, "
-                f"weights must be one of {', '.join(BITS)}."
+                f"weights must be one of {', '.join(FILE_FLOATS)}."
             )
 
 

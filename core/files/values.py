@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from core.errors import BadInput
+from kernels.dtypes import as_torch
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # A new model may start with output projections of zero, so that a block changes nothing at first;
 # these it may not. A download that was cut off leaves zeros where it did not come.
 NEVER_ZERO = (
@@ -29,7 +29,7 @@ def check_values(file: str, name: str, tensor: Tensor, dtype: str, family: str =
     if tensor.numel() == 0:
         return
     low, high = tensor.detach().aminmax()
-    if not bool(torch.stack((low, high)).to(DTYPES[dtype]).isfinite().all()):
+    if not bool(torch.stack((low, high)).to(as_torch(dtype)).isfinite().all()):
         raise BadInput(f"{file}: the tensor {name} holds values that are not finite in {dtype}.")
     if family in ONE_ADDED and name.endswith("norm.weight"):
         return

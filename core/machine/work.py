@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.model import DecoderShape, attended
+from kernels.dtypes import FLOAT_OF, nbytes
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def _kv_bytes(engine: Any, shape: DecoderShape) -> tuple[float, float, float]:
     """
     kept = getattr(engine, "cache_format", None)
     if kept is not None:
-        config, item = engine.config, 4 if format_of(engine) == "fp32" else 2
+        config, item = engine.config, nbytes(format_of(engine))
         heads = config.num_layers * config.num_kv_heads
         codes = heads * kept.block_bytes(config.head_dim) / kept.group_size
         near = kept.residual + (kept.group_size - 1) / 2
@@ -133,17 +134,16 @@ def _kv_bytes(engine: Any, shape: DecoderShape) -> tuple[float, float, float]:
     held = int(engine.new_cache(1, tokens).nbytes)
     if held:
         return held / tokens, 0.0, 0.0
-    item = 4 if format_of(engine) == "fp32" else 2
+    item = nbytes(format_of(engine))
     return float(shape.kv_values_per_token() * item), 0.0, 0.0
 
 
 def format_of(engine: Any) -> str:
     """The format that multiplies: packed weights are widened to that of the activations first."""
-    names = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}
     kind = getattr(engine, "dtype", None) or getattr(getattr(engine, "model", None), "dtype", None)
     if kind is None and hasattr(engine, "parameters"):
         # A classifier whose every matrix is packed has no parameters left.
         packed = (getattr(one, "weight_of_kernel", None) for one in engine.modules())
         held = [one.dtype for one in (*engine.parameters(), *packed) if one is not None]
         kind = held[0] if held else None
-    return names.get(str(kind), str(kind).removeprefix("torch."))
+    return FLOAT_OF.get(str(kind), str(kind).removeprefix("torch."))

@@ -10,9 +10,9 @@ from typing import Any
 
 from core.caution import Caution
 from core.study import KernelCalls
+from kernels.dtypes import FLOAT_OF, FLOATS
 from kernels.registry import KERNELS, KernelInfo, kernels_available, named
 
-_FLOATS = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}
 # What values the kernels of ours over codes take; those of other operations name them themselves.
 TAKES = {"linear_lowbit": {"bf16", "fp32", "fp16"}, "linear_fp8": {"bf16"}}
 MOST_TAKE = {"bf16", "fp32"}
@@ -33,11 +33,11 @@ def floats(engine: Any) -> set[str]:
     from core.engine.modules import KernelLinear
 
     if hasattr(engine, "dtype"):
-        return {_FLOATS[str(engine.dtype)]}
+        return {FLOAT_OF[str(engine.dtype)]}
     module = getattr(engine, "model", engine)
     parts = module.modules() if hasattr(module, "modules") else ()
     return {
-        _FLOATS[str(one.weight_of_kernel.dtype)] for one in parts if isinstance(one, KernelLinear)
+        FLOAT_OF[str(one.weight_of_kernel.dtype)] for one in parts if isinstance(one, KernelLinear)
     }
 
 
@@ -83,7 +83,7 @@ def _replaced(ours: KernelInfo, used: set[tuple[str, str]]) -> bool:
 
 def _codes(info: KernelInfo) -> bool:
     """Whether it multiplies codes: its formats then say nothing of the values beside them."""
-    return not set(info.formats) & set(_FLOATS.values())
+    return not set(info.formats) & set(FLOATS)
 
 
 def _takes(ours: KernelInfo, formats: set[str]) -> bool:

@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from core.files.storage import Storage
 from core.model import DecoderShape
 from core.techniques.prune.width import kept_width
+from kernels.dtypes import nbytes
 from kernels.kv_codes import KVFormat
 from kernels.lowbit_bytes import LowBitBytes
-
-DENSE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Effects:
     @property
     def item(self) -> int:
         """Bytes of a dense value."""
-        return DENSE_BYTES[self.dtype]
+        return nbytes(self.dtype)
 
     def shape(self, shape: DecoderShape) -> DecoderShape:
         """The decoder's shape after pruning, which the lean decoder's families alone can have."""

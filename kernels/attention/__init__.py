@@ -12,9 +12,9 @@ from torch import Tensor
 
 from kernels import calls, registry
 from kernels.attention import sdpa
+from kernels.dtypes import FLOAT_OF
 
 OP = "attention"
-FORMAT_NAMES = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def prepare(
     if out.shape != (*qkv.shape[:2], heads.heads * heads.dim) or out.dtype != qkv.dtype:
         raise ValueError("attention: out must be [batch, tokens, heads * dim] of qkv's dtype.")
     check_starts(start, len(qkv))
-    info = registry.select(OP, qkv.device, FORMAT_NAMES[str(qkv.dtype)])
+    info = registry.select(OP, qkv.device, FLOAT_OF[str(qkv.dtype)])
     if info.name == "cpp":
         from kernels.attention import cpu
 

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from torch import Tensor
 
 from kernels import calls, registry
-from kernels.attention import FORMAT_NAMES, OP, Heads, Start, check_room, check_starts, common
+from kernels.attention import OP, Heads, Start, check_room, check_starts, common
+from kernels.dtypes import FLOAT_OF
 from kernels.kv_codes.codes import KVCodes
 
 
@@ -73,7 +74,7 @@ def prepare(
 def _kernel(qkv: Tensor, cache: KVCodes) -> str:
     """The kernel's name; the C++ kernel takes no fp16."""
     info = registry.select(OP, qkv.device, cache.format.kernel_format)
-    fp16 = FORMAT_NAMES[str(qkv.dtype)] == "fp16"
+    fp16 = FLOAT_OF[str(qkv.dtype)] == "fp16"
     return f"torch-kv{cache.format.bits}" if fp16 else info.name
 
 

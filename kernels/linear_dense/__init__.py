@@ -14,10 +14,11 @@ from torch.nn.functional import linear as torch_linear
 
 from kernels import registry
 from kernels.calls import count
+from kernels.dtypes import FLOATS, as_torch
 from kernels.pages import make_huge
 
 OP = "linear_dense"
-FORMATS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+FORMATS = {as_torch(name): name for name in FLOATS}
 GEMVS = ("gemv-bf16", "gemv-float")
 # Above this many rows torch's blocked matrix product is faster (LOG.md).
 GEMV_ROWS = 16

@@ -10,6 +10,8 @@ from typing import ClassVar
 import torch
 from torch.nn.functional import pad
 
+from kernels.dtypes import nbytes
+
 # NormalFloat (Dettmers et al. 2023, QLoRA, appendix E): 16 quantiles of N(0, 1) scaled to [-1, 1].
 _NF4 = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453,
@@ -180,7 +182,7 @@ class LowBit:
     @property
     def stored_bits(self) -> float:
         """Bits a weight with scales and zeros, without any layout's padding."""
-        scale = {"fp16": 16, "fp32": 32, "u8": 8}[self.scale_format]
+        scale = 8 * nbytes(self.scale_format)
         side = self.scale.numel() * (scale + (0 if self.zero is None else 8))
         return self.bits + side / self.codes.numel()
 

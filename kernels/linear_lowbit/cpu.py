@@ -17,6 +17,7 @@ import torch
 
 from kernels import build
 from kernels.kinds import KINDS
+from kernels.linear_lowbit.codes import SCALE_FORMATS
 from kernels.linear_lowbit.layout import ROWS, Packed, lay_out, undo
 from kernels.pages import make_huge
 from kernels.program import BoundCall
@@ -29,8 +30,8 @@ INSTRUCTION_SETS = ("scalar", "avx2", "avx512", "avx512_bf16")
 ROWS_BESIDE_TORCH = 24
 # Bytes of a tile of bf16 weights in matmul_many: it is read from the cache again.
 TILE_BYTES = 4 << 20
-_SCALE_FORMATS = {"fp16": 0, "fp32": 1, "u8": 2}
-_ZERO_FORMATS = {None: 0, torch.int8: 1, torch.float16: 2, torch.float32: 3}
+# As cpu.cpp numbers them.
+_ZERO_FORMATS = (None, torch.int8, torch.float16, torch.float32)
 
 
 class _Form(ctypes.Structure):
@@ -117,8 +118,8 @@ def _record(packed: Packed, bias: torch.Tensor | None, isa: str | None) -> _Form
         packed.width,
         packed.group_columns // 16,
         packed.scale.shape[1],
-        _SCALE_FORMATS[packed.scale_format],
-        _ZERO_FORMATS[None if packed.zero is None else packed.zero.dtype],
+        SCALE_FORMATS.index(packed.scale_format),
+        _ZERO_FORMATS.index(None if packed.zero is None else packed.zero.dtype),
         packed.kind == "int",
         packed.shift,
         wanted,

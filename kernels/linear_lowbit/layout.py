@@ -18,13 +18,13 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import pad
 
+from kernels.dtypes import as_torch
 from kernels.linear_lowbit.codes import DOUBLE_ROWS, DoubleScale, LowBit, levels
 
 ROWS, COLUMNS = 16, 32
 # Rows packed at a time, so that the wide numbers in between stay small.
 CHUNK_ROWS = 1024
 _PLANES = {1: (1,), 2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 8: (8,)}
-_SCALES = {"fp16": torch.float16, "fp32": torch.float32}
 
 assert DOUBLE_ROWS == ROWS
 
@@ -106,7 +106,7 @@ def lay_out(form: LowBit) -> Packed:
         scale = form.double.codes
         step, low = form.double.step.contiguous(), form.double.low.contiguous()
     else:
-        scale = form.scale.to(_SCALES[form.scale_format])
+        scale = form.scale.to(as_torch(form.scale_format))
         if not torch.equal(scale.float(), form.scale):
             raise ValueError(f"scale holds numbers that {form.scale_format} cannot.")
     zero = None if form.zero is None else _small(form.zero, form)

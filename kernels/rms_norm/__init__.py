@@ -8,10 +8,10 @@ from collections.abc import Callable
 from torch import Tensor
 
 from kernels import calls, registry
+from kernels.dtypes import FLOAT_OF
 from kernels.rms_norm import reference
 
 OP = "rms_norm"
-FORMAT_NAMES = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -33,7 +33,7 @@ def prepare(
             raise ValueError(f"rms_norm: {name} must have the shape and dtype of x.")
     if weight.shape != x.shape[-1:] or weight.dtype != x.dtype:
         raise ValueError("rms_norm: weight must have the size of x's rows and its dtype.")
-    info = registry.select(OP, x.device, FORMAT_NAMES[str(x.dtype)])
+    info = registry.select(OP, x.device, FLOAT_OF[str(x.dtype)])
     if info.name == "cpp":
         from kernels.rms_norm import cpu
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from torch import Tensor
 
 from kernels import calls, registry
+from kernels.dtypes import FLOAT_OF
 from kernels.swiglu import reference
 
 OP = "swiglu"
-FORMAT_NAMES = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def prepare(gate_up: Tensor, out: Tensor) -> Callable[[], object]:
     rows, double = gate_up.shape
     if out.shape != (rows, double // 2) or double % 2 or out.dtype != gate_up.dtype:
         raise ValueError("swiglu: out must be [rows, size] for gate_up [rows, 2 * size].")
-    info = registry.select(OP, gate_up.device, FORMAT_NAMES[str(gate_up.dtype)])
+    info = registry.select(OP, gate_up.device, FLOAT_OF[str(gate_up.dtype)])
     if info.name == "cpp":
         from kernels.swiglu import cpu
 

@@ -5,6 +5,7 @@ torch, safetensors and the hub's client are imported when something is loaded, n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from core.files.formats.manifest import check_digests
 from core.files.gguf import folder as gguf_files
 from core.files.tables import check_memory
 from core.model import Model
+from kernels.dtypes import FLOATS, as_torch, nbytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 
 SHAPE = "shape:"
 SHAPE_SEED = 0
-BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 
 Source = Model | CheckedFolder | str | Path
@@ -81,8 +82,8 @@ def load_folder(
     `dtype` is as `load_engine` says; a folder of `trimtab apply` says its own.
     """
     found = path if isinstance(path, CheckedFolder) else check_folder(path)
-    if dtype is not None and dtype not in BYTES:
-        raise BadInput(f"dtype {dtype!r} is not one of {', '.join(BYTES)}.")
+    if dtype is not None and dtype not in FLOATS:
+        raise BadInput(f"dtype {dtype!r} is not one of {', '.join(FLOATS)}.")
     text = _text(found)
     check_digests(found.weight_files)
     engine = _engine(found, dtype, device)
@@ -118,7 +119,7 @@ def _engine(found: CheckedFolder, dtype: str | None, device: str) -> Any:
         from core.engine.classifier import classifier_from_tensors
 
         tensors = _read(found, dtype)
-        model = classifier_from_tensors(found.config, tensors, _torch_dtype(dtype))
+        model = classifier_from_tensors(found.config, tensors, as_torch(dtype))
         return model.to(device)
     if found.family in FAMILIES:
         from core.engine.decoder import Decoder
@@ -146,16 +147,16 @@ def random_engine(
     from core.engine.decoder import Decoder
 
     wanted = names.expected(config)
-    total = sum(_product(shape) for shape in wanted.values()) * BYTES[dtype]
+    total = sum(math.prod(shape) for shape in wanted.values()) * nbytes(dtype)
     check_memory("random weights", total)
     generator = torch.Generator().manual_seed(seed)
     tensors: dict[str, Tensor] = {}
     for name, shape in wanted.items():
         if len(shape) == 1:
             fill = torch.zeros if name.endswith(".bias") else torch.ones
-            tensors[name] = fill(shape, dtype=_torch_dtype(dtype))
+            tensors[name] = fill(shape, dtype=as_torch(dtype))
         else:
-            tensor = torch.empty(shape, dtype=_torch_dtype(dtype))
+            tensor = torch.empty(shape, dtype=as_torch(dtype))
             tensors[name] = tensor.normal_(0, 0.02, generator=generator)
     return Decoder.from_tensors(config, tensors, dtype, device)
 
@@ -201,16 +202,3 @@ def _check_tied(config: DecoderConfig, tensors: dict[str, Tensor]) -> None:
                 "config.json: tie_word_embeddings is true, but lm_head.weight differs from "
                 "model.embed_tokens.weight; set it to false."
             )
-
-
-def _torch_dtype(dtype: str) -> Any:
-    import torch
-
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total

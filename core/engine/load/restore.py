@@ -14,6 +14,7 @@ from core.files import quantized
 from core.files.folder import CheckedFolder
 from core.files.formats import foreign, native
 from core.files.formats.layout import EMBEDDING, Stack, stacks
+from kernels.dtypes import as_torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,11 +49,11 @@ class Stored:
 
     def dense(self, name: str, dtype: str) -> Tensor:
         """Floats that were judged by core.files.values, in `dtype`."""
-        from core.files.values import DTYPES, check_values
+        from core.files.values import check_values
 
         tensor = self(name)
         check_values(self._homes[name][0], name, tensor, dtype)
-        return tensor.to(DTYPES[dtype])
+        return tensor.to(as_torch(dtype))
 
 
 @contextlib.contextmanager

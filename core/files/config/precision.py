@@ -16,9 +16,10 @@ from core.files import quantized
 from core.files.config import names
 from core.files.gguf import folder as gguf_files
 from core.files.header import TensorEntry
+from kernels.dtypes import BY_FILE, BY_NAME, FLOATS
 
 # What each float format of a file is computed in.
-OF_FILE = {"F64": "fp32", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
+OF_FILE = {BY_NAME[name].file: name for name in FLOATS} | {"F64": "fp32"}
 # Of a file without floats, and of random weights.
 USUAL = "bf16"
 # Bytes of the lesser formats that are read; above it nobody waits for what they hold.
@@ -97,7 +98,7 @@ def _holds(main: str, dtype: str, raw: bytes) -> bool:
     if dtype == "BF16":
         numbers = (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
     else:
-        numbers = np.frombuffer(raw, {"F16": "<f2", "F32": "<f4", "F64": "<f8"}[dtype])
+        numbers = np.frombuffer(raw, np.dtype(BY_FILE[dtype].torch).newbyteorder("<"))
     with np.errstate(over="ignore", invalid="ignore"):
         kept = numbers.astype(np.float16 if main == "fp16" else np.float32)
         if main == "bf16":

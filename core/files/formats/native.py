@@ -23,6 +23,7 @@ from typing import Any
 
 from core.errors import BadInput
 from core.files.formats.layout import Stack
+from kernels.dtypes import BY_NAME
 from kernels.lowbit_bytes import DOUBLE_ROWS, PLANES
 
 METHOD, VERSION = "trimtab", 1
@@ -89,10 +90,10 @@ def _expected(name: str, n: int, k: int, record: Mapping[str, Any]) -> Shapes:
         wanted[f"{name}.scale_step"] = (("F32",), blocks)
         wanted[f"{name}.scale_low"] = (("F32",), blocks)
     else:
-        wanted[f"{name}.scale"] = (({"fp16": "F16", "fp32": "F32"}[record["scale"]],), (n, groups))
+        wanted[f"{name}.scale"] = ((BY_NAME[record["scale"]].file,), (n, groups))
     if record.get("zero") is not None:
         wanted[f"{name}.zero"] = (
-            ({"u8": "U8", "fp16": "F16", "fp32": "F32"}[record["zero"]],),
+            (BY_NAME[record["zero"]].file,),
             (n, groups),
         )
     return wanted

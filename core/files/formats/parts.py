@@ -15,17 +15,12 @@ from typing import TYPE_CHECKING
 
 from core import disk
 from core.files.header import ITEM_BYTES
+from kernels.dtypes import of_torch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 BLOCK = 1 << 24
-# torch's names by safetensors'.
-DTYPES = {
-    "F32": "float32", "F16": "float16", "BF16": "bfloat16", "U8": "uint8", "I8": "int8",
-    "I32": "int32", "I64": "int64", "F8_E4M3": "float8_e4m3fn",
-}  # fmt: skip
-NAMES = {name: key for key, name in DTYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -45,8 +40,7 @@ class Part:
 
 def part(name: str, tensor: Tensor) -> Part:
     """A tensor that is there already."""
-    dtype = NAMES[str(tensor.dtype).removeprefix("torch.")]
-    return Part(name, dtype, tuple(tensor.shape), lambda: tensor)
+    return Part(name, of_torch(tensor.dtype).file, tuple(tensor.shape), lambda: tensor)
 
 
 def header(parts: Sequence[Part]) -> tuple[bytes, list[Part]]:
@@ -86,7 +80,7 @@ def data_of(one: Part) -> memoryview:
     import torch
 
     tensor = one.make().detach().cpu().contiguous()
-    if tuple(tensor.shape) != one.shape or NAMES[str(tensor.dtype)[6:]] != one.dtype:
+    if tuple(tensor.shape) != one.shape or of_torch(tensor.dtype).file != one.dtype:
         raise ValueError(
             f"{one.name} was to be {one.dtype} {list(one.shape)}, "
             f"it is {tensor.dtype} {list(tensor.shape)}."

@@ -21,12 +21,14 @@ from core.files.gguf.k_blocks import KBlocks
 from core.files.gguf.k_pack import pack as pack_super
 from core.files.gguf.k_types import BLOCK, K_TYPES, SUPER
 from core.files.gguf.k_unpack import unpack as unpack_super
+from kernels import dtypes
+from kernels.dtypes import BY_NAME, as_torch
 from kernels.linear_lowbit import LowBit, LowBitWeight
 from kernels.weight import KernelWeight
 
 PLAIN = {(4, True): "Q4_0", (4, False): "Q4_1", (5, True): "Q5_0", (5, False): "Q5_1",
          (8, True): "Q8_0"}  # fmt: skip
-FLOATS = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+FLOATS = {as_torch(name): BY_NAME[name].file for name in dtypes.FLOATS}
 HOLDS = (
     "4, 5 and 8-bit integers in groups of multiples of 32 (8 bit without zeros), and the k-quants"
 )

@@ -18,12 +18,15 @@ U32, I32, F32, BOOL, STRING, ARRAY, U64 = 4, 5, 6, 7, 8, 9, 10
 
 @dataclass(frozen=True)
 class BlockType:
-    """A type of ggml: `size` bytes hold `values` numbers of a row."""
+    """A type of ggml: `size` bytes hold `values` numbers of a row; `mostly` is what
+    llama.cpp writes as general.file_type where most matrices are of it.
+    """
 
     name: str
     code: int
     values: int
     size: int
+    mostly: int
 
     def nbytes(self, rows: int, columns: int) -> int:
         """Bytes of a matrix whose rows are whole blocks."""
@@ -33,19 +36,19 @@ class BlockType:
 TYPES = {
     one.name: one
     for one in (
-        BlockType("F32", 0, 1, 4),
-        BlockType("F16", 1, 1, 2),
-        BlockType("BF16", 30, 1, 2),
-        BlockType("Q4_0", 2, 32, 18),
-        BlockType("Q4_1", 3, 32, 20),
-        BlockType("Q5_0", 6, 32, 22),
-        BlockType("Q5_1", 7, 32, 24),
-        BlockType("Q8_0", 8, 32, 34),
-        BlockType("Q2_K", 10, 256, 84),
-        BlockType("Q3_K", 11, 256, 110),
-        BlockType("Q4_K", 12, 256, 144),
-        BlockType("Q5_K", 13, 256, 176),
-        BlockType("Q6_K", 14, 256, 210),
+        BlockType("F32", 0, 1, 4, 0),
+        BlockType("F16", 1, 1, 2, 1),
+        BlockType("BF16", 30, 1, 2, 32),
+        BlockType("Q4_0", 2, 32, 18, 2),
+        BlockType("Q4_1", 3, 32, 20, 3),
+        BlockType("Q5_0", 6, 32, 22, 8),
+        BlockType("Q5_1", 7, 32, 24, 9),
+        BlockType("Q8_0", 8, 32, 34, 7),
+        BlockType("Q2_K", 10, 256, 84, 10),
+        BlockType("Q3_K", 11, 256, 110, 12),
+        BlockType("Q4_K", 12, 256, 144, 15),
+        BlockType("Q5_K", 13, 256, 176, 17),
+        BlockType("Q6_K", 14, 256, 210, 18),
     )
 }
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from core.machine.calibration.record import Rate, summary
+from kernels.dtypes import FLOATS, as_torch
 
 FORMATS = ("fp32", "tf32", "bf16", "fp16", "fp8", "int8")
 # rows, inner, columns: squares, and a prompt of 256 tokens through a wide matrix.
@@ -69,8 +70,7 @@ def _product(torch: Any, device: str, name: str, shape: tuple[int, int, int]) ->
         a = torch.ones((m, k), device=device).to(torch.float8_e4m3fn)
         b = torch.ones((n, k), device=device).to(torch.float8_e4m3fn).t()
         return lambda: torch._scaled_mm(a, b, one, one, out_dtype=torch.bfloat16)
-    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    kind = kinds.get(name, torch.float32)
+    kind = as_torch(name if name in FLOATS else "fp32")
     # Random numbers: a GPU draws less power for ones and would reach a higher clock.
     a, b = torch.randn((m, k), device=device).to(kind), torch.randn((n, k), device=device).to(kind)
     return lambda: torch.nn.functional.linear(a, b)

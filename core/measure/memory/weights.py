@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kernels.dtypes import FLOAT_OF
+
 if TYPE_CHECKING:
     from torch import Tensor
-
-DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
 @dataclass(frozen=True)
@@ -71,5 +71,5 @@ def _tensors(engine: Any) -> Iterator[tuple[str, str, Tensor]]:
 
 
 def _dtype(tensor: Tensor) -> str:
-    name = str(tensor.dtype).removeprefix("torch.")
-    return DTYPES.get(name, name)
+    name = str(tensor.dtype)
+    return FLOAT_OF.get(name, name.removeprefix("torch."))

@@ -18,7 +18,7 @@ from app.jobs.supervisor import Supervisor
 from core import techniques
 from core.catalogue import models, workloads
 from core.data.arrivals import with_arrivals
-from core.dataset import datasets_for
+from core.data.files import datasets_for
 from core.errors import BadInput
 from core.ids import new_id, now
 from core.machine import targets
@@ -129,8 +129,8 @@ def plan_study(
 ) -> tuple[Study, tuple[Plan, ...]]:
     """A study and its plans from the user's words; BadInput names the word that cannot be used.
 
-    `data` are files or lm-eval tasks (core.dataset) to judge quality on; `arrival` are requests per
-    second or `trace:FILE` (core.data.arrivals), measured beside the workload's back-to-back
+    `data` are files or lm-eval tasks (core.data.files) to judge quality on; `arrival` are requests
+    per second or `trace:FILE` (core.data.arrivals), measured beside the workload's back-to-back
     requests.
     """
     find_preset(preset)

@@ -1,7 +1,7 @@
 """Data files that a browser sends: kept by their content until a study takes them along.
 
 An upload lies in the store's folder under its digest, so that a page's URL can name it; a study
-that starts gets its own copy. No st.* here; what may be in a file is core.dataset's business.
+that starts gets its own copy. No st.* here; what may be in a file is core.data.parsing's business.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from core import format as formats
 from core import techniques
 from core.artefacts.apply import apply as write_artefact
 from core.catalogue import models, workloads
-from core.dataset import datasets_for
+from core.data.files import datasets_for
 from core.machine import targets
 from core.measure.fallbacks import lost
 from core.plan import Case, Plan

@@ -9,7 +9,8 @@ import streamlit as st
 from app import services, state, uploads
 from app.parts import common
 from core import format, metrics
-from core.dataset import Dataset, read_dataset, refusal
+from core.data.files import read_dataset, refusal
+from core.dataset import Dataset
 from core.errors import BadInput
 from core.margin import Margin, parse_margin
 from core.model import Model

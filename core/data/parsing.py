@@ -1,7 +1,6 @@
 """What stands in a data file: text, multiple choice, questions with answers, images.
 
-Turns bytes into checked items or a BadInput that names file and line. Opens no file: core.dataset
-does.
+Turns bytes into checked items or a BadInput that names file and line. Opens no file: files.py does.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 windows.
 
 The bundled text is core.catalogue.zoo.corpus's; this file turns text into ids with the model's own
-tokenizer, and cuts them. The user's files are read by core.dataset.
+tokenizer, and cuts them. The user's files are read by core.data.files.
 
 The convention of start tokens. Whatever a model reads here, a window, a prompt or a sequence to
 learn from, begins with the tokens that the tokenizer itself puts before a text (`prefix`, from

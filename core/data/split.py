@@ -21,10 +21,11 @@ from typing import TypeVar
 
 import numpy as np
 
+from core.data.files import load_dataset
 from core.data.images import Images
 from core.data.overlap import without_shared
 from core.data.parsing import AnswerTask, ChoiceTask, Content
-from core.dataset import Dataset, load_dataset
+from core.dataset import Dataset
 
 # Bytes of text, and images, below which nothing is taken from the user's data.
 LEAST_BYTES, LEAST_IMAGES = 40_000, 400

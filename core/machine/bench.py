@@ -5,14 +5,13 @@ from __future__ import annotations
 from argparse import Namespace
 
 from core.errors import BadInput
+from kernels.bench import run as bench
 
 
 def run_kernels(options: Namespace) -> int:
     """Run kernels.bench.run with `op`, `format`, `shape`, `rows`, `full`, `markdown` and `json`,
     and print; 1 when one of our kernels failed its check, 2 for an unknown operation or format.
     """
-    from kernels.bench import run as bench
-
     try:
         choice = bench.chosen(options)
     except ValueError as error:

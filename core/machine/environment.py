@@ -21,6 +21,7 @@ from typing import Any
 
 from core.machine import gpus, readers
 from core.machine.facts import VOLATILE
+from kernels.build_ids import build_ids, compiler_version
 
 FLAGS = (
     "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx_vnni",
@@ -214,6 +215,4 @@ def _versions() -> dict[str, str]:
 
 
 def _builds(triton: bool) -> dict[str, Any]:
-    from kernels.build_ids import build_ids, compiler_version
-
     return {"compiler": compiler_version(), "kernels": build_ids(triton)}

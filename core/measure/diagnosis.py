@@ -18,6 +18,7 @@ from core.machine.kernel_choice import complaint
 from core.measure.energy import counters
 from core.measure.fallbacks import lost
 from core.target import Target
+from kernels.registry import ENVIRONMENT, kernels_available
 
 EXTRAS = {
     "triton": "own GPU kernels: pip install triton (Linux)",
@@ -34,8 +35,6 @@ def diagnose(
 
     `calibrate` measures this machine's limits first and stores them; `report` follows that.
     """
-    from kernels.registry import ENVIRONMENT, kernels_available
-
     identifier, facts = environment()
     if calibrate:
         calibration.store(calibration.calibrate(report=report))

@@ -9,12 +9,10 @@ Standard output belongs to the events alone: whatever a library prints goes to s
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import io
 import json
 import os
 import resource
-import signal
 import sys
 import threading
 import traceback
@@ -27,14 +25,13 @@ from core.journal import codec
 from core.journal.events import Event, TrialEnded, TrialStarted, event, to_line
 from core.journal.journal import Journal, JournalError
 from core.machine.kernel_choice import refusing
+from core.machine.parent import die_with_parent
 from core.plan import Plan
 
 # Exit statuses that mean: the last line of the log says why no event could.
 NO_JOB, NO_JOURNAL = 2, 74
 # Characters of a reason; what a library says can be a megabyte.
 REASON = 400
-
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def main() -> int:
@@ -160,16 +157,6 @@ def beat(pipe: int | None, seconds: float | None) -> None:
                 pause.wait(seconds)
 
     threading.Thread(target=run, name="trimtab-beat", daemon=True).start()
-
-
-def die_with_parent() -> None:
-    """Ask the kernel (Linux) to kill this process when its parent dies, so that no orphan keeps the
-    cores, and to give it every process that its own children leave behind, so that these are found.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def limit_memory(limit: int | None) -> None:

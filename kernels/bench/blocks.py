@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from kernels.bench.case import Case, Contender, is_own, name_of, only, runnable
+from kernels.kv_codes import KVFormat
 from kernels.registry import KernelInfo
 
 DTYPE = torch.bfloat16
@@ -93,7 +94,6 @@ def _attention_codes(
 ) -> tuple[Callable[[], object], Callable[[], tuple[torch.Tensor, torch.Tensor]], int]:
     """As `_attention`, over a cache in codes that attention itself filled."""
     from kernels.attention import Heads, quantized, reference
-    from kernels.kv_codes import KVFormat
     from kernels.kv_codes.codes import allocate
 
     heads, kv_heads, dim, form = 9, 3, 64, KVFormat(bits, 32, 0)

@@ -3,6 +3,7 @@
 Owns the wording and the summary's arithmetic over finished rows; times nothing.
 """
 
+import datetime
 import os
 import platform
 import statistics
@@ -119,8 +120,6 @@ def markdown(entries: list[Row]) -> list[str]:
 
 def machine() -> Row:
     """What the numbers belong to: processor, threads, versions, date."""
-    import datetime
-
     import torch
 
     name = platform.processor() or platform.machine()

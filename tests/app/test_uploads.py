@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app import uploads
-from core.dataset import load_dataset, read_dataset
+from core.data.files import load_dataset, read_dataset
 from core.errors import BadInput
 from core.plan import Plan
 from core.study import Study

@@ -8,10 +8,7 @@ from __future__ import annotations
 CIRCLES: tuple[str, ...] = ()
 
 # Packages that import each other.
-PAIRS: tuple[str, ...] = (
-    "core.machine and core.measure",
-    "core.measure and core.techniques",
-)
+PAIRS: tuple[str, ...] = ("core.measure and core.techniques",)
 
 # Imports inside functions that bring nothing heavy.
 INSIDE: tuple[str, ...] = (
@@ -32,22 +29,11 @@ INSIDE: tuple[str, ...] = (
     "core.artefacts.apply -> core.engine.load.load.load_tokenizer",
     "core.artefacts.contents -> core.files.config.hf_config.from_hf",
     "core.data.passages -> core.catalogue.models.ZOO",
-    "core.dataset -> core.data.parsing.parse",
     "core.engine.load.load -> core.engine.load.restore.restore_classifier",
     "core.engine.load.load -> core.engine.load.restore.restore_decoder",
     "core.engine.load.restore -> core.files.config.hf_config.from_hf",
     "core.files.config.precision -> numpy",
-    "core.machine.bench -> kernels.bench.run",
     "core.machine.calibrate -> core.machine.calibration.measure.measure",
-    "core.machine.calibration.__main__ -> core.measure.worker.die_with_parent",
-    "core.machine.calibration.bandwidth -> kernels.stream",
-    "core.machine.calibration.overhead -> kernels.program.BoundCall",
-    "core.machine.calibration.overhead -> kernels.program.Program",
-    "core.machine.calibration.overhead -> kernels.stream",
-    "core.machine.environment -> kernels.build_ids.build_ids",
-    "core.machine.environment -> kernels.build_ids.compiler_version",
-    "core.measure.diagnosis -> kernels.registry.ENVIRONMENT",
-    "core.measure.diagnosis -> kernels.registry.kernels_available",
     "core.measure.memory.disk -> core.artefacts.contents.contents",
     "core.measure.memory.disk -> core.artefacts.save.native_layout",
     "core.measure.memory.disk -> core.catalogue.models.find_folder",
@@ -67,8 +53,6 @@ INSIDE: tuple[str, ...] = (
     "core.techniques.quantize.gptq -> core.errors.Refused",
     "core.techniques.quantize.k_quant -> core.errors.Refused",
     "kernels.attention.quantized -> kernels.kv_codes.PASS_TOKENS",
-    "kernels.bench.blocks -> kernels.kv_codes.KVFormat",
-    "kernels.bench.report -> datetime",
     "store -> os",
     "store -> store.memory.MemoryStore",
 )

@@ -14,6 +14,7 @@ from typing import Any
 from core.errors import TrimtabError
 from core.machine import calibrate
 from core.machine.calibration.record import to_data
+from core.machine.parent import die_with_parent
 
 
 def main(arguments: list[str]) -> int:
@@ -27,8 +28,6 @@ def main(arguments: list[str]) -> int:
         lines.flush()
 
     try:
-        from core.measure.worker import die_with_parent
-
         die_with_parent()
         seconds = float(arguments[0]) if arguments else calibrate.SECONDS
         found = calibrate.calibrate(seconds, report=lambda stage, at: say(stage=stage, share=at))

@@ -1,6 +1,6 @@
 """Bandwidth: reading, copying and adding arrays of a size that a cache holds or memory must.
 
-On the CPU by kernels/stream.cpp, by torch where no compiler is; on a GPU by torch. The sizes reach
+On the CPU by kernels/stream, by torch where no compiler is; on a GPU by torch. The sizes reach
 from a core's own cache to far beyond the last-level cache: a small model's weights stay in a cache,
 and its limit is that cache's.
 """
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.machine.calibration.record import Rate, summary
+from kernels import stream
 
 MIB = 1 << 20
 # A sample moves about so much: long against the clock and what a parallel region costs, short
@@ -63,8 +64,6 @@ def bandwidths(torch: Any, device: str, wanted: list[Job], seconds: float) -> It
     with_torch = _with_torch(torch, device, largest)
     ours = None
     if device == "cpu":
-        from kernels import stream
-
         ours = stream.Arrays(largest).run if stream.available() is None else None
     for job in wanted:
         own = ours is not None and not job.by_torch

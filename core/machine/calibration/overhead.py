@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from core.machine.calibration.record import Rate, summary
+from kernels import stream
+from kernels.program import BoundCall, Program
 
 SAMPLE_S = 0.002
 MIN_SAMPLES = 15
@@ -60,8 +62,6 @@ def _on_cpu(torch: Any) -> Iterator[tuple[str, str, Repeated, int]]:
     one = torch.ones(1)
     out = torch.empty_like(one)
     yield "torch operation", "torch.neg of one number", _loop(lambda: torch.neg(one, out=out)), 1
-    from kernels import stream
-
     if stream.available() is not None:
         return
     library = stream.library()
@@ -74,7 +74,6 @@ def _on_cpu(torch: Any) -> Iterator[tuple[str, str, Repeated, int]]:
 
     yield "parallel region", f"an empty OpenMP region of {threads} threads", regions, 1
     from kernels import rms_norm
-    from kernels.program import BoundCall, Program
 
     x, weight = torch.ones(1, 64), torch.ones(64)
     step = rms_norm.prepare(x, weight, 1e-5, torch.empty_like(x))

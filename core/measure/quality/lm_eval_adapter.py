@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
+from core.data.files import lm_eval_task
 from core.data.passages import begun, opened
-from core.dataset import Dataset, lm_eval_task
+from core.dataset import Dataset
 from core.errors import BadInput
 from core.measure.quality.images import share, shares
 from core.measure.quality.scores import (

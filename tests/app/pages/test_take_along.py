@@ -13,7 +13,7 @@ from streamlit.util import calc_hash
 from app.cli import main as cli
 from core import techniques
 from core.catalogue import models
-from core.dataset import read_datasets
+from core.data.files import read_datasets
 from core.plan import Plan
 from core.study import Study, Trial
 

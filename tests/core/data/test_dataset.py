@@ -20,9 +20,11 @@ from hypothesis import strategies as st
 
 from core import dataset
 from core.catalogue import models
+from core.data import files
 from core.data import parsing as dataset_files
+from core.data.files import load_dataset, read_dataset, read_datasets, refusal
 from core.data.parsing import AnswerTask, ChoiceTask, parse
-from core.dataset import Dataset, load_dataset, read_dataset, read_datasets, refusal
+from core.dataset import Dataset
 from core.errors import BadInput
 from core.journal import codec
 from core.plan import Case, Plan
@@ -298,7 +300,7 @@ def test_only_regular_files_of_a_bearable_size_are_opened(
         read_dataset("a\0b.txt")
     with pytest.raises(BadInput, match="not UTF-8; rename"):
         read_dataset(str(tmp_path / "a\udcff.txt"))
-    monkeypatch.setattr(dataset, "MAX_BYTES", 10)
+    monkeypatch.setattr(files, "MAX_BYTES", 10)
     with pytest.raises(BadInput, match="has more than"):
         read_dataset(put(tmp_path, "large.txt", b"x" * 11))
     assert read_dataset(put(tmp_path, "fits.txt", b"x" * 10)).bytes == 10
@@ -334,14 +336,14 @@ def test_a_task_word_of_another_form_is_refused(word: str) -> None:
 def test_an_lm_eval_task_needs_the_extra_and_keeps_its_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(dataset.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(files.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BadInput, match=r"pip install 'trimtab\[eval\]'"):
         read_dataset("lm-eval:arc_easy:100")
-    monkeypatch.setattr(dataset.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(files.importlib.util, "find_spec", lambda name: object())
     found = read_dataset("lm-eval:arc_easy:100")
     assert found == Dataset("lm-eval:arc_easy:100", "lm-eval", "", "", 100, 0)
-    assert dataset.lm_eval_task(found) == ("arc_easy", 100)
-    assert dataset.lm_eval_task(read_dataset("lm-eval:arc_easy")) == ("arc_easy", None)
+    assert files.lm_eval_task(found) == ("arc_easy", 100)
+    assert files.lm_eval_task(read_dataset("lm-eval:arc_easy")) == ("arc_easy", None)
 
 
 def test_data_and_model_must_belong_together(tmp_path: Path) -> None:
@@ -385,5 +387,5 @@ def test_a_plan_that_was_stored_before_there_was_data_is_still_read() -> None:
 
 
 def test_nothing_here_imports_torch() -> None:
-    code = "import core.dataset, core.data.parsing, sys; assert 'torch' not in sys.modules"
+    code = "import core.dataset, core.data.files, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])

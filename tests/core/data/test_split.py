@@ -12,12 +12,12 @@ import pytest
 
 from core.catalogue.zoo import corpus
 from core.data import split as dataset_split
+from core.data.files import read_datasets
 from core.data.images import Images
 from core.data.overlap import SHARED, runs, without_shared
 from core.data.parsing import AnswerTask, ChoiceTask, Content
 from core.data.passages import encode
 from core.data.split import Parts, load_parts, split, task_text
-from core.dataset import read_datasets
 from core.engine.load.load import load_tokenizer
 
 

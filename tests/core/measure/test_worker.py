@@ -298,7 +298,7 @@ def test_too_little_memory_fails_with_a_sentence(tmp_path: Path) -> None:
 def test_the_worker_dies_with_its_parent(tmp_path: Path) -> None:
     script = (
         "import subprocess, sys, time\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'from core.measure.worker import"
+        "child = subprocess.Popen([sys.executable, '-c', 'from core.machine.parent import"
         ' die_with_parent; die_with_parent(); print("ready", flush=True); import time;'
         " time.sleep(600)'], stdout=subprocess.PIPE)\n"
         "child.stdout.readline()\n"

@@ -18,7 +18,7 @@ import torch
 from core.catalogue import models
 from core.catalogue.zoo import corpus
 from core.data import passages
-from core.dataset import read_datasets
+from core.data.files import read_datasets
 from core.engine.load.load import load_engine, load_tokenizer
 from core.errors import Refused
 from core.files.special_ids import SpecialIds

@@ -293,9 +293,9 @@ class Readers(ArtefactReaders):
 
     def do_words(self, rng: random.Random) -> None:
         from app.cli.run import seconds
-        from core import dataset, margin, priorities, techniques
+        from core import margin, priorities, techniques
         from core.catalogue import models, workloads
-        from core.data import arrivals
+        from core.data import arrivals, files
         from core.machine import targets
 
         kind = rng.choice(sorted(WORDS))
@@ -313,7 +313,7 @@ class Readers(ArtefactReaders):
         elif kind == "arrival":
             arrivals.with_arrivals(workloads.resolve("chat"), word)
         elif kind == "data":
-            dataset.read_datasets([word])
+            files.read_datasets([word])
         elif kind == "target" and word != "local":
             targets.resolve(word)
         elif kind == "workload":

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from core import techniques
 from core.catalogue.models import resolve
-from core.dataset import read_datasets
+from core.data.files import read_datasets
 from core.engine.load.load import load_folder
 from core.measure.presets import PRESETS
 from core.measure.quality.measure import measure_quality

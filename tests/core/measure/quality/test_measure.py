@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from core.catalogue import models
+from core.data.files import read_datasets
 from core.data.passages import digits
-from core.dataset import Dataset, read_datasets
+from core.dataset import Dataset
 from core.engine.load.load import load_engine, load_tokenizer
 from core.errors import BadInput
 from core.margin import NON_INFERIOR, Margin, non_inferiority

@@ -19,9 +19,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 
 from core.catalogue import models as catalogue
 from core.catalogue.zoo import corpus
+from core.data.files import read_datasets
 from core.data.parsing import AnswerTask, ChoiceTask
 from core.data.passages import prompts
-from core.dataset import read_datasets
 from core.engine.load.load import load_folder
 from core.measure.presets import PRESETS
 from core.measure.quality import tasks

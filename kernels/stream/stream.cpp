@@ -4,7 +4,7 @@
 // Every thread works on its own part of the arrays, again and again: arrays that fit into a cache
 // show the cache, longer ones show memory. As in STREAM (McCalpin 1995), bytes are what the program
 // asks for; a line that a store fetches first is not counted.
-#include "simd.h"
+#include "../simd.h"
 
 namespace {
 

@@ -9,13 +9,14 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from app.jobs.accept import refusal
 from app.jobs.limits import Limits, impose
 from app.jobs.output import TOO_LONG, TOO_MUCH, Output
+from app.jobs.prefixes import PREFIXES
 from app.jobs.processes import OWNER, TRIAL, Family, Process, kernel_kills, owner_mark
 from app.jobs.spawn import Spawned, Start, Starter
 from core.catalogue.planned import planned_files
@@ -43,7 +44,8 @@ _DEATHS = {
 
 class Child:
     """A trial's process. `end` is what it said of its end; `wrong` what was wrong with its output,
-    after which nothing more of it is believed.
+    after which nothing more of it is believed. `prefixes` are the lengths of those of its plan that
+    it is to keep for later trials (core.planner.prefixes).
     """
 
     def __init__(
@@ -56,9 +58,11 @@ class Child:
         starter: Starter = Spawned,
         environment: Mapping[str, str] | None = None,
         who: str = "",
+        prefixes: Sequence[int] = (),
     ) -> None:
         self.end: Event | None = None
         self.wrong = ""
+        self._prefixes = {"folder": str(folder / PREFIXES), "lengths": list(prefixes)}
         self.journal = folder / f"{trial.id}-{attempt}.jsonl"
         self._log = folder / f"{trial.id}-{attempt}.log"
         self._about = (study.id, trial.id, attempt, who)
@@ -184,6 +188,7 @@ class Child:
             "memory_bytes": self._limits.address_bytes,
             "beats": beats,
             "beat_s": self._limits.beat_s,
+            "prefixes": self._prefixes,
         }
         return (json.dumps(job) + "\n").encode()
 

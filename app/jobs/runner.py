@@ -6,7 +6,7 @@ Which trial runs when is decided in jobs.py, how one attempt is watched in attem
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from app.jobs import history
@@ -52,8 +52,10 @@ class Runner:
             attempt = self._attempts.get(study_id)
         return None if attempt is None else attempt.health()
 
-    def run(self, study: Study, trial: Trial, device: str) -> None:
-        """Run a trial to its end, unless the supervisor is closed meanwhile."""
+    def run(self, study: Study, trial: Trial, device: str, prefixes: Sequence[int] = ()) -> None:
+        """Run a trial to its end, unless the supervisor is closed meanwhile; `prefixes` of its plan
+        are kept for later trials.
+        """
         told: list[str] = []
         while True:
             number = trial.attempt + len(told) + 1
@@ -61,7 +63,7 @@ class Runner:
             texts = (history.crash_note(n, limits.attempts, why) for n, why in enumerate(told, 1))
             notes = [NoteWritten(number, text).event(study.id, trial.id) for text in texts]
             self._keep(study.id, notes)
-            outcome = self._attempt(study, trial, number, device, limits)
+            outcome = self._attempt(study, trial, number, device, limits, prefixes)
             if outcome.state == CLOSED:
                 return
             self._keep(study.id, list(outcome.rescued))
@@ -75,12 +77,20 @@ class Runner:
                 return
 
     def _attempt(
-        self, study: Study, trial: Trial, number: int, device: str, limits: Limits
+        self,
+        study: Study,
+        trial: Trial,
+        number: int,
+        device: str,
+        limits: Limits,
+        prefixes: Sequence[int],
     ) -> Outcome:
         folder = self._folder / study.id
         environment = device_environment(device)
         who = self._who(study.id)
-        child = Child(folder, study, trial, number, limits, self._starter, environment, who)
+        child = Child(
+            folder, study, trial, number, limits, self._starter, environment, who, prefixes
+        )
         attempt = Attempt(child, limits, folder, number, trial.id)
         with self._lock:
             self._attempts[study.id] = attempt

@@ -1,10 +1,10 @@
 """The supervisor: runs the trials of studies, one at a time on each device, in child processes and
 keeps what they say in the store.
 
-No st.* here. The way of an event: child -> its journal (on disk) and its stdout -> Supervisor ->
-store. A study's folder holds the supervisor's own journal, one journal and one log per attempt of a
-trial, and a marker that asks to cancel. How a trial is run, watched and tried again is in
-runner.py.
+No st.* here. An event goes from the child to its journal (on disk) and its stdout, to Supervisor,
+to the store. A study's folder holds the supervisor's own journal, one journal and one log per
+attempt of a trial, what prefixes.py keeps, and a marker that asks to cancel. How a trial is run,
+watched and tried again is in runner.py.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from app.jobs import history
+from app.jobs import prefixes as kept
 from app.jobs.accept import believed
 from app.jobs.attempt import CANCELLED, CLOSED
 from app.jobs.limits import Limits, limits_for
@@ -33,6 +34,7 @@ from core.ids import new_id
 from core.journal.events import Event, StudyStateChanged, named, study_created, trial_queued
 from core.journal.journal import Journal
 from core.plan import Plan
+from core.planner.prefixes import shared
 from core.predict import fit
 from core.study import ENDED, Study, Trial
 from core.techniques.kinds import refuse
@@ -141,6 +143,7 @@ class Supervisor:
         orphans = end_orphans().orphans
         if orphans:
             logger.warning("ended %d processes that a killed supervisor had left", orphans)
+        kept.clear_old(self._folder)
         active = self.active()
         for summary in self._store.studies(limit=1000):
             if summary.state not in ("running", "queued") or summary.id in active:
@@ -241,6 +244,7 @@ class Supervisor:
         events = []
         state = _lasting(state)
         if state == "cancelled":
+            kept.clear(self._folder / study_id)
             for trial in self._study(study_id).trials:
                 if trial.state not in ENDED:
                     events.append(ended(trial, trial.attempt, "cancelled", "cancelled by the user"))
@@ -310,7 +314,8 @@ class Supervisor:
         study = self._study(study_id)
         self._keep(study_id, [StudyStateChanged("running").event(study_id)])
         began = time.monotonic()
-        for trial in _left(study):
+        left = _left(study)
+        for place, trial in enumerate(left, 1):
             if self._wanted(study_id) or self._queues.closed:
                 break
             if study.budget_s is not None and time.monotonic() - began > study.budget_s:
@@ -321,7 +326,8 @@ class Supervisor:
             if full is not None:
                 self._fail(study_id, full.reason)
                 return
-            self._runner.run(study, trial, device)
+            prefixes = shared(trial.plan, (later.plan for later in left[place:]))
+            self._runner.run(study, trial, device, prefixes)
             self.ingest_journals(study_id)
             lost = _without_baseline(self._study(study_id)) if trial.is_baseline else ""
             if lost:
@@ -331,6 +337,7 @@ class Supervisor:
         if wanted:
             self._give_up(study_id, wanted)
         elif not self._queues.closed:
+            kept.clear(self._folder / study_id)
             self._keep(study_id, [StudyStateChanged("done").event(study_id)])
         self.ingest_journals(study_id)
 

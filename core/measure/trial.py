@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from core.artefacts.prefix import Prefixes
 from core.files.fingerprint import Fingerprint
 from core.measure.presets import preset
 from core.measure.steps.apply import apply
@@ -24,13 +25,15 @@ def run_trial(
     environment: str,
     emit: Emit,
     planned: Fingerprint | None = None,
+    prefixes: Prefixes | None = None,
 ) -> None:
     """Apply `plan` to freshly loaded weights and emit `measurement`, `kernels`, `note` and
     `progress` events.
 
-    `emit(kind, **body)` writes one event; `planned` are the model's files when the study began.
-    Errors are raised: the worker turns them into the trial's end.
+    `emit(kind, **body)` writes one event; `planned` are the model's files when the study began,
+    `prefixes` those of plans that its trials share. Errors are raised: the worker turns them into
+    the trial's end.
     """
-    run = TrialRun(plan, preset(preset_name), environment, emit, planned)
+    run = TrialRun(plan, preset(preset_name), environment, emit, planned, prefixes)
     for step in STEPS:
         step(run)

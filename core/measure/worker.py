@@ -101,14 +101,20 @@ def run(job: dict[str, Any], emit: Any) -> tuple[str, str]:
         limit_memory(job.get("memory_bytes"))
         import torch
 
+        from core.artefacts.prefix import Prefixes
         from core.machine.environment import environment
         from core.measure.trial import run_trial
 
         torch.manual_seed(plan.seed)
         identifier, facts = environment()
         emit("environment", environment=identifier, facts=facts)
+        shared = job.get("prefixes")
+        prefixes = None
+        if shared:
+            folder, lengths = Path(shared["folder"]), shared["lengths"]
+            prefixes = Prefixes(folder, job["trial"], identifier, lengths)
         with refusing():
-            run_trial(plan, job["preset"], identifier, emit, from_json(job.get("files")))
+            run_trial(plan, job["preset"], identifier, emit, from_json(job.get("files")), prefixes)
         return "done", ""
     except JournalError:
         raise

@@ -16,16 +16,24 @@ def apply_all(
     deployment: Deployment,
     techniques: Iterable[Technique],
     report: Callable[[str], Callable[[float], None]],
+    begun: int = 0,
+    after: Callable[[int], None] = lambda count: None,
 ) -> None:
     """Apply each in order; `report` gives the progress function of a technique's name.
+
+    The engine has the first `begun` techniques already. `after` is told how many have been applied,
+    one after another; never of a model that was loaded quantized.
 
     A model that was loaded quantized is rounded a second time, with a note. Raises Refused where a
     technique says so, and for adapters on such a model: they learn from the unchanged one.
     """
     from core.techniques.solve.matrices import left_alone
 
-    packed, model = packed_matrix(deployment.engine), deployment.case.model.id
-    for technique in techniques:
+    packed = None if begun else packed_matrix(deployment.engine)
+    model = deployment.case.model.id
+    for count, technique in enumerate(techniques, 1):
+        if count <= begun:
+            continue
         if packed is not None and technique.kind == "recover":
             raise Refused(
                 f"{technique.name}: {packed} of {model} is quantized already, so there is no"
@@ -38,6 +46,8 @@ def apply_all(
             )
         deployment.report = report(technique.name)
         technique.apply(deployment)
+        if packed is None:
+            after(count)
     left = left_alone(deployment)
     if left:
         deployment.note(left)

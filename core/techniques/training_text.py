@@ -55,6 +55,21 @@ def stream(deployment: Deployment, tokens: int) -> Stream:
     return found
 
 
+def remembered(deployment: Deployment) -> dict[str, Any]:
+    """What was read so far, as JSON-ready data for recall(); the user's data is read again."""
+    state = {key: value for key, value in deployment.learned.items() if key != "parts"}
+    text: Stream | None = state.get("text")
+    if text is not None:
+        state["text"] = {"ids": list(text.ids), "source": text.source, "words": text.words}
+    return state
+
+
+def recall(deployment: Deployment, state: dict[str, Any]) -> None:
+    """Go on as if the deployment had read what remembered() gave."""
+    text = state.get("text")
+    deployment.learned.update(state if text is None else {**state, "text": Stream(**text)})
+
+
 def _to_sample(tokens: int) -> int:
     return min(tokens, max(LEAST_SAMPLED, int(SAMPLED_SHARE * tokens)))
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from core.artefacts.prefix import Prefix, Prefixes
 from core.caution import Note, note_body
 from core.data.passages import digits, prompts
 from core.files.fingerprint import Fingerprint
@@ -32,10 +33,12 @@ class TrialRun:
     """Mutable: each step finds what those before it left.
 
     `emit(kind, **body)` writes one event. `planned` are the model's files when the study began,
-    where that is known; `files` those that are loaded, None for random weights. `resident_before`
-    are the process's resident bytes before the model was loaded, None where the kernel does not
-    tell; `began` is the clock at that moment and `prepared_s` what loading and applying took.
-    `served` is what was measured of the plan on this machine, before it is placed on the target.
+    where that is known; `files` those that are loaded, None for random weights. `prefixes` are the
+    study's, None outside of one; `prefix` is the one that was loaded in place of the model.
+    `resident_before` are the process's resident bytes before the model was loaded, None where the
+    kernel does not tell; `began` is the clock at that moment and `prepared_s` what loading and
+    applying took. `served` is what was measured of the plan on this machine, before it is placed on
+    the target.
     """
 
     plan: Plan
@@ -43,7 +46,9 @@ class TrialRun:
     environment: str
     emit: Emit
     planned: Fingerprint | None = None
+    prefixes: Prefixes | None = None
     files: CheckedFolder | None = None
+    prefix: Prefix | None = None
     tokenizer: Any = None
     resident_before: int | None = None
     began: float = 0.0

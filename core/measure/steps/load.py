@@ -1,10 +1,11 @@
-"""The step that loads the model, after a rehearsal that makes libraries resident before memory is
-counted.
+"""The step that loads the model, or a kept prefix of the plan in its place; before that a rehearsal
+makes libraries resident, so that memory does not count them.
 """
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from core.catalogue.planned import checked
@@ -32,7 +33,7 @@ TINY = DecoderConfig(
 
 
 def load(run: TrialRun) -> None:
-    """Load the unchanged model as `run.deployment`."""
+    """Load the unchanged model as `run.deployment`, or as a kept prefix of the plan changed it."""
     model, device = run.plan.case.model, run.device
     if model.source != "shape":
         run.files = checked(model, run.planned)
@@ -42,9 +43,12 @@ def load(run: TrialRun) -> None:
     run.resident_before = resident_bytes()
     run.began = time.perf_counter()
     run.report("load")(0.0)
+    if run.prefixes is not None:
+        run.prefix, damaged = run.prefixes.load(run.plan, device)
+        run.note(*damaged)
     run.deployment = Deployment(
         case=run.plan.case,
-        engine=load_engine(run.source, device=device),
+        engine=run.prefix.engine if run.prefix else load_engine(run.source, device=device),
         load_baseline=lambda: load_engine(run.source, device=device),
         tokenizer=run.tokenizer,
         device=device,
@@ -52,6 +56,9 @@ def load(run: TrialRun) -> None:
         note=run.note,
         keep=run.send,
     )
+    if run.prefix is not None:
+        # The deployment's alone, so that it is let go when a technique replaces it.
+        run.prefix = replace(run.prefix, engine=None)
 
 
 def rehearse(plan: Plan, tokenizer: Any, source: Model | CheckedFolder) -> None:

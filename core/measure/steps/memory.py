@@ -7,6 +7,7 @@ from dataclasses import replace
 from core.measure.memory import measure_disk, measure_memory
 from core.measure.steps.context import TrialRun
 from core.measurement import Measurement
+from core.plan import label
 
 
 def memory(run: TrialRun) -> None:
@@ -30,6 +31,17 @@ def memory(run: TrialRun) -> None:
             (run.prepared_s,),
             "s",
             "measured",
-            "loading the weights and applying the techniques, once",
+            _prepared(run),
         ),
     ]
+
+
+def _prepared(run: TrialRun) -> str:
+    how = "loading the weights and applying the techniques, once"
+    if run.prefix is None:
+        return how
+    made, making = run.plan.techniques[: run.prefix.count], run.prefix.making
+    return (
+        f"{how}; {' + '.join(map(label, made))} was made by trial {making.trial} in"
+        f" {making.seconds:.3g} s and loaded here"
+    )

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from app.jobs.prefixes import PREFIXES
 from app.jobs.processes import find
 from app.jobs.spawn import Spawned
 from app.jobs.supervisor import CANCEL, Supervisor
@@ -26,6 +27,7 @@ from core.journal.journal import read
 from core.plan import Plan
 from core.priorities import Priorities
 from core.study import ENDED, Study
+from core.techniques import parse
 from store import open_store
 from store.interface import Store
 from tests.evidence.jobs import failing_worker
@@ -106,6 +108,36 @@ def test_a_study_runs_to_its_end_and_names_its_kernels(store: Store, tmp_path: P
     rebuilt = open_store("memory:")
     Supervisor(rebuilt, tmp_path).ingest_journals(study.id)
     assert rebuilt.study(study.id) == ended
+
+
+def test_trials_that_share_a_trained_prefix_train_it_once(store: Store, tmp_path: Path) -> None:
+    study, (baseline, *_) = planned("prune-mlp", "distill-soft:steps=2", "weight-int8")
+    prune, distill, int8 = map(parse, ("prune-mlp", "distill-soft:steps=2", "weight-int8"))
+    plans = (
+        replace(baseline, techniques=(prune, distill)),
+        replace(baseline, techniques=(prune, distill, int8)),
+    )
+    trained: list[str] = []
+
+    def listen(event: Event) -> None:
+        if event.kind == "progress" and event.body["stage"] == "distill-soft":
+            trained.append(event.trial_id)
+
+    jobs = Supervisor(store, tmp_path, listen)
+    try:
+        jobs.submit(study, plans)
+        first, second = jobs.wait(study.id).trials
+    finally:
+        jobs.close()
+    assert (first.state, second.state) == ("done", "done")
+    assert set(trained) == {first.id}
+    for trial in (first, second):
+        assert any("2 steps of" in note for note in trial.notes)
+        assert any(row.metric == "learning_items" for row in trial.measurements)
+    prepared = second.metric("prepare_s")
+    assert prepared is not None
+    assert f"was made by trial {first.id} in" in prepared.method
+    assert not (tmp_path / study.id / PREFIXES).exists()
 
 
 def test_a_refused_plan_is_a_refused_trial_with_its_sentence(make: Make) -> None:

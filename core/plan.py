@@ -43,6 +43,10 @@ class Technique(Protocol):
     trains: ClassVar[bool]
 
     @property
+    def rounds(self) -> bool:
+        """Whether it puts matrices into codes, which lose what lies between them."""
+
+    @property
     def calibrates(self) -> bool:
         """Whether applying it reads calibration data."""
 

@@ -57,6 +57,13 @@ TECHNIQUES: tuple[type[Base], ...] = (
 )
 
 BY_NAME = {technique.name: technique for technique in TECHNIQUES}
+# Names for settings of another technique: that one's name.
+ALIASES = {
+    alias.name: parent.name
+    for alias in TECHNIQUES
+    for parent in alias.__bases__
+    if parent in TECHNIQUES
+}
 
 
 def is_technique(value: Any) -> bool:

@@ -39,7 +39,7 @@ def apply_all(
                 f"{technique.name}: {packed} of {model} is quantized already, so there is no"
                 " unchanged model to learn from; start from the model in 16 bit"
             )
-        if packed is not None and technique.kind == "quantize" and technique.name != "cast":
+        if packed is not None and technique.rounds:
             deployment.note(
                 f"{model} is quantized already ({packed} for one): {technique.name} rounds it a"
                 " second time, and what both lose adds up"

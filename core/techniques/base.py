@@ -67,6 +67,11 @@ class Base:
                 raise ValueError(f"{name} must be finite and above 0, not {value:g}")
 
     @property
+    def rounds(self) -> bool:
+        """Whether it puts matrices into codes, which lose what lies between them."""
+        return self.kind == "quantize"
+
+    @property
     def calibrates(self) -> bool:
         """Whether applying it reads calibration data."""
         return False

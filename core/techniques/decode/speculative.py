@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from core.catalogue import models
 from core.engine.serve.proposer import Draft
 from core.errors import BadInput, Refused
+from core.files.vocabulary import unlike
 from core.plan import Case
 from core.techniques.base import QUICK, STANDARD, Base, Proposal
 from core.techniques.effects import Effects
@@ -61,7 +63,6 @@ class Speculative(Base):
 
     def apply(self, deployment: Any) -> None:
         """Load the draft beside the model."""
-        from core.catalogue import models
         from core.engine.load.load import load_engine, load_tokenizer
 
         name = self.draft_of(deployment.case)
@@ -82,8 +83,6 @@ class Speculative(Base):
         """Raise Refused unless the draft makes the same ids of a text. Embeddings may be padded
         differently; without a tokenizer (random weights) as many rows must do.
         """
-        from core.files.vocabulary import unlike
-
         size = deployment.engine.vocab_size
         if theirs is None:
             if rows != size:

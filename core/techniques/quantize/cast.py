@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from core.errors import Refused
 from core.plan import Case
 from core.techniques.base import Base, Proposal
 from core.techniques.effects import Effects
@@ -37,6 +38,11 @@ class Cast(Base):
         known = ("bf16", "fp16", "fp32")
         return tuple(Proposal(cls(dtype)) for dtype in known if dtype != case.model.precision)
 
+    @property
+    def rounds(self) -> bool:
+        """Floats stay floats."""
+        return False
+
     def effect(self, before: Effects, case: Case) -> Effects:
         """Every dense value in another format."""
         return replace(before, dtype=self.dtype)
@@ -47,7 +53,6 @@ class Cast(Base):
 
         from core.engine.decoder import Decoder
         from core.engine.linear import DENSE
-        from core.errors import Refused
 
         engine, to = deployment.engine, DENSE[self.dtype]
         before = engine.weight_bytes()
@@ -106,8 +111,6 @@ def _cast(name: str, tensor: Tensor, to: dtype) -> Tensor:
 
 def _fits(name: str, tensor: Tensor, to: dtype) -> None:
     import torch
-
-    from core.errors import Refused
 
     if to is torch.float16 and tensor.numel() and float(tensor.detach().abs().max()) > 65504:
         raise Refused(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from core.errors import Refused
 from core.plan import Case
 from core.techniques.base import QUICK, STANDARD, Base, Proposal
 from core.techniques.effects import Effects
@@ -75,7 +76,6 @@ class Gptq(Base):
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix, the head included, by low-bit codes. Raises Refused."""
-        from core.errors import Refused
         from core.techniques.solve.calibration import Calibration, each_matrix
         from core.techniques.solve.gptq_rounding import Effort, Grid, quantize_by_inputs
         from kernels.linear_lowbit import LowBitWeight

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from core.errors import Refused
 from core.files.gguf.k_types import BLOCK, DENSE, FALLBACK, SUPER, fitting
 from core.files.storage import K_BYTES, KQuantBytes, Storage
 from core.model import DecoderShape
@@ -63,7 +64,6 @@ class KQuant(Base):
         """Replace every matrix of the layers, the head included, by packed codes. Raises Refused
         when no row is a multiple of 32.
         """
-        from core.errors import Refused
         from core.techniques.solve.k_search import k_blocks
         from core.techniques.solve.matrices import matrices
         from core.techniques.solve.plain_blocks import plain_blocks

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from core.plan import Case
 from core.techniques.base import STANDARD, Proposal, Trained
 from core.techniques.effects import Effects
+from core.techniques.quantize.gptq import Gptq
 from kernels.lowbit_bytes import LowBitBytes
 
 
@@ -59,6 +60,10 @@ class Qat(Trained):
         """The format of `rtn`, with the codes that training ended with."""
         zero = "" if self.symmetric else "int8"
         return replace(before, stored=LowBitBytes(self.bits, self.group_size, zero=zero))
+
+    def beginning(self) -> Gptq | None:
+        """What chooses the codes that training starts from; None where they are the nearest."""
+        return Gptq(self.bits, self.group_size, self.symmetric) if self.start == "gptq" else None
 
     def apply(self, deployment: Any) -> None:
         """Train under rounding, then replace every matrix by its packed codes."""

@@ -18,7 +18,6 @@ from core.errors import Refused
 from core.files.config.decoder_config import DecoderConfig
 from core.files.formats.layout import stacks
 from core.techniques.deployment import Deployment
-from core.techniques.quantize.gptq import Gptq
 from core.techniques.solve.fake import FakeLinear, FakeQuantized, nearest_form, stack
 from core.techniques.solve.matrices import Matrix, matrices
 from core.techniques.solve.replace import lean
@@ -121,8 +120,9 @@ def _start(deployment: Deployment, settings: Qat, found: Sequence[Matrix]) -> Fo
     """The form that each matrix starts from. GPTQ's replace the deployment's own matrices."""
     bits, size, symmetric = settings.bits, settings.group_size, bool(settings.symmetric)
     forms = {}
-    if settings.start == "gptq":
-        Gptq(bits, size, settings.symmetric).apply(deployment)
+    before = settings.beginning()
+    if before is not None:
+        before.apply(deployment)
         forms = _packed(deployment.engine)
     for one in found:
         if one.name not in forms:

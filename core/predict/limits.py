@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from core.machine.calibrate import Calibration
+from core.machine.environment import environment
 from core.target import Target
 
 MEMORY = (0.15, 0.9)
@@ -111,8 +112,6 @@ def limits(
 
 def _assumed(target: Target) -> tuple[float, dict[str, float], str]:
     """Limits of an uncalibrated CPU from its core count and flags; an assumption, and called so."""
-    from core.machine.environment import environment
-
     _, facts = environment()
     cores = int(facts["cores"])
     flags = set(facts.get("flags", []))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
+from core.catalogue import models
 from core.errors import BadInput
 from core.files.storage import Storage
 from core.model import DecoderShape, Projection
@@ -120,8 +121,6 @@ def draft_work(found: Effects) -> DecoderWork | None:
     """
     if found.draft is None:
         return None
-    from core.catalogue import models
-
     if found.draft.startswith("shape:"):
         return _draft(found.draft, 0)
     folder = models.folder_of(found.draft)
@@ -134,8 +133,6 @@ def draft_work(found: Effects) -> DecoderWork | None:
 @functools.lru_cache(maxsize=32)
 def _draft(model_id: str, changed_at: int) -> DecoderWork | None:
     """A model of the zoo, of a folder or a shape; read again when its config changed."""
-    from core.catalogue import models
-
     try:
         model = models.resolve(model_id)
     except BadInput:

@@ -8,7 +8,7 @@ from __future__ import annotations
 CIRCLES: tuple[str, ...] = ()
 
 # Packages that import each other.
-PAIRS: tuple[str, ...] = ("core.measure and core.techniques",)
+PAIRS: tuple[str, ...] = ()
 
 # Imports inside functions that bring nothing heavy.
 INSIDE: tuple[str, ...] = (
@@ -42,16 +42,6 @@ INSIDE: tuple[str, ...] = (
     "core.measure.serve -> numpy",
     "core.measure.worker -> core.machine.environment.environment",
     "core.measure.worker -> core.measure.trial.run_trial",
-    "core.predict.limits -> core.machine.environment.environment",
-    "core.predict.work -> core.catalogue.models",
-    "core.techniques.decode.speculative -> core.catalogue.models",
-    "core.techniques.decode.speculative -> core.engine.load.load.load_engine",
-    "core.techniques.decode.speculative -> core.engine.load.load.load_tokenizer",
-    "core.techniques.decode.speculative -> core.files.vocabulary.unlike",
-    "core.techniques.quantize.awq -> core.errors.Refused",
-    "core.techniques.quantize.cast -> core.errors.Refused",
-    "core.techniques.quantize.gptq -> core.errors.Refused",
-    "core.techniques.quantize.k_quant -> core.errors.Refused",
     "kernels.attention.quantized -> kernels.kv_codes.PASS_TOKENS",
     "store -> os",
     "store -> store.memory.MemoryStore",
@@ -82,9 +72,6 @@ LONG: tuple[str, ...] = (
     "core/model.py",
     "core/predict/projection.py",
     "core/statistics/paired.py",
-    "core/techniques/solve/auto_search.py",
-    "core/techniques/solve/calibration.py",
-    "core/techniques/solve/gptq_rounding.py",
     "core/verdict/compare.py",
     "core/verdict/judge.py",
     "core/verdict/reasons.py",

@@ -7,7 +7,6 @@ core.predict.account. Importing this imports no torch.
 
 from core.measure.memory.disk import measure_disk
 from core.measure.memory.process import (
-    freed_at_once,
     peak_resident_bytes,
     reset_peak,
     resident_bytes,
@@ -15,7 +14,6 @@ from core.measure.memory.process import (
 from core.measure.memory.trial import measure_memory
 
 __all__ = [
-    "freed_at_once",
     "measure_disk",
     "measure_memory",
     "peak_resident_bytes",

@@ -11,8 +11,8 @@ import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from core.engine.allocator import freed_at_once
 from core.measure.memory.process import (
-    freed_at_once,
     peak_resident_bytes,
     reset_peak,
     resident_bytes,

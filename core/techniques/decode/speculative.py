@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from core.catalogue import models
+from core.engine.load.load import load_engine, load_tokenizer
 from core.engine.serve.proposer import Draft
 from core.errors import BadInput, Refused
 from core.files.vocabulary import unlike
@@ -63,8 +64,6 @@ class Speculative(Base):
 
     def apply(self, deployment: Any) -> None:
         """Load the draft beside the model."""
-        from core.engine.load.load import load_engine, load_tokenizer
-
         name = self.draft_of(deployment.case)
         assert name is not None
         try:

@@ -12,7 +12,7 @@ from torch import Tensor
 from core.engine.linear import name_of
 from core.engine.reference import TrainableDecoder
 from core.techniques.deployment import Deployment
-from core.techniques.solve.replace import lean
+from core.techniques.solve.matrices import lean
 from core.techniques.training_loop import Course, Part, learn
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from core.engine.linear import DENSE, Linear
 from core.errors import Refused
 from core.techniques.deployment import Deployment
 from core.techniques.prune.width import MULTIPLE, kept_width
-from core.techniques.solve.calibration import Calibration, Inputs, each_matrix
-from core.techniques.solve.matrices import Matrix
-from core.techniques.solve.replace import lean
+from core.techniques.solve.calibration import CalibrationSet, each_matrix
+from core.techniques.solve.inputs import Inputs
+from core.techniques.solve.matrices import Matrix, lean
 
 # Sequences of calibration text: the power of a channel needs fewer than a Hessian.
 SAMPLES = 32
@@ -54,7 +54,7 @@ def activities(deployment: Deployment) -> list[Activity]:
         if matrix.name.endswith(".down"):
             found.append(Activity(inputs.mean, inputs.mean_square))
 
-    settings = Calibration(samples=SAMPLES, rows=1)
+    settings = CalibrationSet(samples=SAMPLES, rows=1)
     each_matrix(deployment, settings, look, second_order=False)
     return found
 

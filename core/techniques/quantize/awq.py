@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from core.engine.decoder import Decoder, Layer
-    from core.techniques.solve.calibration import Inputs
     from core.techniques.solve.gptq_rounding import Grid
+    from core.techniques.solve.inputs import Inputs
     from core.techniques.solve.matrices import Matrix
     from core.techniques.solve.smoothquant import Folded
     from kernels.weight import KernelWeight
@@ -86,10 +86,10 @@ class Awq(Base):
     def apply(self, deployment: Any) -> None:
         """Replace every matrix, the head included, by low-bit codes. Raises Refused."""
         from core.techniques.solve.awq_scales import clipped
-        from core.techniques.solve.calibration import Calibration, each_matrix
+        from core.techniques.solve.calibration import CalibrationSet, each_matrix
         from core.techniques.solve.gptq_rounding import Effort, Grid, quantize_by_inputs
         from core.techniques.solve.groups import check_fp16_scales
-        from core.techniques.solve.replace import lean
+        from core.techniques.solve.matrices import lean
         from kernels.linear_lowbit import LowBitWeight
 
         engine = lean(deployment, "awq, which folds scales into norms,")
@@ -123,7 +123,7 @@ class Awq(Base):
         second = self.then == "gptq"
         try:
             each_matrix(
-                deployment, Calibration(samples=self.samples), choose, second, second, prepare
+                deployment, CalibrationSet(samples=self.samples), choose, second, second, prepare
             )
         except ValueError as error:
             raise Refused(f"awq: {error}") from None

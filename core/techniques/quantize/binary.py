@@ -41,7 +41,7 @@ class Binary(Base):
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix by packed codes."""
-        from core.techniques.solve.replace import replace_each_but_head
+        from core.techniques.solve.matrices import replace_each_but_head
 
         replace_each_but_head(deployment, self.form, self.head_bits)
 

@@ -33,7 +33,7 @@ class Fp4(Base):
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix of the layers, the head included, by packed codes."""
-        from core.techniques.solve.replace import replace_each
+        from core.techniques.solve.matrices import replace_each
         from kernels.linear_lowbit import quantize
 
         replace_each(deployment, lambda one: quantize(one.dense(), 4, self.group_size, "fp4"))

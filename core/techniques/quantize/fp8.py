@@ -54,7 +54,7 @@ class Fp8(Base):
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix of the layers, the head included, by packed codes."""
-        from core.techniques.solve.replace import replace_each
+        from core.techniques.solve.matrices import replace_each
         from kernels import linear_fp8
         from kernels.linear_lowbit import quantize
 

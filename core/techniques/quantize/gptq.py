@@ -12,7 +12,7 @@ from core.techniques.effects import Effects
 from kernels.lowbit_bytes import LowBitBytes
 
 if TYPE_CHECKING:
-    from core.techniques.solve.calibration import Inputs
+    from core.techniques.solve.inputs import Inputs
     from core.techniques.solve.matrices import Matrix
     from kernels.weight import KernelWeight
 
@@ -76,7 +76,7 @@ class Gptq(Base):
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix, the head included, by low-bit codes. Raises Refused."""
-        from core.techniques.solve.calibration import Calibration, each_matrix
+        from core.techniques.solve.calibration import CalibrationSet, each_matrix
         from core.techniques.solve.gptq_rounding import Effort, Grid, quantize_by_inputs
         from kernels.linear_lowbit import LowBitWeight
 
@@ -98,7 +98,7 @@ class Gptq(Base):
             return LowBitWeight(form, matrix.bias, matrix.dtype)
 
         # One kept row: GPTQ reads only the sums.
-        settings = Calibration(samples=self.samples, rows=1)
+        settings = CalibrationSet(samples=self.samples, rows=1)
         each_matrix(deployment, settings, choose, clean=bool(self.clean))
         deployment.note(
             f"gptq: weights went from {before:,} to {deployment.engine.weight_bytes():,} bytes"

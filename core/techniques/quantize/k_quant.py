@@ -65,9 +65,8 @@ class KQuant(Base):
         when no row is a multiple of 32.
         """
         from core.techniques.solve.k_search import k_blocks
-        from core.techniques.solve.matrices import matrices
+        from core.techniques.solve.matrices import is_head, matrices, replace_each
         from core.techniques.solve.plain_blocks import plain_blocks
-        from core.techniques.solve.replace import is_head, replace_each
 
         shape = deployment.case.model.shape
 

@@ -11,7 +11,7 @@ from core.techniques.base import Base
 from core.techniques.effects import Effects
 
 if TYPE_CHECKING:
-    from core.techniques.solve.calibration import Inputs
+    from core.techniques.solve.inputs import Inputs
     from core.techniques.solve.matrices import Matrix
     from kernels.weight import KernelWeight
 
@@ -46,7 +46,7 @@ class LlmInt8(Base):
         """Replace every matrix, the head included; one without outliers becomes plain W8A8."""
         import torch
 
-        from core.techniques.solve.calibration import Calibration, each_matrix
+        from core.techniques.solve.calibration import CalibrationSet, each_matrix
         from kernels.linear_w8a8 import W8A8Weight, quantize
         from kernels.linear_w8a8.outliers import OutlierWeight
 
@@ -65,7 +65,7 @@ class LlmInt8(Base):
                 return OutlierWeight.of(matrix.dense(), found, matrix.bias, matrix.dtype)
             return W8A8Weight(quantize(matrix.dense()), matrix.bias, matrix.dtype)
 
-        each_matrix(deployment, Calibration(rows=8), choose, second_order=False)
+        each_matrix(deployment, CalibrationSet(rows=8), choose, second_order=False)
         kept = f", {whole} matrices wholly" if whole else ""
         deployment.note(
             f"llm-int8: {outliers:,} of {columns:,} columns exceed {self.threshold:g} and stay in"

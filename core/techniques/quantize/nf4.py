@@ -46,7 +46,7 @@ class NormalFloat4(Base):
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix of the layers, the head included, by packed codes."""
-        from core.techniques.solve.replace import replace_each
+        from core.techniques.solve.matrices import replace_each
         from kernels.linear_lowbit import quantize
 
         def form(one: Any) -> Any:

@@ -66,7 +66,7 @@ class RoundToNearest(Base):
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix of the layers, the head included, by packed codes."""
-        from core.techniques.solve.replace import replace_each
+        from core.techniques.solve.matrices import replace_each
 
         replace_each(deployment, lambda one: self.form(one.dense()))
 

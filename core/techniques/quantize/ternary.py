@@ -59,7 +59,7 @@ class Ternary(Base):
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix by packed codes."""
-        from core.techniques.solve.replace import replace_each_but_head
+        from core.techniques.solve.matrices import replace_each_but_head
 
         replace_each_but_head(deployment, self.form, self.head_bits)
 

@@ -16,8 +16,7 @@ from core.engine.linear import DENSE
 from core.engine.reference import TrainableDecoder
 from core.files.formats.layout import stacks
 from core.techniques.deployment import Deployment
-from core.techniques.solve.matrices import Matrix, of_decoder
-from core.techniques.solve.replace import lean, replace_each
+from core.techniques.solve.matrices import Matrix, lean, of_decoder, replace_each
 from core.techniques.training_loop import Course, Part, divergence, learn
 from kernels.linear_lowbit import quantize
 from kernels.linear_lowbit.codes import bits_of

@@ -40,6 +40,11 @@ class _Move:
 Chosen = dict[str, Option]
 
 
+def cost(chosen: Chosen) -> float:
+    """Bytes of all matrices as chosen."""
+    return sum(option.cost for option in chosen.values())
+
+
 def within_loss(options: Mapping[str, Sequence[Option]], most: float) -> Chosen:
     """The cheapest choice found whose losses add up to at most `most`, or the one of least loss.
 
@@ -61,7 +66,7 @@ def within_cost(options: Mapping[str, Sequence[Option]], most: float) -> Chosen 
     costs more.
     """
     chosen, moves = _start(options)
-    over = sum(one.cost for one in chosen.values()) - most
+    over = cost(chosen) - most
     done = []
     for move in moves:
         if over <= 0:

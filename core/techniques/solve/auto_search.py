@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,17 +18,17 @@ from core.techniques.solve.allocation import (
     WIDTHS,
     Chosen,
     Option,
-    within_cost,
+    cost,
     within_loss,
 )
 from core.techniques.solve.calibration import (
-    Calibration,
-    Inputs,
+    CalibrationSet,
     calibration_ids,
     calibration_images,
     each_matrix,
 )
 from core.techniques.solve.gptq_rounding import Effort, Grid, quantize_by_inputs
+from core.techniques.solve.inputs import Inputs
 from core.techniques.solve.matrices import Matrix, matrices
 from core.techniques.solve.sensitivity import Judge, Place, Scores, by_gradient, by_trying
 from kernels.linear_lowbit import LowBitWeight, quantize
@@ -45,6 +45,15 @@ ROUNDS = 6
 # lost up to 1.31 times as much (`pycode`, limits of 0.005, 0.02 and 0.1 nats).
 UNSEEN = 0.75
 IMAGES = 256
+# The origin of the scores and how they were found.
+SCORED = {
+    "trying": ("measured", "KL of the model with this matrix alone rounded, on calibration data"),
+    "gradient": (
+        "estimated",
+        "half the mean square of a matrix's change times the gradient of the model's own "
+        "log-probabilities, one backward pass over calibration data",
+    ),
+}
 
 
 def search(deployment: Deployment, settings: AutoMixed) -> None:
@@ -54,29 +63,18 @@ def search(deployment: Deployment, settings: AutoMixed) -> None:
     places = [Place(deployment, one) for one in found]
     judge = Judge(deployment, judged)
     report = deployment.report
+    grid = WIDTHS, settings.group_size, lambda share: report(0.8 * share)
     try:
         if settings.score == "trying":
-            scores = by_trying(
-                Judge(deployment, scored),
-                places,
-                WIDTHS,
-                settings.group_size,
-                lambda share: report(0.8 * share),
-            )
+            scores = by_trying(Judge(deployment, scored), places, *grid)
         else:
-            scores = by_gradient(
-                deployment,
-                found,
-                scored,
-                WIDTHS,
-                settings.group_size,
-                lambda share: report(0.8 * share),
-            )
+            scores = by_gradient(deployment, found, scored, *grid)
     except ValueError as error:
         raise Refused(f"{deployment.case.model.id} cannot be rounded: {error}") from None
     before = deployment.engine.weight_bytes()
-    trial = _Trial(deployment, settings, places, judge, scores)
-    chosen, kl = trial.by_size() if settings.max_mib else trial.by_quality()
+    by_name = {place.matrix.name: place for place in places}
+    choices = _Choices(deployment, settings, by_name, judge, scores)
+    chosen, kl = choices.by_size() if settings.max_mib else choices.by_quality()
     _keep(deployment, settings, scores, chosen)
     counts = Counter(one.bits for one in chosen.values())
     told = ", ".join(f"{count} at {bits} bit" for bits, count in sorted(counts.items()))
@@ -88,23 +86,21 @@ def search(deployment: Deployment, settings: AutoMixed) -> None:
     report(1.0)
 
 
-class _Trial:
-    """Choices put into the engine and measured."""
+@dataclass
+class _Choices:
+    """Choices put into the engine and measured.
 
-    def __init__(
-        self,
-        deployment: Deployment,
-        settings: AutoMixed,
-        places: list[Place],
-        judge: Judge,
-        scores: Scores,
-    ) -> None:
-        self.deployment, self.settings, self.judge = deployment, settings, judge
-        self.places = {one.matrix.name: one for one in places}
-        self.scores = scores
-        self._made: dict[tuple[str, int], LowBitWeight] = {}
-        # The choice that the engine has now; None where nobody knows.
-        self._stands: Chosen | None = None
+    `made` are the matrices rounded to nearest by name and bits; `stands` is the choice that the
+    engine has now, None where nobody knows.
+    """
+
+    deployment: Deployment
+    settings: AutoMixed
+    places: dict[str, Place]
+    judge: Judge
+    scores: Scores
+    made: dict[tuple[str, int], LowBitWeight] = field(default_factory=dict)
+    stands: Chosen | None = None
 
     def by_quality(self) -> tuple[Chosen, float]:
         """The fewest bytes read whose measured KL is within the limit on text that nobody has seen,
@@ -120,7 +116,7 @@ class _Trial:
                 break
             tried[key] = kl = self._measure(chosen)
             self.deployment.report(0.8 + 0.2 * (round_ + 1) / (ROUNDS + 1))
-            if kl <= limit and (best is None or _cost(chosen) < _cost(best[0])):
+            if kl <= limit and (best is None or cost(chosen) < cost(best[0])):
                 best = (chosen, kl)
             # Losses do not quite add up: ask for more or less of them in proportion.
             budget *= min(max(0.97 * limit / max(kl, 1e-12), 0.25), 2.0)
@@ -166,34 +162,32 @@ class _Trial:
             some = []
             for bits in WIDTHS:
                 stored = LowBitBytes(bits, self.settings.group_size, zero="int8")
-                cost = stored.nbytes(matrix.n, matrix.k, kernel)
-                some.append(Option(bits, cost, self.scores[name, bits]))
-            dense = matrix.n * matrix.k * matrix.dtype.itemsize
+                size = stored.nbytes(matrix.n, matrix.k, kernel)
+                some.append(Option(bits, size, self.scores[name, bits]))
             # A dense head that is the embedding itself takes no memory of its own.
             free = held and name == "head" and self._tied()
-            found[name] = [*some, Option(DENSE, 0 if free else dense, 0.0)]
+            dense = 0 if free else matrix.n * matrix.k * matrix.dtype.itemsize
+            found[name] = [*some, Option(DENSE, dense, 0.0)]
         return found
 
     def _tied(self) -> bool:
-        engine = self.deployment.engine
-        return isinstance(engine, Decoder) and (
-            self.places["head"].first.weight.data_ptr() == engine.embedding.data_ptr()
-        )
+        engine, head = self.deployment.engine, self.places["head"].first.weight
+        return isinstance(engine, Decoder) and head.data_ptr() == engine.embedding.data_ptr()
 
     def _measure(self, chosen: Chosen) -> float:
         self._put(chosen)
         return self.judge.kl()
 
     def _put(self, chosen: Chosen) -> None:
-        if chosen == self._stands:
+        if chosen == self.stands:
             return
         self._nearest(chosen if self.settings.method == "nearest" else {})
         if self.settings.method == "gptq":
             self._calibrated(chosen)
-        self._stands = chosen
+        self.stands = chosen
 
     def _nearest(self, chosen: Chosen) -> None:
-        self._stands = None
+        self.stands = None
         for place in self.places.values():
             place.put_back()
         for name, one in chosen.items():
@@ -203,10 +197,10 @@ class _Trial:
 
     def _weight(self, matrix: Matrix, bits: int) -> LowBitWeight:
         key = (matrix.name, bits)
-        if key not in self._made:
+        if key not in self.made:
             form = quantize(matrix.dense(), bits, self.settings.group_size, symmetric=False)
-            self._made[key] = LowBitWeight(form, matrix.bias, matrix.dtype)
-        return self._made[key]
+            self.made[key] = LowBitWeight(form, matrix.bias, matrix.dtype)
+        return self.made[key]
 
     def _calibrated(self, chosen: Chosen) -> None:
         bits = {name: one.bits for name, one in chosen.items() if one.bits != DENSE}
@@ -220,11 +214,7 @@ class _Trial:
 
         if bits:
             quiet = replace(self.deployment, note=lambda text: None, report=lambda share: None)
-            each_matrix(quiet, Calibration(rows=1, draw=1), choose, clean=True)
-
-
-def _cost(chosen: Chosen) -> float:
-    return sum(one.cost for one in chosen.values())
+            each_matrix(quiet, CalibrationSet(rows=1, draw=1), choose, clean=True)
 
 
 def _probes(deployment: Deployment, samples: int) -> tuple[list[Tensor], list[Tensor]]:
@@ -232,7 +222,7 @@ def _probes(deployment: Deployment, samples: int) -> tuple[list[Tensor], list[Te
     if deployment.case.model.task == "image":
         images = calibration_images(deployment)
         return [images[:IMAGES]], [images[IMAGES : 2 * IMAGES]]
-    ids = calibration_ids(deployment, Calibration(samples=samples))
+    ids = calibration_ids(deployment, CalibrationSet(samples=samples))
     # As many tokens as have room beside each other; at least one short sequence of each.
     tokens = max(8, KEPT // deployment.engine.vocab_size)
     ids = ids[:, : min(ids.shape[1], tokens)]
@@ -247,19 +237,10 @@ def _positions(part: Tensor) -> int:
 
 def _keep(deployment: Deployment, settings: AutoMixed, scores: Scores, chosen: Chosen) -> None:
     """The scores and the choice become measurements of the trial, one condition a matrix."""
-    tried = settings.score == "trying"
-    how = (
-        "KL of the model with this matrix alone rounded, on calibration data"
-        if tried
-        else "half the mean square of a matrix's change times the gradient of the model's own "
-        "log-probabilities, one backward pass over calibration data"
-    )
-    origin = "measured" if tried else "estimated"
+    origin, how = SCORED[settings.score]
     for (name, bits), value in scores.items():
-        condition = f"{name}/int{bits}"
-        deployment.keep(
-            Measurement("sensitivity_kl", (value,), "nat", origin, how, condition=condition)
-        )
+        at = f"{name}/int{bits}"
+        deployment.keep(Measurement("sensitivity_kl", (value,), "nat", origin, how, condition=at))
     for name, one in chosen.items():
         why = "16: left as it was" if one.bits == DENSE else f"groups of {settings.group_size}"
         deployment.keep(

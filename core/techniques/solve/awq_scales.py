@@ -14,9 +14,9 @@ from torch.nn.functional import pad
 
 from core.engine.decoder import MATRICES, Layer
 from core.files.config.decoder_config import DecoderConfig
-from core.techniques.solve.calibration import Inputs
 from core.techniques.solve.clipping import fill_dead, group_blocks, search_scales
 from core.techniques.solve.gptq_rounding import Grid
+from core.techniques.solve.inputs import Inputs
 from core.techniques.solve.smoothquant import Folded, through_norm
 from kernels.linear_lowbit.codes import LowBit, grouped, nearest
 

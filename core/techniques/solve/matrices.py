@@ -1,6 +1,7 @@
 """The matrices of a loaded model that a technique may replace, whatever the engine.
 
-Owns finding and replacing them; what replaces them is each technique's business.
+Owns finding and replacing them, one at a time so that the float copies are let go; what replaces
+them is each technique's business.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from core.engine.linear import Linear
 from core.engine.modules import KernelLinear
 from core.errors import Refused
 from core.techniques.deployment import Deployment
+from kernels.forms import weight_of
+from kernels.linear_lowbit import LowBit, quantize
 from kernels.weight import KernelWeight
 
 # Up to this share of the weights, norms and the like, nobody needs to be told of.
@@ -142,3 +145,57 @@ def _of_module_linear(owner: nn.Module, leaf: str, name: str, part: Any) -> Matr
         return now.T.contiguous() if turned else now
 
     return Matrix(name, rows, columns, weight.dtype, bias, None, dense, replace)
+
+
+def replace_each(deployment: Deployment, form: Callable[[Matrix], LowBit | None]) -> None:
+    """Replace each matrix by the low-bit form made of it, one at a time, so that memory stays near
+    the model; None leaves a matrix as it is.
+    """
+    found = matrices(deployment)
+    before = deployment.engine.weight_bytes()
+    formats: dict[str, int] = {}
+    for index, matrix in enumerate(found):
+        try:
+            made = form(matrix)
+        except ValueError as error:
+            raise Refused(f"{matrix.name}: {error}") from None
+        if made is not None:
+            matrix.replace(weight_of(made, matrix.bias, matrix.dtype))
+            formats[made.format] = formats.get(made.format, 0) + 1
+        deployment.report((index + 1) / len(found))
+    names = ", ".join(f"{count} {name}" for name, count in formats.items())
+    deployment.note(
+        f"{names or 'nothing'}: weights went from {before:,} to"
+        f" {deployment.engine.weight_bytes():,} bytes"
+    )
+
+
+def replace_each_but_head(
+    deployment: Deployment, form: Callable[[Tensor], LowBit], head_bits: int
+) -> None:
+    """Replace each matrix by the form of its dense weight, and the head by `head_bits` integers a
+    row; with 0 the head is no exception.
+    """
+
+    def made(one: Matrix) -> LowBit:
+        if head_bits and is_head(deployment, one):
+            return quantize(one.dense(), head_bits, one.k)
+        return form(one.dense())
+
+    replace_each(deployment, made)
+
+
+def is_head(deployment: Deployment, matrix: Matrix) -> bool:
+    """Whether the matrix gives a language model's logits."""
+    last = matrix.name.rpartition(".")[2] in ("head", "lm_head")
+    return last and deployment.case.model.task == "text"
+
+
+def lean(deployment: Deployment, what: str) -> Decoder:
+    """The deployment's engine as the lean decoder; Refused names what needed it."""
+    if not isinstance(deployment.engine, Decoder):
+        raise Refused(
+            f"{what} needs a model of the Llama family (llama, mistral, qwen2, qwen3);"
+            f" {deployment.case.model.id} is {deployment.case.model.family}"
+        )
+    return deployment.engine

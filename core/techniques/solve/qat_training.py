@@ -19,8 +19,7 @@ from core.files.config.decoder_config import DecoderConfig
 from core.files.formats.layout import stacks
 from core.techniques.deployment import Deployment
 from core.techniques.solve.fake import FakeLinear, FakeQuantized, nearest_form, stack
-from core.techniques.solve.matrices import Matrix, matrices
-from core.techniques.solve.replace import lean
+from core.techniques.solve.matrices import Matrix, lean, matrices
 from core.techniques.training_loop import LOSSES, Course, Forward, Part, learn
 from kernels.linear_lowbit import LowBit, LowBitWeight
 

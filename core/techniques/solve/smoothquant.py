@@ -20,7 +20,8 @@ from core.engine.linear import Linear
 from core.errors import Refused
 from core.files.config.decoder_config import DecoderConfig
 from core.techniques.deployment import Deployment
-from core.techniques.solve.calibration import Calibration, Inputs, each_matrix
+from core.techniques.solve.calibration import CalibrationSet, each_matrix
+from core.techniques.solve.inputs import Inputs
 from core.techniques.solve.matrices import Matrix, matrices
 from kernels.linear_w8a8 import W8A8Weight, quantize
 from kernels.weight import KernelWeight
@@ -186,8 +187,8 @@ def static_scale(inputs: Inputs, s: Tensor, percentile: float) -> float:
     return most / 127 if most > 1e-20 else 1.0
 
 
-def _calibration(settings: W8A8) -> Calibration:
-    return Calibration(rows=SAMPLE_ROWS if settings.percentile < 100 else 8)
+def _calibration(settings: W8A8) -> CalibrationSet:
+    return CalibrationSet(rows=SAMPLE_ROWS if settings.percentile < 100 else 8)
 
 
 def _remember(seen: dict[str, Inputs]) -> Callable[[Matrix, Inputs], None]:

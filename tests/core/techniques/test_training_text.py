@@ -27,7 +27,7 @@ from core.plan import Case
 from core.target import Target
 from core.techniques import training_text
 from core.techniques.deployment import Deployment
-from core.techniques.solve.calibration import Calibration, calibration_ids, calibration_images
+from core.techniques.solve.calibration import CalibrationSet, calibration_ids, calibration_images
 from core.workload import Workload
 
 TARGET = Target("local", "here", "cpu", "local", 10**9, None, (), local=True)
@@ -150,7 +150,7 @@ def bundled(words: Sequence[str] = ()) -> tuple[Deployment, list[str], list[Meas
 
 def test_a_bundled_model_learns_from_the_bundled_text_unless_there_is_data(tmp_path: Path) -> None:
     deployment, notes, kept = bundled()
-    settings = Calibration(samples=6, length=40)
+    settings = CalibrationSet(samples=6, length=40)
     rows = calibration_ids(deployment, settings)
     texts = corpus.training_set(limit_bytes=400_000).texts
     whole, _ = passages.encode(deployment.tokenizer, texts, (), 4 * 6 * 40)
@@ -172,7 +172,7 @@ def test_the_users_text_is_learned_from_and_the_rest_is_judged(tmp_path: Path) -
     file = tmp_path / "stories.jsonl"
     file.write_text("\n".join(json.dumps({"text": story(seed)}) for seed in range(80)))
     deployment, notes, kept = bundled([str(file)])
-    rows = calibration_ids(deployment, Calibration(samples=5, length=60))
+    rows = calibration_ids(deployment, CalibrationSet(samples=5, length=60))
     judged = " ".join(training_text.parts(deployment).judged["stories.jsonl"].texts)
     all_text = " ".join(story(seed) for seed in range(80))
     for row in rows.tolist():
@@ -189,7 +189,7 @@ def test_data_that_cannot_be_parted_teaches_nothing_and_says_so(tmp_path: Path) 
     file = tmp_path / "short.txt"
     file.write_text(story(1))
     deployment, notes, kept = bundled([str(file)])
-    calibration_ids(deployment, Calibration(samples=2, length=30))
+    calibration_ids(deployment, CalibrationSet(samples=2, length=30))
     assert "bundled training text (your data is judged whole: it needs 40 kB" in notes[0]
     assert kept[0].condition == "calibration=bundled"
     assert training_text.parts(deployment).judged["short.txt"].texts == (story(1),)

@@ -20,8 +20,10 @@ from core.engine.load.load import load_engine, load_tokenizer
 from core.machine import targets
 from core.plan import Case
 from core.techniques.deployment import Deployment
-from core.techniques.solve.calibration import Calibration, Inputs, each_matrix
-from core.techniques.solve.gptq_rounding import Grid, factor, loss, round_in_order
+from core.techniques.solve.calibration import CalibrationSet, each_matrix
+from core.techniques.solve.gptq_rounding import Grid, loss, round_in_order
+from core.techniques.solve.hessian import factor
+from core.techniques.solve.inputs import Inputs
 from core.techniques.solve.matrices import Matrix
 from kernels.linear_lowbit.codes import LowBit
 
@@ -97,7 +99,7 @@ def main() -> int:
                 )
         return None
 
-    each_matrix(deployment, Calibration(rows=1), compare)
+    each_matrix(deployment, CalibrationSet(rows=1), compare)
     reached = max(apart) <= 0.01
     print(
         f"Our GPTQ and llm-compressor {llmcompressor.__version__} lose the same within"

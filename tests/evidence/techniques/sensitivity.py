@@ -22,7 +22,7 @@ from core.measure.quality.text import text_quality
 from core.plan import Case
 from core.techniques.deployment import Deployment
 from core.techniques.quantize.auto_mixed import WIDTHS
-from core.techniques.solve.calibration import Calibration, calibration_ids
+from core.techniques.solve.calibration import CalibrationSet, calibration_ids
 from core.techniques.solve.matrices import matrices
 from core.techniques.solve.sensitivity import Judge, Place, by_gradient, by_trying
 
@@ -50,7 +50,7 @@ def main(options: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     one = deployment(name)
     found = matrices(one)
-    ids = calibration_ids(one, Calibration(samples=sequences))
+    ids = calibration_ids(one, CalibrationSet(samples=sequences))
     began = time.perf_counter()
     cheap = by_gradient(one, found, list(ids.split(1)), WIDTHS, GROUP, lambda share: None)
     quick = time.perf_counter() - began

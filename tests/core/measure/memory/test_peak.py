@@ -63,7 +63,8 @@ def test_the_peak_by_page_is_what_was_touched() -> None:
 # In a process of its own: a heap that has gaps already keeps what fits them.
 FREEING = """
 import torch
-from core.measure.memory import freed_at_once, resident_bytes
+from core.engine.allocator import freed_at_once
+from core.measure.memory import resident_bytes
 with freed_at_once() as works:
     before = resident_bytes()
     blocks = [torch.ones(8 << 20, dtype=torch.uint8) for _ in range(6)]

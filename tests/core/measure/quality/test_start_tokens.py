@@ -30,7 +30,7 @@ from core.measure.quality.measure import measure_quality
 from core.plan import Case
 from core.target import Target
 from core.techniques.deployment import Deployment
-from core.techniques.solve.calibration import Calibration, calibration_ids
+from core.techniques.solve.calibration import CalibrationSet, calibration_ids
 from core.techniques.training_loop import Course, _batches
 from core.workload import Workload
 
@@ -257,7 +257,7 @@ def test_prompts_and_what_is_learned_from_begin_with_it_too(
 ) -> None:
     asked = prompts(deployment.tokenizer, deployment.prefix, 3, 20, VOCABULARY, 0)
     fresh = replace(deployment, learned={})
-    calibrated = calibration_ids(fresh, Calibration(samples=4, length=32))
+    calibrated = calibration_ids(fresh, CalibrationSet(samples=4, length=32))
     inputs, labels = next(iter(_batches(fresh, Course("a test", 2, 1e-3))))
     for rows in (asked, calibrated, inputs):
         assert (set(rows[:, 0].tolist()) == {0}) == adds

@@ -25,7 +25,7 @@ from core.predict.effects import effects
 from core.techniques.deployment import Deployment
 from core.techniques.quantize.auto_mixed import WIDTHS
 from core.techniques.solve.allocation import Option, within_cost, within_loss
-from core.techniques.solve.calibration import Calibration, calibration_ids
+from core.techniques.solve.calibration import CalibrationSet, calibration_ids
 from core.techniques.solve.matrices import matrices
 from core.techniques.solve.sensitivity import Judge, Place, by_gradient, by_trying
 from kernels.linear_lowbit import quantize
@@ -170,7 +170,7 @@ def on_pycode(deploy: Deploy, case: Case, **fields: Any) -> tuple[Deployment, li
 
 def test_a_backward_pass_ranks_as_trying_does(deploy: Deploy, case: Case) -> None:
     deployment, _ = on_pycode(deploy, case)
-    ids = calibration_ids(deployment, Calibration(samples=4, length=128))
+    ids = calibration_ids(deployment, CalibrationSet(samples=4, length=128))
     found = matrices(deployment)
     cheap = by_gradient(deployment, found, list(ids.split(1)), (3,), 32, nothing)
     judge = Judge(deployment, [ids])
@@ -218,7 +218,7 @@ def test_gptq_loses_less_at_the_same_size(deploy: Deploy, case: Case) -> None:
     lost = {}
     for method in ("nearest", "gptq"):
         deployment, _ = on_pycode(deploy, case)
-        ids = calibration_ids(deployment, Calibration(samples=16, draw=5))
+        ids = calibration_ids(deployment, CalibrationSet(samples=16, draw=5))
         judge = Judge(deployment, list(ids.split(4)))
         techniques.parse(f"auto-mixed:max_mib=1.3,samples=4,method={method}").apply(deployment)
         lost[method] = judge.kl()
@@ -229,7 +229,7 @@ def test_gptq_loses_less_at_the_same_size(deploy: Deploy, case: Case) -> None:
 def test_another_draw_gives_other_sequences(deploy: Deploy, case: Case) -> None:
     deployment, _ = on_pycode(deploy, case)
     first, again, other = (
-        calibration_ids(deployment, Calibration(samples=4, draw=draw)) for draw in (0, 0, 1)
+        calibration_ids(deployment, CalibrationSet(samples=4, draw=draw)) for draw in (0, 0, 1)
     )
     assert torch.equal(first, again)
     assert not (first[:, None] == other[None]).all(-1).any()
@@ -294,7 +294,7 @@ def test_a_model_that_is_infinite_on_the_scored_text_is_refused(deploy: Deploy, 
     deployment, _ = on_pycode(deploy, case)
     found = matrices(deployment)
     deployment.engine.final_norm.fill_(float("inf"))
-    ids = calibration_ids(deployment, Calibration(samples=1, length=16))
+    ids = calibration_ids(deployment, CalibrationSet(samples=1, length=16))
     with pytest.raises(Refused, match="answers of pycode-small are not finite"):
         by_gradient(deployment, found, [ids], (4,), 32, nothing)
 

@@ -20,8 +20,9 @@ from core.techniques.deployment import Deployment
 from core.techniques.quantize.awq import Awq
 from core.techniques.solve import calibration
 from core.techniques.solve.awq_scales import Shared, clipped, fold_layer, search_columns
-from core.techniques.solve.calibration import Calibration, Inputs, each_matrix
+from core.techniques.solve.calibration import CalibrationSet, each_matrix
 from core.techniques.solve.gptq_rounding import Grid
+from core.techniques.solve.inputs import Inputs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Deploy = Callable[..., tuple[Deployment, list[str]]]
@@ -108,7 +109,9 @@ def test_folding_leaves_the_function_as_it_was(
             layer.qkv.bias.copy_(torch.randn(layer.qkv.bias.shape, generator=random))
     before = engine.forward(text)
     seen: dict[str, Inputs] = {}
-    each_matrix(deploy(engine)[0], Calibration(), lambda one, given: seen.update({one.name: given}))
+    each_matrix(
+        deploy(engine)[0], CalibrationSet(), lambda one, given: seen.update({one.name: given})
+    )
     for index, layer in enumerate(engine.layers):
         inputs = {name: seen[f"layers.{index}.{name}"] for name in MATRICES}
         norms = layer.attn_norm.clone(), layer.mlp_norm.clone()

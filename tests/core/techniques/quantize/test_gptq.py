@@ -22,7 +22,8 @@ from core.techniques.deployment import Deployment
 from core.techniques.quantize.gptq import Gptq
 from core.techniques.quantize.rtn import RoundToNearest
 from core.techniques.solve import calibration
-from core.techniques.solve.calibration import Calibration, Inputs, each_matrix
+from core.techniques.solve.calibration import CalibrationSet, each_matrix
+from core.techniques.solve.inputs import Inputs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Deploy = Callable[..., tuple[Deployment, list[str]]]
@@ -96,7 +97,7 @@ def test_the_unchanged_models_inputs_are_seen_beside_the_changed_ones(
     seen: dict[str, Inputs] = {}
     each_matrix(
         deploy(tiny("fp32"))[0],
-        Calibration(),
+        CalibrationSet(),
         lambda one, given: seen.update({one.name: given}),
         clean=True,
     )
@@ -116,7 +117,7 @@ def test_the_unchanged_models_inputs_are_seen_beside_the_changed_ones(
             return linear_dense.prepare(torch.zeros(matrix.n, matrix.k), None)
         return None
 
-    each_matrix(deploy(tiny("fp32"))[0], Calibration(), zero_first, clean=True)
+    each_matrix(deploy(tiny("fp32"))[0], CalibrationSet(), zero_first, clean=True)
     cross = changed["layers.1.qkv"].cross()
     assert cross is not None
     assert not torch.allclose(cross, changed["layers.1.qkv"].hessian(), rtol=1e-3)

@@ -20,7 +20,7 @@ from core.techniques import training_loop
 from core.techniques.deployment import Deployment
 from core.techniques.quantize.qat import Qat
 from core.techniques.solve import qat_training
-from core.techniques.solve.replace import replace_each
+from core.techniques.solve.matrices import replace_each
 from kernels.linear_lowbit import quantize
 
 pytestmark = pytest.mark.usefixtures("one_thread")

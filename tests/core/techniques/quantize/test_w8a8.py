@@ -20,7 +20,8 @@ from core.techniques.deployment import Deployment
 from core.techniques.quantize.rtn import RoundToNearest
 from core.techniques.quantize.w8a8 import W8A8
 from core.techniques.solve import calibration, smoothquant
-from core.techniques.solve.calibration import Calibration, Inputs, each_matrix
+from core.techniques.solve.calibration import CalibrationSet, each_matrix
+from core.techniques.solve.inputs import Inputs
 from core.techniques.solve.smoothquant import Folded, smooth_layer, smoothing, through_norm
 from kernels import calls
 from kernels.linear_w8a8 import W8A8Weight
@@ -67,7 +68,7 @@ def fold(engine: Decoder, alpha: float, deploy: Deploy) -> None:
     seen: dict[str, Inputs] = {}
     each_matrix(
         deploy(engine)[0],
-        Calibration(),
+        CalibrationSet(),
         lambda one, inputs: seen.update({one.name: inputs}),
         second_order=False,
     )
@@ -108,7 +109,7 @@ def test_smoothed_inputs_and_columns_share_the_range(
     def look() -> None:
         found: dict[str, torch.Tensor] = {}
         each_matrix(
-            deploy(engine)[0], Calibration(), lambda one, i: found.update({one.name: i.absmax})
+            deploy(engine)[0], CalibrationSet(), lambda one, i: found.update({one.name: i.absmax})
         )
         seen.append(found)
 

@@ -13,7 +13,8 @@ from core.errors import Refused
 from core.techniques import training_text
 from core.techniques.deployment import Deployment
 from core.techniques.solve import calibration
-from core.techniques.solve.calibration import Calibration, Inputs, each_matrix
+from core.techniques.solve.calibration import CalibrationSet, each_matrix
+from core.techniques.solve.inputs import Inputs
 from core.techniques.solve.matrices import Matrix, matrices, of_decoder
 from kernels.linear_lowbit import LowBitWeight, quantize
 
@@ -68,7 +69,7 @@ def test_inputs_are_those_of_an_ordinary_forward_pass(
     monkeypatch.setattr(calibration, "calibration_ids", lambda deployment, settings: text)
     seen: dict[str, Inputs] = {}
     each_matrix(
-        deploy(engine)[0], Calibration(), lambda one, inputs: seen.update({one.name: inputs})
+        deploy(engine)[0], CalibrationSet(), lambda one, inputs: seen.update({one.name: inputs})
     )
     assert list(seen) == [name for name, _ in engine.linears()]
     for name, rows in real.items():
@@ -88,7 +89,7 @@ def test_later_matrices_see_what_the_replaced_ones_give(
                 return None
             return LowBitWeight(quantize(matrix.dense(), bits, 32), None, matrix.dtype)
 
-        each_matrix(deploy(engine)[0], Calibration(), choose)
+        each_matrix(deploy(engine)[0], CalibrationSet(), choose)
         return seen
 
     fine, coarse = outputs(8), outputs(1)
@@ -134,9 +135,9 @@ def test_random_weights_are_calibrated_on_random_tokens(
 
     shape = replace(case, model=replace(case.model, source="shape"))
     deployment, notes = deploy(tiny(), shape)
-    ids = calibration.calibration_ids(deployment, Calibration(5, 4096))
+    ids = calibration.calibration_ids(deployment, CalibrationSet(5, 4096))
     assert ids.shape == (5, 512)
-    assert torch.equal(ids, calibration.calibration_ids(deployment, Calibration(5, 4096)))
+    assert torch.equal(ids, calibration.calibration_ids(deployment, CalibrationSet(5, 4096)))
     assert "random tokens" in notes[0]
 
 
@@ -144,7 +145,7 @@ def test_without_a_tokenizer_the_model_writes_what_it_is_calibrated_on(
     tiny: Callable[..., Any], deploy: Deploy
 ) -> None:
     deployment, notes = deploy(tiny())
-    ids = calibration.calibration_ids(deployment, Calibration(3, 24))
+    ids = calibration.calibration_ids(deployment, CalibrationSet(3, 24))
     assert ids.shape == (3, 24)
     assert "text that the unchanged model wrote itself" in notes[0]
 
@@ -155,4 +156,4 @@ def test_too_little_text_is_refused(
     deployment, _ = deploy(tiny(), tokenizer=object())
     monkeypatch.setattr(training_text, "training_stream", lambda *_: [0] * 7)
     with pytest.raises(Refused, match="7 tokens, fewer than one sequence of 256"):
-        calibration.calibration_ids(deployment, Calibration())
+        calibration.calibration_ids(deployment, CalibrationSet())

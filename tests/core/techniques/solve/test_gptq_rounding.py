@@ -8,18 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.techniques.solve.calibration import Inputs
 from core.techniques.solve.gptq_rounding import (
     Effort,
     Grid,
-    best_float,
-    factor,
     gptq,
     loss,
     quantize_by_inputs,
     refit_scales,
     round_in_order,
 )
+from core.techniques.solve.hessian import best_float, factor
+from core.techniques.solve.inputs import Inputs
 from kernels.linear_lowbit.codes import LowBit
 
 pytestmark = pytest.mark.usefixtures("one_thread")

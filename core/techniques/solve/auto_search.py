@@ -19,6 +19,7 @@ from core.techniques.solve.allocation import (
     Chosen,
     Option,
     cost,
+    within_cost,
     within_loss,
 )
 from core.techniques.solve.calibration import (

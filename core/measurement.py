@@ -8,6 +8,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from core.condition import AS_ASKED, Condition
+
 ORIGINS = ("measured", "projected", "estimated", "published", "unavailable")
 
 
@@ -18,9 +20,9 @@ class Measurement:
     `samples` are the raw values; their median is the value unless `pooled` gives it (a mean over
     tokens, say). `bounds` is a stated 95 % interval, for projections and pooled values; without it
     the interval is bootstrapped. Origin `unavailable` has no samples and says why in `method`.
-    `condition` is empty for the workload as it is asked, else what was varied, as
-    `prompt_tokens=256` or `rate=4/s`. `reference` are the baseline's values of the same metric,
-    taken in the same process between ours: reference[i] belongs to the pair of samples[i].
+    `condition` says what was varied where the workload was not served as it is asked. `reference`
+    are the baseline's values of the same metric, taken in the same process between ours:
+    reference[i] belongs to the pair of samples[i].
     """
 
     metric: str
@@ -32,7 +34,7 @@ class Measurement:
     taken_at: str = ""
     pooled: float | None = None
     bounds: tuple[float, float] | None = None
-    condition: str = ""
+    condition: Condition = AS_ASKED
     reference: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:

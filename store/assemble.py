@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+from core.condition import read as read_condition
 from core.errors import BadInput, StoreError
 from core.journal import codec
 from core.measurement import Measurement
@@ -129,7 +130,7 @@ def measurement_of(row: Row) -> Measurement:
         row["taken_at"],
         row["pooled"],
         bounds,
-        row["condition"],
+        read_condition(row["condition"]),
         _numbers(row["reference"]),
     )
 

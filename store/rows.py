@@ -273,7 +273,7 @@ def _measurement_row(keys: Keys, position: int, attempt: int, measurement: Measu
         "high": None if bounds is None else finite(bounds[1]),
         "n": measurement.n,
         "samples": _numbers(measurement.samples),
-        "condition": clean(measurement.condition),
+        "condition": clean(str(measurement.condition)),
         "reference": _numbers(measurement.reference),
     }
 

@@ -10,6 +10,7 @@ from app.figures import charts
 from app.figures.palette import palette, template
 from app.parts import common
 from core import format
+from core.condition import Condition
 from core.measurement import Measurement
 from core.study import Trial
 
@@ -46,10 +47,10 @@ def draw(trial: Trial) -> None:
     )
 
 
-def part_name(condition: str) -> str:
-    """`weights:bf16` as `Weights, bf16`."""
-    name, _, kind = condition.partition(":")
-    return f"{name.capitalize()}, {kind}" if kind else NAMES.get(name, name)
+def part_name(part: Condition) -> str:
+    """`Weights, bf16` of weights in that format."""
+    name = str(part.value)
+    return f"{name.capitalize()}, {part.format}" if part.format else NAMES.get(name, name)
 
 
 def figure(parts: list[Measurement], dark: bool) -> go.Figure:
@@ -61,7 +62,7 @@ def figure(parts: list[Measurement], dark: bool) -> go.Figure:
     inks = iter([*colors.series, colors.whisker] * len(parts))
     for one, value in zip(parts, values, strict=True):
         # What any model costs here is hatched grey: most of the bar, and not the model's doing.
-        ours = one.condition != LIBRARIES
+        ours = one.condition.value != LIBRARIES
         made.add_trace(
             go.Bar(
                 orientation="h",

@@ -31,11 +31,11 @@ def draw(trial: Trial) -> None:
     """Both sections, each only where there is something to draw."""
     _samples(trial)
     for key, (title, axis) in VARIED.items():
-        found = [one for one in trial.measurements if one.condition.startswith(f"{key}=")]
+        found = [one for one in trial.measurements if one.condition.name == key]
         if found:
             st.header(title, anchor=False)
             _curve(trial, key, axis, found)
-    arrived = [one for one in trial.measurements if one.condition.startswith(("rate=", "trace="))]
+    arrived = [one for one in trial.measurements if one.condition.name in ("rate", "trace")]
     if arrived:
         st.header("Under load", anchor=False)
         st.caption(words.plain(f"{arrived[0].condition}: {arrived[0].method}."))
@@ -137,7 +137,7 @@ def _curve(trial: Trial, key: str, axis: str, found: Sequence[Measurement]) -> N
     }[key]
     names = list(dict.fromkeys(one.metric for one in found))
     for column, name in zip(st.columns(len(names)), names, strict=True):
-        shown = [(int(one.condition.partition("=")[2]), one) for one in found if one.metric == name]
+        shown = [(int(one.condition.value), one) for one in found if one.metric == name]
         here = trial.metric(name)
         if here is not None:
             shown.append((own, here))
@@ -152,7 +152,7 @@ def _curve(trial: Trial, key: str, axis: str, found: Sequence[Measurement]) -> N
             )
     st.dataframe(
         pd.DataFrame(
-            [{axis: one.condition.partition("=")[2], **words.measurement_row(one)} for one in found]
+            [{axis: str(one.condition.value), **words.measurement_row(one)} for one in found]
         ),
         hide_index=True,
         height="content",

@@ -34,7 +34,7 @@ def draw(trial: Trial) -> None:
     cells = read(scores)
     if not cells:
         return
-    chosen = {one.condition: int(one.value or DENSE) for one in trial.curve(CHOSEN)}
+    chosen = {str(one.condition.value): int(one.value or DENSE) for one in trial.curve(CHOSEN)}
     st.header("Sensitivity", anchor=False)
     st.caption(
         "What rounding one matrix alone costs, by precision: KL to the unchanged model in nats a "
@@ -55,12 +55,11 @@ def draw(trial: Trial) -> None:
 
 
 def read(scores: tuple[Measurement, ...]) -> dict[str, dict[int, float]]:
-    """KL by matrix, in the model's order, and bits, from conditions like `layers.3.down/int4`."""
+    """KL by matrix, in the model's order, and bits."""
     cells: dict[str, dict[int, float]] = {}
     for one in scores:
-        name, slash, format_ = one.condition.rpartition("/int")
-        if slash and format_.isdecimal() and one.value is not None:
-            cells.setdefault(name, {})[int(format_)] = one.value
+        if one.condition.bits is not None and one.value is not None:
+            cells.setdefault(str(one.condition.value), {})[one.condition.bits] = one.value
     return cells
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from core import techniques
+from core.condition import Condition
+from core.condition import read as read_condition
 from core.dataset import Dataset
 from core.errors import BadInput
 from core.journal.codec_types import Fits, checks
@@ -55,6 +57,8 @@ def to_data(value: Any) -> Any:
     """JSON-ready data; a dataclass becomes an object with `type`, a technique one with
     `technique`.
     """
+    if isinstance(value, Condition):
+        return str(value)
     if techniques.is_technique(value):
         chosen = settings(value)
         return {"technique": chosen.pop("name"), **chosen}
@@ -123,6 +127,8 @@ def _build(kind: Callable[..., Value], data: dict[str, Any], name: str) -> Value
                 raise BadInput(f"stored {name} has unknown fields: {', '.join(unknown)}")
             if type(item) not in _PLAIN and not field.is_raw:
                 item = _read(item)
+            if field.is_condition and type(item) is str:
+                item = read_condition(item)
             # JSON writes 2.0 and 2 alike in other writers: give floats back.
             if field.is_float and type(item) is int:
                 item = float(item)
@@ -138,11 +144,12 @@ def _build(kind: Callable[..., Value], data: dict[str, Any], name: str) -> Value
 
 @dataclasses.dataclass(frozen=True)
 class _Field:
-    """What fits a field, and whether it holds floats but no ints, or JSON as it is."""
+    """What fits a field, and whether it holds floats but no ints, JSON as it is, or a condition."""
 
     fits: Fits
     is_float: bool
     is_raw: bool
+    is_condition: bool
 
 
 # Reading the annotations takes ten times as long as all the rest of from_data.
@@ -154,7 +161,8 @@ def _fields(kind: Any) -> dict[str, _Field]:
         hint = hints[name]
         options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         is_float = float in options and int not in options
-        fields[name] = _Field(fits, is_float, typing.get_origin(hint) is dict)
+        is_raw = typing.get_origin(hint) is dict
+        fields[name] = _Field(fits, is_float, is_raw, hint is Condition)
     return fields
 
 

@@ -16,6 +16,7 @@ from itertools import groupby
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from core.condition import AS_ASKED, Condition
 from core.engine.serve import PREFILL
 from core.machine.watch import DISTURBED, settle, waited_seconds
 from core.measure.energy import Book, Meter, energy, find_meter
@@ -244,7 +245,7 @@ def _accepted(rounds: list[Round], how: str) -> Measurement:
 
 
 def latency_tails(
-    latency: tuple[float, ...], how: str, counted: str, condition: str = ""
+    latency: tuple[float, ...], how: str, counted: str, condition: Condition = AS_ASKED
 ) -> list[Measurement]:
     """The p95 of `latency`, and the p99 where at least 100 were timed."""
     found = [tail("latency_p95_s", latency, 0.95, how, counted, condition)]
@@ -254,7 +255,12 @@ def latency_tails(
 
 
 def tail(
-    name: str, samples: tuple[float, ...], q: float, how: str, counted: str, condition: str = ""
+    name: str,
+    samples: tuple[float, ...],
+    q: float,
+    how: str,
+    counted: str,
+    condition: Condition = AS_ASKED,
 ) -> Measurement:
     """A high quantile of seconds; its interval only where enough samples lie beyond it. `counted`
     is what one sample is of, in the plural.

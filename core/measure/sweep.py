@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from core import condition
+from core.condition import Condition
 from core.measure.serve import Service, times
 from core.measure.timing import repeat
 from core.measurement import Measurement
@@ -33,7 +35,7 @@ def under_lengths(serve: Serve, workload: Workload, context: int, rounds: int) -
     for length in prompt_lengths(workload, context):
         varied = replace(workload, prompt_tokens=length)
         wanted = listed("by_prompt_length")
-        found += _under(serve(varied), rounds, wanted, f"prompt_tokens={length}")
+        found += _under(serve(varied), rounds, wanted, condition.prompt_tokens(length))
     return found
 
 
@@ -45,12 +47,14 @@ def under_concurrency(
     for count in counts:
         if count != workload.concurrency:
             varied = replace(workload, concurrency=count)
-            found += _under(serve(varied), rounds, listed("by_concurrency"), f"concurrency={count}")
+            found += _under(
+                serve(varied), rounds, listed("by_concurrency"), condition.concurrency(count)
+            )
     return found
 
 
 def _under(
-    service: Service, rounds: int, wanted: tuple[str, ...], condition: str
+    service: Service, rounds: int, wanted: tuple[str, ...], under: Condition
 ) -> list[Measurement]:
     service.round()
     taken = repeat(service.round, rounds, 0.0, lambda share: None)
@@ -59,7 +63,5 @@ def _under(
         f" in groups of {service.deployment.serving.batch}"
     )
     return [
-        replace(one, condition=condition)
-        for one in times(taken, service, how)
-        if one.metric in wanted
+        replace(one, condition=under) for one in times(taken, service, how) if one.metric in wanted
     ]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from core.condition import Condition
 from core.data.arrivals import Arrival
 from core.measure.serve import latency_tails, tail
 from core.measurement import Measurement, bootstrap_mean
@@ -144,14 +145,15 @@ def summarize(done: list[Served], workload: Workload, batch: int) -> list[Measur
     return found
 
 
-def named(workload: Workload) -> str:
+def named(workload: Workload) -> Condition:
     """The condition that the workload's traffic is, as `rate=4/s` or `trace=3f2a`."""
     if workload.trace:
-        return f"trace={workload.trace_digest[:8]}"
-    return f"rate={workload.arrival_per_s:g}/s"
+        return Condition("trace", workload.trace_digest[:8])
+    assert workload.arrival_per_s is not None
+    return Condition("rate", workload.arrival_per_s)
 
 
-def _within(done: list[Served], workload: Workload, how: str, condition: str) -> Measurement:
+def _within(done: list[Served], workload: Workload, how: str, condition: Condition) -> Measurement:
     """Share of requests that met the workload's limits (goodput: Zhong et al. 2024, DistServe)."""
     ttft_limit, tpot_limit = workload.ttft_limit_s, workload.tpot_limit_s
     hits = np.array(
@@ -179,5 +181,5 @@ def _within(done: list[Served], workload: Workload, how: str, condition: str) ->
     )
 
 
-def _of(name: str, samples: tuple[float, ...], how: str, condition: str) -> Measurement:
+def _of(name: str, samples: tuple[float, ...], how: str, condition: Condition) -> Measurement:
     return Measurement(name, samples, metric(name).unit, "measured", how, condition=condition)

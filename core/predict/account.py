@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from core.condition import Condition, part
 from core.model import ClassifierShape, DecoderShape
 from core.plan import Plan
 from core.predict.effects import effects
@@ -44,11 +45,11 @@ class MemoryAccount:
         """Weights, KV cache and workspace."""
         return self.weights + self.kv + self.workspace
 
-    def parts(self) -> tuple[tuple[str, float], ...]:
-        """(name, bytes) that add up to `total`: `weights:FORMAT`, `kv`, `workspace`."""
-        kv = (("kv", self.kv),) if self.kv else ()
-        weights = tuple((f"weights:{name}", size) for name, size in self.formats)
-        return (*weights, *kv, ("workspace", self.workspace))
+    def parts(self) -> tuple[tuple[Condition, float], ...]:
+        """(part, bytes) that add up to `total`: `weights:FORMAT`, `kv`, `workspace`."""
+        kv = ((part("kv"), self.kv),) if self.kv else ()
+        weights = tuple((part("weights", name), size) for name, size in self.formats)
+        return (*weights, *kv, (part("workspace"), self.workspace))
 
 
 def account(plan: Plan) -> MemoryAccount:

@@ -86,8 +86,8 @@ def _memory(plan: Plan) -> tuple[Measurement, ...]:
     how = "weights, KV cache and workspace by arithmetic over shapes"
     whole = _projected("memory_bytes", Span(need.total, need.total), how)
     parts = (
-        replace(_projected("memory_bytes", Span(size, size), how), condition=name)
-        for name, size in need.parts()
+        replace(_projected("memory_bytes", Span(size, size), how), condition=part)
+        for part, size in need.parts()
     )
     return (whole, *parts)
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from core.condition import Condition
 from core.data.passages import digits, encode, opened, training_stream
 from core.data.split import Parts, load_parts
 from core.errors import Refused
@@ -99,10 +100,10 @@ def say(deployment: Deployment, use: str, items: int, source: str, what: str) ->
 
     `what` is the sentence's rest.
     """
-    condition = f"{use}={source}"
-    if condition in deployment.learned:
+    condition = Condition(use, source)
+    if str(condition) in deployment.learned:
         return
-    deployment.learned[condition] = True
+    deployment.learned[str(condition)] = True
     text = f"{'calibrated' if use == 'calibration' else 'trained'} on {what}"
     deployment.note(text)
     deployment.keep(

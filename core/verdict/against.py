@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from core import metrics
+from core.condition import concurrency
 from core.measurement import Measurement
 from core.metrics import Metric
 from core.model import DecoderShape
@@ -48,8 +49,7 @@ def asked(trial: Trial, name: str) -> Measurement | None:
         return found
     if found.origin == "unavailable":
         return found
-    condition = f"concurrency={wanted}"
-    return next((one for one in trial.curve(name) if one.condition == condition), None)
+    return next((one for one in trial.curve(name) if one.condition == concurrency(wanted)), None)
 
 
 def served_at(trial: Trial) -> int:

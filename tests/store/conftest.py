@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from core import techniques
+from core.condition import read as read_condition
 from core.journal import events
 from core.journal.events import Event
 from core.measurement import Measurement, unavailable
@@ -58,7 +59,12 @@ class Make:
         taken = {"environment": "env-1", "taken_at": "2026-11-21T10:00:01.234"}
         return (
             self.measurement(
-                "ttft_s", 9.0, 8.0, condition="prompt_tokens=256", reference=(7.5, -0.0), **taken
+                "ttft_s",
+                9.0,
+                8.0,
+                condition=read_condition("prompt_tokens=256"),
+                reference=(7.5, -0.0),
+                **taken,
             ),
             self.measurement("ttft_s", reference=(0.2, 0.5, 1 / 7), **taken),
             self.measurement("tokens_per_s", 5e-324, 1.7e308, -0.0, 1e17, **taken),

@@ -88,7 +88,7 @@ def test_measurements_from_before_conditions_have_none(tmp_path):
     ]
 
     assert len(found) == 15
-    assert {(one.condition, one.reference) for one in found} == {("", ())}
+    assert {(str(one.condition), one.reference) for one in found} == {("", ())}
     store.close()
 
 

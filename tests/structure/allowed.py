@@ -108,4 +108,5 @@ LONG_TESTS: tuple[str, ...] = (
 FULL: tuple[str, ...] = (
     "app/cli",
     "app/parts",
+    "core",
 )

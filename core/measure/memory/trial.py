@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from core import condition
 from core import format as shown
 from core.measure.memory.peak import Pages, device_peak, page_peak, tensor_peak
 from core.measure.memory.weights import Stored, by_format, stored, tables
@@ -121,7 +122,10 @@ def _tokens(batch: int, workload: Workload) -> int:
 def _parts(
     held: MemoryAccount, predicted: MemoryAccount, tensors: tuple[Stored, ...], counted: bool
 ) -> list[Measurement]:
-    how = {"kv": "bytes of the real cache", "workspace": COUNTED if counted else NOT_COUNTED}
+    how = {
+        condition.part("kv"): "bytes of the real cache",
+        condition.part("workspace"): COUNTED if counted else NOT_COUNTED,
+    }
     summary = " + ".join(f"{shown.number(size, 'B')} {name}" for name, size in held.parts())
     whole = _measured(
         "memory_bytes",
@@ -129,10 +133,10 @@ def _parts(
         f"{summary}; predicted by arithmetic: {shown.number(predicted.total, 'B')}",
     )
     found = [whole if counted else replace(whole, origin="estimated")]
-    for name, size in held.parts():
-        method = how.get(name) or _largest(name.removeprefix("weights:"), tensors)
-        row = replace(_measured("memory_bytes", size, method), condition=name)
-        if name == "workspace" and not counted:
+    for part, size in held.parts():
+        method = how.get(part) or _largest(part.format, tensors)
+        row = replace(_measured("memory_bytes", size, method), condition=part)
+        if part.value == "workspace" and not counted:
             row = replace(row, origin="estimated")
         found.append(row)
     return found
@@ -172,7 +176,7 @@ def _peak(
                 "peak_bytes less all tensors: code and compiled kernels of libraries for these"
                 " shapes, their scratch memory, Python's objects, rounding to pages",
             ),
-            condition="libraries",
+            condition=condition.part("libraries"),
         )
         found.insert(0, beside)
     return found

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from core.condition import Condition
 from core.data.passages import digits, held_out_windows, text_passages
 from core.dataset import Dataset
 from core.measure.presets import Preset
@@ -118,5 +119,5 @@ def _conditioned(groups: Iterable[tuple[str, list[Measurement]]]) -> Iterable[Me
     seen: set[str] = set()
     for name, measurements in groups:
         for one in measurements:
-            yield replace(one, condition=f"data={name}") if one.metric in seen else one
+            yield replace(one, condition=Condition("data", name)) if one.metric in seen else one
         seen.update(one.metric for one in measurements)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from core.condition import matrix
 from core.engine.decoder import Decoder
 from core.errors import Refused
 from core.measurement import Measurement
@@ -240,10 +241,12 @@ def _keep(deployment: Deployment, settings: AutoMixed, scores: Scores, chosen: C
     """The scores and the choice become measurements of the trial, one condition a matrix."""
     origin, how = SCORED[settings.score]
     for (name, bits), value in scores.items():
-        at = f"{name}/int{bits}"
+        at = matrix(name, bits)
         deployment.keep(Measurement("sensitivity_kl", (value,), "nat", origin, how, condition=at))
     for name, one in chosen.items():
         why = "16: left as it was" if one.bits == DENSE else f"groups of {settings.group_size}"
         deployment.keep(
-            Measurement("chosen_bits", (float(one.bits),), "bit", "measured", why, condition=name)
+            Measurement(
+                "chosen_bits", (float(one.bits),), "bit", "measured", why, condition=matrix(name)
+            )
         )

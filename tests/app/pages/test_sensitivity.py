@@ -11,6 +11,8 @@ from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
 from app.parts import sensitivity
+from core.condition import matrix
+from core.condition import read as read_condition
 from core.measurement import Measurement
 from core.study import Study, Trial
 
@@ -19,14 +21,16 @@ HOSTILE = "<b>x</b>"
 
 
 def scored(name: str, bits: int, value: float) -> Measurement:
-    condition = f"{name}/int{bits}"
+    condition = matrix(name, bits)
     return Measurement(
         "sensitivity_kl", (value,), "nat", "estimated", "![m](x)", condition=condition
     )
 
 
 def chosen(name: str, bits: int) -> Measurement:
-    return Measurement("chosen_bits", (float(bits),), "bit", "measured", "why", condition=name)
+    return Measurement(
+        "chosen_bits", (float(bits),), "bit", "measured", "why", condition=matrix(name)
+    )
 
 
 NAMES = ("layers.0.qkv", "layers.0.down", "layers.1.qkv", "head")
@@ -79,7 +83,7 @@ def test_one_value_and_equal_values_still_have_a_scale() -> None:
 
 
 def test_conditions_of_another_form_are_left_out() -> None:
-    rows = (scored("a", 4, 0.1), replace(scored("a", 4, 0.1), condition="a/nf4"))
+    rows = (scored("a", 4, 0.1), replace(scored("a", 4, 0.1), condition=read_condition("a/nf4")))
     assert sensitivity.read(rows) == {"a": {4: 0.1}}
 
 

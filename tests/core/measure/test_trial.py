@@ -71,7 +71,7 @@ def test_a_batch_that_never_fills_is_timed_apart(model: str, workload: Workload,
     assert "1 requests a round" in found[rate].method
     assert found["concurrency"].value == 1
     sent = [body["measurement"] for kind, body in events if kind == "measurement"]
-    full = [one for one in sent if one.condition == "concurrency=3"]
+    full = [one for one in sent if str(one.condition) == "concurrency=3"]
     assert {one.metric for one in full} == {rate, "latency_s"}
     assert all("3 requests a round in groups of 3" in one.method for one in full)
     notes = [body["text"] for kind, body in events if kind == "note"]

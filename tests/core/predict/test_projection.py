@@ -8,6 +8,7 @@ import pytest
 
 from core import techniques
 from core.catalogue import models, workloads
+from core.condition import read as read_condition
 from core.machine import targets
 from core.measurement import Measurement, unavailable
 from core.metrics import BY_NAME
@@ -193,13 +194,27 @@ def test_memory_elsewhere_is_the_account_there_by_part() -> None:
     here = trial()
     parts = (
         Measurement("memory_bytes", (9e6,), "B", "measured", "counted"),
-        Measurement("memory_bytes", (8e6,), "B", "measured", "counted", condition="weights:bf16"),
-        Measurement("memory_bytes", (3e6,), "B", "measured", "counted", condition="libraries"),
+        Measurement(
+            "memory_bytes",
+            (8e6,),
+            "B",
+            "measured",
+            "counted",
+            condition=read_condition("weights:bf16"),
+        ),
+        Measurement(
+            "memory_bytes",
+            (3e6,),
+            "B",
+            "measured",
+            "counted",
+            condition=read_condition("libraries"),
+        ),
         Measurement("kv_bytes", (589824.0,), "B", "measured", "counted"),
     )
     one = replace(here, measurements=(*here.measurements, *parts))
     there = project(one, targets.resolve("h100-sxm"))
-    memory = {one.condition: one for one in there if one.metric == "memory_bytes"}
+    memory = {str(one.condition): one for one in there if one.metric == "memory_bytes"}
     assert set(memory) == {"", "weights:bf16", "kv", "workspace"}
     assert {one.origin for one in memory.values()} == {"projected"}
     whole = memory.pop("")

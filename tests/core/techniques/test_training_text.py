@@ -160,7 +160,7 @@ def test_a_bundled_model_learns_from_the_bundled_text_unless_there_is_data(tmp_p
         "calibrated on 6 sequences of 40 tokens: the bundled training text (there is no data of"
         " yours)"
     ]
-    assert [(one.metric, one.condition, one.value) for one in kept] == [
+    assert [(one.metric, str(one.condition), one.value) for one in kept] == [
         ("learning_items", "calibration=bundled", 240.0)
     ]
     # Another draw is said only once.
@@ -182,7 +182,7 @@ def test_the_users_text_is_learned_from_and_the_rest_is_judged(tmp_path: Path) -
         "calibrated on 5 sequences of 60 tokens: your text (stories.jsonl), the part that nothing"
         " is judged on"
     ]
-    assert kept[0].condition == "calibration=data"
+    assert str(kept[0].condition) == "calibration=data"
 
 
 def test_data_that_cannot_be_parted_teaches_nothing_and_says_so(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_data_that_cannot_be_parted_teaches_nothing_and_says_so(tmp_path: Path) 
     deployment, notes, kept = bundled([str(file)])
     calibration_ids(deployment, CalibrationSet(samples=2, length=30))
     assert "bundled training text (your data is judged whole: it needs 40 kB" in notes[0]
-    assert kept[0].condition == "calibration=bundled"
+    assert str(kept[0].condition) == "calibration=bundled"
     assert training_text.parts(deployment).judged["short.txt"].texts == (story(1),)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from core import techniques
+from core.condition import read as read_condition
 from core.measurement import Measurement
 from core.plan import Plan
 from core.study import Study, Trial
@@ -78,7 +79,7 @@ def test_another_concurrency_than_the_workloads_is_not_compared(synthetic_study:
 
 def test_a_curve_through_the_workloads_concurrency_is_compared(synthetic_study: Study) -> None:
     study = noisy_study(synthetic_study)
-    point = replace(timed("latency_s", np.full(8, 5.0)), condition="concurrency=1")
+    point = replace(timed("latency_s", np.full(8, 5.0)), condition=read_condition("concurrency=1"))
     trial = full_batch(study, point)
     assert asked(trial, "latency_s") is point
     assert against(trial, study.trials[0], "latency_s").verdict == "worse"

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 from core.caution import Caution
+from core.condition import read as read_condition
 from core.study import Study
 from core.verdict.documents import study_document
 
@@ -78,7 +79,7 @@ def test_numbers_under_varied_conditions_do_not_hide_the_workload_as_asked(
     trial = synthetic_study.trials[0]
     asked = trial.metric("ttft_s")
     assert asked is not None
-    varied = replace(asked, samples=(99.0,), condition="prompt_tokens=256")
+    varied = replace(asked, samples=(99.0,), condition=read_condition("prompt_tokens=256"))
     more = replace(trial, measurements=(*trial.measurements, varied))
     document = study_document(synthetic_study.with_trials((more,)))
     assert document["trials"][0]["metrics"]["ttft_s"]["value"] == asked.value

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 
+from core.condition import prompt_tokens
 from core.journal.events import Event
 from core.journal.journal import Journal
 from core.measure import worker
@@ -34,7 +35,7 @@ def run(job: dict[str, object], emit: object) -> tuple[str, str]:
     """
     for number in range(MEASUREMENTS):
         one = Measurement(
-            "ttft_s", (0.5, 0.25), "s", "measured", "made up", condition=f"prompt_tokens={number}"
+            "ttft_s", (0.5, 0.25), "s", "measured", "made up", condition=prompt_tokens(number)
         )
         emit("measurement", measurement=one)  # type: ignore[operator]
         time.sleep(0.004)

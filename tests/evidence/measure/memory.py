@@ -62,14 +62,16 @@ def one_model(plan: Plan) -> tuple[float, str]:
         before = resident_bytes()
         served = service(plan, notes)
         found = measure_memory(served.deployment, plan, served.workload, served.round, before)
-        held = {one.condition: one.value or 0.0 for one in found if one.metric == "memory_bytes"}
+        held = {
+            str(one.condition): one.value or 0.0 for one in found if one.metric == "memory_bytes"
+        }
         pages += [one.value for one in found if one.metric == "peak_bytes"]
         del served
     need = account(plan)
     share = held[""] / need.total - 1
     lines = [f"{plan.case.model.id}: {notes[-1]}"]
     lines += [
-        f"    {name:<24} predicted {size:>14,.0f} B   held {held.get(name, 0.0):>14,.0f} B"
+        f"    {name!s:<24} predicted {size:>14,.0f} B   held {held.get(str(name), 0.0):>14,.0f} B"
         for name, size in need.parts()
     ]
     for which, peak in zip(("first", "second"), pages, strict=True):

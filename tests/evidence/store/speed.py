@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from core import techniques
+from core.condition import AS_ASKED, prompt_tokens
 from core.ids import now
 from core.journal import events
 from core.journal.events import Event
@@ -65,7 +66,7 @@ def study_events(number: int, per_trial: int) -> list[Event]:
                 "median of repeated rounds after the warm-up became steady",
                 "env-1",
                 now(),
-                condition=f"prompt_tokens={64 * varied}" if varied else "",
+                condition=prompt_tokens(64 * varied) if varied else AS_ASKED,
             )
             found.append(events.MeasurementTaken(1, one).event(*ids))
         found.append(events.KernelsRan(1, (KernelCalls("linear_w8", "avx512", 4096),)).event(*ids))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from core.condition import read as read_condition
 from core.errors import StoreError
 from core.journal import events
 from core.journal.events import Event
@@ -74,7 +75,7 @@ def test_any_text_comes_back_unharmed(store, make, text):
     trial = make.trial(study, f"t{text[:50]}", "weight-int8")
     ids = study.id, trial.id
     measurement = make.measurement(
-        "ttft_s", environment=f"env{text}", taken_at=text, condition=text
+        "ttft_s", environment=f"env{text}", taken_at=text, condition=read_condition(text)
     )
     store.ingest(
         [

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from core.condition import read as read_condition
 from core.errors import StoreError
 from core.journal import events
 from core.journal.events import Event
@@ -95,10 +96,12 @@ def test_of_two_measurements_of_a_metric_the_first_shows_as_in_the_trial(store, 
 def test_a_measurement_under_a_condition_is_kept_beside_the_table(store, make):
     study = make.study()
     trial = make.trial(study, "t-1")
-    varied = make.measurement("ttft_s", 9.0, condition="prompt_tokens=256", reference=(8.0,))
-    only = make.measurement("tpot_s", 5.0, condition="rate=4/s")
+    varied = make.measurement(
+        "ttft_s", 9.0, condition=read_condition("prompt_tokens=256"), reference=(8.0,)
+    )
+    only = make.measurement("tpot_s", 5.0, condition=read_condition("rate=4/s"))
     plain = make.measurement("ttft_s", 1.0)
-    own = make.measurement("my_own_metric", 4.0, condition="rate=4/s")
+    own = make.measurement("my_own_metric", 4.0, condition=read_condition("rate=4/s"))
     store.ingest([events.study_created(study), events.trial_queued(trial)])
     store.ingest([events.event("trial-started", "s-1", "t-1", attempt=1)])
     taken = (varied, only, plain, own)

@@ -64,7 +64,7 @@ def lines(items: list[dict[str, Any]]) -> str:
 
 
 def by_metric(found: list[Measurement]) -> dict[tuple[str, str], Measurement]:
-    keys = [(one.metric, one.condition) for one in found]
+    keys = [(one.metric, str(one.condition)) for one in found]
     assert len(set(keys)) == len(keys)
     return dict(zip(keys, found, strict=True))
 

@@ -192,13 +192,13 @@ def test_the_measured_kl_is_within_the_limit(score: str, deploy: Deploy, case: C
         # Some is left for text of another kind.
         assert told <= 0.75 * limit
         sizes.append(sum(one.nbytes for _, one in engine.linears()))
-        chosen = {one.condition: one.value for one in kept if one.metric == "chosen_bits"}
+        chosen = {str(one.condition): one.value for one in kept if one.metric == "chosen_bits"}
         for name, one in engine.linears():
             dense = "bf16" if chosen[name] == 16 else f"int{chosen[name]:.0f}-g32"
             assert one.format == dense
         scored = [one for one in kept if one.metric == "sensitivity_kl"]
         assert len(scored) == len(chosen) * len(WIDTHS) == 17 * 5
-        assert scored[0].condition == "layers.0.qkv/int2"
+        assert str(scored[0].condition) == "layers.0.qkv/int2"
         assert {one.origin for one in scored} == {
             "estimated" if score == "gradient" else "measured"
         }

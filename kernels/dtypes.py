@@ -42,10 +42,12 @@ DTYPES = (
 BY_NAME = {one.name: one for one in DTYPES}
 BY_FILE = {one.file: one for one in DTYPES}
 BY_TORCH = {one.torch: one for one in DTYPES}
-# What an engine computes in; the C++ kernels number them in this order (Kind of simd.h).
+# What an engine computes in.
 FLOATS = ("fp32", "bf16", "fp16")
-# The same by torch's own text, `str(tensor.dtype)`.
+# The same by torch's own text, `str(tensor.dtype)`, and their numbers in the records of the C++
+# kernels (Kind of simd.h).
 FLOAT_OF = {f"torch.{BY_NAME[name].torch}": name for name in FLOATS}
+KIND_OF = {text: kind for kind, text in enumerate(FLOAT_OF)}
 # Floats that a file of weights may hold.
 FILE_FLOATS = ("F64", "F32", "F16", "BF16")
 

@@ -19,6 +19,8 @@ from core.artefacts.foresee import foresee
 from core.artefacts.save import Layout, check_place, native_layout, write_folder
 from core.catalogue.models import find_folder
 from core.catalogue.planned import checked
+from core.data.passages import digits
+from core.engine.load.load import load_engine, load_tokenizer
 from core.errors import BadInput, Refused
 from core.files.folder import CheckedFolder
 from core.files.formats import chat_template, native
@@ -160,8 +162,6 @@ def _applied(
 ) -> Deployment:
     import torch
 
-    from core.engine.load.load import load_engine, load_tokenizer
-
     model = plan.case.model
     torch.manual_seed(plan.seed)
     report("load", 0.0)
@@ -182,8 +182,6 @@ def _applied(
 def _check_answers(deployment: Deployment) -> None:
     """Refused when the changed model answers with NaN or infinity: nobody wants such a folder."""
     import torch
-
-    from core.data.passages import digits
 
     engine, seed = deployment.engine, torch.Generator().manual_seed(0)
     with torch.inference_mode():

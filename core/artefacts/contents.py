@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from core.errors import Refused
+from core.files.config.hf_config import from_hf
 from core.files.formats.layout import EMBEDDING, Stack, stacks
 from core.files.formats.parts import Part, part
 from core.files.special_ids import ADDS_START
@@ -91,7 +92,6 @@ def dense_parts(stack: Stack, weight: KernelWeight) -> list[Part]:
 
 def _of_decoder(decoder: Decoder, source: Mapping[str, Any]) -> Contents:
     from core.engine.linear import DENSE
-    from core.files.config.hf_config import from_hf
 
     head = decoder.head.kernel_weight.tensors()[0]
     tied = head.data_ptr() == decoder.embedding.data_ptr()

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from core.catalogue.models import ZOO
 from core.catalogue.zoo import corpus
 from core.errors import BadInput
 
@@ -286,8 +287,6 @@ def drawn(
 def digits(part: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Images float32 [n, 1, 8, 8] in [0, 1] and labels int64 [n] of `train` or `held_out`."""
     from safetensors.torch import load_file
-
-    from core.catalogue.models import ZOO
 
     data = load_file(ZOO / "digits" / "digits.safetensors")
     chosen = data[part].long()

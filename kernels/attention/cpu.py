@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kernels import build
-from kernels.kinds import KINDS
+from kernels.dtypes import KIND_OF
 from kernels.program import BoundCall
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _library() -> ctypes.CDLL:
 def prepare(
     qkv: Tensor, keys: Tensor, values: Tensor, start: Tensor, heads: Heads, out: Tensor
 ) -> BoundCall:
-    """See kernels.attention.prepare; any of KINDS, contiguous."""
+    """See kernels.attention.prepare; any of FLOATS, contiguous."""
     batch, tokens, _ = qkv.shape
     rotated = torch.empty(batch * tokens * heads.heads * heads.dim, dtype=torch.float32)
     norms = [None if n is None else n.to(qkv.dtype) for n in (heads.query_norm, heads.key_norm)]
@@ -55,7 +55,7 @@ def prepare(
     ]
     call = _Call(
         *pointers, batch, tokens, heads.heads, heads.kv_heads, heads.dim, keys.shape[2],
-        heads.window or 0, KINDS[qkv.dtype], heads.eps,
+        heads.window or 0, KIND_OF[str(qkv.dtype)], heads.eps,
     )  # fmt: skip
     parts = (_library().trimtab_attention_append, _library().trimtab_attention_attend)
     kept = (qkv, keys, values, start, heads, norms, out, rotated)

@@ -9,7 +9,7 @@ import functools
 import torch
 
 from kernels import build
-from kernels.kinds import KINDS
+from kernels.dtypes import KIND_OF
 from kernels.program import BoundCall
 from kernels.registry import KernelUnavailable
 
@@ -73,7 +73,7 @@ class Gemv:
             self._weight.data_ptr(),
             None if self._bias is None else self._bias.data_ptr(),
             *self._weight.shape,
-            KINDS[weight.dtype],
+            KIND_OF[str(weight.dtype)],
             wanted,
         )
 

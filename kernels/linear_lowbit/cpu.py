@@ -16,7 +16,7 @@ import functools
 import torch
 
 from kernels import build
-from kernels.kinds import KINDS
+from kernels.dtypes import KIND_OF
 from kernels.linear_lowbit.codes import SCALE_FORMATS
 from kernels.linear_lowbit.layout import ROWS, Packed, lay_out, undo
 from kernels.pages import make_huge
@@ -169,7 +169,7 @@ class Product:
     ) -> Call:
         """The arguments of one product; x_scale fp32 [rows] multiplies what x [rows, k] gives."""
         places = (x.data_ptr(), _address(residual), out.data_ptr(), rows, _address(x_scale))
-        return Call(ctypes.addressof(self._form), *places, KINDS[x.dtype])
+        return Call(ctypes.addressof(self._form), *places, KIND_OF[str(x.dtype)])
 
     def call(self, record: Call) -> None:
         """Do it with torch's number of threads."""

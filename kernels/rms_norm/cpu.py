@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from kernels import build
-from kernels.kinds import KINDS
+from kernels.dtypes import KIND_OF
 from kernels.program import BoundCall
 
 
@@ -36,12 +36,12 @@ def _library() -> ctypes.CDLL:
 
 
 def prepare(x: Tensor, weight: Tensor, eps: float, out: Tensor, delta: Tensor | None) -> BoundCall:
-    """See kernels.rms_norm.prepare; any of KINDS, contiguous."""
+    """See kernels.rms_norm.prepare; any of FLOATS, contiguous."""
     weight = weight.contiguous()
     rows, size = x.shape
     call = _Call(
         x.data_ptr(), delta.data_ptr() if delta is not None else None, weight.data_ptr(),
-        out.data_ptr(), rows, size, KINDS[x.dtype], eps,
+        out.data_ptr(), rows, size, KIND_OF[str(x.dtype)], eps,
     )  # fmt: skip
     parts = (_library().trimtab_rms_norm,)
     work = 3 * x.nbytes

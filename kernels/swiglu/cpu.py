@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from kernels import build
-from kernels.kinds import KINDS
+from kernels.dtypes import KIND_OF
 from kernels.program import BoundCall
 
 
@@ -33,8 +33,8 @@ def _library() -> ctypes.CDLL:
 
 
 def prepare(gate_up: Tensor, out: Tensor) -> BoundCall:
-    """See kernels.swiglu.prepare; any of KINDS, contiguous."""
+    """See kernels.swiglu.prepare; any of FLOATS, contiguous."""
     rows, size = out.shape
-    call = _Call(gate_up.data_ptr(), out.data_ptr(), rows, size, KINDS[out.dtype])
+    call = _Call(gate_up.data_ptr(), out.data_ptr(), rows, size, KIND_OF[str(out.dtype)])
     parts = (_library().trimtab_swiglu,)
     return BoundCall("swiglu", "cpp", parts, call, (gate_up, out), 3 * out.nbytes)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.catalogue.models import find_folder, shapes
+from core.engine.load.restore import restore_classifier, restore_decoder
 from core.errors import BadInput
 from core.files import special_ids
 from core.files import tokenizer as tokenizer_file
@@ -111,8 +112,6 @@ def _engine(found: CheckedFolder, dtype: str | None, device: str) -> Any:
 
         return restore_gguf(found, dtype, device)
     if found.quantized:
-        from core.engine.load.restore import restore_classifier, restore_decoder
-
         restore = restore_classifier if found.family in CLASSIFIERS else restore_decoder
         return restore(found, dtype, device)
     if found.family in CLASSIFIERS:

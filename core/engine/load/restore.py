@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from core.errors import BadInput
 from core.files import listing as files
 from core.files import quantized
+from core.files.config.hf_config import from_hf
 from core.files.folder import CheckedFolder
 from core.files.formats import foreign, native
 from core.files.formats.layout import EMBEDDING, Stack, stacks
@@ -71,7 +72,6 @@ def opened(found: CheckedFolder) -> Iterator[Stored]:
 def restore_decoder(found: CheckedFolder, dtype: str, device: str) -> Decoder:
     """The lean decoder of a checked folder; its matrices are what the folder holds, bit for bit."""
     from core.engine.linear import DENSE, Linear
-    from core.files.config.hf_config import from_hf
 
     config = from_hf(found.config)
     weigh = _reader(found, DENSE[dtype], device)

@@ -51,16 +51,16 @@ def _proposed(case: Case, preset: str, limits: Sequence[Limit]) -> list[tuple[Te
     """Single techniques and stacks of them, sorted by their turns."""
     depths = (QUICK,) if preset == QUICK else (QUICK, STANDARD)
     steps = find_preset(preset).distill_steps
-    proposals = [one for one in _offered(case) if one.depth in depths]
+    proposals = [proposal for proposal in _offered(case) if proposal.depth in depths]
     turns: list[tuple[int, tuple[Proposal, ...]]] = [
-        (_turn(one), (one,)) for one in proposals if one.alone
+        (_turn(proposal), (proposal,)) for proposal in proposals if proposal.alone
     ]
     for stack in STACKS:
         if stack.depth in depths:
             turns += [(stack.turn, members) for members in _members(stack, proposals)]
     turns.sort(key=lambda entry: entry[0])
     return [
-        tuple(one.technique.within(limits).with_steps(steps) for one in members)
+        tuple(member.technique.within(limits).with_steps(steps) for member in members)
         for _, members in turns
     ]
 

@@ -55,16 +55,14 @@ def apply_all(
 
 def packed_matrix(engine: Any) -> str | None:
     """The name of the engine's first matrix that is not dense, or None."""
-    from torch import nn
-
     from core.engine.decoder import Decoder
     from core.engine.linear import DENSE
-    from core.engine.modules import KernelLinear
+    from core.engine.modules import KernelLinear, module_of
 
     if isinstance(engine, Decoder):
         return next((name for name, one in engine.linears() if one.format not in DENSE), None)
-    module = getattr(engine, "model", engine)
-    if not isinstance(module, nn.Module):
+    module = module_of(engine)
+    if module is None:
         return None
     found = (name for name, one in module.named_modules() if isinstance(one, KernelLinear))
     return next(found, None)

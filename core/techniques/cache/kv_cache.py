@@ -14,9 +14,9 @@ from kernels.kv_codes import KVFormat
 
 @dataclass(frozen=True)
 class KvCache(Base):
-    """Asymmetric codes as KIVI has them (Liu et al. 2024; coverage Q15): keys per channel over
-    `group_size` tokens, because a few channels of keys are large in every token; values per token
-    over `group_size` channels, because a token's weight multiplies all of them. At 8 bit too: one
+    """Asymmetric codes as KIVI has them (Liu et al. 2024): keys per channel over `group_size`
+    tokens, because a few channels of keys are large in every token; values per token over
+    `group_size` channels, because a token's weight multiplies all of them. At 8 bit too: one
     layout, one kernel.
 
     At least the newest `residual` tokens stay in 16 bit; a block becomes codes when so many follow

@@ -20,9 +20,7 @@ DRAFTS = {"pycode": "pycode-small"}
 
 @dataclass(frozen=True)
 class Speculative(Base):
-    """A draft proposes `tokens` tokens, the model verifies them in one pass (Leviathan et al. 2023;
-    coverage S1).
-    """
+    """A draft proposes `tokens` tokens, the model verifies them in one pass (Leviathan et al. 2023)."""
 
     tokens: int = 3
     draft: str = "auto"

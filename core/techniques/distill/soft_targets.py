@@ -14,7 +14,7 @@ from core.techniques.effects import Effects
 
 @dataclass(frozen=True)
 class SoftTargets(Trained):
-    """Loss (1 - alpha) CE(y, p_s) + alpha T^2 KL(p_t^T || p_s^T) (Hinton et al. 2015; coverage D1),
+    """Loss (1 - alpha) CE(y, p_s) + alpha T^2 KL(p_t^T || p_s^T) (Hinton et al. 2015),
     for `steps` steps.
 
     `steps` is the stated budget; each step reads 4 windows of 256 tokens of the model's training

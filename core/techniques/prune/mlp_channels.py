@@ -13,7 +13,7 @@ from core.techniques.effects import Effects
 @dataclass(frozen=True)
 class PruneMlpChannels(Base):
     """Remove the share `sparsity` of every layer's MLP channels whose removal changes the layer's
-    output least on calibration text (coverage P6).
+    output least on calibration text.
 
     Widths stay multiples of 32, so that group-wise quantization still fits.
     """

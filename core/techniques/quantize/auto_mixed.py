@@ -18,7 +18,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class AutoMixed(Base):
-    """Lower precision matrix by matrix until quality falls below a limit (coverage Q14).
+    """Lower precision matrix by matrix until quality falls below a limit.
 
     Every matrix is scored at 2, 3, 4, 6 and 8 bit, rounded to nearest in groups of `group_size`:
     by `score` "gradient" (one backward pass) or "trying" (the model is run for each). Then the bits

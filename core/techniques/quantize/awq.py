@@ -27,7 +27,7 @@ THEN = ("nearest", "gptq")
 @dataclass(frozen=True)
 class Awq(Base):
     """Input columns of `bits` integers in groups of `group_size` (0: one group a row) are scaled by
-    mean|x|^alpha, searched for each matrix, after Lin et al. 2023 (coverage Q6).
+    mean|x|^alpha, searched for each matrix, after Lin et al. 2023.
 
     What makes x takes the inverse scales: the norm before qkv, gate_up and the head, the rows of v
     before o, the rows of up before down; so running costs nothing. `clip` searches the range of

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Binary(Base):
     """w = a sign(w), a = mean|w| of a group of `group_size` inputs (0: the whole row), which is the
-    nearest in the least squares sense (Rastegari et al. 2016, XNOR-Net, equation 6; coverage Q11).
+    nearest in the least squares sense (Rastegari et al. 2016, XNOR-Net, equation 6).
 
     Binary-Weight-Networks: activations keep their bits, unlike XNOR-Net's. As there, the last layer
     is spared: the head keeps `head_bits` bits (0: it is binary too). Without training a language

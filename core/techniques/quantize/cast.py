@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cast(Base):
-    """Weights, activations and KV cache in `dtype`: fp32, bf16 or fp16 (coverage Q1).
+    """Weights, activations and KV cache in `dtype`: fp32, bf16 or fp16.
 
     A weight keeps the value of the file where the new format holds it: the file's own format
     changes nothing, and says so. fp16 is refused for a weight above 65,504.
@@ -49,19 +49,18 @@ class Cast(Base):
 
     def apply(self, deployment: Any) -> None:
         """Convert every tensor of the engine."""
-        from torch import nn
-
         from core.engine.decoder import Decoder
         from core.engine.linear import DENSE
+        from core.engine.modules import module_of
 
         engine, to = deployment.engine, DENSE[self.dtype]
         before = engine.weight_bytes()
         if self.dtype == deployment.case.model.precision:
             deployment.note(f"the file's numbers are {self.dtype} already: a cast keeps them all")
-        module = getattr(engine, "model", engine)
+        module = module_of(engine)
         if isinstance(engine, Decoder):
             cast_decoder(engine, to)
-        elif isinstance(module, nn.Module):
+        elif module is not None:
             for name, one in (*module.named_parameters(), *module.named_buffers()):
                 if one.is_floating_point():
                     _fits(name, one, to)

@@ -14,7 +14,7 @@ from kernels.lowbit_bytes import LowBitBytes
 @dataclass(frozen=True)
 class Fp4(Base):
     """w = s q, q in 0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives, s = max|w| / 6 of a group of
-    `group_size` inputs (OCP Microscaling Formats 1.0, element type E2M1; coverage Q10).
+    `group_size` inputs (OCP Microscaling Formats 1.0, element type E2M1).
 
     The scale has 16 bits where MXFP4 has a power of two. Weights only: no device we support
     multiplies in FP4, so a product is done in 16 or 32 bits.

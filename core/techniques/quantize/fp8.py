@@ -13,8 +13,7 @@ from kernels.lowbit_bytes import Fp8Bytes, LowBitBytes
 
 @dataclass(frozen=True)
 class Fp8(Base):
-    """w = s q, q in E4M3 (or E5M2), s = max|w| / 448 (57,344) of a row (Micikevicius et al. 2022;
-    coverage Q10).
+    """w = s q, q in E4M3 (or E5M2), s = max|w| / 448 (57,344) of a row (Micikevicius et al. 2022).
 
     With 16 `activations` bits only memory is saved: a product is done in 16 or 32 bits. With 8 each
     token's inputs are rounded to E4M3 too, under a scale of their own, and FP8 numbers are

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Gptq(Base):
     """Second-order rounding of `bits` in groups of `group_size` inputs (0: one group a row), after
-    Frantar et al. 2022 (coverage Q5).
+    Frantar et al. 2022.
 
     `act_order` takes the columns of the largest inputs first, under scales set before, so that the
     codes need no permutation at run time; `damping` is the share of the Hessian's mean diagonal

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class LlmInt8(Base):
     """Columns of x that exceed `threshold` in calibration are multiplied in the model's own dtype,
-    all others vector-wise in int8 (Dettmers et al. 2022; coverage Q8).
+    all others vector-wise in int8 (Dettmers et al. 2022).
 
     The paper looks for them at run time, in every batch; here the set is fixed by the calibration
     pass, so that the weight of those columns is stored once, and only in floats. An outlier that

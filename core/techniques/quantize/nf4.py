@@ -14,7 +14,7 @@ from kernels.lowbit_bytes import LowBitBytes
 @dataclass(frozen=True)
 class NormalFloat4(Base):
     """w = s level[q] with s the largest magnitude of a group of `group_size` inputs (Dettmers et
-    al. 2023, QLoRA, section 3; coverage Q7).
+    al. 2023, QLoRA, section 3).
 
     With `double` = 1 the scales are kept in 8 bit, on an affine grid shared by the groups of 16
     rows, where QLoRA has an 8-bit float shared by 256 scales. QLoRA's paged state is the

@@ -15,7 +15,7 @@ from kernels.lowbit_bytes import LowBitBytes
 @dataclass(frozen=True)
 class Qat(Trained):
     """Fake quantization with a straight-through estimator (Bengio et al. 2013) and learned scales
-    (LSQ, Esser et al. 2020), then real packing of the codes it ended with (coverage Q12).
+    (LSQ, Esser et al. 2020), then real packing of the codes it ended with.
 
     Integers of `bits` in groups of `group_size` along the input, symmetric or with a whole zero. It
     starts at the codes of `start`: GPTQ's ("gptq"), or the nearest to the weights under searched

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RoundToNearest(Base):
-    """w = s (q - z) with q = round(w / s) + z in 0 .. 2^bits - 1 (coverage Q2, Q4).
+    """w = s (q - z) with q = round(w / s) + z in 0 .. 2^bits - 1.
 
     Symmetric (absmax): z = 2^(bits-1), s from the largest magnitude. Affine (zero point): s and z
     from the smallest and the largest value. One s for a `group` of `group_size` inputs (0: the

@@ -21,7 +21,7 @@ TWN_THRESHOLD = 0.7
 
 @dataclass(frozen=True)
 class Ternary(Base):
-    """w = a q with q in -1, 0, 1 (coverage Q11).
+    """w = a q with q in -1, 0, 1.
 
     `rule` "twn": q = sign(w) where |w| > 0.7 mean|w|, a = mean|w| of those (Ternary Weight
     Networks, Li and Liu 2016, equations 5 and 6), for every group of `group_size` inputs (0: a

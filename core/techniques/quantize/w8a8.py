@@ -14,7 +14,7 @@ from kernels.w8a8_bytes import W8A8Bytes
 @dataclass(frozen=True)
 class W8A8(Base):
     """Weights int8 per output row, activations int8: with a scale for each token (`dynamic`) or one
-    for the whole matrix from calibration (`static`). Sums are int32 (coverage Q3).
+    for the whole matrix from calibration (`static`). Sums are int32.
 
     `smooth` is SmoothQuant's alpha (Xiao et al. 2023, equation 4), 0 leaves it out: it moves the
     activations' outliers into the weights, folded into norms and matrices, at no cost later.

@@ -38,7 +38,7 @@ class WeightInt8(RoundToNearest):
 @dataclass(frozen=True)
 class WeightInt4(RoundToNearest):
     """rtn:bits=4,symmetric=0,granularity=group: affine 4-bit codes in groups of `group_size` along
-    the input; activations stay 16 bit (coverage Q4).
+    the input; activations stay 16 bit.
     """
 
     bits: int = field(default=4, init=False)

@@ -27,7 +27,7 @@ _BASE = re.compile(r"(?:int[2-8]|nf4|fp4)-g(?:32|64|128)")
 @dataclass(frozen=True)
 class Lora(Trained):
     """W0 + (alpha / rank) B A with W0 quantized and frozen (LoRA, Hu et al. 2021; QLoRA, Dettmers
-    et al. 2023; coverage Q13), trained towards the unchanged model for `steps` steps of 4 windows
+    et al. 2023), trained towards the unchanged model for `steps` steps of 4 windows
     of 256 tokens of training text.
 
     W0 is what a technique of kind quantize before this one made. On a model that none has changed,

@@ -19,6 +19,7 @@ from core.data.passages import drawn
 from core.engine.allocator import give_back
 from core.engine.decoder import MATRICES, Decoder, Layer
 from core.engine.linear import Linear
+from core.engine.modules import module_of
 from core.errors import Refused
 from core.techniques import training_text
 from core.techniques.deployment import Deployment
@@ -208,7 +209,8 @@ def _each_of_module(
     deployment: Deployment, settings: CalibrationSet, choose: Choose, second_order: bool
 ) -> None:
     found = matrices(deployment)
-    module = getattr(deployment.engine, "model", deployment.engine)
+    module = module_of(deployment.engine)
+    assert module is not None
     inputs = {one.name: Inputs(one.k, settings.rows, second_order=second_order) for one in found}
     hooks = [
         module.get_submodule(name).register_forward_pre_hook(_collector(one))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from core.engine.decoder import MATRICES, Decoder
 from core.engine.experts import split_experts
 from core.engine.linear import Linear
-from core.engine.modules import KernelLinear
+from core.engine.modules import KernelLinear, module_of
 from core.errors import Refused
 from core.techniques.deployment import Deployment
 from kernels.forms import weight_of
@@ -54,10 +54,10 @@ def matrices(deployment: Deployment) -> list[Matrix]:
     engine = deployment.engine
     if isinstance(engine, Decoder):
         return of_decoder(engine)
-    module = getattr(engine, "model", engine)
-    if isinstance(module, nn.Module):
+    module = module_of(engine)
+    if module is not None:
         split_experts(module)
-    found = of_module(module) if isinstance(module, nn.Module) else []
+    found = [] if module is None else of_module(module)
     if not found:
         raise Refused(f"{deployment.case.model.id} has no linear layer that could be quantized")
     return found
@@ -88,8 +88,8 @@ def left_alone(deployment: Deployment) -> str:
     """A sentence when linear layers of a torch module were replaced, and more than NOTED of its
     weights outside of embeddings are in none; otherwise nothing.
     """
-    module = getattr(deployment.engine, "model", deployment.engine)
-    if not isinstance(module, nn.Module):
+    module = module_of(deployment.engine)
+    if module is None:
         return ""
     replaced = kept = 0
     left: list[Tensor] = []

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.decoder import Decoder
+from core.engine.modules import module_of
 from core.engine.reference import TrainableDecoder
 from core.errors import Refused
 from core.techniques.deployment import Deployment
@@ -81,7 +82,7 @@ class Place:
 
     def __init__(self, deployment: Deployment, matrix: Matrix) -> None:
         engine = deployment.engine
-        at = engine if isinstance(engine, Decoder) else getattr(engine, "model", engine)
+        at: Any = engine if isinstance(engine, Decoder) else module_of(engine)
         *path, self._leaf = matrix.name.split(".")
         for part in path:
             at = at[int(part)] if isinstance(at, list) else getattr(at, part)
@@ -218,7 +219,8 @@ def _watched(engine: Any, found: list[Matrix], seen: Seen) -> Iterator[Callable[
         copy.seen = seen
         yield copy
         return
-    module: nn.Module = getattr(engine, "model", engine)
+    module = module_of(engine)
+    assert module is not None
     trainable = {one: one.requires_grad for one in module.parameters()}
     hooks = []
     for matrix in found:

@@ -20,7 +20,9 @@ DRAFTS = {"pycode": "pycode-small"}
 
 @dataclass(frozen=True)
 class Speculative(Base):
-    """A draft proposes `tokens` tokens, the model verifies them in one pass (Leviathan et al. 2023)."""
+    """A draft proposes `tokens` tokens, the model verifies them in one pass, after Leviathan et al.
+    2023.
+    """
 
     tokens: int = 3
     draft: str = "auto"

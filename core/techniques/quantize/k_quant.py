@@ -20,8 +20,8 @@ MIXES = ("q2_k", "q3_k_m", "q4_k_m", "q5_k_m", "q6_k")
 
 @dataclass(frozen=True)
 class KQuant(Base):
-    """Group scales that are codes themselves, and a type for each matrix (core/files/gguf/k_types.py
-    has the types, solve/k_search.py what differs from ggml).
+    """Group scales that are codes themselves, and a type for each matrix: files/gguf/k_types.py has
+    the types, solve/k_search.py what differs from ggml.
 
     The types by matrix are llama.cpp's rule: the head Q6_K; qkv, down and o more bits than the
     mix's own, in all layers or in the first eighth, the last eighth and every third between. qkv is

@@ -1,48 +1,207 @@
-"""The script that Streamlit runs: page config, navigation, the frame around every page.
+"""The script that Streamlit runs: the table of all pages, and the frame around each.
 
-No page's content lives here.
+A new page is a file in app/views and its entry here. No page's content lives here.
 """
 
 from __future__ import annotations
 
-from types import ModuleType
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import streamlit as st
 
 from app import state
 from app.parts import common, frame
+from app.state import Parameter
 from app.views import compare, hardware, home, live, plan, reports, tradeoffs, trial, trials
 
-SECTIONS: dict[str, tuple[ModuleType, ...]] = {
-    "": (home,),
-    "Run": (plan, live),
-    "Understand": (trials, compare, tradeoffs),
-    "Keep": (reports, trial),
-    "Machine": (hardware,),
-}
+STUDY = Parameter("study")
+TRIALS = Parameter("trials", ())
+BASELINE = Parameter("baseline")
 
 
-def page_of(view: ModuleType) -> st.Page:
-    """The page that a view module describes; its path is the module's name."""
+@dataclass(frozen=True)
+class Page:
+    """`draw` draws it at the URL `path`; it stands under `section` in the navigation unless it is
+    `hidden`. `parameters` are the words of its URL.
+    """
+
+    draw: Callable[[], None]
+    path: str
+    section: str
+    title: str
+    icon: str
+    help: str
+    parameters: tuple[Parameter, ...] = ()
+    hidden: bool = False
+
+
+PAGES = (
+    Page(
+        home.page,
+        "home",
+        "",
+        "Home",
+        ":material/home:",
+        "What Trimtab does, the last studies, and the first study with one button.",
+    ),
+    Page(
+        plan.page,
+        "plan",
+        "Run",
+        "Plan",
+        ":material/edit_note:",
+        "Choose model, target, workload and priorities; see what would be tried before it runs.",
+        (
+            Parameter("source", "catalogue"),
+            Parameter("model", "pycode"),
+            Parameter("path", ""),
+            Parameter("place", "local"),
+            Parameter("target", "local"),
+            Parameter("workload"),
+            Parameter("arrival", ""),
+            Parameter("weights", ()),
+            Parameter("limits", ()),
+            Parameter("margins", ()),
+            Parameter("data", ()),
+            Parameter("techniques", ()),
+            Parameter("preset", "quick"),
+        ),
+    ),
+    Page(
+        live.page,
+        "live",
+        "Run",
+        "Live",
+        ":material/monitor_heart:",
+        "Watch a study, cancel, pause or resume it. It goes on when this tab is closed.",
+        (STUDY,),
+    ),
+    Page(
+        trials.page,
+        "trials",
+        "Understand",
+        "Trials",
+        ":material/table_rows:",
+        "Every trial ever stored, with filters. Select some to compare them.",
+        (
+            TRIALS,
+            Parameter("in", ""),
+            Parameter("of", ""),
+            Parameter("on", ""),
+            Parameter("with", ""),
+            Parameter("state", ()),
+            Parameter("text", ""),
+            Parameter("columns", "overview"),
+            Parameter("page", 1),
+        ),
+    ),
+    Page(
+        compare.page,
+        "compare",
+        "Understand",
+        "Compare",
+        ":material/compare_arrows:",
+        "Trials side by side against a baseline, with intervals and verdicts.",
+        (
+            STUDY,
+            TRIALS,
+            BASELINE,
+            Parameter("differing", True),
+            Parameter("search", ""),
+            Parameter("details", False),
+            Parameter("bars"),
+        ),
+    ),
+    Page(
+        tradeoffs.page,
+        "tradeoffs",
+        "Understand",
+        "Trade-offs",
+        ":material/scatter_plot:",
+        "The frontier of a study, and the trial that its priorities recommend.",
+        (
+            STUDY,
+            TRIALS,
+            Parameter("x"),
+            Parameter("y"),
+            Parameter("logx", False),
+            Parameter("logy", False),
+            Parameter("dominated", True),
+            Parameter("methods", False),
+        ),
+    ),
+    Page(
+        reports.page,
+        "reports",
+        "Keep",
+        "Reports",
+        ":material/description:",
+        "Save a comparison as it is now; take it away as HTML, Markdown, CSV or JSON.",
+        (
+            STUDY,
+            TRIALS,
+            BASELINE,
+            Parameter("report"),
+        ),
+    ),
+    Page(
+        trial.page,
+        "trial",
+        "Keep",
+        "Trial",
+        ":material/science:",
+        "Everything that is known of one trial.",
+        (
+            Parameter("trial"),
+            Parameter("rounds"),
+        ),
+        hidden=True,
+    ),
+    Page(
+        hardware.page,
+        "hardware",
+        "Machine",
+        "Hardware",
+        ":material/memory:",
+        "What this machine is and can do at most, beside the targets of the catalogue.",
+    ),
+)
+
+
+def run() -> None:
+    """Draw the page that the URL names, inside its frame."""
+    st.set_page_config(page_title="Trimtab", page_icon=frame.ICON, layout="wide")
+    st.html(frame.STYLE)
+    st.logo(frame.LOGO, icon_image=frame.ICON, size="large")
+    sections: dict[str, list[st.Page]] = {}
+    for page in PAGES:
+        sections.setdefault(page.section, []).append(_navigable(page))
+    state.remember_pages([page for section in sections.values() for page in section])
+    chosen = st.navigation(sections)
+    with common.sentences():
+        frame.sidebar(chosen.url_path)
+        frame.message()
+    with common.sentences():
+        chosen.run()
+
+
+def _navigable(page: Page) -> st.Page:
+    def draw() -> None:
+        state.enter(page.path, page.parameters)
+        page.draw()
+
     return st.Page(
-        view.page,
-        title=view.TITLE,
-        icon=view.ICON,
-        help=view.HELP,
-        url_path=view.__name__.rpartition(".")[2],
-        default=view is home,
-        visibility="hidden" if view is trial else "visible",
+        draw,
+        title=page.title,
+        icon=page.icon,
+        help=page.help,
+        url_path=page.path,
+        default=page.path == state.HOME,
+        visibility="hidden" if page.hidden else "visible",
     )
 
 
-st.set_page_config(page_title="Trimtab", page_icon=frame.ICON, layout="wide")
-st.html(frame.STYLE)
-st.logo(frame.LOGO, icon_image=frame.ICON, size="large")
-pages = {section: [page_of(view) for view in views] for section, views in SECTIONS.items()}
-state.remember_pages([page for section in pages.values() for page in section])
-chosen = st.navigation(pages)
-with common.sentences():
-    frame.sidebar(chosen.url_path)
-    frame.message()
-with common.sentences():
-    chosen.run()
+# The server imports this file for its pages; Streamlit runs it.
+if __name__ == "__main__":
+    run()

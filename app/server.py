@@ -38,9 +38,6 @@ from app.parts import common
 from core.errors import StoreError, StoreHeld
 
 logger = logging.getLogger(__name__)
-VIEWS = (
-    "home", "plan", "live", "trials", "compare", "tradeoffs", "reports", "trial", "hardware",
-)  # fmt: skip
 SCRIPT = Path(__file__).parent / "main.py"
 CONFIG = Path(__file__).parent.parent / ".streamlit" / "config.toml"
 # Kept even where no config.toml is found: loopback, known hosts, no phoning home, no tracebacks in
@@ -78,8 +75,7 @@ async def lifespan(app: st.App, url: str) -> AsyncIterator[dict[str, Any]]:
 
 def warm() -> None:
     """Import what the pages need before the first visitor waits for it."""
-    for name in VIEWS:
-        importlib.import_module(f"app.views.{name}")
+    importlib.import_module("app.main")
 
 
 class SafeHeaders:

@@ -31,6 +31,7 @@ from core.study import Study
 from core.techniques.kinds import refuse
 from store.health.recovery import close_sealed, open_checked
 from store.interface import Store
+from store.place import MEMORY, STORE, default_path, locate, named
 
 _lock = threading.Lock()
 _services: Services | None = None
@@ -85,11 +86,9 @@ def open_kept(url: str | None = None, every: bool = False) -> tuple[Store, Path,
 
 def studies_folder(url: str | None) -> Path:
     """Where the studies of a store keep their journals: beside its file, in the user's data folder
-    for a server, or in
-    a temporary folder for `memory:`."""
-    from store.engine import default_path, locate
-
-    if (url or os.environ.get("TRIMTAB_STORE")) == "memory:":
+    for a server, or in a temporary folder for `memory:`.
+    """
+    if named(url) == MEMORY:
         return Path(tempfile.mkdtemp(prefix="trimtab-"))
     place = locate(url)
     if isinstance(place, Path):
@@ -102,7 +101,7 @@ def get_services() -> Services:
     global _services
     with _lock:
         if _services is None:
-            _services = open_services(os.environ.get("TRIMTAB_STORE"))
+            _services = open_services(os.environ.get(STORE))
         return _services
 
 

@@ -1,8 +1,9 @@
 """The only file that names session_state and query_params keys: what the user chose, and how the
 URL says it.
 
-A page calls enter(), gives every widget its key by key(), and hands the widget's value to keep();
-a reload of the URL then shows the same screen. Nothing here draws anything.
+A page is entered with its parameters (app/main.py), gives every widget its key by key(), and hands
+the widget's value to keep(); a reload of the URL then shows the same screen. Nothing here draws
+anything.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ HOME = "home"
 _URL = "trimtab-url"
 _PAGE = "trimtab-page"
 _PAGES = "trimtab-pages"
+_PARAMETERS = "trimtab-parameters"
 _WIDGET = "choice-"
 _MESSAGE = "trimtab-message"
 _GENERATION = "generation-"
@@ -30,74 +32,29 @@ _FORM = "form-"
 
 @dataclass(frozen=True)
 class Parameter:
-    """One word of the URL. A `default` is left out of the URL; None means that the word is always
-    written."""
+    """One word of a page's URL. A `default` is left out of the URL; None means that the word is
+    always written."""
 
     name: str
     default: Any = None
-    pages: tuple[str, ...] = ()
-
-
-PARAMETERS = (
-    Parameter("study", None, ("live", "compare", "tradeoffs", "reports")),
-    Parameter("trials", (), ("trials", "compare", "tradeoffs", "reports")),
-    Parameter("baseline", None, ("compare", "reports")),
-    Parameter("trial", None, ("trial",)),
-    Parameter("report", None, ("reports",)),
-    # Plan
-    Parameter("source", "catalogue", ("plan",)),
-    Parameter("model", "pycode", ("plan",)),
-    Parameter("path", "", ("plan",)),
-    Parameter("place", "local", ("plan",)),
-    Parameter("target", "local", ("plan",)),
-    Parameter("workload", None, ("plan",)),
-    Parameter("arrival", "", ("plan",)),
-    Parameter("weights", (), ("plan",)),
-    Parameter("limits", (), ("plan",)),
-    Parameter("margins", (), ("plan",)),
-    Parameter("data", (), ("plan",)),
-    Parameter("techniques", (), ("plan",)),
-    Parameter("preset", "quick", ("plan",)),
-    # Trial
-    Parameter("rounds", None, ("trial",)),
-    # Trials
-    Parameter("in", "", ("trials",)),
-    Parameter("of", "", ("trials",)),
-    Parameter("on", "", ("trials",)),
-    Parameter("with", "", ("trials",)),
-    Parameter("state", (), ("trials",)),
-    Parameter("text", "", ("trials",)),
-    Parameter("columns", "overview", ("trials",)),
-    Parameter("page", 1, ("trials",)),
-    # Compare
-    Parameter("differing", True, ("compare",)),
-    Parameter("search", "", ("compare",)),
-    Parameter("details", False, ("compare",)),
-    Parameter("bars", None, ("compare",)),
-    # Trade-offs
-    Parameter("x", None, ("tradeoffs",)),
-    Parameter("y", None, ("tradeoffs",)),
-    Parameter("logx", False, ("tradeoffs",)),
-    Parameter("logy", False, ("tradeoffs",)),
-    Parameter("dominated", True, ("tradeoffs",)),
-    Parameter("methods", False, ("tradeoffs",)),
-)
-BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 
 
 def _memory() -> dict[str, str]:
     return cast("dict[str, str]", st.session_state.setdefault(_URL, {}))
 
 
-def enter(page: str) -> None:
+def _default(name: str) -> Any:
+    return st.session_state[_PARAMETERS][name].default
+
+
+def enter(page: str, parameters: Sequence[Parameter] = ()) -> None:
     """Start a page: the URL wins; what it leaves out is remembered from the last visit of this
-    browser tab."""
+    browser tab. Only its own `parameters` can be chosen and kept on it."""
     arrived = st.session_state.get(_PAGE) != page
     st.session_state[_PAGE] = page
+    st.session_state[_PARAMETERS] = {parameter.name: parameter for parameter in parameters}
     memory = _memory()
-    for parameter in PARAMETERS:
-        if page not in parameter.pages:
-            continue
+    for parameter in parameters:
         name = parameter.name
         said = st.query_params.get(name)
         if said is None and arrived and name in memory:
@@ -113,7 +70,7 @@ def enter(page: str) -> None:
 def _drop_widgets(name: str) -> None:
     """Forget what the widgets of `name` show, so that they are set from the URL again."""
     own = _WIDGET + name
-    for key_ in [one for one in st.session_state if isinstance(one, str) and one.startswith(own)]:
+    for key_ in [word for word in st.session_state if str(word).startswith(own)]:
         if key_ == own or key_.startswith(own + "-"):
             del st.session_state[key_]
 
@@ -129,7 +86,7 @@ def part_key(name: str, part: str, value: Any) -> str:
 def chosen(name: str) -> Any:
     """What the URL says for `name`, in the type of its default; the default when it says nothing
     or nonsense."""
-    default = BY_NAME[name].default
+    default = _default(name)
     said = _memory().get(name)
     if said is None:
         return default
@@ -151,7 +108,7 @@ def key(name: str, options: Sequence[Any] | None = None, default: Any = None) ->
     """
     widget = _WIDGET + name
     value = st.session_state.get(widget, chosen(name))
-    own = BY_NAME[name].default
+    own = _default(name)
     if isinstance(own, tuple):
         value = [part for part in value or () if options is None or part in options]
     elif value is None or (options is not None and value not in options):
@@ -162,7 +119,7 @@ def key(name: str, options: Sequence[Any] | None = None, default: Any = None) ->
 
 def keep(name: str, value: Value) -> Value:
     """Write a widget's value into the URL and remember it; returns the value."""
-    default = BY_NAME[name].default
+    default = _default(name)
     parts = tuple(value) if isinstance(value, list | tuple) else None
     if value is None or (default is not None and (value == default or parts == default)):
         _memory().pop(name, None)
@@ -186,7 +143,7 @@ def forget(*names: str) -> None:
     """Set choices back to their defaults (call it from a callback)."""
     for name in names:
         _drop_widgets(name)
-        keep(name, BY_NAME[name].default)
+        keep(name, _default(name))
 
 
 def choose(name: str, value: Any) -> None:

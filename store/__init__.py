@@ -5,6 +5,8 @@ database.
 from __future__ import annotations
 
 from store.interface import Progress, Store, StudySummary, TrialFilter
+from store.memory import MemoryStore
+from store.place import MEMORY, locate, named
 
 __all__ = ["Progress", "Store", "StudySummary", "TrialFilter", "open_store"]
 
@@ -17,13 +19,8 @@ def open_store(url: str | None = None) -> Store:
     store is upgraded after a copy was made. StoreError says why it cannot be opened: held by
     another process, no DuckDB file, too new.
     """
-    import os
-
-    if (url or os.environ.get("TRIMTAB_STORE")) == "memory:":
-        from store.memory import MemoryStore
-
+    if named(url) == MEMORY:
         return MemoryStore()
-    from store.engine import locate
     from store.migrate import open_current
     from store.repository import SqlStore
 

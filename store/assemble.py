@@ -13,16 +13,13 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from core.condition import read as read_condition
 from core.errors import BadInput, StoreError
 from core.journal import codec
-from core.measurement import Measurement
-from core.metrics import METRICS
 from core.plan import Plan
 from core.report import Report
 from core.study import ENDED, KernelCalls, Study, Trial
-from store.interface import Progress, StudySummary
-from store.rows import Row, Rows
+from store.interface import Row, Rows
+from store.measurement_rows import measurement_of
 
 
 def latest_state(states: Iterable[Row]) -> Row:
@@ -114,88 +111,6 @@ def _trial(
         ),
         notes=tuple(note["text"] for note in _in_order(notes, attempt)),
         who=authors.get((started[-1] if started else steps[0])["event_id"], ""),
-    )
-
-
-def measurement_of(row: Row) -> Measurement:
-    """The Measurement of a row of `measurements`; ValueError when it is damaged."""
-    bounds = None if row["low"] is None else (row["low"], row["high"])
-    return Measurement(
-        row["metric"],
-        _numbers(row["samples"]),
-        row["unit"],
-        row["origin"],
-        row["method"],
-        row["environment_id"],
-        row["taken_at"],
-        row["pooled"],
-        bounds,
-        read_condition(row["condition"]),
-        _numbers(row["reference"]),
-    )
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    return () if text == "[]" else tuple(json.loads(text))
-
-
-def summary_of(
-    study: Row, state: Row | None, trial_states: Iterable[str], who: str | None
-) -> StudySummary:
-    """A study for a list, from its rows, the states of its trials and its author."""
-    states = list(trial_states)
-    return StudySummary(
-        study["study_id"],
-        study["model_id"],
-        study["target_id"],
-        study["workload_id"],
-        study["preset"],
-        study["created_at"],
-        "queued" if state is None else state["state"],
-        "its state is lost: the stored study is damaged" if state is None else state["reason"],
-        len(states),
-        sum(state in ENDED for state in states),
-        states.count("failed"),
-        who or "",
-    )
-
-
-def table_row(
-    trial: Row, position: int, state: Row, measured: Iterable[tuple[str, float | None, str]]
-) -> dict[str, Any]:
-    """A flat row for a table of trials; `measured` are metrics with their values and origins, of
-    the latest attempt and of no condition, in the order of their events.
-    """
-    row: dict[str, Any] = {
-        "id": trial["trial_id"],
-        "study_id": trial["study_id"],
-        "position": position,
-        "title": trial["title"],
-        "state": state["state"],
-        "reason": state["reason"],
-        "model_id": trial["model_id"],
-        "target_id": trial["target_id"],
-        "workload_id": trial["workload_id"],
-        "created_at": trial["happened_at"].isoformat(timespec="milliseconds"),
-        "techniques": tuple(filter(None, trial["techniques"].split(","))),
-    }
-    values: dict[str, float | None] = {}
-    origins: dict[str, str] = {}
-    for metric, value, origin in measured:
-        # The first of a name counts, as in Trial.metric.
-        values.setdefault(metric, value)
-        origins.setdefault(metric, origin)
-    row["origins"] = origins
-    return row | dict.fromkeys(metric.name for metric in METRICS) | values | row
-
-
-def progress_of(row: Row) -> Progress:
-    """The Progress of a row of `progress`."""
-    return Progress(
-        row["trial_id"],
-        row["stage"],
-        row["share"],
-        row["happened_at"].isoformat(timespec="milliseconds"),
     )
 
 

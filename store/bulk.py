@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from sqlalchemy import BigInteger, Connection, DateTime, Double, Integer, Table, insert, select
 
 from store import tables
-from store.rows import Row
+from store.interface import Row
 
 if TYPE_CHECKING:
     import pyarrow as pa

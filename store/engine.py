@@ -1,6 +1,4 @@
-"""Opening a database: where it lies, how DuckDB is set up, and a sentence for everything that keeps
-it shut.
-"""
+"""Opening a database: how DuckDB is set up, and a sentence for everything that keeps it shut."""
 
 from __future__ import annotations
 
@@ -10,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, exc, text
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 
 from core.errors import StoreDamaged, StoreError, StoreHeld
+from store.place import WAY_OUT, name_of, no_driver
 
 # Nothing is fetched, loaded or read beside the one file; the measuring processes need the cores
 # more than we do.
@@ -39,80 +38,6 @@ _DAMAGED = (
     "external extensions",
     "Could not read enough bytes",
 )
-WAY_OUT = "choose another file with --store or TRIMTAB_STORE"
-
-
-def default_path() -> Path:
-    """The store's file in the user's data folder."""
-    folder = os.environ.get("XDG_DATA_HOME") or ""
-    base = Path(folder) if os.path.isabs(folder) else Path.home() / ".local" / "share"
-    return base / "trimtab" / "trimtab.duckdb"
-
-
-def locate(url: str | None) -> Path | URL:
-    """The file or the server that `url`, else TRIMTAB_STORE, else the default names; StoreError on
-    anything else.
-    """
-    given = url or os.environ.get("TRIMTAB_STORE") or ""
-    if not given:
-        return default_path()
-    if given.startswith("duckdb:///"):
-        given = given.removeprefix("duckdb:///")
-    elif "://" in given:
-        return _server(given)
-    if "\0" in given or not given.strip() or given == ":memory:":
-        raise StoreError(
-            f"the store {given!r} is not a file name: {WAY_OUT}, or use memory: to keep nothing"
-        )
-    if "?" in given:
-        # DuckDB would put the log of such a file elsewhere.
-        raise StoreError(f"the store {given!r} has a question mark in its name: {WAY_OUT}")
-    return Path(os.path.abspath(os.path.expanduser(given)))
-
-
-def _server(given: str) -> URL:
-    try:
-        url = make_url(given)
-        if url.get_backend_name() != "postgresql":
-            raise StoreError(
-                f"the store's URL begins with {url.drivername!r}: "
-                "use a file name, duckdb:///PATH, postgresql://... or memory:"
-            )
-        url.get_dialect()
-    except (exc.NoSuchModuleError, ModuleNotFoundError) as error:
-        raise StoreError(_no_driver("the store's URL", error)) from None
-    except (exc.ArgumentError, ValueError):
-        raise StoreError(
-            "the store's URL cannot be read: use a file name, duckdb:///PATH, postgresql://..."
-        ) from None
-    return url
-
-
-def _no_driver(what: str, error: Exception) -> str:
-    return (
-        f"{what} needs a driver that is not installed ({error}): "
-        "install it with pip install 'trimtab[postgres]'"
-    )
-
-
-def name_of(place: Path | URL) -> str:
-    """How messages name the store: no password."""
-    return str(place) if isinstance(place, Path) else place.render_as_string(hide_password=True)
-
-
-def why_read_only(place: Path | URL) -> str:
-    """Why a store that is there can be read and not written, in a sentence; empty when it can, or
-    when that shows at the first connection.
-    """
-    if not isinstance(place, Path) or not os.access(place, os.R_OK) or not place.is_file():
-        return ""
-    locked = next((one for one in (place, place.parent) if not os.access(one, os.W_OK)), None)
-    if locked is None:
-        return ""
-    return (
-        f"the store {place} can only be read, because {locked} may not be written: copy the file"
-        f" and the folder {place.name}.studies to a place of your own and name that with --store"
-    )
 
 
 def connect(place: Path | URL, read_only: bool = False) -> Engine:
@@ -143,7 +68,7 @@ def connect(place: Path | URL, read_only: bool = False) -> Engine:
             json_deserializer=lambda value: value if isinstance(value, str) else value.decode(),
         )
     except ModuleNotFoundError as error:
-        raise StoreError(_no_driver(f"the store {name_of(place)}", error)) from None
+        raise StoreError(no_driver(f"the store {name_of(place)}", error)) from None
     try:
         with engine.connect() as connection:
             connection.execute(text("select 1"))

@@ -14,6 +14,10 @@ from core.journal.journal import Mark
 from core.report import Report
 from core.study import Study, Trial
 
+# A row by its columns, and rows by their table.
+Row = dict[str, Any]
+Rows = dict[str, list[Row]]
+
 
 @dataclass(frozen=True)
 class StudySummary:

@@ -14,10 +14,10 @@ from core.journal.events import Event
 from core.journal.journal import Mark
 from core.report import Report
 from core.study import Study, Trial
-from store import assemble
+from store import assemble, listing
 from store.health.clean import clean
-from store.interface import Progress, StudySummary, TrialFilter
-from store.rows import Row, Rows, by_id, cleaned, report_row, rows_of
+from store.interface import Progress, Row, Rows, StudySummary, TrialFilter
+from store.rows import by_id, cleaned, report_row, rows_of
 
 
 class MemoryStore:
@@ -104,7 +104,7 @@ class MemoryStore:
                     and state["attempt"] == row["attempt"]
                 ):
                     newest[row["trial_id"]] = row
-            return tuple(assemble.progress_of(newest[trial_id]) for trial_id in sorted(newest))
+            return tuple(listing.progress_of(newest[trial_id]) for trial_id in sorted(newest))
 
     def environments_of(self, trial_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """See store.interface.Store."""
@@ -183,7 +183,7 @@ class MemoryStore:
         state = max(found["study_states"], key=lambda row: row["event_id"])
         trials = assemble.first_of_each(found.get("trials", ()), "trial_id")
         states = [self._state(trial_id) for trial_id in trials]
-        return assemble.summary_of(
+        return listing.summary_of(
             study, state, [row["state"] for row in states if row is not None], self._who(study)
         )
 
@@ -209,7 +209,7 @@ class MemoryStore:
             ]
             measurements.sort(key=lambda row: (row["event_id"], row["position"]))
             told = [(row["metric"], row["value"], row["origin"]) for row in measurements]
-            found.append(assemble.table_row(trial, position, state, told))
+            found.append(listing.table_row(trial, position, state, told))
         return found[::-1]
 
 

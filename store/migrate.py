@@ -11,7 +11,8 @@ from sqlalchemy import Engine, exc, inspect, text
 from sqlalchemy.engine import URL
 
 from core.errors import StoreError
-from store.engine import WAY_OUT, connect, failure, name_of, why_read_only
+from store.engine import connect, failure
+from store.place import WAY_OUT, name_of, why_read_only
 
 HEAD = "0004"
 SCRIPTS = Path(__file__).parent / "migrations"

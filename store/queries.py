@@ -9,9 +9,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, Subquery, Table, func, select
 
-from store import assemble, tables
-from store.interface import Progress, StudySummary, TrialFilter
-from store.rows import Row, Rows
+from store import listing, tables
+from store.interface import Progress, Row, Rows, StudySummary, TrialFilter
 
 _OF_A_TRIAL = (
     tables.trials,
@@ -65,7 +64,7 @@ def summaries(connection: Connection, limit: int) -> tuple[StudySummary, ...]:
     ):
         of_trials.setdefault(row["study_id"], []).append(row["state"])
     return tuple(
-        assemble.summary_of(
+        listing.summary_of(
             row,
             states.get(row["study_id"]),
             of_trials.get(row["study_id"], ()),
@@ -92,7 +91,7 @@ def trial_table(
         if attempt == attempts[trial_id]:
             measured.setdefault(trial_id, []).append((metric, value, origin))
     return tuple(
-        assemble.table_row(row, row["place"] - 1, row, measured.get(row["trial_id"], ()))
+        listing.table_row(row, row["place"] - 1, row, measured.get(row["trial_id"], ()))
         for row in page
     )
 
@@ -115,7 +114,7 @@ def progress(connection: Connection, study_id: str) -> tuple[Progress, ...]:
         .where(newest.c.rank == 1, newest.c.study_id == study_id, state.c.state == "running")
         .order_by(newest.c.trial_id)
     )
-    return tuple(assemble.progress_of(row) for row in _fetch(connection, query))
+    return tuple(listing.progress_of(row) for row in _fetch(connection, query))
 
 
 def environments_of(connection: Connection, trial_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:

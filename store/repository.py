@@ -23,8 +23,9 @@ from store.copies import snapshot
 from store.health import check
 from store.health import marks as journal_marks
 from store.health.clean import clean
-from store.interface import Progress, StudySummary, TrialFilter
-from store.rows import Row, Rows, by_id, cleaned, report_row, rows_of
+from store.interface import Progress, Row, Rows, StudySummary, TrialFilter
+from store.place import name_of, why_read_only
+from store.rows import by_id, cleaned, report_row, rows_of
 
 _TRIES = 12
 Result = TypeVar("Result")
@@ -41,7 +42,7 @@ class SqlStore:
         self._writing = threading.Lock()
         self._closed = False
         self.sound = True
-        self.read_only = engine.why_read_only(place)
+        self.read_only = why_read_only(place)
         self.reports_journal: Path | None = None
 
     def ingest(self, events: Iterable[Event], marks: Iterable[Mark] = ()) -> int:
@@ -207,7 +208,7 @@ class SqlStore:
 
     def _refuse_when_closed(self) -> None:
         if self._closed:
-            raise StoreError(f"the store {engine.name_of(self._place)} was closed: open it again")
+            raise StoreError(f"the store {name_of(self._place)} was closed: open it again")
 
 
 def _append(connection: Connection, made: Rows) -> None:

@@ -5,42 +5,19 @@ Both stores go through here, so that they keep the same things and refuse the sa
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Any, TypeVar
+from collections.abc import Iterable
 
 from core.errors import BadInput, StoreError
-from core.journal import codec
 from core.journal.events import (
     CONTENTS,
-    Content,
-    EnvironmentRecorded,
     Event,
-    KernelsRan,
-    MeasurementTaken,
-    NoteWritten,
-    ReportSaved,
-    StudyCreated,
-    StudyStateChanged,
-    TrialEnded,
-    TrialProgressed,
-    TrialQueued,
-    TrialStarted,
 )
-from core.measurement import Measurement
 from core.report import Report
-from core.study import ENDED, TRIAL_STATES, KernelCalls, Trial
 from core.times import moment
-from store.health.clean import clean, clean_data, clean_time, finite, whole
-from store.interface import TrialFilter
+from store.event_rows import ROWS, Keys, report_columns
+from store.health.clean import clean, clean_data, clean_time
+from store.interface import Row, Rows, TrialFilter
 
-Row = dict[str, Any]
-Rows = dict[str, list[Row]]
-Document = TypeVar("Document")
-
-QUEUED, STARTED, FINISHED = 0, 1, 2
 _DAMAGES = (
     BadInput,
     KeyError,
@@ -60,7 +37,7 @@ def rows_of(events: Iterable[Event]) -> Rows:
             at = moment(event.at)
             keys = _keys(event)
             content = event.content()
-            for table, row in _ROWS[type(content)](keys, at, content):
+            for table, row in ROWS[type(content)](keys, at, content):
                 rows.setdefault(table, []).append(row)
             who = clean(event.who) or None
         except _DAMAGES as error:
@@ -102,245 +79,9 @@ def cleaned(wanted: TrialFilter) -> TrialFilter:
 def report_row(report: Report) -> Row:
     """The row of a report version; StoreError when it cannot be kept."""
     try:
-        kept = _cleaned(report)
-        kept = replace(kept, created_at=clean_time(kept.created_at))
-        return {
-            "report_id": kept.id,
-            "version": whole(kept.version),
-            "title": kept.title,
-            "study_id": kept.study.id,
-            "created_at": kept.created_at,
-            "document": codec.dumps(kept),
-        }
+        return report_columns(report)
     except _DAMAGES as error:
         raise StoreError(f"report {report.id} cannot be kept: {error}") from None
-
-
-@dataclass(frozen=True)
-class Keys:
-    """The columns that every row made from an event begins with, and the event's time as text."""
-
-    event_id: str
-    study_id: str
-    trial_id: str
-    time: str
-
-    def of_study(self) -> Row:
-        return {"event_id": self.event_id, "study_id": self.study_id}
-
-    def of_trial(self) -> Row:
-        return self.of_study() | {"trial_id": self.trial_id}
-
-    def of_part(self, position: int, attempt: Any) -> Row:
-        return {
-            "event_id": self.event_id,
-            "study_id": self.study_id,
-            "trial_id": self.trial_id,
-            "position": position,
-            "attempt": whole(attempt),
-        }
-
-
-Named = Iterable[tuple[str, Row]]
-_FLOAT = frozenset({float})
-
-
-def _study_created(keys: Keys, at: datetime, content: StudyCreated) -> Named:
-    study = _cleaned(content.study)
-    study = replace(study, created_at=clean_time(study.created_at))
-    if study.id != keys.study_id:
-        raise ValueError(f"it holds the study {study.id!r}")
-    yield (
-        "studies",
-        keys.of_study()
-        | {
-            "happened_at": at,
-            "created_at": study.created_at,
-            "model_id": study.case.model.id,
-            "target_id": study.case.target.id,
-            "workload_id": study.case.workload.id,
-            "preset": study.preset,
-            "document": codec.dumps(study.with_trials(())),
-        },
-    )
-    yield "study_states", _study_state_row(keys, at, study.state, study.reason)
-    for trial in study.trials:
-        yield from _trial_rows(replace(keys, trial_id=trial.id), at, trial)
-
-
-def _study_state(keys: Keys, at: datetime, content: StudyStateChanged) -> Named:
-    yield "study_states", _study_state_row(keys, at, content.state, content.reason)
-
-
-def _study_state_row(keys: Keys, at: datetime, state: str, reason: str) -> Row:
-    return keys.of_study() | {"happened_at": at, "state": state, "reason": clean(reason)}
-
-
-def _trial_queued(keys: Keys, at: datetime, content: TrialQueued) -> Named:
-    trial = _cleaned(content.trial)
-    if trial.id != keys.trial_id:
-        raise ValueError(f"it holds the trial {trial.id!r}")
-    yield from _trial_rows(keys, at, trial)
-
-
-def _trial_rows(keys: Keys, at: datetime, trial: Trial) -> Named:
-    plan, attempt = trial.plan, trial.attempt
-    names = {
-        "model_id": plan.case.model.id,
-        "target_id": plan.case.target.id,
-        "workload_id": plan.case.workload.id,
-    }
-    searchable = "\n".join((keys.trial_id, keys.study_id, plan.title, *names.values()))
-    yield (
-        "trials",
-        keys.of_trial()
-        | names
-        | {
-            "happened_at": at,
-            "title": plan.title,
-            "techniques": "".join(f",{technique.name}" for technique in plan.techniques) + ",",
-            "searchable": searchable.casefold(),
-            "plan_key": plan.key,
-            "plan": codec.dumps(plan),
-        },
-    )
-    if trial.state not in TRIAL_STATES:
-        raise ValueError(f"the trial state {trial.state!r} is unknown")
-    step = QUEUED if trial.state == "queued" else FINISHED if trial.state in ENDED else STARTED
-    times = {"started_at": clean_time(trial.started_at), "ended_at": clean_time(trial.ended_at)}
-    yield "trial_states", _state_row(keys, at, attempt, step, trial.state, trial.reason, **times)
-    for position, measurement in enumerate(trial.measurements):
-        yield "measurements", _measurement_row(keys, position, attempt, measurement)
-    yield from _kernel_rows(keys, attempt, trial.kernels)
-    for position, note in enumerate(trial.notes):
-        yield "notes", keys.of_part(position, attempt) | {"text": note}
-
-
-def _trial_started(keys: Keys, at: datetime, content: TrialStarted) -> Named:
-    pid = None if content.pid is None else whole(content.pid)
-    times = {"started_at": keys.time, "pid": pid}
-    yield "trial_states", _state_row(keys, at, content.attempt, STARTED, "running", "", **times)
-
-
-def _trial_ended(keys: Keys, at: datetime, content: TrialEnded) -> Named:
-    state, reason = content.state, content.reason
-    times = {"ended_at": keys.time}
-    yield "trial_states", _state_row(keys, at, content.attempt, FINISHED, state, reason, **times)
-
-
-def _state_row(
-    keys: Keys, at: datetime, attempt: int, step: int, state: str, reason: str, **times: Any
-) -> Row:
-    row = keys.of_trial() | {"attempt": whole(attempt), "step": step, "happened_at": at}
-    row |= {"state": state, "reason": clean(reason)}
-    return row | {"started_at": "", "ended_at": "", "pid": None} | times
-
-
-def _progress(keys: Keys, at: datetime, content: TrialProgressed) -> Named:
-    row = keys.of_trial() | {"attempt": whole(content.attempt), "happened_at": at}
-    yield "progress", row | {"stage": clean(content.stage), "share": finite(content.share)}
-
-
-def _environment(keys: Keys, at: datetime, content: EnvironmentRecorded) -> Named:
-    yield (
-        "environments",
-        {
-            "event_id": keys.event_id,
-            "environment_id": clean(content.environment),
-            "happened_at": at,
-            "facts": json.dumps(clean_data(content.facts), allow_nan=False),
-        },
-    )
-
-
-def _measurement(keys: Keys, _at: datetime, content: MeasurementTaken) -> Named:
-    yield "measurements", _measurement_row(keys, 0, content.attempt, content.measurement)
-
-
-def _measurement_row(keys: Keys, position: int, attempt: int, measurement: Measurement) -> Row:
-    value, pooled, bounds = _value(measurement), measurement.pooled, measurement.bounds
-    return {
-        **keys.of_part(position, attempt),
-        "metric": clean(measurement.metric),
-        "unit": clean(measurement.unit),
-        "origin": measurement.origin,
-        "method": clean(measurement.method),
-        "environment_id": clean(measurement.environment),
-        "taken_at": clean_time(measurement.taken_at),
-        "value": None if value is None else finite(value),
-        "pooled": None if pooled is None else finite(pooled),
-        "low": None if bounds is None else finite(bounds[0]),
-        "high": None if bounds is None else finite(bounds[1]),
-        "n": measurement.n,
-        "samples": _numbers(measurement.samples),
-        "condition": clean(str(measurement.condition)),
-        "reference": _numbers(measurement.reference),
-    }
-
-
-def _value(measurement: Measurement) -> float | None:
-    """Measurement.value, twenty times as fast where it is the median of floats."""
-    samples = measurement.samples
-    if measurement.pooled is not None or not samples or not _are_floats(samples):
-        return measurement.value
-    ordered, middle = sorted(samples), len(samples) // 2
-    return ordered[middle] if len(samples) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
-
-
-def _numbers(samples: tuple[float, ...]) -> str:
-    """Finite numbers as JSON; of floats, JSON's form is Python's own, and that is made faster."""
-    if not samples:
-        return "[]"
-    if _are_floats(samples):
-        return repr(list(samples))
-    return json.dumps(samples, allow_nan=False)
-
-
-def _are_floats(samples: tuple[float, ...]) -> bool:
-    return _FLOAT.issuperset(map(type, samples))
-
-
-def _kernels(keys: Keys, _at: datetime, content: KernelsRan) -> Named:
-    yield from _kernel_rows(keys, content.attempt, content.kernels)
-
-
-def _kernel_rows(keys: Keys, attempt: int, kernels: tuple[KernelCalls, ...]) -> Named:
-    for position, kernel in enumerate(kernels):
-        row = {
-            "op": clean(kernel.op),
-            "name": clean(kernel.name),
-            "calls": whole(kernel.calls, 63),
-        }
-        yield "kernel_calls", keys.of_part(position, attempt) | row
-
-
-def _note(keys: Keys, _at: datetime, content: NoteWritten) -> Named:
-    yield "notes", keys.of_part(0, content.attempt) | {"text": clean(content.line)}
-
-
-def _report_saved(_keys: Keys, _at: datetime, content: ReportSaved) -> Named:
-    yield "reports", report_row(content.report)
-
-
-_ROWS: dict[type[Content], Callable[[Keys, datetime, Any], Named]] = {
-    StudyCreated: _study_created,
-    StudyStateChanged: _study_state,
-    TrialQueued: _trial_queued,
-    TrialStarted: _trial_started,
-    TrialProgressed: _progress,
-    EnvironmentRecorded: _environment,
-    MeasurementTaken: _measurement,
-    KernelsRan: _kernels,
-    NoteWritten: _note,
-    TrialEnded: _trial_ended,
-    ReportSaved: _report_saved,
-}
-
-
-def _cleaned(document: Document) -> Document:
-    """A study, trial or report whose texts can be kept."""
-    cleaned: Document = codec.from_data(clean_data(codec.to_data(document)))
-    return cleaned
 
 
 def _damage(event: Event, error: Exception) -> str:

@@ -23,7 +23,7 @@ from core import format as formats
 from core.errors import BadInput, StoreError, StoreHeld
 from store.copies import parquet
 from store.copies.backup import DATABASE, Manifest, back_up, receive, restore_to, unpack
-from store.engine import locate
+from store.place import MEMORY, locate, named
 
 _PIECE = 1 << 20
 
@@ -97,10 +97,9 @@ def _alone(url: str | None) -> Iterator[Services]:
 
 def _file(url: str | None, otherwise: str) -> Path:
     """The file of the store; BadInput when it is none."""
-    given = url or os.environ.get("TRIMTAB_STORE")
-    if given == "memory:":
+    if named(url) == MEMORY:
         raise BadInput("a store in memory keeps nothing: name a store's file with --store")
-    place = locate(given)
+    place = locate(url)
     if not isinstance(place, Path):
         raise BadInput(f"--store: {otherwise}")
     return place

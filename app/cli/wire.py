@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from store.place import file_of
+
 PROTOCOL = 1
 # A request holds the plans of a study; the longest answer is the report of a large one.
 LONGEST = 256 << 20
@@ -39,14 +41,10 @@ def place(url: str | None) -> Path | None:
     """The socket of the store that `url`, else TRIMTAB_STORE, else the default names, however its
     file is spelt; None for a database server and for a store in memory. StoreError as in locate.
     """
-    from store.engine import locate
-
-    if (url or os.environ.get("TRIMTAB_STORE")) == "memory:":
+    file = file_of(url)
+    if file is None:
         return None
-    found = locate(url)
-    if not isinstance(found, Path):
-        return None
-    real = Path(os.path.realpath(found))
+    real = Path(os.path.realpath(file))
     return real.with_name(real.name + ".socket")
 
 

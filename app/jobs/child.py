@@ -22,8 +22,9 @@ from app.jobs.spawn import Spawned, Start, Starter
 from core.catalogue.planned import planned_files
 from core.errors import BadInput
 from core.journal import codec
-from core.journal.events import Event, TrialEnded, from_line
+from core.journal.events import Event, TrialEnded
 from core.journal.journal import read
+from core.journal.lines import from_line
 from core.study import Study, Trial
 
 TICK_S = 0.2

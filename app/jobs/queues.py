@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 
+from core.machine.environment import environment
 from core.target import Target
 
 CPU = "cpu"
@@ -24,8 +25,6 @@ def devices(target: Target) -> tuple[str, ...]:
     if visible is not None:
         names = [name.strip() for name in visible.split(",") if name.strip()]
     else:
-        from core.machine.environment import environment
-
         names = [str(index) for index in range(len(environment()[1].get("gpus", ())))]
     return tuple(_CUDA + name for name in names) or (_CUDA + "0",)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from json import dumps
 
+from app.reports import csv_rows, json_document, markdown_page
 from core.errors import BadInput
 from core.ids import new_id, now
 from core.report import Report
@@ -86,9 +87,9 @@ def export(report: Report, format: str) -> bytes:
     """The report as `html` (one file, opens offline), `md`, `csv` or `json`; else BadInput."""
     writers: dict[str, Callable[[Report], str]] = {
         "html": _html,
-        "md": _markdown,
-        "csv": _csv,
-        "json": _json,
+        "md": markdown_page.render,
+        "csv": csv_rows.render,
+        "json": json_document.render,
     }
     if format not in writers:
         raise BadInput(f"unknown report format {format!r}: choose one of {', '.join(FORMATS)}")
@@ -129,23 +130,5 @@ def _environments(
 
 def _html(report: Report) -> str:
     from app.reports.html_page import render
-
-    return render(report)
-
-
-def _markdown(report: Report) -> str:
-    from app.reports.markdown_page import render
-
-    return render(report)
-
-
-def _csv(report: Report) -> str:
-    from app.reports.csv_rows import render
-
-    return render(report)
-
-
-def _json(report: Report) -> str:
-    from app.reports.json_document import render
 
     return render(report)

@@ -17,14 +17,9 @@ from core.study import Study, Trial
 from core.verdict import compare as judged
 from core.verdict.compare import Comparison, Row
 
-TITLE = "Compare"
-ICON = ":material/compare_arrows:"
-HELP = "Trials side by side against a baseline, with intervals and verdicts."
-
 
 def page() -> None:
     """Draw the page."""
-    state.enter("compare")
     st.title("Compare", anchor=False)
     picked = pick.trials("compare")
     if picked is None:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import services, state
+from app import services
 from app.figures import charts, rates
 from app.jobs.calibrator import get_calibrator
 from app.parts import common, environment_facts, words
@@ -21,16 +21,11 @@ from core.machine.calibration.record import Calibration, Rate
 from core.machine.environment import environment
 from core.target import Target
 
-TITLE = "Hardware"
-ICON = ":material/memory:"
-HELP = "What this machine is and can do at most, beside the targets of the catalogue."
-
 KINDS = {"read": "Read", "copy": "Copy", "triad": "Add two arrays (triad)"}
 
 
 def page() -> None:
     """Draw the page."""
-    state.enter("hardware")
     st.title("Hardware", anchor=False)
     identifier, facts = environment()
     known = calibrate.stored(identifier)

@@ -11,16 +11,11 @@ from app.parts import common, words
 from core.priorities import Priorities
 from store.interface import StudySummary
 
-TITLE = "Home"
-ICON = ":material/home:"
-HELP = "What Trimtab does, the last studies, and the first study with one button."
-
 SHOWN = 6
 
 
 def page() -> None:
     """Draw the page."""
-    state.enter("home")
     found = common.studies()
     st.title("Make a model cheap enough for where it must run", anchor=False)
     st.markdown(

@@ -18,10 +18,6 @@ from core.study import ENDED, Study, Trial
 from core.verdict.anchor import anchored
 from store.interface import Progress, StudySummary
 
-TITLE = "Live"
-ICON = ":material/monitor_heart:"
-HELP = "Watch a study, cancel, pause or resume it. It goes on when this tab is closed."
-
 STUCK = "! stuck"
 ON_ITS_WAY = {
     "paused": "Pausing: the trial that runs now ends first.",
@@ -31,7 +27,6 @@ ON_ITS_WAY = {
 
 def page() -> None:
     """Draw the page."""
-    state.enter("live")
     st.title("Live", anchor=False)
     summary = common.pick_study()
     if summary is None:

@@ -17,10 +17,6 @@ from core.plan import Plan
 from core.study import Study
 from core.techniques.kinds import refuse
 
-TITLE = "Plan"
-ICON = ":material/edit_note:"
-HELP = "Choose model, target, workload and priorities; see what would be tried before it runs."
-
 
 @dataclass(frozen=True)
 class Wish:
@@ -38,7 +34,6 @@ class Wish:
 
 def page() -> None:
     """Draw the page."""
-    state.enter("plan")
     st.title("Plan a study", anchor=False)
     cards: dict[str, st.delta_generator.DeltaGenerator] = {}
     wish, refusal = _wish(cards)

@@ -11,10 +11,6 @@ from app import services, state
 from app.parts import pick, words
 from core.report import Report
 
-TITLE = "Reports"
-ICON = ":material/description:"
-HELP = "Save a comparison as it is now; take it away as HTML, Markdown, CSV or JSON."
-
 LABELS = {
     "html": ("HTML", ":material/html:"),
     "md": ("Markdown", ":material/markdown:"),
@@ -26,7 +22,6 @@ PREVIEW = 720
 
 def page() -> None:
     """Draw the page."""
-    state.enter("reports")
     st.title("Reports", anchor=False)
     saved = services.get_services().store.reports()
     wants_new = bool(state.chosen("trials")) and state.chosen("report") is None

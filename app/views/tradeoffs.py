@@ -17,17 +17,12 @@ from core.verdict.anchor import anchored
 from core.verdict.frontier import frontier
 from core.verdict.recommend import Recommendation, recommend
 
-TITLE = "Trade-offs"
-ICON = ":material/scatter_plot:"
-HELP = "The frontier of a study, and the trial that its priorities recommend."
-
 # A role in the table: of the two axes alone, where the choice looks at all priorities.
 BEATEN = "beaten on these axes"
 
 
 def page() -> None:
     """Draw the page."""
-    state.enter("tradeoffs")
     st.title("Trade-offs", anchor=False)
     summary = common.pick_study("Trade-offs need measured trials. ")
     study = common.study_of(summary) if summary else None

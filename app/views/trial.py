@@ -24,14 +24,9 @@ from core.study import Trial
 from core.verdict import environments
 from core.verdict.compare import configuration
 
-TITLE = "Trial"
-ICON = ":material/science:"
-HELP = "Everything that is known of one trial."
-
 
 def page() -> None:
     """Draw the page."""
-    state.enter("trial")
     wanted = state.chosen("trial")
     trial = services.get_services().store.trial(wanted) if wanted else None
     if trial is None:

@@ -16,10 +16,6 @@ from core.techniques import TECHNIQUES
 from core.verdict import environments
 from store.interface import StudySummary, TrialFilter
 
-TITLE = "Trials"
-ICON = ":material/table_rows:"
-HELP = "Every trial ever stored, with filters. Select some to compare them."
-
 PAGE_SIZE = 50
 PRESETS = ("overview", "speed", "size", "quality", "cost")
 FILTERS = ("in", "of", "on", "with", "state", "text", "page")
@@ -27,7 +23,6 @@ FILTERS = ("in", "of", "on", "with", "state", "text", "page")
 
 def page() -> None:
     """Draw the page."""
-    state.enter("trials")
     st.title("Trials", anchor=False)
     found = common.studies()
     if not found:

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from core.errors import BadInput
-from core.journal.events import Event, from_line
+from core.journal.events import Event
+from core.journal.lines import from_line
 
 _TAIL = re.compile(rb',"n":(\d{1,12}),"prev":"([0-9a-f]{32})","hash":"([0-9a-f]{32})"\}$')
 _PLAIN = {"id", "kind", "study", "trial", "at", "body"}

@@ -19,7 +19,8 @@ from core import disk
 from core.errors import TrimtabError
 from core.journal import chain
 from core.journal.chain import Checked, Link
-from core.journal.events import Event, to_line
+from core.journal.events import Event
+from core.journal.lines import to_line
 
 _TAIL_BYTES = 1 << 16
 

@@ -22,8 +22,9 @@ from typing import Any
 from core.errors import BadInput, Refused, TrimtabError
 from core.files.fingerprint import from_json
 from core.journal import codec
-from core.journal.events import Event, TrialEnded, TrialStarted, event, to_line
+from core.journal.events import Event, TrialEnded, TrialStarted, event
 from core.journal.journal import Journal, JournalError
+from core.journal.lines import to_line
 from core.machine.kernel_choice import refusing
 from core.machine.parent import die_with_parent
 from core.plan import Plan

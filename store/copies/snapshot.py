@@ -14,8 +14,8 @@ from sqlalchemy import Connection, exc, select, text
 from core.errors import StoreError
 from store import bulk, tables
 from store.engine import connect, failure
+from store.interface import Row
 from store.migrate import open_current
-from store.rows import Row
 
 _CHUNK = 2000
 # Closing a file that this process has open in DuckDB would give its lock away: another process

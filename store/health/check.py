@@ -20,7 +20,7 @@ from core import disk
 from core.errors import StoreError
 from core.journal.events import Event
 from core.journal.journal import Mark, Reading, examine
-from store import naming
+from store.health import naming
 from store.health.losses import HELD, LOST, Losses
 from store.interface import Store
 from store.rows import rows_of

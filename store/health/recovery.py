@@ -9,7 +9,6 @@ for.
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 
 from core import disk
@@ -20,6 +19,7 @@ from store import open_store
 from store.health.check import REPORTS, Believe, check_all, of_study, take_in
 from store.health.losses import Losses
 from store.interface import Store
+from store.place import WAY_OUT, file_of, why_read_only
 
 SEAL = "store.seal"
 
@@ -30,14 +30,12 @@ def open_checked(
     """The store at `url`, which holds all that the journals in `folder` say, and a sentence for
     each loss. `every` reads all of the store and all journals again. StoreError as in open_store.
     """
-    place = _file(url)
-    if place is not None and _is_read_only(place):
+    place = file_of(url)
+    if place is not None and why_read_only(place):
         return _open_read_only(url, folder, every)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        from store.engine import WAY_OUT
-
         raise StoreError(
             f"the folder of the journals {folder} cannot be made: {error.strerror}; {WAY_OUT}"
         ) from None
@@ -69,7 +67,7 @@ def close_sealed(store: Store, url: str | None, folder: Path) -> None:
         if not store.read_only:
             take_in(store, folder, "")
     store.close()
-    place = _file(url)
+    place = file_of(url)
     if place is None or store.read_only or not store.sound or _log(place).exists():
         return
     with contextlib.suppress(OSError):
@@ -168,7 +166,7 @@ def set_aside(url: str | None) -> Path | None:
     """Move the store's file away, so that opening it makes a new one from the journals; returns
     where it lies now, None when there was none. StoreError when another process holds it.
     """
-    place = _file(url)
+    place = file_of(url)
     if place is None:
         raise StoreError("only a store in a file can be made again from its journals")
     with contextlib.suppress(StoreDamaged):
@@ -177,22 +175,6 @@ def set_aside(url: str | None) -> Path | None:
     if _log(place).exists():
         _aside(_log(place))
     return _aside(place) if place.exists() else None
-
-
-def _is_read_only(place: Path) -> bool:
-    from store.engine import why_read_only
-
-    return bool(why_read_only(place))
-
-
-def _file(url: str | None) -> Path | None:
-    """The store's file; None for a server and for a store that keeps nothing."""
-    if (url or os.environ.get("TRIMTAB_STORE")) == "memory:":
-        return None
-    from store.engine import locate
-
-    place = locate(url)
-    return place if isinstance(place, Path) else None
 
 
 def _journal_reports(store: Store, folder: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from core.errors import StoreError
 from core.journal.events import Event
-from store import TrialFilter, engine, open_store
+from store import TrialFilter, engine, open_store, place
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,7 +63,7 @@ def test_the_default_is_a_file_in_the_users_data_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_DATA_HOME", "relative/is/ignored")
     monkeypatch.setenv("HOME", str(tmp_path))
     expected = tmp_path / ".local" / "share" / "trimtab" / "trimtab.duckdb"
-    assert engine.locate(None) == engine.locate("") == expected
+    assert place.locate(None) == place.locate("") == expected
 
 
 def test_the_variable_names_the_store_and_the_argument_wins(monkeypatch, tmp_path):
@@ -99,11 +99,11 @@ def test_a_relative_name_and_a_home_are_understood(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", "/home/somebody")
 
     assert (
-        engine.locate("here.duckdb")
-        == engine.locate("duckdb:///here.duckdb")
+        place.locate("here.duckdb")
+        == place.locate("duckdb:///here.duckdb")
         == tmp_path / "here.duckdb"
     )
-    assert engine.locate("~/x.duckdb") == Path("/home/somebody/x.duckdb")
+    assert place.locate("~/x.duckdb") == Path("/home/somebody/x.duckdb")
 
 
 def test_a_folder_is_refused(tmp_path):
@@ -148,7 +148,7 @@ def test_a_url_that_names_no_store_is_refused(monkeypatch, tmp_path, url, said):
 
 
 def test_no_password_is_shown():
-    said = engine.name_of(engine.locate("postgresql://ann:secret@host/base"))
+    said = place.name_of(place.locate("postgresql://ann:secret@host/base"))
     assert said == "postgresql://ann:***@host/base"
 
 

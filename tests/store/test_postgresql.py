@@ -15,7 +15,8 @@ from core.journal import codec, events
 from core.report import Report
 from store import TrialFilter, migrate, open_store
 from store.copies import parquet
-from store.engine import connect, locate
+from store.engine import connect
+from store.place import locate
 from store.tables import metadata
 from tests.store import release
 

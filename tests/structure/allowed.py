@@ -12,18 +12,6 @@ PAIRS: tuple[str, ...] = ()
 
 # Imports inside functions that bring nothing heavy.
 INSIDE: tuple[str, ...] = (
-    "app.cli.main -> app.cli.apply",
-    "app.cli.main -> app.cli.console.here",
-    "app.cli.main -> app.cli.doctor",
-    "app.cli.main -> app.cli.remote.server_of",
-    "app.cli.main -> app.cli.run",
-    "app.cli.main -> app.cli.show",
-    "app.cli.main -> app.services.opened",
-    "app.cli.main -> core.machine.bench.run_kernels",
-    "app.jobs.queues -> core.machine.environment.environment",
-    "app.reports -> app.reports.csv_rows.render",
-    "app.reports -> app.reports.json_document.render",
-    "app.reports -> app.reports.markdown_page.render",
     "core.files.config.precision -> numpy",
     "core.machine.calibrate -> core.machine.calibration.measure.measure",
     "core.measure.memory.disk -> core.artefacts.contents.contents",
@@ -35,8 +23,6 @@ INSIDE: tuple[str, ...] = (
     "core.measure.worker -> core.machine.environment.environment",
     "core.measure.worker -> core.measure.trial.run_trial",
     "kernels.attention.quantized -> kernels.kv_codes.PASS_TOKENS",
-    "store -> os",
-    "store -> store.memory.MemoryStore",
 )
 
 # Files with a table of metrics beside the metrics' own. The roofline computes five metrics at once
@@ -45,12 +31,10 @@ KEYED = ("core/predict/roofline.py",)
 
 # Files of production code of more than 250 lines.
 LONG: tuple[str, ...] = (
-    "app/cli/main.py",
     "app/figures/charts.py",
     "app/jobs/supervisor.py",
     "app/parts/forms.py",
     "app/reports/content.py",
-    "app/state.py",
     "app/views/live.py",
     "app/views/tradeoffs.py",
     "app/views/trials.py",
@@ -77,7 +61,6 @@ LONG: tuple[str, ...] = (
     "kernels/registry.py",
     "store/assemble.py",
     "store/copies/backup.py",
-    "store/rows.py",
 )
 
 # Files of tests of more than 350 lines.

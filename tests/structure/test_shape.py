@@ -76,7 +76,7 @@ def test_the_contract_of_the_rooms_has_every_room_and_every_word() -> None:
 
 def test_the_contract_of_the_views_has_every_view() -> None:
     modules = contract("views do not import each other")["modules"]
-    assert set(modules) == {f"app.views.{name}" for name in names("app/views")}
+    assert modules == ["app.views.*"]
 
 
 def test_a_circle_a_pair_and_a_needless_import_are_found(tmp_path_factory) -> None:

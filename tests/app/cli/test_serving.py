@@ -352,6 +352,7 @@ def test_a_command_line_that_does_not_read_holds_nobody_up(path: Path) -> None:
 
 def parsed_of(path: Path, words: tuple[str, ...]):
     parsed = cli.parser().parse_args([*words, "--store", str(path)])
+    parsed.who = "Ada"
     if parsed.command == "run":
         plan(parsed)
     return parsed

@@ -14,7 +14,8 @@ from app.jobs.attempt import sentence
 from app.jobs.output import TOO_LONG, TOO_MUCH, Output
 from app.jobs.queues import Queues, device_environment, devices
 from app.jobs.runner import summary
-from core.journal.events import Event, MeasurementTaken, event, from_line, to_line
+from core.journal.events import Event, MeasurementTaken, event
+from core.journal.lines import from_line, to_line
 from core.measurement import Measurement
 from core.target import Target
 

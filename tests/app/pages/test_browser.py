@@ -23,6 +23,8 @@ from typing import Any
 
 import pytest
 
+from app import state
+from app.main import PAGES
 from core.journal.events import Event
 from core.journal.journal import read
 from core.study import Study
@@ -33,17 +35,7 @@ CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 WAIT_S = 1800
 # On a deep link Streamlit's page finds its base path by trial: these answers are 404 by design.
 PROBES = re.compile(r"/_stcore/(health|host-config)$")
-PAGES = {
-    "home": "",
-    "plan": "plan",
-    "live": "live",
-    "trials": "trials",
-    "compare": "compare",
-    "tradeoffs": "tradeoffs",
-    "reports": "reports",
-    "trial": "trial",
-    "hardware": "hardware",
-}
+PATHS = {page.path: "" if page.path == state.HOME else page.path for page in PAGES}
 
 pytestmark = [
     pytest.mark.browser,
@@ -275,7 +267,7 @@ def look(browser: Any, port: int, shots: Path, report_url: str, trial: str) -> N
     for scheme in ("light", "dark"):
         page = browser.new_page(color_scheme=scheme, viewport={"width": 1440, "height": 900})
         watch = Watch(page, port)
-        for name, path in PAGES.items():
+        for name, path in PATHS.items():
             url = report_url if name == "reports" else f"http://localhost:{port}/{path}"
             url += f"?trial={trial}" if name == "trial" else ""
             page.goto(url)

@@ -14,11 +14,12 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
-from app import services, who
+from app import services, state, who
+from app.main import PAGES
 from core.study import Study
 
 MAIN = Path(__file__).parents[3] / "app" / "main.py"
-PAGES = ("", "plan", "live", "trials", "compare", "tradeoffs", "reports", "trial", "hardware")
+PATHS = tuple("" if page.path == state.HOME else page.path for page in PAGES)
 HOSTILE = (
     "![x](http://evil.test/x.png) <script>alert(1)</script> **b** :red[r] $x$ [a](javascript:1)"
 )
@@ -65,7 +66,7 @@ def tables_of(at: AppTest) -> list[str]:
     return [one.proto.body for one in at.get("html") if 'class="side-by-side"' in one.proto.body]
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", PATHS)
 def test_every_page_says_what_to_do_when_the_store_is_empty(
     page: str, opened: services.Services
 ) -> None:
@@ -76,14 +77,14 @@ def test_every_page_says_what_to_do_when_the_store_is_empty(
     )
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", PATHS)
 def test_every_page_draws_a_stored_study(page: str, filled: services.Services) -> None:
     at = show(page, trial="t-0001")
     assert not at.error
     assert len(at.title) == 1
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", PATHS)
 def test_no_page_lets_stored_text_speak_markdown(
     page: str, fill: Callable[[Study], None], synthetic_study: Study
 ) -> None:
@@ -119,7 +120,7 @@ def test_no_page_lets_stored_text_speak_markdown(
             assert not getattr(one, "allow_html", False)
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", PATHS)
 def test_unknown_ids_in_the_url_are_named_and_the_page_stays_up(
     page: str, filled: services.Services
 ) -> None:

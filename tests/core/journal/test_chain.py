@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from core.journal import chain, events
 from core.journal.chain import Checked
-from core.journal.events import Event, to_line
+from core.journal.events import Event
+from core.journal.lines import to_line
 from core.measurement import Measurement
 
 NAME = "s-1/t-3-1.jsonl"

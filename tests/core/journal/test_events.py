@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from core.errors import BadInput
 from core.journal import codec, events
-from core.journal.events import Event, NoteWritten, TrialEnded, event, from_line, to_line
+from core.journal.events import Event, NoteWritten, TrialEnded, event
+from core.journal.lines import from_line, to_line
 from core.measurement import Measurement
 from core.study import KernelCalls
 

@@ -15,8 +15,9 @@ import pytest
 from core import disk
 from core.errors import TrimtabError
 from core.journal import events
-from core.journal.events import Event, from_line, to_line
+from core.journal.events import Event
 from core.journal.journal import Journal, JournalError, damage, examine, read
+from core.journal.lines import from_line, to_line
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -19,8 +19,9 @@ import core
 from core.catalogue import models, workloads
 from core.errors import BadInput
 from core.journal import codec
-from core.journal.events import Event, from_line
+from core.journal.events import Event
 from core.journal.journal import read
+from core.journal.lines import from_line
 from core.measure.worker import (
     NO_JOB,
     NO_JOURNAL,

@@ -92,7 +92,7 @@ class Readers(ArtefactReaders):
     """The targets by name, each fed by one call."""
 
     def __init__(self, folder: Path) -> None:
-        from core.journal import codec, events
+        from core.journal import codec, lines
 
         self.folder = folder
         from tests import conftest as synthetic
@@ -105,7 +105,7 @@ class Readers(ArtefactReaders):
         )
         self.study = study
         self.events = journals.events_of(study)
-        self.lines = [events.to_line(one) for one in self.events]
+        self.lines = [lines.to_line(one) for one in self.events]
         values = (study.with_trials(study.trials[:2]), study.trials[1], study.case,
                   study.priorities, study.trials[1].measurements[0])  # fmt: skip
         self.documents = [json.loads(codec.dumps(value)) for value in values]
@@ -187,7 +187,7 @@ class Readers(ArtefactReaders):
         journal.read(path)
 
     def do_event(self, rng: random.Random) -> None:
-        from core.journal.events import from_line
+        from core.journal.lines import from_line
         from store import open_store
 
         store = open_store("memory:")
@@ -345,22 +345,22 @@ class Readers(ArtefactReaders):
 
     def do_url(self, rng: random.Random) -> None:
         from app import state
+        from app.main import PAGES
 
         told = types.SimpleNamespace(session_state={}, query_params={})
         before, state.st = state.st, told  # type: ignore[assignment]
         try:
-            for page in rng.sample(("plan", "trials", "compare", "tradeoffs", "reports"), 3):
-                for one in state.PARAMETERS:
+            for page in rng.sample(PAGES, 3):
+                for one in page.parameters:
                     if rng.random() < 0.5:
                         raw = str(one.default if one.default not in (None, ()) else "a,b")
                         told.query_params[one.name] = mutate_text(rng, raw)
-                state.enter(page)
-                for one in state.PARAMETERS:
-                    if page in one.pages:
-                        options = rng.choice((None, ["a", "b"], [], [one.default]))
-                        value = told.session_state[state.key(one.name, options)]
-                        state.keep(one.name, value)
-                        state.words(**{one.name: state.chosen(one.name)})
+                state.enter(page.path, page.parameters)
+                for one in page.parameters:
+                    options = rng.choice((None, ["a", "b"], [], [one.default]))
+                    value = told.session_state[state.key(one.name, options)]
+                    state.keep(one.name, value)
+                    state.words(**{one.name: state.chosen(one.name)})
         finally:
             state.st = before
 

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from core.journal import codec
-from core.journal.events import MeasurementTaken, event, to_line
+from core.journal.events import MeasurementTaken, event
+from core.journal.lines import to_line
 from core.measure import worker
 from core.measurement import Measurement
 

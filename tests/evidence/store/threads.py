@@ -35,7 +35,8 @@ from core.study import Study, Trial
 from core.target import Target
 from core.workload import Workload
 from store import Store, TrialFilter, open_store, repository
-from store.engine import connect, locate
+from store.engine import connect
+from store.place import locate
 
 PER_BATCH, WRITES_A_TRIAL, SHARING, TOGETHER = 3, 25, 8, 10
 CASE = Case(

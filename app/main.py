@@ -5,25 +5,21 @@ A new page is a file in app/views and its entry here. No page's content lives he
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import streamlit as st
 
 from app import state
 from app.parts import common, frame
-from app.state import Parameter
 from app.views import compare, hardware, home, live, plan, reports, tradeoffs, trial, trials
-
-STUDY = Parameter("study")
-TRIALS = Parameter("trials", ())
-BASELINE = Parameter("baseline")
 
 
 @dataclass(frozen=True)
 class Page:
     """`draw` draws it at the URL `path`; it stands under `section` in the navigation unless it is
-    `hidden`. `parameters` are the words of its URL.
+    `hidden`. `parameters` are the words of its URL with their defaults (state.enter).
     """
 
     draw: Callable[[], None]
@@ -32,141 +28,44 @@ class Page:
     title: str
     icon: str
     help: str
-    parameters: tuple[Parameter, ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
     hidden: bool = False
 
 
+# fmt: off
 PAGES = (
-    Page(
-        home.page,
-        "home",
-        "",
-        "Home",
-        ":material/home:",
-        "What Trimtab does, the last studies, and the first study with one button.",
-    ),
-    Page(
-        plan.page,
-        "plan",
-        "Run",
-        "Plan",
-        ":material/edit_note:",
-        "Choose model, target, workload and priorities; see what would be tried before it runs.",
-        (
-            Parameter("source", "catalogue"),
-            Parameter("model", "pycode"),
-            Parameter("path", ""),
-            Parameter("place", "local"),
-            Parameter("target", "local"),
-            Parameter("workload"),
-            Parameter("arrival", ""),
-            Parameter("weights", ()),
-            Parameter("limits", ()),
-            Parameter("margins", ()),
-            Parameter("data", ()),
-            Parameter("techniques", ()),
-            Parameter("preset", "quick"),
-        ),
-    ),
-    Page(
-        live.page,
-        "live",
-        "Run",
-        "Live",
-        ":material/monitor_heart:",
-        "Watch a study, cancel, pause or resume it. It goes on when this tab is closed.",
-        (STUDY,),
-    ),
-    Page(
-        trials.page,
-        "trials",
-        "Understand",
-        "Trials",
-        ":material/table_rows:",
-        "Every trial ever stored, with filters. Select some to compare them.",
-        (
-            TRIALS,
-            Parameter("in", ""),
-            Parameter("of", ""),
-            Parameter("on", ""),
-            Parameter("with", ""),
-            Parameter("state", ()),
-            Parameter("text", ""),
-            Parameter("columns", "overview"),
-            Parameter("page", 1),
-        ),
-    ),
-    Page(
-        compare.page,
-        "compare",
-        "Understand",
-        "Compare",
-        ":material/compare_arrows:",
-        "Trials side by side against a baseline, with intervals and verdicts.",
-        (
-            STUDY,
-            TRIALS,
-            BASELINE,
-            Parameter("differing", True),
-            Parameter("search", ""),
-            Parameter("details", False),
-            Parameter("bars"),
-        ),
-    ),
-    Page(
-        tradeoffs.page,
-        "tradeoffs",
-        "Understand",
-        "Trade-offs",
-        ":material/scatter_plot:",
-        "The frontier of a study, and the trial that its priorities recommend.",
-        (
-            STUDY,
-            TRIALS,
-            Parameter("x"),
-            Parameter("y"),
-            Parameter("logx", False),
-            Parameter("logy", False),
-            Parameter("dominated", True),
-            Parameter("methods", False),
-        ),
-    ),
-    Page(
-        reports.page,
-        "reports",
-        "Keep",
-        "Reports",
-        ":material/description:",
-        "Save a comparison as it is now; take it away as HTML, Markdown, CSV or JSON.",
-        (
-            STUDY,
-            TRIALS,
-            BASELINE,
-            Parameter("report"),
-        ),
-    ),
-    Page(
-        trial.page,
-        "trial",
-        "Keep",
-        "Trial",
-        ":material/science:",
-        "Everything that is known of one trial.",
-        (
-            Parameter("trial"),
-            Parameter("rounds"),
-        ),
-        hidden=True,
-    ),
-    Page(
-        hardware.page,
-        "hardware",
-        "Machine",
-        "Hardware",
-        ":material/memory:",
-        "What this machine is and can do at most, beside the targets of the catalogue.",
-    ),
+    Page(home.page, "home", "", "Home", ":material/home:",
+         "What Trimtab does, the last studies, and the first study with one button."),
+    Page(plan.page, "plan", "Run", "Plan", ":material/edit_note:",
+         "Choose model, target, workload and priorities; see what would be tried before it runs.",
+         {"source": "catalogue", "model": "pycode", "path": "", "place": "local",
+          "target": "local", "workload": None, "arrival": "", "weights": (), "limits": (),
+          "margins": (), "data": (), "techniques": (), "preset": "quick"}),
+    Page(live.page, "live", "Run", "Live", ":material/monitor_heart:",
+         "Watch a study, cancel, pause or resume it. It goes on when this tab is closed.",
+         {"study": None}),
+    Page(trials.page, "trials", "Understand", "Trials", ":material/table_rows:",
+         "Every trial ever stored, with filters. Select some to compare them.",
+         {"trials": (), "in": "", "of": "", "on": "", "with": "", "state": (), "text": "",
+          "columns": "overview", "page": 1}),
+    Page(compare.page, "compare", "Understand", "Compare", ":material/compare_arrows:",
+         "Trials side by side against a baseline, with intervals and verdicts.",
+         {"study": None, "trials": (), "baseline": None, "differing": True, "search": "",
+          "details": False, "bars": None}),
+    Page(tradeoffs.page, "tradeoffs", "Understand", "Trade-offs", ":material/scatter_plot:",
+         "The frontier of a study, and the trial that its priorities recommend.",
+         {"study": None, "trials": (), "x": None, "y": None, "logx": False, "logy": False,
+          "dominated": True, "methods": False}),
+    Page(reports.page, "reports", "Keep", "Reports", ":material/description:",
+         "Save a comparison as it is now; take it away as HTML, Markdown, CSV or JSON.",
+         {"study": None, "trials": (), "baseline": None, "report": None}),
+    Page(trial.page, "trial", "Keep", "Trial", ":material/science:",
+         "Everything that is known of one trial.",
+         {"trial": None, "rounds": None}, hidden=True),
+    Page(hardware.page, "hardware", "Machine", "Hardware", ":material/memory:",
+         "What this machine is and can do at most, beside the targets of the catalogue."),
 )
+# fmt: on
 
 
 def run() -> None:

@@ -9,8 +9,7 @@ anything.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, TypeVar, cast
 
 import streamlit as st
@@ -30,32 +29,24 @@ _SEEN = "seen-"
 _FORM = "form-"
 
 
-@dataclass(frozen=True)
-class Parameter:
-    """One word of a page's URL. A `default` is left out of the URL; None means that the word is
-    always written."""
-
-    name: str
-    default: Any = None
-
-
 def _memory() -> dict[str, str]:
     return cast("dict[str, str]", st.session_state.setdefault(_URL, {}))
 
 
 def _default(name: str) -> Any:
-    return st.session_state[_PARAMETERS][name].default
+    return st.session_state[_PARAMETERS][name]
 
 
-def enter(page: str, parameters: Sequence[Parameter] = ()) -> None:
-    """Start a page: the URL wins; what it leaves out is remembered from the last visit of this
-    browser tab. Only its own `parameters` can be chosen and kept on it."""
+def enter(page: str, parameters: Mapping[str, Any]) -> None:
+    """Start a page with its `parameters`: the words of its URL and their defaults, which the URL
+    leaves out; one whose default is None is always written. The URL wins; what it does not say is
+    remembered from the last visit of this browser tab.
+    """
     arrived = st.session_state.get(_PAGE) != page
     st.session_state[_PAGE] = page
-    st.session_state[_PARAMETERS] = {parameter.name: parameter for parameter in parameters}
+    st.session_state[_PARAMETERS] = parameters
     memory = _memory()
-    for parameter in parameters:
-        name = parameter.name
+    for name in parameters:
         said = st.query_params.get(name)
         if said is None and arrived and name in memory:
             said = st.query_params[name] = memory[name]

@@ -14,7 +14,7 @@ from app.jobs import history
 from app.jobs.watchdog import Health
 from app.parts import common, tables, words
 from core import metrics
-from core.study import ENDED, Study, Trial
+from core.study import Study, Trial
 from core.verdict.anchor import anchored
 from store.interface import Progress, StudySummary
 
@@ -249,7 +249,7 @@ def _table(study: Study, progress: dict[str, Progress], stuck: str) -> None:
 def _row(
     number: int, trial: Trial, progress: Progress | None, shown: tuple[str, ...], stuck: bool
 ) -> dict[str, object]:
-    share = 1.0 if trial.state in ENDED else progress.share if progress else 0.0
+    share = progress.share if progress else float(trial.state in ("done", "failed"))
     values = {_heading(name): words.number(name, trial.value(name)) for name in shown}
     return {
         "Plan": trial.plan.title,

@@ -351,16 +351,16 @@ class Readers(ArtefactReaders):
         before, state.st = state.st, told  # type: ignore[assignment]
         try:
             for page in rng.sample(PAGES, 3):
-                for one in page.parameters:
+                for name, default in page.parameters.items():
                     if rng.random() < 0.5:
-                        raw = str(one.default if one.default not in (None, ()) else "a,b")
-                        told.query_params[one.name] = mutate_text(rng, raw)
+                        raw = str(default if default not in (None, ()) else "a,b")
+                        told.query_params[name] = mutate_text(rng, raw)
                 state.enter(page.path, page.parameters)
-                for one in page.parameters:
-                    options = rng.choice((None, ["a", "b"], [], [one.default]))
-                    value = told.session_state[state.key(one.name, options)]
-                    state.keep(one.name, value)
-                    state.words(**{one.name: state.chosen(one.name)})
+                for name, default in page.parameters.items():
+                    options = rng.choice((None, ["a", "b"], [], [default]))
+                    value = told.session_state[state.key(name, options)]
+                    state.keep(name, value)
+                    state.words(**{name: state.chosen(name)})
         finally:
             state.st = before
 

@@ -43,7 +43,6 @@ LONG: tuple[str, ...] = (
     "core/data/split.py",
     "core/files/config/architectures.py",
     "core/files/gguf/blocks.py",
-    "core/journal/events.py",
     "core/measure/serve.py",
     "core/model.py",
     "core/predict/projection.py",
@@ -59,7 +58,6 @@ LONG: tuple[str, ...] = (
     "kernels/linear_lowbit/vectors.h",
     "kernels/linear_w8a8/cpu.cpp",
     "kernels/registry.py",
-    "store/assemble.py",
     "store/copies/backup.py",
 )
 

@@ -97,16 +97,20 @@ class Round:
 
 def serve_round(server: Server, requests: list[Request], book: Book | None = None) -> Round:
     """Submit all requests at once and step until the last is done."""
+    import torch
+
     before = server.stats()
     began = time.perf_counter()
     sequences = [server.submit(request, began) for request in requests]
     phase = ""
-    while coming := server.phase:
-        # Every prompt is a span of its own: decoding may not have come between two of them.
-        if book is not None and (coming != phase or coming == PREFILL):
-            book.mark(coming)
-            phase = coming
-        server.step()
+    # Entered once: entering it for every token costs as much as a kernel of a small model.
+    with torch.inference_mode():
+        while coming := server.phase:
+            # Every prompt is a span of its own: decoding may not have come between two of them.
+            if book is not None and (coming != phase or coming == PREFILL):
+                book.mark(coming)
+                phase = coming
+            server.step()
     seconds = time.perf_counter() - began
     after = server.stats()
     ttft: list[float] = []

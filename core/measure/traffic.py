@@ -66,18 +66,21 @@ def serve(server: Server, asked: tuple[Arrival, ...], requests: Sequence[Request
     """Submit each of `requests` when its arrival says so, and step until the last is done; in the
     order in which they were begun.
     """
+    import torch
+
     coming = deque(zip(asked, requests, strict=True))
     taken: list[tuple[Arrival, Serviced]] = []
     start = time.perf_counter()
-    while coming or server.phase:
-        now = time.perf_counter() - start
-        while coming and coming[0][0].at_s <= now + _SOON:
-            arrival, request = coming.popleft()
-            taken.append((arrival, server.submit(request, start + arrival.at_s)))
-        if server.phase:
-            server.step()
-        else:
-            time.sleep(coming[0][0].at_s - now)
+    with torch.inference_mode():
+        while coming or server.phase:
+            now = time.perf_counter() - start
+            while coming and coming[0][0].at_s <= now + _SOON:
+                arrival, request = coming.popleft()
+                taken.append((arrival, server.submit(request, start + arrival.at_s)))
+            if server.phase:
+                server.step()
+            else:
+                time.sleep(coming[0][0].at_s - now)
     taken.sort(key=lambda pair: pair[1].started_at)
     return [
         Served(

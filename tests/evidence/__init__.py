@@ -36,6 +36,7 @@ FIGURES = {
     "qat": "techniques.qat",
     "second-owner": "store.second_owner",
     "sensitivity": "techniques.sensitivity",
+    "server": "measure.server",
     "store": "store.speed",
     "structure": "code.structure",
     "stuck": "jobs.stuck",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 
 import torch
@@ -44,8 +45,8 @@ class LockStep:
     def step(self) -> Emitted:
         """One pass of the model."""
         logits = self.engine.forward(self._ids, self._cache, last_only=True)
-        self._ids = self._draw(logits[:, -1])[:, None].cpu()
-        tokens = self._ids.tolist()
+        self._ids = ids = self._draw(logits).cpu()
+        tokens: list[list[int]] = ids.tolist()
         now = time.perf_counter()
         self._left -= 1
         if self._early:
@@ -134,23 +135,25 @@ class Speculative:
 
 
 def _drawing(sequences: list[Sequence]) -> Callable[[Tensor], Tensor]:
-    """Draws ids int64 [B] of logits [B, V]; rows that share settings and a stream are drawn at
-    once.
+    """Draws ids int64 [B, 1] of logits [B, 1, V]; rows that share settings and a stream are drawn
+    at once.
     """
+    if all(one.request.sampling.greedy for one in sequences):
+        return partial(torch.argmax, dim=-1)
     first = sequences[0]
     sampling = first.request.sampling
     if all(
         one.request.sampling == sampling and one.generator is first.generator
         for one in islice(sequences, 1, None)
     ):
-        return lambda logits: draw(logits, sampling, first.generator)
+        return lambda logits: draw(logits[:, -1], sampling, first.generator)[:, None]
+
+    def alone(own: Tensor, one: Sequence) -> int:
+        settings = one.request.sampling
+        return pick(probabilities(own, settings), settings, one.generator)
 
     def each(logits: Tensor) -> Tensor:
-        return torch.tensor(
-            [
-                pick(probabilities(own, one.request.sampling), one.request.sampling, one.generator)
-                for own, one in zip(logits, sequences, strict=True)
-            ]
-        )
+        rows = zip(logits[:, -1], sequences, strict=True)
+        return torch.tensor([[alone(own, one)] for own, one in rows])
 
     return each

@@ -45,8 +45,8 @@ class LockStep:
     def step(self) -> Emitted:
         """One pass of the model."""
         logits = self.engine.forward(self._ids, self._cache, last_only=True)
-        self._ids = ids = self._draw(logits).cpu()
-        tokens: list[list[int]] = ids.tolist()
+        self._ids = chosen = self._draw(logits).cpu()
+        tokens: list[list[int]] = chosen.tolist()
         now = time.perf_counter()
         self._left -= 1
         if self._early:

@@ -113,13 +113,13 @@ class EngineServer:
 
 def check(engine: TextEngine, request: Request) -> None:
     """Raise BadInput unless the prompt and the new tokens suit the engine."""
-    prompt, new = request.prompt, request.max_new_tokens
-    if prompt.ndim != 1 or not len(prompt):
-        raise BadInput(f"the prompt must be ids [T] with T >= 1, not {list(prompt.shape)}.")
+    shape, new = request.prompt.shape, request.max_new_tokens
+    if len(shape) != 1 or not shape[0]:
+        raise BadInput(f"the prompt must be ids [T] with T >= 1, not {list(shape)}.")
     if new < 1:
         raise BadInput(f"max_new_tokens must be 1 or more, not {new}.")
-    if len(prompt) + new > engine.max_positions:
+    if shape[0] + new > engine.max_positions:
         raise BadInput(
-            f"{len(prompt)} prompt and {new} new tokens exceed the model's"
+            f"{shape[0]} prompt and {new} new tokens exceed the model's"
             f" {engine.max_positions} positions; use a shorter prompt or fewer tokens."
         )

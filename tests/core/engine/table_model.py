@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import torch
-from core.engine.special_ids import SpecialIds
+
+from core.files.special_ids import SpecialIds
 
 
 class TableModel:

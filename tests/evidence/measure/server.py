@@ -101,10 +101,13 @@ def _here(name: str, batch: int, given: argparse.Namespace) -> list[tuple[float,
     prompt = torch.randint(1, engine.vocab_size, (batch, PROMPT), generator=stream)
     server = EngineServer(engine, Static(batch))
 
+    requests = [Request(row, TOKENS) for row in prompt]
+
     def served() -> list[list[int]]:
-        sequences = [server.submit(Request(row, TOKENS)) for row in prompt]
-        while server.phase:
-            server.step()
+        sequences = [server.submit(request) for request in requests]
+        with torch.inference_mode():
+            while server.phase:
+                server.step()
         return [one.new for one in sequences]
 
     if served() != loop(engine, prompt, TOKENS):

@@ -10,6 +10,7 @@ from core.errors import Refused
 from core.files.config.hf_config import from_hf
 from core.files.formats.layout import EMBEDDING, Stack, stacks
 from core.files.formats.parts import Part, part
+from core.files.lean_layer import FINAL_NORM
 from core.files.special_ids import ADDS_START
 from kernels.dtypes import BY_NAME, FLOATS
 
@@ -116,14 +117,8 @@ def _of_decoder(decoder: Decoder, source: Mapping[str, Any]) -> Contents:
         for stack in stacks(decoder.config)
         if stack.name != "head" or not tied
     )
-    plain = [part(EMBEDDING, decoder.embedding), part("model.norm.weight", decoder.final_norm)]
-    for i, layer in enumerate(decoder.layers):
-        at = f"model.layers.{i}."
-        plain.append(part(f"{at}input_layernorm.weight", layer.attn_norm))
-        plain.append(part(f"{at}post_attention_layernorm.weight", layer.mlp_norm))
-        if layer.q_norm is not None and layer.k_norm is not None:
-            plain.append(part(f"{at}self_attn.q_norm.weight", layer.q_norm))
-            plain.append(part(f"{at}self_attn.k_norm.weight", layer.k_norm))
+    plain = [part(EMBEDDING, decoder.embedding), part(FINAL_NORM.tensor, decoder.final_norm)]
+    plain += [part(name, norm) for name, norm in decoder.norms()]
     return Contents(config, dtype, weights, tuple(plain))
 
 

@@ -6,8 +6,9 @@ A prompt runs through torch; a step of a few tokens runs through bound kernels (
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,8 +19,12 @@ from core.engine.export import export
 from core.engine.linear import DENSE, Linear
 from core.engine.step import MAX_ROWS, Step
 from core.errors import BadInput
+from core.files import lean_layer
 from core.files.config import names
 from core.files.config.decoder_config import DecoderConfig
+from core.files.formats.layout import EMBEDDING, Stack, stacks
+from core.files.lean_layer import FINAL_NORM
+from core.files.lean_layer import NAMES as MATRICES
 from core.files.special_ids import SpecialIds
 from kernels.attention import Heads
 from kernels.kv_codes import KVFormat
@@ -42,9 +47,6 @@ class Layer:
     down: Linear
     q_norm: Tensor | None = None
     k_norm: Tensor | None = None
-
-
-MATRICES = ("qkv", "o", "gate_up", "down")
 
 
 class Decoder:
@@ -94,31 +96,38 @@ class Decoder:
         def get(name: str) -> Tensor:
             return tensors[name].detach().to(device=device, dtype=DENSE[dtype])
 
-        def stack(prefix: str, parts: tuple[str, ...]) -> Linear:
-            weight = torch.cat([get(f"{prefix}{part}.weight") for part in parts])
+        embedding = get(EMBEDDING).contiguous()
+
+        def matrix(stack: Stack) -> Linear:
+            if stack.name == "head" and config.tied_embeddings:
+                return Linear(embedding)
+            weight = torch.cat([get(f"{name}.weight") for name, _ in stack.parts])
             bias = None
-            if f"{prefix}{parts[0]}.bias" in tensors:
-                bias = torch.cat([get(f"{prefix}{part}.bias") for part in parts])
+            if stack.bias:
+                bias = torch.cat([get(f"{name}.bias") for name, _ in stack.parts])
             return Linear.from_dense(weight, bias, dtype)
 
+        return cls.assemble(config, embedding, get, matrix)
+
+    @classmethod
+    def assemble(
+        cls,
+        config: DecoderConfig,
+        embedding: Tensor,
+        vector: Callable[[str], Tensor],
+        matrix: Callable[[Stack], Linear],
+    ) -> Decoder:
+        """Of its parts: `vector` gives a norm by its Hugging Face name, `matrix` a stack."""
+        by_name = {stack.name: matrix(stack) for stack in stacks(config)}
         layers = []
         for i in range(config.num_layers):
-            at = f"model.layers.{i}."
-            layers.append(
-                Layer(
-                    attn_norm=get(f"{at}input_layernorm.weight"),
-                    qkv=stack(f"{at}self_attn.", ("q_proj", "k_proj", "v_proj")),
-                    o=stack(f"{at}self_attn.", ("o_proj",)),
-                    mlp_norm=get(f"{at}post_attention_layernorm.weight"),
-                    gate_up=stack(f"{at}mlp.", ("gate_proj", "up_proj")),
-                    down=stack(f"{at}mlp.", ("down_proj",)),
-                    q_norm=get(f"{at}self_attn.q_norm.weight") if config.qk_norm else None,
-                    k_norm=get(f"{at}self_attn.k_norm.weight") if config.qk_norm else None,
-                )
-            )
-        embedding = get("model.embed_tokens.weight").contiguous()
-        head = Linear(embedding) if config.tied_embeddings else stack("", ("lm_head",))
-        return cls(config, embedding, layers, get("model.norm.weight"), head)
+            parts: dict[str, Any] = {
+                norm.name: vector(f"{lean_layer.in_layer(i, norm.module)}.weight")
+                for norm in lean_layer.norms(config)
+            }
+            parts |= {name: by_name[f"layers.{i}.{name}"] for name in MATRICES}
+            layers.append(Layer(**parts))
+        return cls(config, embedding, layers, vector(FINAL_NORM.tensor), by_name["head"])
 
     @property
     def vocab_size(self) -> int:
@@ -181,12 +190,16 @@ class Decoder:
                 yield f"layers.{i}.{name}", getattr(layer, name)
         yield "head", self.head
 
+    def norms(self) -> Iterator[tuple[str, Tensor]]:
+        """The layers' norms with their Hugging Face names."""
+        for i, layer in enumerate(self.layers):
+            for norm in lean_layer.norms(self.config):
+                yield f"{lean_layer.in_layer(i, norm.module)}.weight", getattr(layer, norm.name)
+
     def weight_bytes(self) -> int:
         """Bytes resident for all weights; memory that two names share counts once."""
-        tensors = [self.embedding, self.final_norm]
-        for layer in self.layers:
-            norms = (layer.attn_norm, layer.mlp_norm, layer.q_norm, layer.k_norm)
-            tensors += [norm for norm in norms if norm is not None]
+        tensors = [norm for _, norm in self.norms()]
+        tensors += [self.embedding, self.final_norm]
         for _, linear in self.linears():
             tensors += linear.tensors()
         return sum({t.data_ptr(): t.numel() * t.element_size() for t in tensors}.values())

@@ -6,13 +6,15 @@ import torch
 from torch import Tensor
 
 from core.errors import BadInput
+from core.files.lean_layer import FILLED
 from kernels.dtypes import as_torch
 
 # A new model may start with output projections of zero, so that a block changes nothing at first;
 # these it may not. A download that was cut off leaves zeros where it did not come.
 NEVER_ZERO = (
-    "embed_tokens.weight", "lm_head.weight", "q_proj.weight", "k_proj.weight", "gate_proj.weight",
-    "up_proj.weight", "norm.weight", "wte.weight", "wpe.weight", "c_attn.weight", "c_fc.weight",
+    "embed_tokens.weight", "lm_head.weight", "norm.weight",
+    *(f"{leaf}.weight" for leaf in FILLED),
+    "wte.weight", "wpe.weight", "c_attn.weight", "c_fc.weight",
     "ln_1.weight", "ln_2.weight", "ln_f.weight", "query_key_value.weight", "embed_in.weight",
     "embed_out.weight", "dense_h_to_4h.weight", "word_embeddings.weight", "fc1.weight",
 )  # fmt: skip

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from core.engine.decoder import Decoder
 from core.engine.linear import DENSE, Linear
-from core.engine.load.restore import assemble
 from core.errors import BadInput
 from core.files.config.decoder_config import DecoderConfig
 from core.files.config.hf_config import from_hf
@@ -33,7 +32,7 @@ def restore_gguf(found: CheckedFolder, dtype: str, device: str) -> Decoder:
     """The lean decoder of a GGUF file; BadInput names the tensor whose values are not sound."""
     file, config = parse(found.weight_files[0]), from_hf(found.config)
     stored = _Stored(file, config, dtype)
-    table = stored.held("token_embd.weight")
+    table = stored.held(gguf_name(EMBEDDING))
     embedding = stored.floats(EMBEDDING, table).to(device).contiguous()
 
     def vector(name: str) -> Tensor:
@@ -58,7 +57,7 @@ def restore_gguf(found: CheckedFolder, dtype: str, device: str) -> Decoder:
         weight = torch.cat([one.to(DENSE[dtype]) for one in dense])
         return Linear.from_dense(weight.to(device), bias, dtype)
 
-    return assemble(config, embedding, vector, matrix)
+    return Decoder.assemble(config, embedding, vector, matrix)
 
 
 class _Stored:

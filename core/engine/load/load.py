@@ -20,6 +20,7 @@ from core.files.config.classifier import CLASSIFIERS
 from core.files.config.decoder_config import FAMILIES, DecoderConfig
 from core.files.config.hf_config import from_hf
 from core.files.folder import CheckedFolder, check_folder
+from core.files.formats.layout import EMBEDDING, HEAD
 from core.files.formats.manifest import check_digests
 from core.files.gguf import folder as gguf_files
 from core.files.tables import check_memory
@@ -129,7 +130,7 @@ def _engine(found: CheckedFolder, dtype: str | None, device: str) -> Any:
         # The matrices are stacked into new memory. What stays as it lies in the file would keep the
         # whole file mapped, and counted as memory of the model.
         for name, tensor in tensors.items():
-            if tensor.ndim == 1 or name == "model.embed_tokens.weight":
+            if tensor.ndim == 1 or name == EMBEDDING:
                 tensors[name] = tensor.clone()
         return Decoder.from_tensors(config, tensors, dtype, device)
     from core.engine.load.staged import load_staged
@@ -192,12 +193,12 @@ def _stored(found: CheckedFolder) -> Iterator[tuple[str, str, Tensor]]:
 
 
 def _check_tied(config: DecoderConfig, tensors: dict[str, Tensor]) -> None:
-    head = tensors.get("lm_head.weight")
+    head = tensors.get(f"{HEAD}.weight")
     if config.tied_embeddings and head is not None:
         import torch
 
-        if not torch.equal(head, tensors["model.embed_tokens.weight"]):
+        if not torch.equal(head, tensors[EMBEDDING]):
             raise BadInput(
-                "config.json: tie_word_embeddings is true, but lm_head.weight differs from "
-                "model.embed_tokens.weight; set it to false."
+                f"config.json: tie_word_embeddings is true, but {HEAD}.weight differs from "
+                f"{EMBEDDING}; set it to false."
             )

@@ -14,7 +14,7 @@ from core.files import quantized
 from core.files.config.hf_config import from_hf
 from core.files.folder import CheckedFolder
 from core.files.formats import foreign, native
-from core.files.formats.layout import EMBEDDING, Stack, stacks
+from core.files.formats.layout import EMBEDDING, Stack
 from kernels.dtypes import as_torch
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from core.engine.decoder import Decoder
     from core.engine.linear import Linear
-    from core.files.config.decoder_config import DecoderConfig
     from kernels.weight import KernelWeight
 
 
@@ -71,6 +70,7 @@ def opened(found: CheckedFolder) -> Iterator[Stored]:
 
 def restore_decoder(found: CheckedFolder, dtype: str, device: str) -> Decoder:
     """The lean decoder of a checked folder; its matrices are what the folder holds, bit for bit."""
+    from core.engine.decoder import Decoder
     from core.engine.linear import DENSE, Linear
 
     config = from_hf(found.config)
@@ -89,36 +89,7 @@ def restore_decoder(found: CheckedFolder, dtype: str, device: str) -> Decoder:
                 return Linear(embedding)
             return _dense(stored, stack, dtype, device)
 
-        return assemble(config, embedding, vector, matrix)
-
-
-def assemble(
-    config: DecoderConfig,
-    embedding: Tensor,
-    vector: Callable[[str], Tensor],
-    matrix: Callable[[Stack], Linear],
-) -> Decoder:
-    """A decoder of its parts: `vector` gives a norm by its Hugging Face name, `matrix` a stack."""
-    from core.engine.decoder import Decoder, Layer
-
-    by_name = {stack.name: stack for stack in stacks(config)}
-    layers = []
-    for i in range(config.num_layers):
-        at = f"model.layers.{i}."
-        normed = config.qk_norm
-        layers.append(
-            Layer(
-                attn_norm=vector(f"{at}input_layernorm.weight"),
-                qkv=matrix(by_name[f"layers.{i}.qkv"]),
-                o=matrix(by_name[f"layers.{i}.o"]),
-                mlp_norm=vector(f"{at}post_attention_layernorm.weight"),
-                gate_up=matrix(by_name[f"layers.{i}.gate_up"]),
-                down=matrix(by_name[f"layers.{i}.down"]),
-                q_norm=vector(f"{at}self_attn.q_norm.weight") if normed else None,
-                k_norm=vector(f"{at}self_attn.k_norm.weight") if normed else None,
-            )
-        )
-    return Decoder(config, embedding, layers, vector("model.norm.weight"), matrix(by_name["head"]))
+        return Decoder.assemble(config, embedding, vector, matrix)
 
 
 def restore_classifier(found: CheckedFolder, dtype: str, device: str) -> Any:

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from core.errors import BadInput
+from core.files import lean_layer
 from core.files.config.decoder_config import DecoderConfig
+from core.files.lean_layer import in_layer
 
 # Tables that older exporters wrote beside the weights; they follow from the config.
 IGNORED = (".rotary_emb.inv_freq", ".masked_bias", ".attn.bias")
@@ -16,30 +18,22 @@ IGNORED = (".rotary_emb.inv_freq", ".masked_bias", ".attn.bias")
 
 def expected(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor that the config asks for."""
-    hidden, query, kv = config.hidden_size, config.query_size, config.kv_size
-    wanted: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config.vocab_size, hidden)}
-    for i, width in enumerate(config.intermediate_sizes):
-        at = f"model.layers.{i}."
-        wanted[f"{at}input_layernorm.weight"] = (hidden,)
-        wanted[f"{at}post_attention_layernorm.weight"] = (hidden,)
-        for name, rows, columns, bias in (
-            ("self_attn.q_proj", query, hidden, config.qkv_bias),
-            ("self_attn.k_proj", kv, hidden, config.qkv_bias),
-            ("self_attn.v_proj", kv, hidden, config.qkv_bias),
-            ("self_attn.o_proj", hidden, query, config.o_bias),
-            ("mlp.gate_proj", width, hidden, config.mlp_bias),
-            ("mlp.up_proj", width, hidden, config.mlp_bias),
-            ("mlp.down_proj", hidden, width, config.mlp_bias),
-        ):
-            wanted[f"{at}{name}.weight"] = (rows, columns)
-            if bias:
-                wanted[f"{at}{name}.bias"] = (rows,)
-        if config.qk_norm:
-            wanted[f"{at}self_attn.q_norm.weight"] = (config.head_dim,)
-            wanted[f"{at}self_attn.k_norm.weight"] = (config.head_dim,)
-    wanted["model.norm.weight"] = (hidden,)
+    wanted: dict[str, tuple[int, ...]] = {
+        lean_layer.EMBEDDING.tensor: (config.vocab_size, config.hidden_size)
+    }
+    for i in range(config.num_layers):
+        size = lean_layer.sizes(config, i)
+        for norm in lean_layer.norms(config):
+            wanted[f"{in_layer(i, norm.module)}.weight"] = (size[norm.size],)
+        for matrix in lean_layer.MATRICES:
+            for part in matrix.parts:
+                module, rows = in_layer(i, part.module), size[part.rows]
+                wanted[f"{module}.weight"] = (rows, size[matrix.columns])
+                if getattr(config, matrix.bias):
+                    wanted[f"{module}.bias"] = (rows,)
+    wanted[lean_layer.FINAL_NORM.tensor] = (config.hidden_size,)
     if not config.tied_embeddings:
-        wanted["lm_head.weight"] = (config.vocab_size, hidden)
+        wanted[lean_layer.HEAD.tensor] = (config.vocab_size, config.hidden_size)
     return wanted
 
 
@@ -49,10 +43,10 @@ def check(config: DecoderConfig, shapes: Mapping[str, tuple[int, ...]], file: st
     # A tied head may be stored twice, and exporters wrote tables that follow from the config.
     spare = {name for name in shapes if name not in wanted and name.endswith(IGNORED)}
     if config.tied_embeddings:
-        spare.add("lm_head.weight")
-        wanted_head = wanted["model.embed_tokens.weight"]
-        if tuple(shapes.get("lm_head.weight", wanted_head)) != wanted_head:
-            wanted["lm_head.weight"] = wanted_head
+        spare.add(lean_layer.HEAD.tensor)
+        wanted_head = wanted[lean_layer.EMBEDDING.tensor]
+        if tuple(shapes.get(lean_layer.HEAD.tensor, wanted_head)) != wanted_head:
+            wanted[lean_layer.HEAD.tensor] = wanted_head
     compare(wanted, {n: s for n, s in shapes.items() if n in wanted or n not in spare}, file)
 
 

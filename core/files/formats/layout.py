@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import accumulate
 
+from core.files import lean_layer
 from core.files.config import names
 from core.files.config.decoder_config import DecoderConfig
 from core.files.formats.scheme import Module
+from core.files.lean_layer import in_layer
 
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head"
+EMBEDDING, HEAD = lean_layer.EMBEDDING.tensor, lean_layer.HEAD.module
 
 
 @dataclass(frozen=True)
@@ -42,23 +44,14 @@ class Stack:
 
 def stacks(config: DecoderConfig) -> tuple[Stack, ...]:
     """Every matrix of a decoder in the engine's order; the head is last, tied or not."""
-    hidden, found = config.hidden_size, []
-    for i, width in enumerate(config.intermediate_sizes):
-        attention, mlp = f"model.layers.{i}.self_attn.", f"model.layers.{i}.mlp."
-        qkv = (
-            (f"{attention}q_proj", config.query_size),
-            (f"{attention}k_proj", config.kv_size),
-            (f"{attention}v_proj", config.kv_size),
-        )
-        gate_up = ((f"{mlp}gate_proj", width), (f"{mlp}up_proj", width))
-        found += [
-            Stack(f"layers.{i}.qkv", qkv, hidden, config.qkv_bias),
-            Stack(f"layers.{i}.o", ((f"{attention}o_proj", hidden),), config.query_size,
-                  config.o_bias),
-            Stack(f"layers.{i}.gate_up", gate_up, hidden, config.mlp_bias),
-            Stack(f"layers.{i}.down", ((f"{mlp}down_proj", hidden),), width, config.mlp_bias),
-        ]  # fmt: skip
-    return (*found, Stack("head", ((HEAD, config.vocab_size),), hidden))
+    found = []
+    for i in range(config.num_layers):
+        size = lean_layer.sizes(config, i)
+        for matrix in lean_layer.MATRICES:
+            parts = tuple((in_layer(i, one.module), size[one.rows]) for one in matrix.parts)
+            bias = bool(getattr(config, matrix.bias))
+            found.append(Stack(f"layers.{i}.{matrix.name}", parts, size[matrix.columns], bias))
+    return (*found, Stack("head", ((HEAD, config.vocab_size),), config.hidden_size))
 
 
 def others(config: DecoderConfig) -> dict[str, tuple[int, ...]]:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from torch import Tensor
 
 from core.errors import BadInput
+from core.files.lean_layer import FILLED, MATRICES
 
 # See core.files.values: a new model may start with output projections of zero, these not.
-NEVER_ZERO = ("qkv", "gate_up", "head", "q_proj", "k_proj", "gate_proj", "up_proj")
+NEVER_ZERO = (
+    "head", *FILLED,
+    *(one.name for one in MATRICES if any(part.filled for part in one.parts)),
+)  # fmt: skip
 
 
 def finite(name: str, tensor: Tensor) -> Tensor:

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from core.files import lean_layer
 from core.files.config.decoder_config import DecoderConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
-NAMES = {
-    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm", "self_attn.q_norm": "attn_q_norm",
-    "self_attn.k_norm": "attn_k_norm",
-}  # fmt: skip
-TOP = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+NAMES = {one.module: one.gguf for one in lean_layer.NORMS} | {
+    part.module: part.gguf for matrix in lean_layer.MATRICES for part in matrix.parts
+}
+TOP = {
+    one.module: one.gguf for one in (lean_layer.EMBEDDING, lean_layer.FINAL_NORM, lean_layer.HEAD)
+}
+# Modules of a llama whose rows lie in llama.cpp's own order, with the size of their rows.
+TURNED = {
+    part.module: part.rows for matrix in lean_layer.MATRICES for part in matrix.parts if part.turns
+}
 # Text ends at each of these in llama.cpp.
 STOPS = tuple(f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom"))
 
@@ -40,13 +43,11 @@ def order(config: DecoderConfig, module: str) -> Tensor | None:
     """The order of a module's rows: llama.cpp turns neighbours, Hugging Face halves of a head."""
     import torch
 
-    heads = {"q_proj": config.num_heads, "k_proj": config.num_kv_heads}.get(
-        module.rpartition(".")[2]
-    )
-    if ARCHITECTURES[config.family] != "llama" or heads is None:
+    size = next((TURNED[name] for name in TURNED if module.endswith(f".{name}")), None)
+    if ARCHITECTURES[config.family] != "llama" or size is None:
         return None
-    rows = torch.arange(heads * config.head_dim)
-    return rows.view(heads, 2, config.head_dim // 2).transpose(1, 2).reshape(-1)
+    rows = torch.arange(lean_layer.sizes(config, 0)[size])
+    return rows.view(-1, 2, config.head_dim // 2).transpose(1, 2).reshape(-1)
 
 
 def hf_name(name: str) -> str:

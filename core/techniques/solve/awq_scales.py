@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from core.engine.decoder import MATRICES, Layer
+from core.engine.decoder import Layer
 from core.files.config.decoder_config import DecoderConfig
+from core.files.lean_layer import NAMES as MATRICES
+from core.files.lean_layer import NORMED
 from core.techniques.solve.clipping import fill_dead, group_blocks, search_scales
 from core.techniques.solve.gptq_rounding import Grid
 from core.techniques.solve.inputs import Inputs
@@ -89,7 +91,7 @@ def fold_layer(
     s = search_columns(down.weight, inputs["down"], grid)
     down.scale_columns(s)
     gate_up.divide_rows(len(s), s)
-    for name, norm in (("qkv", "attn_norm"), ("gate_up", "mlp_norm")):
+    for name, norm in NORMED:
         s = search_columns(found[name].weight, inputs[name], grid)
         divided, s = through_norm(getattr(layer, norm), s)
         setattr(layer, norm, divided)

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from core.data.passages import drawn
 from core.engine.allocator import give_back
-from core.engine.decoder import MATRICES, Decoder, Layer
+from core.engine.decoder import Decoder, Layer
 from core.engine.linear import Linear
 from core.engine.modules import module_of
 from core.errors import Refused
+from core.files.lean_layer import NAMES as MATRICES
 from core.techniques import training_text
 from core.techniques.deployment import Deployment
 from core.techniques.solve.inputs import Inputs

@@ -12,11 +12,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from core.engine.decoder import MATRICES, Decoder
+from core.engine.decoder import Decoder
 from core.engine.experts import split_experts
 from core.engine.linear import Linear
 from core.engine.modules import KernelLinear, module_of
 from core.errors import Refused
+from core.files.lean_layer import NAMES as MATRICES
 from core.techniques.deployment import Deployment
 from kernels.forms import weight_of
 from kernels.linear_lowbit import LowBit, quantize

@@ -25,6 +25,7 @@ from core.engine.decoder import Decoder
 from core.engine.modules import module_of
 from core.engine.reference import TrainableDecoder
 from core.errors import Refused
+from core.files.lean_layer import MATRICES
 from core.techniques.deployment import Deployment
 from core.techniques.solve.matrices import Matrix
 from kernels.linear_lowbit import LowBitWeight, quantize
@@ -36,12 +37,7 @@ POSITIONS = 1024
 # Numbers of a matrix rounded at a time.
 CHUNK = 1 << 22
 # Where the projections of a decoder's layer stand in its stacked matrices.
-PROJECTIONS = {
-    "qkv": ("q_proj", "k_proj", "v_proj"),
-    "o": ("o_proj",),
-    "gate_up": ("gate_proj", "up_proj"),
-    "down": ("down_proj",),
-}
+PROJECTIONS = {matrix.name: tuple(part.leaf for part in matrix.parts) for matrix in MATRICES}
 
 
 class Judge:

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from core.engine.decoder import MATRICES, Decoder, Layer
+from core.engine.decoder import Decoder, Layer
 from core.engine.linear import Linear
 from core.errors import Refused
 from core.files.config.decoder_config import DecoderConfig
+from core.files.lean_layer import NAMES as MATRICES
+from core.files.lean_layer import NORMED
 from core.techniques.deployment import Deployment
 from core.techniques.solve.calibration import CalibrationSet, each_matrix
 from core.techniques.solve.inputs import Inputs
@@ -106,7 +108,7 @@ def smooth_layer(
     s = smoothing(absmax["down"], columns_of(down), alpha)
     down.scale_columns(s)
     gate_up.divide_rows(len(s), s)
-    for name, norm in (("qkv", "attn_norm"), ("gate_up", "mlp_norm")):
+    for name, norm in NORMED:
         s = smoothing(absmax[name], columns_of(found[name]), alpha)
         divided, s = through_norm(getattr(layer, norm), s)
         setattr(layer, norm, divided)

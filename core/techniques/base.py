@@ -121,6 +121,15 @@ class Base:
         """Nothing to change in the weights."""
 
 
+class Calibrated(Base):
+    """A technique that reads calibration data, whatever its settings."""
+
+    @property
+    def calibrates(self) -> bool:
+        """See Base."""
+        return True
+
+
 class Trained(Base):
     """A technique that trains for `steps` optimizer steps, which only a trained model repays."""
 

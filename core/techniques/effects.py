@@ -63,6 +63,11 @@ class Effects:
         return width
 
 
+def integers(before: Effects, bits: int, group_size: int, symmetric: int) -> Effects:
+    """`bits` a weight, a 16-bit scale and, when affine, a zero of a byte per group (0: a row)."""
+    return replace(before, stored=LowBitBytes(bits, group_size, zero="" if symmetric else "int8"))
+
+
 def few_values(before: Effects, stored: Storage, head_bits: int) -> Effects:
     """Matrices of one or two bits, and a head of `head_bits` integers a row (0: like the rest)."""
     mix = (("head", LowBitBytes(head_bits)),) if head_bits else ()

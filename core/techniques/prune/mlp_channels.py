@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from core.plan import Case
-from core.techniques.base import QUICK, STANDARD, Base, Proposal
+from core.techniques.base import QUICK, STANDARD, Calibrated, Proposal
 from core.techniques.effects import Effects
 
 
 @dataclass(frozen=True)
-class PruneMlpChannels(Base):
+class PruneMlpChannels(Calibrated):
     """Remove the share `sparsity` of every layer's MLP channels whose removal changes the layer's
     output least on calibration text.
 
@@ -41,11 +41,6 @@ class PruneMlpChannels(Base):
         if case.model.task != "text":
             return "needs a decoder with gated MLPs; this model is an image classifier"
         return None
-
-    @property
-    def calibrates(self) -> bool:
-        """See Base."""
-        return True
 
     def effect(self, before: Effects, case: Case) -> Effects:
         """Fewer MLP channels in every layer."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from core.plan import Case
 from core.priorities import Limit
-from core.techniques.base import STANDARD, Base, Proposal
+from core.techniques.base import STANDARD, Calibrated, Proposal
 from core.techniques.effects import Effects
 from core.techniques.solve.allocation import WIDTHS
 from kernels.lowbit_bytes import LowBitBytes
@@ -17,7 +17,7 @@ MIB = 1 << 20
 
 
 @dataclass(frozen=True)
-class AutoMixed(Base):
+class AutoMixed(Calibrated):
     """Lower precision matrix by matrix until quality falls below a limit.
 
     Every matrix is scored at 2, 3, 4, 6 and 8 bit, rounded to nearest in groups of `group_size`:
@@ -84,11 +84,6 @@ class AutoMixed(Base):
         if self.max_mib:
             return Limit("model_bytes", "<=", self.max_mib * MIB)
         return Limit("kl_nats", "<=", self.max_kl)
-
-    @property
-    def calibrates(self) -> bool:
-        """See Base."""
-        return True
 
     def effect(self, before: Effects, case: Case) -> Effects:
         """The choice is known after the search only: 4 bit stand for it, as an unknown effect."""

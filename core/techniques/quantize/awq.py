@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from core.errors import Refused
 from core.plan import Case
-from core.techniques.base import STANDARD, Base, Proposal
-from core.techniques.effects import Effects
-from kernels.lowbit_bytes import LowBitBytes
+from core.techniques.base import STANDARD, Calibrated, Proposal
+from core.techniques.effects import Effects, integers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +24,7 @@ THEN = ("nearest", "gptq")
 
 
 @dataclass(frozen=True)
-class Awq(Base):
+class Awq(Calibrated):
     """Input columns of `bits` integers in groups of `group_size` (0: one group a row) are scaled by
     mean|x|^alpha, searched for each matrix, after Lin et al. 2023.
 
@@ -73,15 +72,9 @@ class Awq(Base):
             " classifier nothing can; use gptq"
         )
 
-    @property
-    def calibrates(self) -> bool:
-        """See Base."""
-        return True
-
     def effect(self, before: Effects, case: Case) -> Effects:
         """The format of `rtn`, with codes and scales chosen by the calibration inputs."""
-        zero = "" if self.symmetric else "int8"
-        return replace(before, stored=LowBitBytes(self.bits, self.group_size, zero=zero))
+        return integers(before, self.bits, self.group_size, self.symmetric)
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix, the head included, by low-bit codes. Raises Refused."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from core.errors import Refused
 from core.plan import Case
-from core.techniques.base import QUICK, STANDARD, Base, Proposal
-from core.techniques.effects import Effects
-from kernels.lowbit_bytes import LowBitBytes
+from core.techniques.base import QUICK, STANDARD, Calibrated, Proposal
+from core.techniques.effects import Effects, integers
 
 if TYPE_CHECKING:
     from core.techniques.solve.inputs import Inputs
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Gptq(Base):
+class Gptq(Calibrated):
     """Second-order rounding of `bits` in groups of `group_size` inputs (0: one group a row), after
     Frantar et al. 2022.
 
@@ -64,15 +63,9 @@ class Gptq(Base):
         """4 bit, where it keeps most of the quality, then 3."""
         return (Proposal(cls(4), QUICK, turn=60), Proposal(cls(3), STANDARD, turn=160))
 
-    @property
-    def calibrates(self) -> bool:
-        """See Base."""
-        return True
-
     def effect(self, before: Effects, case: Case) -> Effects:
         """The format of `rtn`, with codes and scales chosen by the calibration inputs."""
-        zero = "" if self.symmetric else "int8"
-        return replace(before, stored=LowBitBytes(self.bits, self.group_size, zero=zero))
+        return integers(before, self.bits, self.group_size, self.symmetric)
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix, the head included, by low-bit codes. Raises Refused."""

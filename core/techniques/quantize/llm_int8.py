@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from core.files.storage import OutlierBytes
 from core.plan import Case
-from core.techniques.base import Base
+from core.techniques.base import Calibrated
 from core.techniques.effects import Effects
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class LlmInt8(Base):
+class LlmInt8(Calibrated):
     """Columns of x that exceed `threshold` in calibration are multiplied in the model's own dtype,
     all others vector-wise in int8 (Dettmers et al. 2022).
 
@@ -32,11 +32,6 @@ class LlmInt8(Base):
     kind: ClassVar[str] = "quantize"
     title: ClassVar[str] = "LLM.int8(): outliers in 16 bit"
     positive: ClassVar[tuple[str, ...]] = ("threshold",)
-
-    @property
-    def calibrates(self) -> bool:
-        """See Base."""
-        return True
 
     def effect(self, before: Effects, case: Case) -> Effects:
         """As w8a8; what the outlier columns add is known after calibration only."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from core.plan import Case
 from core.techniques.base import STANDARD, Proposal, Trained
-from core.techniques.effects import Effects
+from core.techniques.effects import Effects, integers
 from core.techniques.quantize.gptq import Gptq
-from kernels.lowbit_bytes import LowBitBytes
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,7 @@ class Qat(Trained):
 
     def effect(self, before: Effects, case: Case) -> Effects:
         """The format of `rtn`, with the codes that training ended with."""
-        zero = "" if self.symmetric else "int8"
-        return replace(before, stored=LowBitBytes(self.bits, self.group_size, zero=zero))
+        return integers(before, self.bits, self.group_size, self.symmetric)
 
     def beginning(self) -> Gptq | None:
         """What chooses the codes that training starts from; None where they are the nearest."""

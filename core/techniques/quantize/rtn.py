@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from core.plan import Case
 from core.techniques.base import QUICK, STANDARD, Base, Proposal
-from core.techniques.effects import Effects
-from kernels.lowbit_bytes import LowBitBytes
+from core.techniques.effects import Effects, integers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,8 +60,7 @@ class RoundToNearest(Base):
 
     def effect(self, before: Effects, case: Case) -> Effects:
         """So many bits a weight, a 16-bit scale and, when affine, a zero of a byte per group."""
-        zero = "" if self.symmetric else "int8"
-        return replace(before, stored=LowBitBytes(self.bits, self.group, zero=zero))
+        return integers(before, self.bits, self.group, self.symmetric)
 
     def apply(self, deployment: Any) -> None:
         """Replace every matrix of the layers, the head included, by packed codes."""

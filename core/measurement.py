@@ -22,7 +22,8 @@ class Measurement:
     the interval is bootstrapped. Origin `unavailable` has no samples and says why in `method`.
     `condition` says what was varied where the workload was not served as it is asked. `reference`
     are the baseline's values of the same metric, taken in the same process between ours:
-    reference[i] belongs to the pair of samples[i].
+    reference[i] belongs to the pair of samples[i]. `data` is the digest of the text, tasks or
+    images that quality was judged on, empty where nothing was judged and in older rows.
     """
 
     metric: str
@@ -36,6 +37,7 @@ class Measurement:
     bounds: tuple[float, float] | None = None
     condition: Condition = AS_ASKED
     reference: tuple[float, ...] = ()
+    data: str = ""
 
     def __post_init__(self) -> None:
         if self.origin not in ORIGINS:
@@ -64,6 +66,15 @@ class Measurement:
     def n(self) -> int:
         """How many raw samples."""
         return len(self.samples)
+
+    def same_data(self, other: Measurement) -> bool:
+        """Whether both were judged on the same text, tasks or images, item by item. Where one of
+        them does not say, the method decides: it names the data and how they were cut."""
+        if self.n != other.n:
+            return False
+        if self.data and other.data:
+            return self.data == other.data
+        return self.method == other.method
 
     def quantile(self, q: float) -> float | None:
         """Empirical quantile of the samples; None when there are none."""

@@ -129,6 +129,8 @@ measurements = Table(
     _json("samples"),
     Column("condition", Text, server_default="", nullable=False),
     _json("reference"),
+    # NULL in rows that are older than the column.
+    Column("data", String),
 )
 
 kernel_calls = Table(

@@ -62,6 +62,6 @@ def on_the_same(
     if candidate.origin != "measured":
         return None
     theirs = candidate.reference if pairing == "turns" else ()
-    if not theirs and candidate.method == baseline.method and candidate.n == baseline.n:
+    if not theirs and candidate.same_data(baseline):
         theirs = baseline.samples
     return paired_interval(metric.name, candidate.samples, theirs) if theirs else None

@@ -164,3 +164,18 @@ def test_bounds_beyond_every_float_are_refused() -> None:
 def test_too_few_samples_bound_no_high_quantile() -> None:
     assert quantile_interval(tuple(range(71)), 0.95) is None
     assert quantile_interval(tuple(range(367)), 0.99) is None
+
+
+def judged(data: str, method: str = "16 windows", n: int = 3) -> Measurement:
+    return Measurement("kl_nats", (0.1,) * n, "nat", "measured", method, data=data)
+
+
+def test_the_digest_of_the_data_decides_whether_two_were_judged_on_the_same() -> None:
+    assert judged("aa", "16 windows").same_data(judged("aa", "measured elsewhere: 16 windows"))
+    assert not judged("aa").same_data(judged("bb"))
+    assert not judged("aa").same_data(judged("aa", n=4))
+
+
+def test_of_rows_without_a_digest_the_method_decides() -> None:
+    assert judged("").same_data(judged("aa"))
+    assert not judged("", "8 windows").same_data(judged("aa"))

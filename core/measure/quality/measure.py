@@ -10,11 +10,11 @@ from typing import Any
 
 from core.condition import Condition
 from core.data.passages import digits, held_out_windows, text_passages
-from core.dataset import Dataset
+from core.dataset import Dataset, digest
 from core.measure.presets import Preset
 from core.measure.quality.images import image_quality
 from core.measure.quality.tasks import answer_quality, choice_quality, spread
-from core.measure.quality.text import no_quality, text_quality
+from core.measure.quality.text import Text, no_quality, text_quality
 from core.measurement import Measurement
 from core.techniques.deployment import Deployment
 from core.techniques.training_text import parts
@@ -53,9 +53,7 @@ def measure_quality(
             labels = torch.from_numpy(images.labels)
             return on_images(pixels, labels, f"images of {name}")
         if content.texts:
-            return text_quality(
-                deployment.engine,
-                baseline,
+            return on_text(
                 text_passages(
                     deployment.tokenizer,
                     prefix,
@@ -67,7 +65,7 @@ def measure_quality(
             )
         if content.choices:
             tasks, counted = spread(content.choices, ITEMS_PER_WINDOW * preset.windows)
-            return choice_quality(
+            rows = choice_quality(
                 deployment.engine,
                 baseline,
                 deployment.tokenizer,
@@ -76,8 +74,9 @@ def measure_quality(
                 f"{counted} tasks of {name}",
                 deployment.report,
             )
+            return of_data(rows, *(repr(task).encode() for task in tasks))
         questions, counted = spread(content.answers, ITEMS_PER_WINDOW * preset.windows)
-        return answer_quality(
+        rows = answer_quality(
             deployment.engine,
             baseline,
             deployment.tokenizer,
@@ -86,17 +85,25 @@ def measure_quality(
             f"{counted} tasks of {name}",
             deployment.report,
         )
+        return of_data(rows, *(repr(task).encode() for task in questions))
+
+    def on_text(text: Text) -> list[Measurement]:
+        rows = text_quality(deployment.engine, baseline, text)
+        passages = ((each.scored, each.ids.tolist()) for each in text.passages)
+        return of_data(rows, *(repr(passage).encode() for passage in passages))
 
     def on_images(pixels: Any, labels: Any, name: str) -> list[Measurement]:
         device = deployment.device
-        return image_quality(
+        rows = image_quality(
             deployment.engine, baseline, pixels.to(device), labels.to(device), name
         )
+        return of_data(rows, pixels.cpu().numpy().tobytes(), labels.cpu().numpy().tobytes())
 
     def on_task(one: Dataset) -> list[Measurement]:
         from core.measure.quality.lm_eval_adapter import task_quality
 
-        return task_quality(deployment.engine, baseline, deployment.tokenizer, prefix, one)
+        rows = task_quality(deployment.engine, baseline, deployment.tokenizer, prefix, one)
+        return of_data(rows, one.id.encode())
 
     found: list[list[Measurement]] = []
     names: list[str] = []
@@ -106,12 +113,18 @@ def measure_quality(
     elif model.task == "text" and not any(one.kind == "text" for one in data):
         length = min(preset.window, model.decoder().context)
         windows = held_out_windows(deployment.tokenizer, prefix, preset.windows, length)
-        found.append(text_quality(deployment.engine, baseline, windows))
+        found.append(on_text(windows))
         names.append("held-out text")
     for one in data:
         found.append(on_file(one) if one.path else on_task(one))
         names.append(one.id)
     return list(_conditioned(zip(names, found, strict=True)))
+
+
+def of_data(rows: list[Measurement], *parts: bytes) -> list[Measurement]:
+    """The measurements with the identity of what they were judged on."""
+    data = digest(*parts)
+    return [row if row.origin == "unavailable" else replace(row, data=data) for row in rows]
 
 
 def _conditioned(groups: Iterable[tuple[str, list[Measurement]]]) -> Iterable[Measurement]:

@@ -183,3 +183,17 @@ def test_random_weights_and_missing_tokenizers_have_no_quality_and_say_so() -> N
     case = replace(case, model=models.resolve("pycode-small"))
     found = measure_quality(Deployment(case, object(), object), PRESET, (), unchanged=True)
     assert all(one.value is None and "no tokenizer.json" in one.method for one in found)
+
+
+def test_every_number_says_on_which_data_it_was_judged(tmp_path: Path) -> None:
+    word = put(tmp_path, "a.txt", TEXT)
+    deployment = deployed("pycode-small", (word,))
+    own = by_metric(measure_quality(deployment, PRESET, (0,), unchanged=True))
+    again = by_metric(measure_quality(deployment, PRESET, (0,), unchanged=False))
+    plain, few = deployed("pycode-small"), replace(PRESET, windows=3)
+    bundled = by_metric(measure_quality(plain, PRESET, (0,), unchanged=True))
+    fewer = by_metric(measure_quality(plain, few, (0,), unchanged=True))
+    key = ("perplexity", "")
+    assert len(own[key].data) == 16
+    assert own[key].same_data(again[key])
+    assert len({own[key].data, fewer[key].data, bundled[key].data}) == 3

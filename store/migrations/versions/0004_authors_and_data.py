@@ -1,4 +1,6 @@
-"""Who did what an event says; of older events nobody is known."""
+"""Who did what an event says, and which data a number of quality was judged on: neither is known of
+older rows.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,6 +13,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("events", sa.Column("who", sa.String()))
+    op.add_column("measurements", sa.Column("data", sa.String()))
 
 
 def downgrade() -> None:

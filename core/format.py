@@ -137,6 +137,13 @@ def ratio(value: float | None, digits: int = 3) -> str:
     return f"{plain(value, digits)}x"
 
 
+def duration(seconds: float) -> str:
+    """Whole seconds, with minutes from one on: `7 s`, `3 min`, `1 min 20 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    parts = [f"{minutes} min"] * bool(minutes) + [f"{rest} s"] * bool(rest or not minutes)
+    return " ".join(parts)
+
+
 def _scaled(value: float, suffix: str) -> str:
     """Whole bytes and percents near 100 without false decimals, everything else at three digits."""
     if suffix == " B":

@@ -14,7 +14,7 @@ from app.jobs.limits import Limits
 from app.jobs.watchdog import Health, Verdict, Watchdog
 from core.journal.events import EnvironmentRecorded, Event, TrialEnded
 
-CLOSED, CANCELLED = "closed", "cancelled"
+CLOSED, CANCELLED, LATE = "closed", "cancelled", "late"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Attempt:
 
     def run(self, keep: Callable[[list[Event]], None], asked: Callable[[], str]) -> Outcome:
         """Hand events to `keep` until the trial ends, is ended by the watchdog, or `asked` returns
-        CLOSED or CANCELLED. Nothing of the child's family lives afterwards.
+        CLOSED, CANCELLED or LATE. Nothing of the child's family lives afterwards.
         """
         child = self._child
         stop, verdict = "", None
@@ -76,6 +76,8 @@ class Attempt:
     def _judge(self, stop: str, verdict: Verdict | None) -> Outcome:
         child = self._child
         rescued = tuple(event for event in child.unwritten() if not event.is_a(TrialEnded))
+        if stop == LATE and not child.end_is_written():
+            return Outcome(LATE, rescued=rescued)
         if stop == CANCELLED:
             return Outcome("cancelled", "cancelled by the user", rescued=rescued)
         if child.wrong:

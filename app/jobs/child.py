@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from app.jobs.limits import Limits, impose
 from app.jobs.output import TOO_LONG, TOO_MUCH, Output
 from app.jobs.prefixes import PREFIXES
 from app.jobs.processes import OWNER, TRIAL, Family, Process, kernel_kills, owner_mark
+from app.jobs.schedule import Turn
 from app.jobs.spawn import Spawned, Start, Starter
 from core.catalogue.planned import planned_files
 from core.errors import BadInput
@@ -45,8 +46,8 @@ _DEATHS = {
 
 class Child:
     """A trial's process. `end` is what it said of its end; `wrong` what was wrong with its output,
-    after which nothing more of it is believed. `prefixes` are the lengths of those of its plan that
-    it is to keep for later trials (core.planner.prefixes).
+    after which nothing more of it is believed. `turn` says which prefixes of its plan it keeps for
+    later trials, and how many rounds it times.
     """
 
     def __init__(
@@ -59,11 +60,12 @@ class Child:
         starter: Starter = Spawned,
         environment: Mapping[str, str] | None = None,
         who: str = "",
-        prefixes: Sequence[int] = (),
+        turn: Turn | None = None,
     ) -> None:
         self.end: Event | None = None
         self.wrong = ""
-        self._prefixes = {"folder": str(folder / PREFIXES), "lengths": list(prefixes)}
+        self._turn = turn or Turn(trial)
+        self._kept = folder / PREFIXES
         self.journal = folder / f"{trial.id}-{attempt}.jsonl"
         self._log = folder / f"{trial.id}-{attempt}.log"
         self._about = (study.id, trial.id, attempt, who)
@@ -189,7 +191,8 @@ class Child:
             "memory_bytes": self._limits.address_bytes,
             "beats": beats,
             "beat_s": self._limits.beat_s,
-            "prefixes": self._prefixes,
+            "prefixes": {"folder": str(self._kept), "lengths": self._turn.prefixes},
+            "rounds": self._turn.rounds,
         }
         return (json.dumps(job) + "\n").encode()
 

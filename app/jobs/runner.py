@@ -6,14 +6,15 @@ Which trial runs when is decided in jobs.py, how one attempt is watched in attem
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from app.jobs import history
-from app.jobs.attempt import CLOSED, Attempt, Outcome
+from app.jobs.attempt import CLOSED, LATE, Attempt, Outcome
 from app.jobs.child import Child
 from app.jobs.limits import Limits
 from app.jobs.queues import device_environment
+from app.jobs.schedule import Turn
 from app.jobs.spawn import Starter
 from app.jobs.watchdog import Health
 from core.journal.events import Event, NoteWritten, TrialEnded
@@ -52,10 +53,11 @@ class Runner:
             attempt = self._attempts.get(study_id)
         return None if attempt is None else attempt.health()
 
-    def run(self, study: Study, trial: Trial, device: str, prefixes: Sequence[int] = ()) -> None:
-        """Run a trial to its end, unless the supervisor is closed meanwhile; `prefixes` of its plan
-        are kept for later trials.
+    def run(self, study: Study, turn: Turn, device: str, left_out: str = "") -> None:
+        """Run a trial to its end, unless the supervisor is closed meanwhile; `left_out` is the
+        reason of its end when the study's time is over first.
         """
+        trial = turn.trial
         told: list[str] = []
         while True:
             number = trial.attempt + len(told) + 1
@@ -63,10 +65,13 @@ class Runner:
             texts = (history.crash_note(n, limits.attempts, why) for n, why in enumerate(told, 1))
             notes = [NoteWritten(number, text).event(study.id, trial.id) for text in texts]
             self._keep(study.id, notes)
-            outcome = self._attempt(study, trial, number, device, limits, prefixes)
+            outcome = self._attempt(study, trial, number, device, limits, turn)
             if outcome.state == CLOSED:
                 return
             self._keep(study.id, list(outcome.rescued))
+            if outcome.state == LATE:
+                self._keep(study.id, [ended(trial, number, "cancelled", left_out)])
+                return
             if outcome.end is not None:
                 self._ingest([outcome.end])
                 return
@@ -83,14 +88,12 @@ class Runner:
         number: int,
         device: str,
         limits: Limits,
-        prefixes: Sequence[int],
+        turn: Turn,
     ) -> Outcome:
         folder = self._folder / study.id
         environment = device_environment(device)
         who = self._who(study.id)
-        child = Child(
-            folder, study, trial, number, limits, self._starter, environment, who, prefixes
-        )
+        child = Child(folder, study, trial, number, limits, self._starter, environment, who, turn)
         attempt = Attempt(child, limits, folder, number, trial.id)
         with self._lock:
             self._attempts[study.id] = attempt

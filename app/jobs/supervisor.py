@@ -21,12 +21,13 @@ from pathlib import Path
 from app.jobs import history
 from app.jobs import prefixes as kept
 from app.jobs.accept import believed
-from app.jobs.attempt import CANCELLED, CLOSED
+from app.jobs.attempt import CANCELLED, CLOSED, LATE
 from app.jobs.limits import Limits, limits_for
 from app.jobs.listeners import Listener, Listeners
 from app.jobs.orphans import end_orphans
 from app.jobs.queues import Queues, devices
 from app.jobs.runner import Runner, ended
+from app.jobs.schedule import Schedule
 from app.jobs.spawn import Spawned, Starter
 from app.jobs.watchdog import Health, disk_too_full
 from core.errors import BadInput, StoreError, TrimtabError
@@ -34,7 +35,6 @@ from core.ids import new_id
 from core.journal.events import Event, StudyStateChanged, named, study_created, trial_queued
 from core.journal.journal import Journal
 from core.plan import Plan
-from core.planner.prefixes import shared
 from core.predict import fit
 from core.study import ENDED, Study, Trial
 from core.techniques.kinds import refuse
@@ -70,6 +70,7 @@ class Supervisor:
         self._lock = threading.Lock()
         self._threads: dict[str, threading.Thread] = {}
         self._stop: dict[str, str] = {}
+        self._schedules: dict[str, Schedule] = {}
         self._actors: dict[str, str] = {}
 
     def submit(self, study: Study, plans: tuple[Plan, ...]) -> str:
@@ -314,10 +315,28 @@ class Supervisor:
         study = self._study(study_id)
         self._keep(study_id, [StudyStateChanged("running").event(study_id)])
         began = time.monotonic()
-        left = _left(study)
-        for place, trial in enumerate(left, 1):
-            if self._wanted(study_id) or self._queues.closed:
+        schedule = Schedule(study, _left(study))
+        self._schedules[study_id] = schedule
+        with self._listeners.joined(schedule.stages):
+            if not self._run_trials(study, schedule, began, device):
+                return
+        wanted = self._wanted(study_id)
+        if wanted:
+            self._give_up(study_id, wanted)
+        elif not self._queues.closed:
+            out = [ended(one, one.attempt, "cancelled", schedule.left_out) for one in schedule.left]
+            kept.clear(self._folder / study_id)
+            self._keep(study_id, [*out, StudyStateChanged("done").event(study_id)])
+        self.ingest_journals(study_id)
+
+    def _run_trials(self, study: Study, schedule: Schedule, began: float, device: str) -> bool:
+        """Run the study's trials as they are scheduled; False when the study had to stop."""
+        study_id = study.id
+        while not self._wanted(study_id) and not self._queues.closed:
+            turn = schedule.next()
+            if turn is None:
                 break
+            trial = turn.trial
             if study.budget_s is not None and time.monotonic() - began > study.budget_s:
                 reason = f"the budget of {study.budget_s:g} s was used up before this trial"
                 self._keep(study_id, [ended(trial, trial.attempt, "cancelled", reason)])
@@ -325,27 +344,21 @@ class Supervisor:
             full = disk_too_full(self._folder, self._limits(trial.plan, study.preset))
             if full is not None:
                 self._fail(study_id, full.reason)
-                return
-            prefixes = shared(trial.plan, (later.plan for later in left[place:]))
-            self._runner.run(study, trial, device, prefixes)
+                return False
+            self._runner.run(study, turn, device, schedule.left_out)
             self.ingest_journals(study_id)
             lost = _without_baseline(self._study(study_id)) if trial.is_baseline else ""
             if lost:
                 self._fail(study_id, lost)
-                return
-        wanted = self._wanted(study_id)
-        if wanted:
-            self._give_up(study_id, wanted)
-        elif not self._queues.closed:
-            kept.clear(self._folder / study_id)
-            self._keep(study_id, [StudyStateChanged("done").event(study_id)])
-        self.ingest_journals(study_id)
+                return False
+        return True
 
     def _must_stop(self, study_id: str) -> str:
         """What the running trial of a study must end for now, or an empty string."""
         if self._queues.closed:
             return CLOSED
-        return {"cancelled": CANCELLED, _INTERRUPTED: CLOSED}.get(self._wanted(study_id), "")
+        wanted = {"cancelled": CANCELLED, _INTERRUPTED: CLOSED}.get(self._wanted(study_id), "")
+        return wanted or (LATE if self._schedules[study_id].is_late() else "")
 
     def _wanted(self, study_id: str) -> str:
         """What the user asked this study to become, or an empty string; a marker file asks from

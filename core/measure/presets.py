@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from core.errors import BadInput
+from core.statistics.interleave import MIN_PAIRS
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,9 @@ class Preset:
 
     `sweep_rounds` rounds are timed under each varied condition (0: none is), `requests` at most
     when they arrive on their own. `settle_s` is the longest wait for a quiet machine before timing;
-    `wall_s` ends a trial that hangs; `distill_steps` is the recovery budget that proposals use.
+    `wall_s` ends a trial that hangs; `distill_steps` is the recovery budget that proposals use. A
+    study promises to end within `promise_s`, None for as long as it takes: on a slow machine it
+    times fewer rounds for that, at least `fewest`, and measures fewer plans.
     """
 
     name: str
@@ -27,10 +30,16 @@ class Preset:
     wall_s: float
     sweep_rounds: int = 0
     requests: int = 24
+    promise_s: float | None = None
+    fewest: int = MIN_PAIRS
+
+    def shortened(self, rounds: int) -> Preset:
+        """With so many timed rounds, and as much less timed work."""
+        return replace(self, repeats=rounds, seconds=self.seconds * rounds / self.repeats)
 
 
 PRESETS = {
-    "quick": Preset("quick", 12, 0.8, 8, 512, 24, 1.0, 300.0, 0, 24),
+    "quick": Preset("quick", 12, 0.8, 8, 512, 24, 1.0, 300.0, 0, 24, 180.0),
     "standard": Preset("standard", 30, 5.0, 24, 1024, 200, 10.0, 1800.0, 8, 100),
     "deep": Preset("deep", 100, 20.0, 96, 1024, 1000, 30.0, 7200.0, 20, 400),
 }

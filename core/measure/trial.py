@@ -26,14 +26,18 @@ def run_trial(
     emit: Emit,
     planned: Fingerprint | None = None,
     prefixes: Prefixes | None = None,
+    rounds: int | None = None,
 ) -> None:
     """Apply `plan` to freshly loaded weights and emit `measurement`, `kernels`, `note` and
     `progress` events.
 
     `emit(kind, **body)` writes one event; `planned` are the model's files when the study began,
-    `prefixes` those of plans that its trials share. Errors are raised: the worker turns them into
-    the trial's end.
+    `prefixes` those of plans that its trials share; `rounds` are timed where the preset's are too
+    many for the time that the study has left. Errors are raised: the worker turns them into the
+    trial's end.
     """
     run = TrialRun(plan, preset(preset_name), environment, emit, planned, prefixes)
+    if rounds is not None:
+        run.shorten(rounds)
     for step in STEPS:
         step(run)

@@ -115,7 +115,15 @@ def run(job: dict[str, Any], emit: Any) -> tuple[str, str]:
             folder, lengths = Path(shared["folder"]), shared["lengths"]
             prefixes = Prefixes(folder, job["trial"], identifier, lengths)
         with refusing():
-            run_trial(plan, job["preset"], identifier, emit, from_json(job.get("files")), prefixes)
+            run_trial(
+                plan,
+                job["preset"],
+                identifier,
+                emit,
+                from_json(job.get("files")),
+                prefixes,
+                job.get("rounds"),
+            )
         return "done", ""
     except JournalError:
         raise

@@ -61,8 +61,21 @@ def study_document(
             }
             for trial, one in zip(study.trials, judged.trials, strict=True)
         ],
-        "warnings": list(warnings(study.trials, environments)),
+        "warnings": [*warnings(study.trials, environments), *left_out(study)],
     }
+
+
+def left_out(study: Study) -> tuple[str, ...]:
+    """The sentence for plans that a study left out to end in time: those are cancelled in a study
+    that is done. None in any other study.
+    """
+    titles = [trial.plan.title for trial in study.trials if trial.state == "cancelled"]
+    if study.state != "done" or not titles:
+        return ()
+    return (
+        f"{len(titles)} of {len(study.trials)} plans were left out, so that the study ends in time:"
+        f" {'; '.join(titles)}. What they would have given is not known.",
+    )
 
 
 def margins_kept(trial: Trial, margins: Sequence[Margin]) -> tuple[tuple[Margin, str, str], ...]:

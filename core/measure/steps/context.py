@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from core import format as formats
 from core.artefacts.prefix import Prefix, Prefixes
 from core.caution import Note, note_body
 from core.data.passages import digits, prompts
@@ -72,6 +73,14 @@ class TrialRun:
     def workload(self) -> Workload:
         """The case's own."""
         return self.plan.case.workload
+
+    def shorten(self, rounds: int) -> None:
+        """Time so many rounds instead of the preset's, and say so."""
+        self.note(
+            f"timed in {rounds} rounds instead of {self.preset.repeats}: the study had promised to"
+            f" end within {formats.duration(self.preset.promise_s or 0.0)}"
+        )
+        self.preset = self.preset.shortened(rounds)
 
     def send(self, *measurements: Measurement) -> None:
         """Emit measurements of this environment."""

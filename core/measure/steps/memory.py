@@ -14,6 +14,7 @@ def memory(run: TrialRun) -> None:
     """What a group of requests holds, the artefact's bytes on disk, the resident weights, and what
     preparing took.
     """
+    run.report("memory")(0.0)
     deployment, service = run.deployment, run.service
     group = replace(service, requests=service.requests[: deployment.serving.batch])
     run.served += [

@@ -21,6 +21,7 @@ def serve(run: TrialRun) -> None:
     calls.reset()
     conditions = Conditions(gpu=run.device == "cuda")
     run.deployment.report = run.report("serve")
+    run.deployment.report(0.0)
     timed = measure_serving(run.service, run.preset, lambda: _unchanged(run))
     run.note(*conditions.notes())
     kernels = tuple(

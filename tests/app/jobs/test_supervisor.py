@@ -18,16 +18,19 @@ import pytest
 
 from app.jobs.prefixes import PREFIXES
 from app.jobs.processes import find
+from app.jobs.schedule import Schedule
 from app.jobs.spawn import Spawned
 from app.jobs.supervisor import CANCEL, Supervisor
 from app.services import plan_study
 from core.errors import BadInput
 from core.journal.events import Event
 from core.journal.journal import read
+from core.measure.presets import PRESETS
 from core.plan import Plan
 from core.priorities import Priorities
 from core.study import ENDED, Study
 from core.techniques import parse
+from core.verdict.documents import study_document
 from store import open_store
 from store.interface import Store
 from tests.evidence.jobs import failing_worker
@@ -180,6 +183,42 @@ def test_a_study_whose_baseline_failed_stops_and_says_what_to_change(make: Make)
     # Whoever wants the others all the same resumes.
     supervisor.resume(study.id)
     assert [trial.state for trial in supervisor.wait(study.id).trials] == ["failed", "done", "done"]
+
+
+def test_a_study_leaves_out_what_its_promise_has_no_time_for(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = make()
+    study, plans = planned("weight-int8", "weight-int4", "kv-cache")
+    monkeypatch.setitem(PRESETS, "quick", replace(PRESETS["quick"], promise_s=0.05))
+    supervisor.submit(study, plans)
+    ended = supervisor.wait(study.id)
+    assert ended.state == "done"
+    assert [trial.state for trial in ended.trials[:2]] == ["done", "done"]
+    out = ended.trials[2:]
+    assert {trial.state for trial in out} == {"cancelled"}
+    assert all(trial.reason.startswith("left out: ") for trial in out)
+    (warning,) = study_document(ended)["warnings"]
+    assert warning.startswith(f"{len(out)} of {len(plans)} plans were left out")
+    # Resuming measures them, as long as it takes when nothing is promised.
+    monkeypatch.setitem(PRESETS, "quick", replace(PRESETS["quick"], promise_s=None))
+    supervisor.resume(study.id)
+    again = supervisor.wait(study.id)
+    assert {trial.state for trial in again.trials} == {"done"}
+    assert study_document(again)["warnings"] == []
+
+
+def test_a_trial_that_runs_when_the_time_is_over_is_ended_and_left_out(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = make("await-leave")
+    study, plans = planned("weight-int8")
+    monkeypatch.setattr(Schedule, "is_late", lambda self: bool(self.stages.running))
+    supervisor.submit(study, plans)
+    ended = supervisor.wait(study.id)
+    assert ended.state == "done"
+    assert {trial.state for trial in ended.trials} == {"cancelled"}
+    assert all(trial.reason.startswith("left out: ") for trial in ended.trials)
 
 
 def test_cancel_kills_the_child_and_gives_up_the_rest(make: Make) -> None:

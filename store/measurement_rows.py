@@ -30,6 +30,7 @@ def measurement_columns(measurement: Measurement) -> Row:
         "samples": _text(measurement.samples),
         "condition": clean(str(measurement.condition)),
         "reference": _text(measurement.reference),
+        "data": clean(measurement.data),
     }
 
 
@@ -70,6 +71,7 @@ def measurement_of(row: Row) -> Measurement:
         bounds,
         read_condition(row["condition"]),
         _numbers(row["reference"]),
+        row["data"] or "",
     )
 
 

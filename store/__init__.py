@@ -4,11 +4,11 @@ database.
 
 from __future__ import annotations
 
-from store.interface import Progress, Store, StudySummary, TrialFilter
+from store.interface import Store, StudySummary, TrialFilter, TrialProgress
 from store.memory import MemoryStore
 from store.place import MEMORY, locate, named
 
-__all__ = ["Progress", "Store", "StudySummary", "TrialFilter", "open_store"]
+__all__ = ["Store", "StudySummary", "TrialFilter", "TrialProgress", "open_store"]
 
 
 def open_store(url: str | None = None) -> Store:

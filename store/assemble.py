@@ -18,26 +18,26 @@ from core.journal import codec
 from core.plan import Plan
 from core.report import Report
 from core.study import ENDED, KernelCalls, Study, Trial
-from store.interface import Row, Rows
+from store.interface import TableRow, TableRows
 from store.measurement_rows import measurement_of
 
 
-def latest_state(states: Iterable[Row]) -> Row:
+def latest_state(states: Iterable[TableRow]) -> TableRow:
     """The row of trial_states that says how a trial stands: highest attempt, furthest step, newest
     event.
     """
     return max(states, key=lambda row: (row["attempt"], row["step"], row["event_id"]))
 
 
-def first_of_each(rows: Iterable[Row], key: str) -> dict[str, Row]:
+def first_of_each(rows: Iterable[TableRow], key: str) -> dict[str, TableRow]:
     """The earliest row of every value of `key`, in the order of their events."""
-    firsts: dict[str, Row] = {}
+    firsts: dict[str, TableRow] = {}
     for row in sorted(rows, key=lambda row: row["event_id"]):
         firsts.setdefault(row[key], row)
     return firsts
 
 
-def study_of(rows: Rows) -> Study:
+def study_of(rows: TableRows) -> Study:
     """One study from all its rows; StoreError names what is damaged."""
     first = min(rows["studies"], key=lambda row: row["event_id"])
     name = f"study {first['study_id']}"
@@ -56,7 +56,7 @@ def study_of(rows: Rows) -> Study:
     )
 
 
-def trials_of(rows: Rows) -> tuple[Trial, ...]:
+def trials_of(rows: TableRows) -> tuple[Trial, ...]:
     """The trials whose rows these are, in the order they were queued, with their latest
     attempts only.
     """
@@ -71,18 +71,18 @@ def trials_of(rows: Rows) -> tuple[Trial, ...]:
     )
 
 
-def _authors(rows: Rows) -> dict[str, str]:
+def _authors(rows: TableRows) -> dict[str, str]:
     """Who did what each event says, where somebody is known."""
     return {row["id"]: row["who"] for row in rows.get("events", ()) if row["who"]}
 
 
 def _trial(
-    row: Row,
+    row: TableRow,
     authors: dict[str, str],
-    states: list[Row],
-    measurements: list[Row],
-    kernels: list[Row],
-    notes: list[Row],
+    states: list[TableRow],
+    measurements: list[TableRow],
+    kernels: list[TableRow],
+    notes: list[TableRow],
 ) -> Trial:
     name = f"trial {row['trial_id']} of study {row['study_id']}"
     if not states:
@@ -123,7 +123,7 @@ def report_exists(report: Report) -> str:
     )
 
 
-def facts_of(row: Row) -> dict[str, Any]:
+def facts_of(row: TableRow) -> dict[str, Any]:
     """The facts of a row of `environments`; StoreError names it when it is damaged."""
     name = f"environment {row['environment_id']}"
     facts = _read(name, json.loads, row["facts"])
@@ -132,7 +132,7 @@ def facts_of(row: Row) -> dict[str, Any]:
     return facts
 
 
-def report_of(row: Row) -> Report:
+def report_of(row: TableRow) -> Report:
     """The Report of a row; StoreError names it when it is damaged."""
     name = f"report {row['report_id']} version {row['version']}"
     report = _read(name, _load_report, row["document"])
@@ -165,13 +165,13 @@ def _damaged(name: str, why: str) -> str:
     return f"the stored {name} cannot be read: {why}; its journal, if kept, holds it too"
 
 
-def _by_trial(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    grouped: dict[str, list[Row]] = {}
+def _by_trial(rows: Iterable[TableRow]) -> dict[str, list[TableRow]]:
+    grouped: dict[str, list[TableRow]] = {}
     for row in rows:
         grouped.setdefault(row["trial_id"], []).append(row)
     return grouped
 
 
-def _in_order(rows: Iterable[Row], attempt: int) -> list[Row]:
+def _in_order(rows: Iterable[TableRow], attempt: int) -> list[TableRow]:
     wanted = [row for row in rows if row["attempt"] == attempt]
     return sorted(wanted, key=lambda row: (row["event_id"], row.get("position", 0)))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from sqlalchemy import BigInteger, Connection, DateTime, Double, Integer, Table, insert, select
 
 from store import tables
-from store.interface import Row
+from store.interface import TableRow
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,7 +21,7 @@ _CHUNK = 2500
 Item = TypeVar("Item")
 
 
-def append(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
+def append(connection: Connection, table: Table, rows: Sequence[TableRow]) -> None:
     """Insert `rows`, which all have the same columns, in the transaction of `connection`."""
     if not rows:
         return

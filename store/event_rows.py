@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from core.journal import codec
 from core.journal.events import (
-    Content,
     EnvironmentRecorded,
+    EventContent,
     KernelsRan,
     MeasurementTaken,
     NoteWritten,
@@ -26,7 +26,7 @@ from core.journal.events import (
 from core.report import Report
 from core.study import ENDED, TRIAL_STATES, KernelCalls, Trial
 from store.health.clean import clean, clean_data, clean_time, finite, whole
-from store.interface import Row
+from store.interface import TableRow
 from store.measurement_rows import measurement_columns
 
 Document = TypeVar("Document")
@@ -43,13 +43,13 @@ class Keys:
     trial_id: str
     time: str
 
-    def of_study(self) -> Row:
+    def of_study(self) -> TableRow:
         return {"event_id": self.event_id, "study_id": self.study_id}
 
-    def of_trial(self) -> Row:
+    def of_trial(self) -> TableRow:
         return self.of_study() | {"trial_id": self.trial_id}
 
-    def of_part(self, position: int, attempt: Any) -> Row:
+    def of_part(self, position: int, attempt: Any) -> TableRow:
         return {
             "event_id": self.event_id,
             "study_id": self.study_id,
@@ -59,7 +59,7 @@ class Keys:
         }
 
 
-Named = Iterable[tuple[str, Row]]
+Named = Iterable[tuple[str, TableRow]]
 
 
 def _study_created(keys: Keys, at: datetime, content: StudyCreated) -> Named:
@@ -89,7 +89,7 @@ def _study_state(keys: Keys, at: datetime, content: StudyStateChanged) -> Named:
     yield "study_states", _study_state_row(keys, at, content.state, content.reason)
 
 
-def _study_state_row(keys: Keys, at: datetime, state: str, reason: str) -> Row:
+def _study_state_row(keys: Keys, at: datetime, state: str, reason: str) -> TableRow:
     return keys.of_study() | {"happened_at": at, "state": state, "reason": clean(reason)}
 
 
@@ -147,7 +147,7 @@ def _trial_ended(keys: Keys, at: datetime, content: TrialEnded) -> Named:
 
 def _state_row(
     keys: Keys, at: datetime, attempt: int, step: int, state: str, reason: str, **times: Any
-) -> Row:
+) -> TableRow:
     row = keys.of_trial() | {"attempt": whole(attempt), "step": step, "happened_at": at}
     row |= {"state": state, "reason": clean(reason)}
     return row | {"started_at": "", "ended_at": "", "pid": None} | times
@@ -199,7 +199,7 @@ def _report_saved(_keys: Keys, _at: datetime, content: ReportSaved) -> Named:
     yield "reports", report_columns(content.report)
 
 
-ROWS: dict[type[Content], Callable[[Keys, datetime, Any], Named]] = {
+ROWS: dict[type[EventContent], Callable[[Keys, datetime, Any], Named]] = {
     StudyCreated: _study_created,
     StudyStateChanged: _study_state,
     TrialQueued: _trial_queued,
@@ -220,7 +220,7 @@ def cleaned_document(document: Document) -> Document:
     return cleaned
 
 
-def report_columns(report: Report) -> Row:
+def report_columns(report: Report) -> TableRow:
     kept = cleaned_document(report)
     kept = replace(kept, created_at=clean_time(kept.created_at))
     return {

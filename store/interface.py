@@ -15,8 +15,8 @@ from core.report import Report
 from core.study import Study, Trial
 
 # A row by its columns, and rows by their table.
-Row = dict[str, Any]
-Rows = dict[str, list[Row]]
+TableRow = dict[str, Any]
+TableRows = dict[str, list[TableRow]]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class StudySummary:
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrialProgress:
     """The newest progress of a running trial."""
 
     trial_id: str
@@ -113,7 +113,7 @@ class Store(Protocol):
     def count_trials(self, wanted: TrialFilter) -> int:
         """How many trials trial_rows would list without a limit."""
 
-    def progress(self, study_id: str) -> tuple[Progress, ...]:
+    def progress(self, study_id: str) -> tuple[TrialProgress, ...]:
         """The newest progress event of each trial that is running."""
 
     def environments_of(self, trial_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:

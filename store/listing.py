@@ -7,11 +7,11 @@ from typing import Any
 
 from core.metrics import METRICS
 from core.study import ENDED
-from store.interface import Progress, Row, StudySummary
+from store.interface import StudySummary, TableRow, TrialProgress
 
 
 def summary_of(
-    study: Row, state: Row | None, trial_states: Iterable[str], who: str | None
+    study: TableRow, state: TableRow | None, trial_states: Iterable[str], who: str | None
 ) -> StudySummary:
     """A study for a list, from its rows, the states of its trials and its author."""
     states = list(trial_states)
@@ -32,7 +32,10 @@ def summary_of(
 
 
 def table_row(
-    trial: Row, position: int, state: Row, measured: Iterable[tuple[str, float | None, str]]
+    trial: TableRow,
+    position: int,
+    state: TableRow,
+    measured: Iterable[tuple[str, float | None, str]],
 ) -> dict[str, Any]:
     """A flat row for a table of trials; `measured` are metrics with their values and origins, of
     the latest attempt and of no condition, in the order of their events.
@@ -60,9 +63,9 @@ def table_row(
     return row | dict.fromkeys(metric.name for metric in METRICS) | values | row
 
 
-def progress_of(row: Row) -> Progress:
-    """The Progress of a row of `progress`."""
-    return Progress(
+def progress_of(row: TableRow) -> TrialProgress:
+    """The TrialProgress of a row of `progress`."""
+    return TrialProgress(
         row["trial_id"],
         row["stage"],
         row["share"],

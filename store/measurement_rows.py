@@ -7,12 +7,12 @@ import json
 from core.condition import read as read_condition
 from core.measurement import Measurement
 from store.health.clean import clean, clean_time, finite
-from store.interface import Row
+from store.interface import TableRow
 
 _FLOAT = frozenset({float})
 
 
-def measurement_columns(measurement: Measurement) -> Row:
+def measurement_columns(measurement: Measurement) -> TableRow:
     """Its columns, beside those that say whose it is."""
     value, pooled, bounds = _value(measurement), measurement.pooled, measurement.bounds
     return {
@@ -56,7 +56,7 @@ def _are_floats(samples: tuple[float, ...]) -> bool:
     return _FLOAT.issuperset(map(type, samples))
 
 
-def measurement_of(row: Row) -> Measurement:
+def measurement_of(row: TableRow) -> Measurement:
     """The Measurement of a row of `measurements`; ValueError when it is damaged."""
     bounds = None if row["low"] is None else (row["low"], row["high"])
     return Measurement(

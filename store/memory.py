@@ -16,7 +16,7 @@ from core.report import Report
 from core.study import Study, Trial
 from store import assemble, listing
 from store.health.clean import clean
-from store.interface import Progress, Row, Rows, StudySummary, TrialFilter
+from store.interface import StudySummary, TableRow, TableRows, TrialFilter, TrialProgress
 from store.rows import by_id, cleaned, report_row, rows_of
 
 
@@ -28,7 +28,7 @@ class MemoryStore:
         self.sound = True
         self.read_only = ""
         self.reports_journal: Path | None = None
-        self._rows: Rows = {}
+        self._rows: TableRows = {}
         self._ids: set[str] = set()
         self._marks: dict[tuple[str, str], Mark] = {}
         self._reports: list[Report] = []
@@ -91,11 +91,11 @@ class MemoryStore:
         with self._lock:
             return len(self._wanted(cleaned(wanted)))
 
-    def progress(self, study_id: str) -> tuple[Progress, ...]:
+    def progress(self, study_id: str) -> tuple[TrialProgress, ...]:
         """See store.interface.Store."""
         with self._lock:
             found = self._where("study_id", clean(study_id))
-            newest: dict[str, Row] = {}
+            newest: dict[str, TableRow] = {}
             for row in sorted(found.get("progress", ()), key=lambda row: row["event_id"]):
                 state = self._state(row["trial_id"])
                 if (
@@ -165,20 +165,20 @@ class MemoryStore:
         self._reports.append(report)
         return True
 
-    def _table(self, name: str) -> list[Row]:
+    def _table(self, name: str) -> list[TableRow]:
         return self._rows.get(name, [])
 
-    def _where(self, key: str, value: str) -> Rows:
+    def _where(self, key: str, value: str) -> TableRows:
         return {
             table: [row for row in rows if row.get(key) == value]
             for table, rows in self._rows.items()
         }
 
-    def _state(self, trial_id: str) -> Row | None:
+    def _state(self, trial_id: str) -> TableRow | None:
         states = [row for row in self._table("trial_states") if row["trial_id"] == trial_id]
         return assemble.latest_state(states) if states else None
 
-    def _summary(self, study: Row) -> StudySummary:
+    def _summary(self, study: TableRow) -> StudySummary:
         found = self._where("study_id", study["study_id"])
         state = max(found["study_states"], key=lambda row: row["event_id"])
         trials = assemble.first_of_each(found.get("trials", ()), "trial_id")
@@ -187,7 +187,7 @@ class MemoryStore:
             study, state, [row["state"] for row in states if row is not None], self._who(study)
         )
 
-    def _who(self, row: Row) -> str | None:
+    def _who(self, row: TableRow) -> str | None:
         ids = {event["id"]: event for event in self._table("events")}
         who: str | None = ids[row["event_id"]]["who"]
         return who
@@ -213,7 +213,7 @@ class MemoryStore:
         return found[::-1]
 
 
-def _matches(wanted: TrialFilter, trial: Row, state: Row) -> bool:
+def _matches(wanted: TrialFilter, trial: TableRow, state: TableRow) -> bool:
     return (
         all(
             value is None or trial[key] == value

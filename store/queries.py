@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, Subquery, Table, func, select
 
 from store import listing, tables
-from store.interface import Progress, Row, Rows, StudySummary, TrialFilter
+from store.interface import StudySummary, TableRow, TableRows, TrialFilter, TrialProgress
 
 _OF_A_TRIAL = (
     tables.trials,
@@ -22,19 +22,19 @@ _OF_A_TRIAL = (
 _OF_A_STUDY = (tables.studies, tables.study_states, *_OF_A_TRIAL)
 
 
-def study_rows(connection: Connection, study_id: str) -> Rows:
+def study_rows(connection: Connection, study_id: str) -> TableRows:
     """Everything that is stored of one study."""
     rows = {table.name: _where(connection, table, "study_id", study_id) for table in _OF_A_STUDY}
     return rows | {"events": authors(connection, (*rows["studies"], *rows["trial_states"]))}
 
 
-def trial_parts(connection: Connection, trial_id: str) -> Rows:
+def trial_parts(connection: Connection, trial_id: str) -> TableRows:
     """Everything that is stored of one trial."""
     rows = {table.name: _where(connection, table, "trial_id", trial_id) for table in _OF_A_TRIAL}
     return rows | {"events": authors(connection, rows["trial_states"])}
 
 
-def authors(connection: Connection, rows: Iterable[Row]) -> list[Row]:
+def authors(connection: Connection, rows: Iterable[TableRow]) -> list[TableRow]:
     """Id and author of the events that `rows` were made from."""
     event = tables.events.c
     ids = [row["event_id"] for row in rows]
@@ -102,7 +102,7 @@ def count(connection: Connection, wanted: TrialFilter) -> int:
     return int(connection.execute(select(func.count()).select_from(found)).scalar_one())
 
 
-def progress(connection: Connection, study_id: str) -> tuple[Progress, ...]:
+def progress(connection: Connection, study_id: str) -> tuple[TrialProgress, ...]:
     """The newest progress of the running trials of a study."""
     state = _standing()
     newest = _latest(tables.progress, "trial_id", ("attempt", "event_id"))
@@ -133,7 +133,7 @@ def environments_of(connection: Connection, trial_ids: Sequence[str]) -> dict[st
     return found
 
 
-def environment(connection: Connection, environment_id: str) -> Row | None:
+def environment(connection: Connection, environment_id: str) -> TableRow | None:
     """The first record of an environment."""
     table = tables.environments
     query = (
@@ -147,7 +147,7 @@ def environment(connection: Connection, environment_id: str) -> Row | None:
 
 def reports(
     connection: Connection, report_id: str | None = None, version: int | None = None
-) -> list[Row]:
+) -> list[TableRow]:
     """Report rows: the newest version of each, newest first, unless a version is asked for."""
     newest = _latest(tables.reports, "report_id", ("version",))
     query = select(newest).order_by(newest.c.created_at.desc(), newest.c.report_id.desc())
@@ -225,11 +225,11 @@ def _latest(table: Table, key: str, order: Sequence[str]) -> Subquery:
     return select(table, rank.label("rank")).subquery()
 
 
-def _where(connection: Connection, table: Table, key: str, value: str) -> list[Row]:
+def _where(connection: Connection, table: Table, key: str, value: str) -> list[TableRow]:
     return _fetch(connection, select(table).where(table.c[key] == value))
 
 
-def _fetch(connection: Connection, query: Select[Any]) -> list[Row]:
+def _fetch(connection: Connection, query: Select[Any]) -> list[TableRow]:
     found = connection.execute(query)
     names = tuple(found.keys())
     return [dict(zip(names, row, strict=True)) for row in found.all()]

@@ -23,7 +23,7 @@ from store.copies import snapshot
 from store.health import check
 from store.health import marks as journal_marks
 from store.health.clean import clean
-from store.interface import Progress, Row, Rows, StudySummary, TrialFilter
+from store.interface import StudySummary, TableRow, TableRows, TrialFilter, TrialProgress
 from store.place import name_of, why_read_only
 from store.rows import by_id, cleaned, report_row, rows_of
 
@@ -105,7 +105,7 @@ class SqlStore:
         with self._read() as connection:
             return queries.count(connection, cleaned(wanted))
 
-    def progress(self, study_id: str) -> tuple[Progress, ...]:
+    def progress(self, study_id: str) -> tuple[TrialProgress, ...]:
         """See store.interface.Store."""
         with self._read() as connection:
             return queries.progress(connection, clean(study_id))
@@ -211,17 +211,17 @@ class SqlStore:
             raise StoreError(f"the store {name_of(self._place)} was closed: open it again")
 
 
-def _append(connection: Connection, made: Rows) -> None:
+def _append(connection: Connection, made: TableRows) -> None:
     for name, rows in made.items():
         new = _not_saved(connection, rows) if name == "reports" else rows
         bulk.append(connection, tables.metadata.tables[name], new)
 
 
-def _saved(connection: Connection, row: Row) -> bool:
+def _saved(connection: Connection, row: TableRow) -> bool:
     return bool(queries.reports(connection, row["report_id"], row["version"]))
 
 
-def _not_saved(connection: Connection, rows: Iterable[Row]) -> list[Row]:
+def _not_saved(connection: Connection, rows: Iterable[TableRow]) -> list[TableRow]:
     newest = {(row["report_id"], row["version"]): row for row in rows}
     return [row for row in newest.values() if not _saved(connection, row)]
 

@@ -16,7 +16,7 @@ from core.report import Report
 from core.times import moment
 from store.event_rows import ROWS, Keys, report_columns
 from store.health.clean import clean, clean_data, clean_time
-from store.interface import Row, Rows, TrialFilter
+from store.interface import TableRow, TableRows, TrialFilter
 
 _DAMAGES = (
     BadInput,
@@ -29,9 +29,9 @@ _DAMAGES = (
 )
 
 
-def rows_of(events: Iterable[Event]) -> Rows:
+def rows_of(events: Iterable[Event]) -> TableRows:
     """The rows of `events` by table name; StoreError names the event that is damaged."""
-    rows: Rows = {}
+    rows: TableRows = {}
     for event in events:
         try:
             at = moment(event.at)
@@ -76,7 +76,7 @@ def cleaned(wanted: TrialFilter) -> TrialFilter:
     return TrialFilter(**given | {"text": given["text"].casefold()})
 
 
-def report_row(report: Report) -> Row:
+def report_row(report: Report) -> TableRow:
     """The row of a report version; StoreError when it cannot be kept."""
     try:
         return report_columns(report)

@@ -30,7 +30,7 @@ def apply(parsed: argparse.Namespace) -> int:
     case = Case(model, targets.resolve("local"), workloads.resolve(workload), data)
     plan = Plan(case, tuple(map(techniques.parse, parsed.technique)), parsed.seed)
     folder = Path(parsed.output)
-    progress = Progress()
+    progress = ApplyProgress()
     with _interruptible():
         made = write_artefact(plan, folder, parsed.format, progress.note, progress)
     for reason, ops in lost("cpu").items():
@@ -52,7 +52,7 @@ def apply(parsed: argparse.Namespace) -> int:
     return 0
 
 
-class Progress:
+class ApplyProgress:
     """Notes to stderr, and the running stage on a terminal."""
 
     def __init__(self) -> None:

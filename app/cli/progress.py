@@ -19,7 +19,7 @@ from core.study import ENDED, Study
 ABOUT_S = 5
 
 
-class Progress:
+class StudyProgress:
     """A listener for one study; of `study`, when given, trials have ended before."""
 
     def __init__(

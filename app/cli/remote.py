@@ -20,7 +20,7 @@ _SECONDS = 30.0
 
 
 @contextmanager
-def server_of(url: str | None, seconds: float = _SECONDS) -> Iterator[Server | None]:
+def server_of(url: str | None, seconds: float = _SECONDS) -> Iterator[RunningServer | None]:
     """The server that has the store open, None when there is none; StoreError when it is stuck
     (silent for so many seconds) or of another version.
     """
@@ -30,10 +30,10 @@ def server_of(url: str | None, seconds: float = _SECONDS) -> Iterator[Server | N
         yield None
         return
     with connection:
-        yield Server(connection)
+        yield RunningServer(connection)
 
 
-class Server:
+class RunningServer:
     """A connection that has been greeted; `pid` is the server's process, `url` where its pages
     are.
     """

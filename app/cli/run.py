@@ -10,7 +10,7 @@ from pathlib import Path
 
 from app.cli.again import plan_again
 from app.cli.console import CANCEL, Console
-from app.cli.progress import Progress
+from app.cli.progress import StudyProgress
 from app.facts import facts_of, warnings
 from app.jobs import supervisor
 from app.services import Services, plan_study, studies_folder
@@ -62,7 +62,7 @@ def _submit(
     study: Study, plans: tuple[Plan, ...], as_json: bool, services: Services, console: Console
 ) -> int:
     print(f"study {study.id}: {len(plans)} trials", file=console.err)
-    with services.jobs.listening(Progress(console, study.id, len(plans))):
+    with services.jobs.listening(StudyProgress(console, study.id, len(plans))):
         services.jobs.submit(study, plans)
         ahead = services.jobs.ahead(study.id)
         if ahead:
@@ -80,7 +80,7 @@ def resume(parsed: argparse.Namespace, services: Services, console: Console) -> 
         )
     services.jobs.ingest_journals(parsed.study)
     study = services.store.study(parsed.study)
-    progress = Progress(console, parsed.study, 0, study)
+    progress = StudyProgress(console, parsed.study, 0, study)
     with services.jobs.listening(progress):
         services.jobs.resume(parsed.study, parsed.who)
         return _finish(services, parsed.study, parsed.who, parsed.json, console)

@@ -17,12 +17,12 @@ from functools import partial
 from pathlib import Path
 
 from app.cli.console import Console, here
-from app.cli.remote import Server, server_of
+from app.cli.remote import RunningServer, server_of
 from app.services import Services, opened, studies_folder
 from core import format as formats
 from core.errors import BadInput, StoreError, StoreHeld
 from store.copies import parquet
-from store.copies.backup import DATABASE, Manifest, back_up, receive, restore_to, unpack
+from store.copies.backup import DATABASE, BackupManifest, back_up, receive, restore_to, unpack
 from store.place import MEMORY, locate, named
 
 _PIECE = 1 << 20
@@ -105,7 +105,7 @@ def _file(url: str | None, otherwise: str) -> Path:
     return place
 
 
-def _fetch(server: Server, target: Path) -> None:
+def _fetch(server: RunningServer, target: Path) -> None:
     """Let the server write an archive to `target`; StoreError when it cannot."""
     said = io.StringIO()
     with open(target, "xb") as file:
@@ -118,7 +118,7 @@ def _fetch(server: Server, target: Path) -> None:
         raise StoreError(f"the dashboard (PID {server.pid}) made no copy of the store: {why}")
 
 
-def _contents(manifest: Manifest) -> str:
+def _contents(manifest: BackupManifest) -> str:
     rows = manifest.rows
     return (
         f"{rows.get('studies', 0):,} studies, {rows.get('measurements', 0):,} measurements, "

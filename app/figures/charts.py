@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from app.figures.marks import (
     MARKS,
     Axis,
-    Point,
+    ChartPoint,
     add_marks,
     errors,
     escape,
@@ -41,7 +41,7 @@ BAR, ROW = 16, 58
 __all__ = [
     "CONFIG",
     "HEIGHT",
-    "Point",
+    "ChartPoint",
     "bars",
     "errors",
     "escape",
@@ -52,7 +52,7 @@ __all__ = [
 
 
 def pareto(
-    shown: Sequence[Point],
+    shown: Sequence[ChartPoint],
     x: str,
     y: str,
     frontier: Collection[str] = (),
@@ -175,7 +175,7 @@ def bars(row: Row, columns: Sequence[Column], dark: bool = False) -> go.Figure:
 
 
 def _staircase(
-    figure: go.Figure, some: Sequence[Point], across: Axis, up: Axis, colors: Palette
+    figure: go.Figure, some: Sequence[ChartPoint], across: Axis, up: Axis, colors: Palette
 ) -> None:
     """Between two frontier points nothing better than the worse of both is known: a step."""
     if len(some) < 2:
@@ -233,7 +233,7 @@ def _shade(figure: go.Figure, axis: Axis, name: str, limit: Limit, colors: Palet
     )
 
 
-def _ring(figure: go.Figure, point: Point, across: Axis, up: Axis, colors: Palette) -> None:
+def _ring(figure: go.Figure, point: ChartPoint, across: Axis, up: Axis, colors: Palette) -> None:
     # The label leans towards the middle, so that the frame never cuts it.
     middle = math.sqrt(across.low * across.high) if across.log else (across.low + across.high) / 2
     left = point.x < middle

@@ -29,7 +29,7 @@ MARKS = {
 
 
 @dataclass(frozen=True)
-class Point:
+class ChartPoint:
     """A trial on two axes, in the metrics' own units; an interval's ends may be unknown."""
 
     trial_id: str
@@ -76,7 +76,7 @@ def escape(text: str, limit: int = 80) -> str:
     return html.escape(shown, quote=True)
 
 
-def points(trials: Sequence[Trial], x: str, y: str) -> tuple[Point, ...]:
+def points(trials: Sequence[Trial], x: str, y: str) -> tuple[ChartPoint, ...]:
     """The trials that have a value on both metrics; a mark is as solid as its weaker number."""
     weakest = ("published", "estimated", "projected", "measured")
     found = []
@@ -86,7 +86,7 @@ def points(trials: Sequence[Trial], x: str, y: str) -> tuple[Point, ...]:
             continue
         origin = min(one.origin, other.origin, key=weakest.index)
         found.append(
-            Point(
+            ChartPoint(
                 trial.id,
                 trial.plan.title,
                 one.value,
@@ -134,7 +134,7 @@ def make_axis(
 
 def add_marks(
     figure: go.Figure,
-    some: Sequence[Point],
+    some: Sequence[ChartPoint],
     across: Axis,
     up: Axis,
     name: str,
@@ -178,7 +178,7 @@ def errors(values: Sequence[Spread], factor: float, colors: Palette) -> dict[str
     }
 
 
-def hover(point: Point, across: Axis, up: Axis) -> str:
+def hover(point: ChartPoint, across: Axis, up: Axis) -> str:
     """What a point tells: its title, both numbers with intervals, origin and id."""
     lines = [f"<b>{escape(point.title)}</b>"]
     for axis, value, bounds in ((across, point.x, point.x_bounds), (up, point.y, point.y_bounds)):

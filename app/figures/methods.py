@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from app.figures.marks import Point, add_marks, escape, make_axis
+from app.figures.marks import ChartPoint, add_marks, escape, make_axis
 from app.figures.palette import palette, template
 from core.plan import Plan
 
@@ -24,7 +24,7 @@ def method_of(plan: Plan) -> str:
 
 
 def methods(
-    shown: Sequence[Point],
+    shown: Sequence[ChartPoint],
     method: Mapping[str, str],
     x: str,
     y: str,

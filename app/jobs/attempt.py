@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.jobs.child import Child
-from app.jobs.limits import Limits
+from app.jobs.limits import TrialLimits
 from app.jobs.watchdog import Health, Verdict, Watchdog
 from core.journal.events import EnvironmentRecorded, Event, TrialEnded
 
@@ -33,7 +33,9 @@ class Outcome:
 class Attempt:
     """Runs and watches one child. `health()` may be asked from any thread."""
 
-    def __init__(self, child: Child, limits: Limits, folder: Path, number: int, trial: str) -> None:
+    def __init__(
+        self, child: Child, limits: TrialLimits, folder: Path, number: int, trial: str
+    ) -> None:
         self._child = child
         self._watch = Watchdog(limits, child.family, folder)
         self._number = number

@@ -25,7 +25,7 @@ LIMIT_S = 180.0
 
 
 @dataclass(frozen=True)
-class Progress:
+class CalibrationProgress:
     """How far a calibration is: `running` until the child has ended, then `error` or nothing.
 
     `finished` counts the calibrations of this process that were stored, so that a page can tell a
@@ -46,12 +46,12 @@ class Calibrator:
         self._command = command
         self._limit_s = limit_s
         self._lock = threading.Lock()
-        self._progress = Progress()
+        self._progress = CalibrationProgress()
         self._process: subprocess.Popen[str] | None = None
         self._thread: threading.Thread | None = None
         self._why = ""
 
-    def progress(self) -> Progress:
+    def progress(self) -> CalibrationProgress:
         """Where it stands now."""
         with self._lock:
             return self._progress
@@ -76,7 +76,7 @@ class Calibrator:
             process = self._process
         _kill(process)
 
-    def wait(self, seconds: float) -> Progress:
+    def wait(self, seconds: float) -> CalibrationProgress:
         """Wait until nothing runs, at most `seconds`."""
         thread = self._thread
         if thread is not None:
@@ -140,7 +140,7 @@ class Calibrator:
         with self._lock:
             count = self._progress.finished + stored
             self._process = None
-            self._progress = Progress(error=error, finished=count)
+            self._progress = CalibrationProgress(error=error, finished=count)
 
 
 _lock = threading.Lock()

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from app.jobs.accept import refusal
-from app.jobs.limits import Limits, impose
+from app.jobs.limits import TrialLimits, impose
 from app.jobs.output import TOO_LONG, TOO_MUCH, Output
 from app.jobs.prefixes import PREFIXES
-from app.jobs.processes import OWNER, TRIAL, Family, Process, kernel_kills, owner_mark
+from app.jobs.processes import OWNER, TRIAL, Process, ProcessTree, kernel_kills, owner_mark
 from app.jobs.schedule import Turn
-from app.jobs.spawn import Spawned, Start, Starter
+from app.jobs.spawn import ChildStart, Spawned, Starter
 from core.catalogue.planned import planned_files
 from core.errors import BadInput
 from core.journal import codec
@@ -56,7 +56,7 @@ class Child:
         study: Study,
         trial: Trial,
         attempt: int,
-        limits: Limits,
+        limits: TrialLimits,
         starter: Starter = Spawned,
         environment: Mapping[str, str] | None = None,
         who: str = "",
@@ -80,7 +80,7 @@ class Child:
         try:
             with self._log.open("wb") as log:
                 self._process = starter(
-                    Start(folder, marks, job, output_end, beats_end, log.fileno())
+                    ChildStart(folder, marks, job, output_end, beats_end, log.fileno())
                 )
         except BaseException:
             os.close(output)
@@ -90,7 +90,7 @@ class Child:
             os.close(output_end)
             os.close(beats_end)
         impose(self._process.pid, limits)
-        self.family = Family(self._process.pid, trial.id)
+        self.family = ProcessTree(self._process.pid, trial.id)
         self._output = Output(output, limits.line_bytes, limits.output_bytes)
 
     def batches(self) -> Iterator[list[Event]]:

@@ -19,7 +19,7 @@ _GIB = 1 << 30
 
 
 @dataclass(frozen=True)
-class Limits:
+class TrialLimits:
     """Seconds, bytes and counts for one attempt of a trial; None means that it is not limited.
 
     wall_s         the preset's: a trial that spins is alive by every other sign.
@@ -74,14 +74,14 @@ class Limits:
 HEADROOM = 6 * _GIB
 
 
-def limits_for(plan: Plan, preset: str) -> Limits:
+def limits_for(plan: Plan, preset: str) -> TrialLimits:
     """The limits of a trial that starts now."""
     wall_s = find_preset(preset).wall_s
     free = available_bytes()
     reserve = reserve_bytes(free)
     cores = os.cpu_count() or 1
     cuda = plan.case.target.local and plan.case.target.kind == "cuda"
-    return Limits(
+    return TrialLimits(
         wall_s=wall_s,
         cpu_s=math.ceil(wall_s * cores) + 60,
         memory_bytes=max(free - reserve, 256 * _MIB),
@@ -98,7 +98,7 @@ def reserve_bytes(free: int) -> int:
     return min(max(free // 8, 256 * _MIB), 2 * _GIB)
 
 
-def impose(pid: int, limits: Limits) -> None:
+def impose(pid: int, limits: TrialLimits) -> None:
     """Give a running process the limits that the kernel keeps itself (Linux); what it starts
     inherits them. Core dumps are off: they would fill the disk with weights.
     """

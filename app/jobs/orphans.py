@@ -8,11 +8,11 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from app.jobs.processes import OWNER, TRIAL, Family, marks, owner_lives, table
+from app.jobs.processes import OWNER, TRIAL, ProcessTree, marks, owner_lives, table
 
 
 @dataclass(frozen=True)
-class Found:
+class Orphans:
     """Processes of some trials: `orphans` ended just now, and the ids of living `owners` that run
     such a trial at this moment.
     """
@@ -21,7 +21,7 @@ class Found:
     owners: tuple[int, ...]
 
 
-def end_orphans(trial_ids: Collection[str] = ()) -> Found:
+def end_orphans(trial_ids: Collection[str] = ()) -> Orphans:
     """End every process whose owner is known to be dead: nobody reads what it measures and it
     takes the cores from what is measured next. `owners` are those of processes of `trial_ids` that
     are not this one.
@@ -36,10 +36,10 @@ def end_orphans(trial_ids: Collection[str] = ()) -> Found:
             continue
         lives = owner_lives(found[OWNER])
         if lives is False:
-            family = Family(one.pid, found.get(TRIAL, ""))
+            family = ProcessTree(one.pid, found.get(TRIAL, ""))
             ended += not family.kill()
         elif lives and found.get(TRIAL) in trial_ids:
             owner = int(found[OWNER].partition(".")[0])
             if owner != os.getpid():
                 owners.add(owner)
-    return Found(ended, tuple(sorted(owners)))
+    return Orphans(ended, tuple(sorted(owners)))

@@ -103,7 +103,7 @@ def owner_lives(mark: str) -> bool | None:
     )
 
 
-class Family:
+class ProcessTree:
     """A trial's process and everything it started, wherever that went: children, its session, what
     carries its mark, and what was once seen to be one of these.
     """

@@ -12,7 +12,7 @@ from pathlib import Path
 from app.jobs import history
 from app.jobs.attempt import CLOSED, LATE, Attempt, Outcome
 from app.jobs.child import Child
-from app.jobs.limits import Limits
+from app.jobs.limits import TrialLimits
 from app.jobs.queues import device_environment
 from app.jobs.schedule import Turn
 from app.jobs.spawn import Starter
@@ -31,7 +31,7 @@ class Runner:
         self,
         folder: Path,
         starter: Starter,
-        limits: Callable[[Plan, str], Limits],
+        limits: Callable[[Plan, str], TrialLimits],
         keep: Callable[[str, list[Event]], None],
         ingest: Callable[[list[Event]], None],
         must_stop: Callable[[str], str],
@@ -87,7 +87,7 @@ class Runner:
         trial: Trial,
         number: int,
         device: str,
-        limits: Limits,
+        limits: TrialLimits,
         turn: Turn,
     ) -> Outcome:
         folder = self._folder / study.id

@@ -18,7 +18,7 @@ WORKER = (sys.executable, "-m", "core.measure.worker")
 
 
 @dataclass(frozen=True)
-class Start:
+class ChildStart:
     """`job` is one line for standard input; `output`, `beats` and `log` are file descriptors that
     the process writes; `marks` join its environment.
     """
@@ -44,13 +44,13 @@ class Started(Protocol):
         """
 
 
-Starter = Callable[[Start], Started]
+Starter = Callable[[ChildStart], Started]
 
 
 class Spawned:
     """A new interpreter, a child of this process in a session of its own."""
 
-    def __init__(self, start: Start, command: tuple[str, ...] = WORKER) -> None:
+    def __init__(self, start: ChildStart, command: tuple[str, ...] = WORKER) -> None:
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

@@ -22,7 +22,7 @@ from app.jobs import history
 from app.jobs import prefixes as kept
 from app.jobs.accept import believed
 from app.jobs.attempt import CANCELLED, CLOSED, LATE
-from app.jobs.limits import Limits, limits_for
+from app.jobs.limits import TrialLimits, limits_for
 from app.jobs.listeners import Listener, Listeners
 from app.jobs.orphans import end_orphans
 from app.jobs.queues import Queues, devices
@@ -57,7 +57,7 @@ class Supervisor:
         folder: Path,
         listener: Listener | None = None,
         starter: Starter = Spawned,
-        limits: Callable[[Plan, str], Limits] = limits_for,
+        limits: Callable[[Plan, str], TrialLimits] = limits_for,
     ) -> None:
         self._store = store
         self._folder = folder

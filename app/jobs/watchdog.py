@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.jobs.limits import Limits
-from app.jobs.processes import Family, Process, shared_bytes
+from app.jobs.limits import TrialLimits
+from app.jobs.processes import Process, ProcessTree, shared_bytes
 from core import format as formats
 from core.machine.environment import available_bytes
 
@@ -48,8 +48,8 @@ class Watchdog:
 
     def __init__(
         self,
-        limits: Limits,
-        family: Family,
+        limits: TrialLimits,
+        family: ProcessTree,
         folder: Path,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -187,7 +187,7 @@ class Watchdog:
         return disk_too_full(self._folder, self._limits)
 
 
-def disk_too_full(folder: Path, limits: Limits) -> Verdict | None:
+def disk_too_full(folder: Path, limits: TrialLimits) -> Verdict | None:
     """A verdict when the disk of `folder` has less free space than a trial must leave."""
     try:
         free = shutil.disk_usage(folder).free

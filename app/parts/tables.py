@@ -21,13 +21,13 @@ PLAN = 230
 PHONE_PLAN, PHONE_COLUMN, PHONE_ROW = 118, 70, 64
 WIDE, PHONE = "wide", "phone"
 
-Row = Mapping[str, Any]
+Cells = Mapping[str, Any]
 
 
 def draw(
     name: str,
-    rows: Sequence[Row],
-    phone: Sequence[Row],
+    rows: Sequence[Cells],
+    phone: Sequence[Cells],
     alt: str,
     columns: Mapping[str, Any] | None = None,
     height: Any = "content",

@@ -1,4 +1,4 @@
-"""What a report says, independent of the format: HTML and Markdown lay out the same Content.
+"""What a report says, independent of the format: HTML and Markdown lay out the same content.
 
 Decides wording, order and grouping; judges nothing itself and escapes nothing.
 """
@@ -47,7 +47,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Mark:
+class PointMark:
     """A trial in the trade-off chart's table."""
 
     trial_id: str
@@ -58,7 +58,7 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Content:
+class ReportContent:
     """A report in words and numbers; texts are raw and must be escaped by the format."""
 
     report: Report
@@ -77,7 +77,7 @@ class Content:
     missing: tuple[tuple[str, str], ...]
     axes: tuple[str, str] | None
     frontier: tuple[str, ...]
-    marks: tuple[Mark, ...]
+    marks: tuple[PointMark, ...]
     kernels: tuple[tuple[str, tuple[KernelCalls, ...]], ...]
     unfinished: tuple[Trial, ...]
     environments: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
@@ -85,7 +85,7 @@ class Content:
     definitions: tuple[tuple[metrics.Metric, str], ...]
 
 
-def content_of(report: Report) -> Content:
+def content_of(report: Report) -> ReportContent:
     """Everything the report says, from the frozen snapshot alone."""
     report = replace(report, study=anchored(report.study))
     study, trials = report.study, report.trials()
@@ -96,7 +96,7 @@ def content_of(report: Report) -> Content:
     axes = choose_axes(trials, study.priorities)
     front = () if axes is None else tuple(trial.id for trial in frontier(trials, axes))
     missing = tuple(_missing(row) for row in comparison.metrics() if not _known(row))
-    return Content(
+    return ReportContent(
         report=report,
         created=when(report.created_at) + (f" by {report.who}" if report.who else ""),
         asked=_asked(study),
@@ -232,7 +232,7 @@ def _marks(
     axes: tuple[str, str] | None,
     front: tuple[str, ...],
     advice: Recommendation,
-) -> tuple[Mark, ...]:
+) -> tuple[PointMark, ...]:
     if axes is None:
         return ()
     x, y = (comparison.row(name) for name in axes)
@@ -246,7 +246,7 @@ def _marks(
             "frontier": column.trial_id in front,
         }
         role = ", ".join(word for word, holds in roles.items() if holds)
-        found.append(Mark(column.trial_id, column.title, across, up, role))
+        found.append(PointMark(column.trial_id, column.title, across, up, role))
     return tuple(found)
 
 

@@ -18,7 +18,7 @@ from plotly.offline import get_plotlyjs
 
 from app.figures import charts
 from app.reports import words
-from app.reports.content import Content, content_of
+from app.reports.content import ReportContent, content_of
 from core import format, metrics
 from core.report import Report
 from core.verdict.method_notes import method_notes
@@ -68,7 +68,7 @@ def _digest(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _figures(content: Content) -> Markup:
+def _figures(content: ReportContent) -> Markup:
     """The trade-off chart in both themes as JSON that cannot end its script element."""
     if content.axes is None:
         return Markup("")
@@ -97,7 +97,7 @@ def _plain(value: object) -> object:
     return value.to_plotly_json()  # type: ignore[attr-defined]
 
 
-def _alt(content: Content) -> str:
+def _alt(content: ReportContent) -> str:
     """What the chart shows, for those who cannot see it."""
     if content.axes is None:
         return ""

@@ -1,4 +1,4 @@
-"""A report as Markdown: the same Content as the HTML page, in tables. Stored text cannot become
+"""A report as Markdown: the same content as the HTML page, in tables. Stored text cannot become
 markup.
 """
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from app.reports import words
-from app.reports.content import Block, Content, content_of
+from app.reports.content import Block, ReportContent, content_of
 from core import format, metrics
 from core.report import Report
 from core.verdict.method_notes import method_notes
@@ -42,7 +42,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _head(content: Content) -> list[str]:
+def _head(content: ReportContent) -> list[str]:
     report = content.report
     facts = (
         f"Version {report.version}, {content.created}, study {report.study.id}, report {report.id}"
@@ -50,7 +50,7 @@ def _head(content: Content) -> list[str]:
     return [f"# {escape(report.title)}", escape(facts), escape(report.note)]
 
 
-def _advice(content: Content) -> list[str]:
+def _advice(content: ReportContent) -> list[str]:
     found = [f"## {content.heading}"]
     if content.advice.trial_id:
         found.append(f"**{escape(content.chosen)}** ({escape(content.advice.trial_id)})")
@@ -62,7 +62,7 @@ def _advice(content: Content) -> list[str]:
     return found
 
 
-def _asked(content: Content) -> list[str]:
+def _asked(content: ReportContent) -> list[str]:
     rows = [[escape(label), escape(text)] for label, text in content.asked]
     weights = ", ".join(f"{word} {format.plain(weight)}" for word, weight in content.weights)
     rows.append(["Priorities", escape(weights or "none")])
@@ -70,7 +70,7 @@ def _asked(content: Content) -> list[str]:
     return ["## What was asked", table(["Asked", "Answer"], rows)]
 
 
-def _comparison(content: Content) -> list[str]:
+def _comparison(content: ReportContent) -> list[str]:
     found = ["## Side by side"]
     found.append("\n".join(f"- Warning: {escape(one)}" for one in content.comparison.warnings))
     found += [_block(block) for block in content.blocks]
@@ -105,7 +105,7 @@ def _block(block: Block) -> str:
     return table(["", *heads], rows)
 
 
-def _tradeoff(content: Content) -> list[str]:
+def _tradeoff(content: ReportContent) -> list[str]:
     if content.axes is None:
         return []
     x, y = (metrics.metric(name) for name in content.axes)
@@ -123,7 +123,7 @@ def _tradeoff(content: Content) -> list[str]:
     return ["## Trade-off", table(heads, rows)]
 
 
-def _evidence(content: Content) -> list[str]:
+def _evidence(content: ReportContent) -> list[str]:
     found = []
     if content.kernels:
         rows = [

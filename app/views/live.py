@@ -16,7 +16,7 @@ from app.parts import common, tables, words
 from core import metrics
 from core.study import Study, Trial
 from core.verdict.anchor import anchored
-from store.interface import Progress, StudySummary
+from store.interface import StudySummary, TrialProgress
 
 STUCK = "! stuck"
 ON_ITS_WAY = {
@@ -136,7 +136,7 @@ def _panel(study_id: str, active: bool) -> None:
                 )
 
 
-def _figures(study: Study, progress: dict[str, Progress], eta_s: float | None) -> None:
+def _figures(study: Study, progress: dict[str, TrialProgress], eta_s: float | None) -> None:
     ended, total = words.ended(study.trials), len(study.trials)
     failed = sum(trial.state == "failed" for trial in study.trials)
     running = [
@@ -196,7 +196,7 @@ def roughly(seconds: float) -> str:
     return f"{max(round(seconds), 1)} s" if seconds < 100 else f"{round(seconds / 60)} min"
 
 
-def _table(study: Study, progress: dict[str, Progress], stuck: str) -> None:
+def _table(study: Study, progress: dict[str, TrialProgress], stuck: str) -> None:
     # All of the task's columns from the start, so that none moves when a number arrives.
     # The first three are what a phone shows.
     shown = metrics.listed(f"live_{study.case.model.task}")
@@ -247,7 +247,7 @@ def _table(study: Study, progress: dict[str, Progress], stuck: str) -> None:
 
 
 def _row(
-    number: int, trial: Trial, progress: Progress | None, shown: tuple[str, ...], stuck: bool
+    number: int, trial: Trial, progress: TrialProgress | None, shown: tuple[str, ...], stuck: bool
 ) -> dict[str, object]:
     share = progress.share if progress else float(trial.state in ("done", "failed"))
     values = {_heading(name): words.number(name, trial.value(name)) for name in shown}

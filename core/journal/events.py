@@ -34,7 +34,7 @@ class Event:
     body: dict[str, Any]
     who: str = ""
 
-    def is_a(self, kind: type[Content]) -> bool:
+    def is_a(self, kind: type[EventContent]) -> bool:
         """Whether it is an event of this kind."""
         return self.kind == kind.KIND
 
@@ -48,14 +48,14 @@ class Event:
         """The attempt of a trial that it speaks of; None when it names none."""
         return self.body.get("attempt")
 
-    def content(self) -> Content:
+    def content(self) -> EventContent:
         """What it says; BadInput names what is missing or damaged."""
         kind = _kind(self.kind)
         return codec.fields_from(kind, self.body, self.kind)
 
 
 @dataclass(frozen=True)
-class Content:
+class EventContent:
     """What the events of one kind say. `BY_TRIAL` marks what a trial's own process may say of
     itself, the rest is the supervisor's to say; what is not `JOURNALLED` is forgotten when its
     process ends.
@@ -73,7 +73,7 @@ class Content:
 
 
 @dataclass(frozen=True)
-class StudyCreated(Content):
+class StudyCreated(EventContent):
     """The first event of a study's journal; the study comes without its trials."""
 
     KIND: ClassVar[str] = "study-created"
@@ -81,7 +81,7 @@ class StudyCreated(Content):
 
 
 @dataclass(frozen=True)
-class StudyStateChanged(Content):
+class StudyStateChanged(EventContent):
     """A study waits, runs, pauses or ends."""
 
     KIND: ClassVar[str] = "study-state"
@@ -94,7 +94,7 @@ class StudyStateChanged(Content):
 
 
 @dataclass(frozen=True)
-class TrialQueued(Content):
+class TrialQueued(EventContent):
     """A trial joins its study; its position there is the order of arrival."""
 
     KIND: ClassVar[str] = "trial-queued"
@@ -102,7 +102,7 @@ class TrialQueued(Content):
 
 
 @dataclass(frozen=True)
-class AttemptContent(Content):
+class AttemptContent(EventContent):
     """What is said of one attempt to run a trial."""
 
     BY_TRIAL: ClassVar[bool] = True
@@ -128,7 +128,7 @@ class TrialProgressed(AttemptContent):
 
 
 @dataclass(frozen=True)
-class EnvironmentRecorded(Content):
+class EnvironmentRecorded(EventContent):
     """The facts of the machine and software, once for each environment id."""
 
     KIND: ClassVar[str] = "environment"
@@ -184,14 +184,14 @@ class TrialEnded(AttemptContent):
 
 
 @dataclass(frozen=True)
-class ReportSaved(Content):
+class ReportSaved(EventContent):
     """A version of a report; these stand in a journal beside the studies."""
 
     KIND: ClassVar[str] = "report-saved"
     report: Report
 
 
-CONTENTS: dict[str, type[Content]] = {
+CONTENTS: dict[str, type[EventContent]] = {
     kind.KIND: kind
     for kind in (
         StudyCreated,
@@ -231,7 +231,7 @@ def named(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:WHO_LIMIT]
 
 
-def _kind(name: Any) -> type[Content]:
+def _kind(name: Any) -> type[EventContent]:
     kind = CONTENTS.get(name) if isinstance(name, str) else None
     if kind is None:
         raise BadInput(f"an event has the unknown kind {name!r}")

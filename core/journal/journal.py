@@ -142,7 +142,7 @@ class Journal:
 
 
 @dataclass(frozen=True)
-class Reading:
+class JournalReading:
     """A journal as it was read: what its lines say, and its mark."""
 
     path: Path
@@ -150,7 +150,7 @@ class Reading:
     mark: Mark
 
 
-def examine(path: Path, study_id: str | None = None) -> Reading:
+def examine(path: Path, study_id: str | None = None) -> JournalReading:
     """Read and check a whole journal; one that does not exist has no lines and the size -1.
     OSError when it cannot be read.
     """
@@ -161,11 +161,13 @@ def examine(path: Path, study_id: str | None = None) -> Reading:
             status = os.fstat(file.fileno())
             data = file.read(status.st_size)
     except FileNotFoundError:
-        return Reading(path, chain.check(name, b""), Mark(study_id, path.name, 0, ""))
+        return JournalReading(path, chain.check(name, b""), Mark(study_id, path.name, 0, ""))
     checked = chain.check(name, data)
     last = checked.last if checked.hashes else Link(0, "")
     size, time = status.st_size, status.st_mtime_ns
-    return Reading(path, checked, Mark(study_id, path.name, last.number, last.hash, size, time))
+    return JournalReading(
+        path, checked, Mark(study_id, path.name, last.number, last.hash, size, time)
+    )
 
 
 def read(path: str | Path) -> tuple[list[Event], bool]:

@@ -48,7 +48,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Manifest:
+class BackupManifest:
     """What an archive holds; `schema` is the store's revision, `rows` the count of each table."""
 
     made_at: str
@@ -62,7 +62,7 @@ class Manifest:
         return sum(one.name.endswith(".jsonl") for one in self.files)
 
 
-def back_up(store: Store, journals: Path, target: Path) -> Manifest:
+def back_up(store: Store, journals: Path, target: Path) -> BackupManifest:
     """Write the archive `target`, which must not exist yet; StoreError says why it cannot be."""
     with _beside(target) as folder:
         rows = store.snapshot(folder / DATABASE)
@@ -73,7 +73,7 @@ def back_up(store: Store, journals: Path, target: Path) -> Manifest:
     return manifest
 
 
-def receive(target: Path, fetch: Callable[[Path], None]) -> Manifest:
+def receive(target: Path, fetch: Callable[[Path], None]) -> BackupManifest:
     """As back_up, but `fetch` writes the archive; it is compared with its manifest."""
     with _beside(target) as folder:
         fetch(folder / "archive")
@@ -101,7 +101,7 @@ def _beside(target: Path) -> Iterator[Path]:
         ) from None
 
 
-def _write(file: IO[bytes], copy: Path, journals: Path, rows: dict[str, int]) -> Manifest:
+def _write(file: IO[bytes], copy: Path, journals: Path, rows: dict[str, int]) -> BackupManifest:
     members = []
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
         with open(copy, "rb") as database:
@@ -116,7 +116,7 @@ def _write(file: IO[bytes], copy: Path, journals: Path, rows: dict[str, int]) ->
             name = "studies/" + path.relative_to(journals).as_posix()
             members.append(Member(name, len(data), hashlib.sha256(data).hexdigest(), modified))
             _add(archive, name, len(data), io.BytesIO(data))
-        manifest = Manifest(now(), migrate.HEAD, rows, tuple(members))
+        manifest = BackupManifest(now(), migrate.HEAD, rows, tuple(members))
         text = json.dumps({"format": FORMAT, **asdict(manifest)}, indent=1).encode()
         _add(archive, MANIFEST, len(text), io.BytesIO(text))
     return manifest
@@ -135,7 +135,7 @@ def _add(archive: tarfile.TarFile, name: str, size: int, data: IO[bytes]) -> Non
     archive.addfile(facts, data)
 
 
-def restore_to(source: Path, place: Path, journals: Path) -> Manifest:
+def restore_to(source: Path, place: Path, journals: Path) -> BackupManifest:
     """Put what the archive holds at `place` and in `journals`, which must be empty; StoreError says
     what is wrong with the archive or in the way, and then nothing is put anywhere.
     """
@@ -161,7 +161,7 @@ def restore_to(source: Path, place: Path, journals: Path) -> Manifest:
     return manifest
 
 
-def unpack(source: Path, folder: Path, only: str = "") -> Manifest:
+def unpack(source: Path, folder: Path, only: str = "") -> BackupManifest:
     """Extract the archive (or only the member of this name) into `folder`, and compare everything
     with the manifest; StoreError names what is wrong.
     """
@@ -228,13 +228,13 @@ def _allowed(name: str) -> bool:
     return parts is not None and parts["study"] not in (".", "..")
 
 
-def _manifest(source: Path, path: Path) -> Manifest:
+def _manifest(source: Path, path: Path) -> BackupManifest:
     try:
         data: dict[str, Any] = json.loads(path.read_bytes())
         if data["format"] != FORMAT:
             raise _bad(source, f"its format is {data['format']!r}: it needs a newer Trimtab")
         files = tuple(Member(**one) for one in data["files"])
-        found = Manifest(str(data["made_at"]), str(data["schema"]), dict(data["rows"]), files)
+        found = BackupManifest(str(data["made_at"]), str(data["schema"]), dict(data["rows"]), files)
         sound = all(isinstance(one.modified_ns, int) and isinstance(one.name, str) for one in files)
         sound = sound and all(_TABLE.fullmatch(table) for table in found.rows)
         if not sound or DATABASE not in [one.name for one in files]:
@@ -248,7 +248,7 @@ def _manifest(source: Path, path: Path) -> Manifest:
     return found
 
 
-def _check_rows(source: Path, database: Path, manifest: Manifest) -> None:
+def _check_rows(source: Path, database: Path, manifest: BackupManifest) -> None:
     found = settle(database, tuple(manifest.rows))
     if found != manifest.rows:
         raise _bad(source, "its store does not hold the rows that its manifest counts")

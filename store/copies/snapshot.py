@@ -14,7 +14,7 @@ from sqlalchemy import Connection, exc, select, text
 from core.errors import StoreError
 from store import bulk, tables
 from store.engine import connect, failure
-from store.interface import Row
+from store.interface import TableRow
 from store.migrate import open_current
 
 _CHUNK = 2000
@@ -73,7 +73,7 @@ def copy_rows(source: Connection, target: Path) -> None:
                 found = source.execution_options(yield_per=_CHUNK).execute(select(table))
                 names = tuple(found.keys())
                 for part in found.partitions():
-                    rows: list[Row] = [dict(zip(names, row, strict=True)) for row in part]
+                    rows: list[TableRow] = [dict(zip(names, row, strict=True)) for row in part]
                     bulk.append(connection, table, rows)
     finally:
         opened.dispose()

@@ -19,7 +19,7 @@ from pathlib import Path
 from core import disk
 from core.errors import StoreError
 from core.journal.events import Event
-from core.journal.journal import Mark, Reading, examine
+from core.journal.journal import JournalReading, Mark, examine
 from store.health import naming
 from store.health.losses import HELD, LOST, Losses
 from store.interface import Store
@@ -34,14 +34,14 @@ Believe = Callable[[Path, Iterable[Event], str], list[Event]]
 
 
 @dataclass(frozen=True)
-class Found:
+class Findings:
     """How many events were new to the store, and a sentence for all that is damaged or lost."""
 
     new: int = 0
     notices: tuple[str, ...] = ()
 
-    def __add__(self, other: Found) -> Found:
-        return Found(self.new + other.new, self.notices + other.notices)
+    def __add__(self, other: Findings) -> Findings:
+        return Findings(self.new + other.new, self.notices + other.notices)
 
 
 def of_study(path: Path, events: Iterable[Event], study_id: str) -> list[Event]:
@@ -51,17 +51,17 @@ def of_study(path: Path, events: Iterable[Event], study_id: str) -> list[Event]:
 
 def check_all(
     store: Store, folder: Path, believe: Believe = of_study, every: bool = False
-) -> Found:
+) -> Findings:
     """Take in all journals of a studies folder; `every` reads also those that did not change."""
     check = _Check(store, folder, believe, every)
     here = {one.name for one in folder.iterdir() if one.is_dir()} if folder.is_dir() else set()
-    found = Found()
+    found = Findings()
     for study_id in sorted(here | {""}):
         found += check.study(study_id)
     return found + check.gone(here | {""})
 
 
-def take_in(store: Store, folder: Path, study_id: str, believe: Believe = of_study) -> Found:
+def take_in(store: Store, folder: Path, study_id: str, believe: Believe = of_study) -> Findings:
     """Take in the journals of one study that have changed since they were last read."""
     return _Check(store, folder, believe, False).study(study_id)
 
@@ -79,7 +79,7 @@ class _Check:
         for (study_id, file), mark in store.marks().items():
             self._marks.setdefault(study_id, {})[file] = mark
 
-    def study(self, study_id: str) -> Found:
+    def study(self, study_id: str) -> Findings:
         """Take in what changed in one study, and name what is wrong with it."""
         place = self._folder / study_id
         kept = self._marks.get(study_id, {})
@@ -89,7 +89,7 @@ class _Check:
         noted = {} if not readings and not gone and kept else _noted(place, study_id)
         unknown = [file for file in noted if file not in paths and file not in kept]
         if not readings and not gone and not unknown:
-            return Found(0, tuple(notices))
+            return Findings(0, tuple(notices))
         events: dict[str, Event] = {}
         refused: dict[str, list[str]] = {}
         for file, reading in readings.items():
@@ -113,9 +113,9 @@ class _Check:
             _list(self._folder, study_id)
         if study_id and (notices or self._every or not kept):
             notices += naming.in_a_study(self._store, self._losses, study_id, list(paths.values()))
-        return Found(new, tuple(notices))
+        return Findings(new, tuple(notices))
 
-    def gone(self, here: set[str]) -> Found:
+    def gone(self, here: set[str]) -> Findings:
         """Name the studies whose folders are not there any more."""
         lost = [
             mark
@@ -128,13 +128,13 @@ class _Check:
         for study_id in sorted(set(_listed(self._folder)) - here - set(self._marks)):
             text = f"study {study_id} is missing with all its journals"
             told += self._losses.tell(text, LOST)
-        return Found(0, tuple(told))
+        return Findings(0, tuple(told))
 
     def _read(
         self, study_id: str, paths: dict[str, Path], kept: dict[str, Mark]
-    ) -> tuple[dict[str, Reading], list[str]]:
+    ) -> tuple[dict[str, JournalReading], list[str]]:
         """The journals that changed, by their file names, and what cannot be read."""
-        readings: dict[str, Reading] = {}
+        readings: dict[str, JournalReading] = {}
         notices: list[str] = []
         for file, path in paths.items():
             try:

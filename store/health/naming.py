@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.errors import StoreError
-from core.journal.journal import Mark, Reading
+from core.journal.journal import JournalReading, Mark
 from core.study import ENDED
 from store.health.losses import HELD, LOST, Losses
 from store.interface import Store
@@ -23,7 +23,7 @@ def journal_name(study_id: str, file: str) -> str:
 def in_a_journal(
     store: Store,
     losses: Losses,
-    reading: Reading,
+    reading: JournalReading,
     kept: Mark | None,
     noted: Mark | None,
     refused: Sequence[str],

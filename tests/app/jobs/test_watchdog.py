@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 
 from app.jobs import watchdog
-from app.jobs.limits import Limits, impose, limits_for, reserve_bytes
-from app.jobs.processes import TRIAL, Family, Process, find, kill, marks, shared_bytes
+from app.jobs.limits import TrialLimits, impose, limits_for, reserve_bytes
+from app.jobs.processes import TRIAL, Process, ProcessTree, find, kill, marks, shared_bytes
 from app.jobs.watchdog import Watchdog
 from app.services import plan_study
 from core.priorities import Priorities
 
 MIB = 1 << 20
-LIMITS = Limits(
+LIMITS = TrialLimits(
     wall_s=300.0,
     cpu_s=600,
     memory_bytes=500 * MIB,
@@ -230,7 +230,7 @@ def test_the_reserve_stays_within_its_bounds(free: int) -> None:
 
 
 def test_a_family_has_its_children_and_what_left_it(child: subprocess.Popen[str]) -> None:
-    family = Family(child.pid, "t-family")
+    family = ProcessTree(child.pid, "t-family")
     # Not a child of the child, in another session: only the mark tells.
     stranger = subprocess.Popen(
         [sys.executable, "-c", WAIT],

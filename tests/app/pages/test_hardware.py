@@ -13,7 +13,7 @@ from streamlit.util import calc_hash
 
 from app import services
 from app.jobs import calibrator
-from app.jobs.calibrator import Progress
+from app.jobs.calibrator import CalibrationProgress
 from app.views import hardware
 from core.caution import Caution
 from core.journal.events import event
@@ -33,10 +33,10 @@ class Fake:
     """Stands in for the calibrator: starts nothing."""
 
     def __init__(self) -> None:
-        self.now = Progress()
+        self.now = CalibrationProgress()
         self.started = 0
 
-    def progress(self) -> Progress:
+    def progress(self) -> CalibrationProgress:
         return self.now
 
     def start(self) -> bool:
@@ -141,14 +141,14 @@ def test_a_disturbed_calibration_and_a_running_study_are_warned_of(
 
 
 def test_progress_is_shown_and_the_button_waits(opened: services.Services, fake: Fake) -> None:
-    fake.now = Progress(running=True, stage="matrix peaks", share=0.5)
+    fake.now = CalibrationProgress(running=True, stage="matrix peaks", share=0.5)
     at = show("hardware")
     assert at.button(key="calibrate").disabled
     assert "matrix peaks, 50%" in str(at.get("progress")[0].proto.text)
 
 
 def test_a_failed_calibration_is_a_sentence(opened: services.Services, fake: Fake) -> None:
-    fake.now = Progress(error=f"the calibration failed: {HOSTILE}")
+    fake.now = CalibrationProgress(error=f"the calibration failed: {HOSTILE}")
     at = AppTest.from_file(str(MAIN), default_timeout=30)
     at._page_hash = calc_hash("hardware")
     at.run()

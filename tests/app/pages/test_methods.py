@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.figures.marks import Point
+from app.figures.marks import ChartPoint
 from app.figures.methods import method_of, methods
 from core import techniques
 from core.model import DecoderShape, Model
@@ -17,8 +17,8 @@ CASE = Case(
 )
 
 
-def point(trial_id: str, x: float, y: float, origin: str = "measured") -> Point:
-    return Point(trial_id, f"<b>{trial_id}</b>", x, y, None, (y / 2, y * 2), origin)
+def point(trial_id: str, x: float, y: float, origin: str = "measured") -> ChartPoint:
+    return ChartPoint(trial_id, f"<b>{trial_id}</b>", x, y, None, (y / 2, y * 2), origin)
 
 
 def test_a_method_is_the_names_without_settings() -> None:

@@ -17,9 +17,9 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from app.jobs.limits import Limits
+from app.jobs.limits import TrialLimits
 from app.jobs.processes import TRIAL, find, marks, table
-from app.jobs.spawn import Spawned, Start, Started
+from app.jobs.spawn import ChildStart, Spawned, Started
 from app.jobs.supervisor import Supervisor
 from app.services import plan_study
 from core.plan import Plan
@@ -31,7 +31,7 @@ from tests.evidence.jobs import failing_worker
 
 SCRIPT = Path(failing_worker.__file__)
 MIB = 1 << 20
-SMALL = Limits(
+SMALL = TrialLimits(
     wall_s=60.0,
     cpu_s=60,
     memory_bytes=300 * MIB,
@@ -143,12 +143,12 @@ class Bench:
         reason = ended.trials[0].reason
         return Result(kind, reason, tuple(faults), orphans, time.monotonic() - began)
 
-    def _start(self, start: Start) -> Started:
+    def _start(self, start: ChildStart) -> Started:
         if self.kind == "unreadable-job" and b'"techniques":[]' in start.job.replace(b"\\", b""):
             start = replace(start, job=b"{not a job\n")
         return Spawned(start, (sys.executable, str(SCRIPT), self.kind))
 
-    def _limits(self, plan: Plan, preset: str) -> Limits:
+    def _limits(self, plan: Plan, preset: str) -> TrialLimits:
         return replace(SMALL, **({} if plan.techniques else OWN.get(self.kind, {})))
 
     def _faults(self, study: Study) -> list[str]:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from app.jobs.limits import Limits, limits_for
+from app.jobs.limits import TrialLimits, limits_for
 from app.jobs.spawn import Spawned
 from app.jobs.supervisor import Supervisor
 from app.services import plan_study
@@ -31,7 +31,7 @@ KINDS = ("stop-itself", "hang-with-the-interpreter", "hang")
 SHOWN_S, ENDED_S = 30.0, 75.0
 
 
-def once(plan: Plan, preset: str) -> Limits:
+def once(plan: Plan, preset: str) -> TrialLimits:
     """The limits in force, without a second attempt."""
     return replace(limits_for(plan, preset), attempts=1)
 

@@ -22,7 +22,7 @@ from core.journal.journal import Journal
 from core.measurement import Measurement
 from core.report import Report
 from store import Store, open_store
-from store.copies.backup import Manifest, back_up, restore_to
+from store.copies.backup import BackupManifest, back_up, restore_to
 from tests.store.conftest import Make
 
 PER_BATCH = 5
@@ -111,7 +111,7 @@ def wrong(
 def run(count: int, writers: int) -> bool:
     """Take and compare `count` backups; print the figure."""
     problems: list[str] = []
-    manifests: list[Manifest] = []
+    manifests: list[BackupManifest] = []
     crew = [Writer(f"s-{number}") for number in range(writers)]
     with tempfile.TemporaryDirectory() as base:
         folder, url = Path(base) / "live.studies", f"{base}/live.duckdb"

@@ -11,7 +11,7 @@ from core.errors import StoreError
 from core.journal import events
 from core.journal.events import Event
 from core.report import Report
-from store import Progress, StudySummary, TrialFilter
+from store import StudySummary, TrialFilter, TrialProgress
 
 
 def test_what_is_not_there_is_none(store):
@@ -179,7 +179,7 @@ def test_progress_is_the_newest_of_running_trials_only(store, make):
     ]
     newest = events.event("progress", "s-1", "s-1-t2", attempt=1, stage="quality", share=1)
     store.ingest([newest])
-    assert store.progress("s-1")[1] == Progress("s-1-t2", "quality", 1.0, newest.at)
+    assert store.progress("s-1")[1] == TrialProgress("s-1-t2", "quality", 1.0, newest.at)
     store.ingest([events.event("trial-started", "s-1", "s-1-t2", attempt=2)])
     assert [one.trial_id for one in store.progress("s-1")] == ["s-1-t0"]
     assert len(study.trials) == 3

@@ -15,7 +15,7 @@ from store.interface import Store
 def facts_of(store: Store, trials: Iterable[Trial]) -> dict[str, dict[str, Any] | None]:
     """Facts by environment id; None for one that the store does not know."""
     ids = dict.fromkeys(one for trial in trials for one in environments.environment_ids(trial))
-    return {one: store.environment(one) for one in ids}
+    return {key: store.environment(key) for key in ids}
 
 
 def warnings(store: Store, trials: Sequence[Trial]) -> tuple[str, ...]:

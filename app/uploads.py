@@ -64,26 +64,26 @@ def take_along(
     """
     uploads = (folder / FOLDER).resolve()
     data = tuple(
-        _copied(one, folder / study.id / "data") if _lies_in(one, uploads) else one
-        for one in study.case.data
+        _copied(dataset, folder / study.id / "data") if _lies_in(dataset, uploads) else dataset
+        for dataset in study.case.data
     )
     case = replace(study.case, data=data)
     return replace(study, case=case), tuple(replace(plan, case=case) for plan in plans)
 
 
-def _lies_in(one: Dataset, uploads: Path) -> bool:
-    return bool(one.path) and Path(one.path).resolve().is_relative_to(uploads)
+def _lies_in(dataset: Dataset, uploads: Path) -> bool:
+    return bool(dataset.path) and Path(dataset.path).resolve().is_relative_to(uploads)
 
 
-def _copied(one: Dataset, place: Path) -> Dataset:
+def _copied(dataset: Dataset, place: Path) -> Dataset:
     try:
         place.mkdir(parents=True, exist_ok=True)
-        path = Path(shutil.copy(one.path, place / Path(one.path).name))
+        path = Path(shutil.copy(dataset.path, place / Path(dataset.path).name))
     except OSError as error:
         raise BadInput(
-            f"{one.id} cannot be kept with the study: {error.strerror or error}"
+            f"{dataset.id} cannot be kept with the study: {error.strerror or error}"
         ) from None
-    return replace(one, path=str(path.resolve()))
+    return replace(dataset, path=str(path.resolve()))
 
 
 def _prune(uploads: Path) -> None:

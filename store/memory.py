@@ -109,7 +109,7 @@ class MemoryStore:
     def environments_of(self, trial_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """See store.interface.Store."""
         with self._lock:
-            states = {clean(one): self._state(clean(one)) for one in trial_ids}
+            states = {clean(trial_id): self._state(clean(trial_id)) for trial_id in trial_ids}
             found: dict[str, set[str]] = {}
             for row in self._table("measurements"):
                 state = states.get(row["trial_id"])

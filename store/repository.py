@@ -113,7 +113,7 @@ class SqlStore:
     def environments_of(self, trial_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """See store.interface.Store."""
         with self._read() as connection:
-            return queries.environments_of(connection, [clean(one) for one in trial_ids])
+            return queries.environments_of(connection, [clean(trial_id) for trial_id in trial_ids])
 
     def environment(self, environment_id: str) -> dict[str, Any] | None:
         """See store.interface.Store."""

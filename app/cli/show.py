@@ -87,7 +87,7 @@ def listing(what: str, as_json: bool) -> int:
         ]
     else:
         loads = workloads.list_workloads()
-        data = [codec.to_data(one) for one in loads]
+        data = [codec.to_data(load) for load in loads]
         rows = [["id", "task", "prompt", "output", "concurrency", "what"]]
         rows += [
             [

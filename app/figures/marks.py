@@ -113,7 +113,7 @@ def make_axis(
     if log:
         low = min(end for end in ends if end > 0)
         room = (high / low) ** 0.08 if high > low else 1.5
-        near = [one.value for one in limits if one.metric == name and one.value > 0]
+        near = [limit.value for limit in limits if limit.metric == name and limit.value > 0]
         low = min([low, *(one for one in near if one > low / room**8)])
         high = max([high, *(one for one in near if one < high * room**8)])
         low, high = low / room, high * room

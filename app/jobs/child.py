@@ -133,9 +133,9 @@ class Child:
         journal.
         """
         found = self._believed(self._output.drain(2.0))
-        for one in self._journalled():
-            if one.id not in self._seen and not self.wrong and not refusal(one, *self._about):
-                self._keep(one, found)
+        for event in self._journalled():
+            if event.id not in self._seen and not self.wrong and not refusal(event, *self._about):
+                self._keep(event, found)
         return found
 
     def unwritten(self) -> list[Event]:
@@ -221,12 +221,12 @@ class Child:
         elif one.id not in self._seen:
             self._keep(one, found)
 
-    def _keep(self, one: Event, found: list[Event]) -> None:
-        self._seen[one.id] = one
-        if one.is_a(TrialEnded):
-            self.end = one
+    def _keep(self, event: Event, found: list[Event]) -> None:
+        self._seen[event.id] = event
+        if event.is_a(TrialEnded):
+            self.end = event
         else:
-            found.append(one)
+            found.append(event)
 
     def _last_words(self) -> str:
         """The last line of the log, as much as fits a sentence."""

@@ -32,6 +32,6 @@ class Listeners:
     def tell(self, events: Iterable[Event]) -> None:
         """Call every listener with every event."""
         heard = self._all
-        for one in events:
+        for event in events:
             for listener in heard:
-                listener(one)
+                listener(event)

@@ -149,25 +149,25 @@ class ProcessTree:
                 kill(one)
             time.sleep(0.01)
 
-    def _is_marked(self, one: Process) -> bool:
-        key = (one.pid, one.start)
+    def _is_marked(self, process: Process) -> bool:
+        key = (process.pid, process.start)
         if key in self._known:
             return True
-        if key in self._strangers or one.start < self._start or one.pid == os.getpid():
+        if key in self._strangers or process.start < self._start or process.pid == os.getpid():
             return False
-        if one.session == self.pid or marks(one.pid).get(TRIAL) == self._trial:
+        if process.session == self.pid or marks(process.pid).get(TRIAL) == self._trial:
             return True
         self._strangers.add(key)
         return False
 
 
-def kill(one: Process) -> None:
+def kill(process: Process) -> None:
     """SIGKILL to exactly this process; nothing happens when its id belongs to another by now."""
     with contextlib.suppress(OSError):
-        handle = os.pidfd_open(one.pid)
+        handle = os.pidfd_open(process.pid)
         try:
-            found = find(one.pid)
-            if found is not None and found.start == one.start:
+            found = find(process.pid)
+            if found is not None and found.start == process.start:
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
         finally:
             os.close(handle)
@@ -180,17 +180,17 @@ def shared_bytes(members: list[Process]) -> int:
     return sum(_proportional(one) for one in members)
 
 
-def _proportional(one: Process) -> int:
+def _proportional(process: Process) -> int:
     try:
         lines = (
-            (_PROC / str(one.pid) / "smaps_rollup")
+            (_PROC / str(process.pid) / "smaps_rollup")
             .read_text(encoding="utf-8", errors="replace")
             .splitlines()
         )
     except OSError:
-        return one.resident
+        return process.resident
     found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")]
-    return found[0] if found else one.resident
+    return found[0] if found else process.resident
 
 
 def kernel_kills() -> int | None:

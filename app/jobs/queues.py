@@ -98,7 +98,7 @@ class Queues:
     def active(self) -> tuple[str, ...]:
         """Ids of all studies here, the running ones first."""
         with self._changed:
-            waiting = (one for queue in self._waiting.values() for one in queue)
+            waiting = (study_id for queue in self._waiting.values() for study_id in queue)
             return (*self._running.values(), *waiting)
 
     def ahead(self, study_id: str) -> int:

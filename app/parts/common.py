@@ -152,9 +152,9 @@ def _values(
     study = _read(summary.id)
     return {
         trial.id: {
-            one.metric: one.value
-            for one in trial.measurements
-            if one.value is not None and not one.condition
+            measurement.metric: measurement.value
+            for measurement in trial.measurements
+            if measurement.value is not None and not measurement.condition
         }
         for trial in (anchored(study).trials if study is not None else ())
     }
@@ -174,7 +174,7 @@ def environments(trials: tuple[Trial, ...]) -> tuple[tuple[str, str], ...]:
     """(id, JSON of the facts) of every environment that the trials ran in and the store knows."""
     store = services.get_services().store
     ids = dict.fromkeys(one for trial in trials for one in environment_ids(trial))
-    found = ((one, store.environment(one)) for one in ids)
+    found = ((key, store.environment(key)) for key in ids)
     return tuple(
         (one, json.dumps(facts, sort_keys=True)) for one, facts in found if facts is not None
     )
@@ -190,7 +190,7 @@ def caveats(sentences: Sequence[str]) -> None:
     if len(sentences) == 1:
         st.warning(words.plain(sentences[0]), icon=":material/warning:")
     elif sentences:
-        lines = "\n".join(f"- {words.plain(one)}" for one in sentences)
+        lines = "\n".join(f"- {words.plain(sentence)}" for sentence in sentences)
         st.warning(lines, icon=":material/warning:")
 
 

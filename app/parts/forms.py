@@ -128,36 +128,38 @@ def target() -> Target:
     return next(one for one in found if one.id == target_id)
 
 
-def _target_card(one: Target, chosen: bool) -> None:
+def _target_card(target: Target, chosen: bool) -> None:
     with st.container(border=True, height="stretch", gap="xsmall"):
-        st.markdown(f"**{words.plain(one.title)}**")
-        if one.local:
+        st.markdown(f"**{words.plain(target.title)}**")
+        if target.local:
             st.badge("detected, really measured", icon=":material/check_circle:", color="green")
         else:
             st.badge("projected from this machine", icon=":material/trending_flat:", color="orange")
-        facts = [f"{format.number(one.memory_bytes, 'B')} memory"]
-        if one.bandwidth is not None:
-            facts.append(f"{format.number(one.bandwidth, 'B')}/s")
-        if one.power_w is not None:
-            facts.append(f"{format.plain(one.power_w)} W")
-        if one.usd_per_hour is not None:
-            facts.append(f"${format.plain(one.usd_per_hour)}/h")
-        st.caption(words.plain(" · ".join(facts)), help=words.plain(one.source) or None)
+        facts = [f"{format.number(target.memory_bytes, 'B')} memory"]
+        if target.bandwidth is not None:
+            facts.append(f"{format.number(target.bandwidth, 'B')}/s")
+        if target.power_w is not None:
+            facts.append(f"{format.plain(target.power_w)} W")
+        if target.usd_per_hour is not None:
+            facts.append(f"${format.plain(target.usd_per_hour)}/h")
+        st.caption(words.plain(" · ".join(facts)), help=words.plain(target.source) or None)
         st.space("stretch")
         st.button(
             "Chosen" if chosen else "Choose",
-            key=f"target-{one.id}",
+            key=f"target-{target.id}",
             disabled=chosen,
             width="stretch",
             icon=":material/check:" if chosen else None,
             on_click=state.choose,
-            args=("target", one.id),
+            args=("target", target.id),
         )
 
 
 def workload(task: str) -> Workload:
     """The workload presets that fit the model's task."""
-    found = {one.id: one for one in workloads.list_workloads() if one.task == task}
+    found = {
+        workload.id: workload for workload in workloads.list_workloads() if workload.task == task
+    }
     ids = list(found)
     chosen = st.selectbox(
         "Workload",
@@ -225,7 +227,7 @@ def _weight(said: str | None, usual: float) -> float:
 
 def limits(task: str) -> list[str]:
     """Hard limits as metric, relation, value; each can be removed again."""
-    names = [one.name for one in metrics.METRICS if one.priority]
+    names = [metric.name for metric in metrics.METRICS if metric.priority]
     name = st.selectbox(
         "Metric",
         names,

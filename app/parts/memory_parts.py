@@ -20,7 +20,7 @@ NAMES = {"kv": "KV cache", "workspace": "Workspace", LIBRARIES: "Libraries"}
 
 def draw(trial: Trial) -> None:
     """The section, where the parts were measured."""
-    parts = [one for one in trial.curve(METRIC) if one.value is not None]
+    parts = [point for point in trial.curve(METRIC) if point.value is not None]
     if not parts:
         return
     st.header("Memory", anchor=False)
@@ -34,13 +34,13 @@ def draw(trial: Trial) -> None:
     total = sum(one.value or 0.0 for one in parts)
     rows = [
         {
-            "Part": part_name(one.condition),
-            "Bytes": f"{one.value:,.0f}",
-            "Share": format.percent((one.value or 0.0) / total).lstrip("+") if total else "—",
-            "Origin": one.origin,
-            "How": one.method,
+            "Part": part_name(part.condition),
+            "Bytes": f"{part.value:,.0f}",
+            "Share": format.percent((part.value or 0.0) / total).lstrip("+") if total else "—",
+            "Origin": part.origin,
+            "How": part.method,
         }
-        for one in parts
+        for part in parts
     ]
     st.dataframe(
         pd.DataFrame(rows), hide_index=True, height="content", alt="Parts of the trial's memory"
@@ -56,7 +56,7 @@ def part_name(part: Condition) -> str:
 def figure(parts: list[Measurement], dark: bool) -> go.Figure:
     """One bar of all parts, in their order."""
     colors = palette(dark)
-    values = [one.value or 0.0 for one in parts]
+    values = [part.value or 0.0 for part in parts]
     factor, suffix = format.scale(sum(values), "B", METRIC)
     made = go.Figure()
     inks = iter([*colors.series, colors.whisker] * len(parts))

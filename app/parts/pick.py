@@ -63,7 +63,7 @@ def trials(page: str) -> tuple[Study, tuple[Trial, ...], str] | None:
             ":material/table_rows:",
         )
         return None
-    picked = tuple(known[one] for one in chosen)
+    picked = tuple(known[choice] for choice in chosen)
     base = next((one.id for one in picked if one.is_baseline), chosen[0])
     baseline_id = beside.selectbox(
         "Baseline",
@@ -132,7 +132,7 @@ def save(
     in its snapshot."""
     store = services.get_services().store
     ids = [trial.id for trial in picked]
-    if all(study.trial(one) is not None for one in ids):
+    if all(study.trial(key) is not None for key in ids):
         return exports.new_report(store, study.id, heading, ids, baseline_id, note, common.me())
     if not heading.strip():
         raise BadInput("a report needs a title, so that others find it")

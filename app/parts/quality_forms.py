@@ -59,7 +59,7 @@ def margins(task: str) -> list[str]:
         else:
             text = f"{name}={value:g}{'%' if unit == '%' else ''}"
             made = parse_margin(text)
-            others = [one for one in chosen if not one.startswith(f"{made.metric}=")]
+            others = [choice for choice in chosen if not choice.startswith(f"{made.metric}=")]
             state.choose("margins", [*others, str(made)])
             st.rerun()
     if not chosen:
@@ -127,10 +127,10 @@ def data(model: Model | None) -> tuple[str, ...]:
     return tuple(str(known[token]) for token in kept)
 
 
-def data_words(one: Dataset) -> str:
+def data_words(dataset: Dataset) -> str:
     """`arc.jsonl: multiple choice, 1,172 items`."""
-    counted = f", {one.items:,} items" if one.kind != "text" or one.items > 1 else ""
-    return f"{one.id}: {KIND_WORDS[one.kind]}{counted}"
+    counted = f", {dataset.items:,} items" if dataset.kind != "text" or dataset.items > 1 else ""
+    return f"{dataset.id}: {KIND_WORDS[dataset.kind]}{counted}"
 
 
 def _received(folder: Path, name: str, content: bytes, model: Model | None) -> str:

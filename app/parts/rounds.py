@@ -35,7 +35,11 @@ def draw(trial: Trial) -> None:
         if found:
             st.header(title, anchor=False)
             _curve(trial, key, axis, found)
-    arrived = [one for one in trial.measurements if one.condition.name in ("rate", "trace")]
+    arrived = [
+        measurement
+        for measurement in trial.measurements
+        if measurement.condition.name in ("rate", "trace")
+    ]
     if arrived:
         st.header("Under load", anchor=False)
         st.caption(words.plain(f"{arrived[0].condition}: {arrived[0].method}."))
@@ -85,17 +89,17 @@ def _samples(trial: Trial) -> None:
         st.caption("Squares are the unchanged model, measured in turns in the same process.")
 
 
-def samples_figure(one: Measurement, marked: Sequence[bool], dark: bool) -> go.Figure:
+def samples_figure(measurement: Measurement, marked: Sequence[bool], dark: bool) -> go.Figure:
     """Every sample in the order it was taken; disturbed rounds are hollow, none is left out."""
     colors = palette(dark)
-    metric = metrics.metric(one.metric)
-    factor, suffix = format.scale(max(map(abs, one.samples)), metric.unit, metric.name)
+    metric = metrics.metric(measurement.metric)
+    factor, suffix = format.scale(max(map(abs, measurement.samples)), metric.unit, metric.name)
     figure = go.Figure()
-    if one.reference:
+    if measurement.reference:
         figure.add_trace(
             go.Scatter(
-                x=list(range(1, len(one.reference) + 1)),
-                y=[value / factor for value in one.reference],
+                x=list(range(1, len(measurement.reference) + 1)),
+                y=[value / factor for value in measurement.reference],
                 mode="markers",
                 name="Unchanged model",
                 marker={"symbol": "square", "size": 7, "color": colors.muted},
@@ -107,7 +111,7 @@ def samples_figure(one: Measurement, marked: Sequence[bool], dark: bool) -> go.F
             figure.add_trace(
                 go.Scatter(
                     x=[i + 1 for i in at],
-                    y=[one.samples[i] / factor for i in at],
+                    y=[measurement.samples[i] / factor for i in at],
                     mode="markers",
                     name=name,
                     marker={

@@ -34,7 +34,9 @@ def draw(trial: Trial) -> None:
     cells = read(scores)
     if not cells:
         return
-    chosen = {str(one.condition.value): int(one.value or DENSE) for one in trial.curve(CHOSEN)}
+    chosen = {
+        str(point.condition.value): int(point.value or DENSE) for point in trial.curve(CHOSEN)
+    }
     st.header("Sensitivity", anchor=False)
     st.caption(
         "What rounding one matrix alone costs, by precision: KL to the unchanged model in nats a "

@@ -24,7 +24,9 @@ def draw(trial: Trial) -> None:
     model = trial.plan.case.model
     given = [word for one in changing for word in ("--technique", techniques.spell(one))]
     seed = ["--seed", str(trial.plan.seed)] if trial.plan.seed else []
-    data = [word for one in trial.plan.case.data for word in ("--data", one.path or one.id)]
+    data = [
+        word for dataset in trial.plan.case.data for word in ("--data", dataset.path or dataset.id)
+    ]
     name = "-".join([model.id.rpartition("/")[2], *(one.name for one in changing)])
     command = ["trimtab", "apply", "--model", model.id, *given, *data, *seed, "-o", name]
     st.header("Take it along", anchor=False)

@@ -19,7 +19,7 @@ from core.techniques import TECHNIQUES
 from core.techniques.base import Base
 from core.techniques.kinds import place
 
-TITLES = {one.name: one.title for one in TECHNIQUES}
+TITLES = {technique.name: technique.title for technique in TECHNIQUES}
 
 
 def techniques() -> list[str]:

@@ -169,13 +169,18 @@ def limit_words(limit: Limit) -> str:
     return f"{metrics.metric(limit.metric).label} {RELATIONS[limit.relation]} {value}"
 
 
-def measurement_row(one: Measurement) -> dict[str, str]:
+def measurement_row(measurement: Measurement) -> dict[str, str]:
     """A measurement as the first columns of a table."""
-    low, high = one.interval() or (None, None)
+    low, high = measurement.interval() or (None, None)
     return {
-        "Metric": metrics.metric(one.metric).label,
-        "Value": number(one.metric, one.value) if one.value is not None else "unavailable",
-        "95 % interval": format.interval(one.value, low, high, one.unit, one.metric) or "—",
-        "n": str(one.n or "—"),
-        "Origin": one.origin,
+        "Metric": metrics.metric(measurement.metric).label,
+        "Value": number(measurement.metric, measurement.value)
+        if measurement.value is not None
+        else "unavailable",
+        "95 % interval": format.interval(
+            measurement.value, low, high, measurement.unit, measurement.metric
+        )
+        or "—",
+        "n": str(measurement.n or "—"),
+        "Origin": measurement.origin,
     }

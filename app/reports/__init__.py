@@ -57,7 +57,7 @@ def new_report(
             )
     chosen = tuple(trial_ids) if trial_ids else _default_trials(study)
     baseline_id = baseline_id or (study.baseline.id if study.baseline else chosen[0])
-    chosen = (baseline_id, *(one for one in dict.fromkeys(chosen) if one != baseline_id))
+    chosen = (baseline_id, *(choice for choice in dict.fromkeys(chosen) if choice != baseline_id))
     for trial_id in chosen:
         if study.trial(trial_id) is None:
             raise BadInput(

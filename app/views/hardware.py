@@ -205,19 +205,19 @@ def _targets(here: Target) -> None:
     )
 
 
-def _target(one: Target) -> dict[str, Any]:
+def _target(target: Target) -> dict[str, Any]:
     def scaled(value: float | None, factor: float) -> float | None:
         return None if value is None else float(f"{value / factor:.4g}")
 
     return {
-        "Target": one.title,
-        "Where": one.place,
-        "Memory, GB": scaled(float(one.memory_bytes), 1e9),
-        "Bandwidth, GB/s": scaled(one.bandwidth, 1e9),
-        "fp32, Top/s": scaled(one.peak("fp32"), 1e12),
-        "bf16, Top/s": scaled(one.peak("bf16") or one.peak("fp16"), 1e12),
-        "int8, Top/s": scaled(one.peak("int8"), 1e12),
-        "Power, W": one.power_w,
-        "$/hour": one.usd_per_hour,
-        "Source": one.source,
+        "Target": target.title,
+        "Where": target.place,
+        "Memory, GB": scaled(float(target.memory_bytes), 1e9),
+        "Bandwidth, GB/s": scaled(target.bandwidth, 1e9),
+        "fp32, Top/s": scaled(target.peak("fp32"), 1e12),
+        "bf16, Top/s": scaled(target.peak("bf16") or target.peak("fp16"), 1e12),
+        "int8, Top/s": scaled(target.peak("int8"), 1e12),
+        "Power, W": target.power_w,
+        "$/hour": target.usd_per_hour,
+        "Source": target.source,
     }

@@ -54,7 +54,7 @@ def _to_blame(wish: Wish) -> str:
     """The card whose choice stands against the study: the first without which it could run."""
     task = workloads.resolve(wish.workload_id).task
     least = min(
-        (one for one in workloads.list_workloads() if one.task == task),
+        (workload for workload in workloads.list_workloads() if workload.task == task),
         key=lambda one: one.prompt_tokens + one.output_tokens,
     )
     for card, without in (

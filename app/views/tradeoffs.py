@@ -34,9 +34,9 @@ def page() -> None:
         _only(len(only), len(study.done()))
     shown = tuple(only) or study.done()
     names = [
-        one.name
-        for one in metrics.METRICS
-        if sum(trial.value(one.name) is not None for trial in shown) > 0
+        metric.name
+        for metric in metrics.METRICS
+        if sum(trial.value(metric.name) is not None for trial in shown) > 0
     ]
     if not names:
         common.empty(

@@ -109,24 +109,27 @@ def _shares(trial: Trial) -> None:
             _share(one)
 
 
-def _share(one: Measurement) -> None:
-    label = metrics.metric(one.metric).label
-    if one.value is None:
+def _share(measurement: Measurement) -> None:
+    label = metrics.metric(measurement.metric).label
+    if measurement.value is None:
         st.markdown(f"**{words.plain(label)}**: unavailable")
-        st.caption(words.plain(f"{one.method[:1].upper()}{one.method[1:]}."))
-        if one.method == share.UNCALIBRATED:
+        st.caption(words.plain(f"{measurement.method[:1].upper()}{measurement.method[1:]}."))
+        if measurement.method == share.UNCALIBRATED:
             st.page_link(state.page("hardware"), label="Calibrate", icon=":material/speed:")
         return
-    st.progress(min(max(one.value, 0.0), 1.0), text=f"**{words.plain(share.sentence(one))}**")
-    spread = words.reading(one)
+    st.progress(
+        min(max(measurement.value, 0.0), 1.0),
+        text=f"**{words.plain(share.sentence(measurement))}**",
+    )
+    spread = words.reading(measurement)
     over = (
         " More than was calibrated: the calibration was disturbed, repeat it on a quiet machine."
-        if one.value > 1.05
+        if measurement.value > 1.05
         else ""
     )
     st.caption(
-        words.plain(f"{label} {spread}, {one.origin}. {one.method}.{over}"),
-        help=metrics.metric(one.metric).meaning,
+        words.plain(f"{label} {spread}, {measurement.origin}. {measurement.method}.{over}"),
+        help=metrics.metric(measurement.metric).meaning,
     )
 
 
@@ -146,7 +149,7 @@ def _measurements(trial: Trial) -> None:
     if not trial.measurements:
         st.caption("Nothing has been measured.")
         return
-    plain = [one for one in trial.measurements if not one.condition]
+    plain = [measurement for measurement in trial.measurements if not measurement.condition]
     st.dataframe(
         pd.DataFrame([_row(one) for one in plain]),
         hide_index=True,
@@ -165,12 +168,12 @@ def _measurements(trial: Trial) -> None:
     )
 
 
-def _row(one: Measurement) -> dict[str, object]:
+def _row(measurement: Measurement) -> dict[str, object]:
     return {
-        **words.measurement_row(one),
-        "Samples": list(one.samples) if one.n > 2 else None,
-        "How": one.method,
-        "Meaning": metrics.metric(one.metric).meaning,
+        **words.measurement_row(measurement),
+        "Samples": list(measurement.samples) if measurement.n > 2 else None,
+        "How": measurement.method,
+        "Meaning": metrics.metric(measurement.metric).meaning,
     }
 
 
@@ -179,7 +182,10 @@ def _kernels(trial: Trial) -> None:
     if not trial.kernels:
         st.caption("None was counted.")
         return
-    rows = [{"Operation": one.op, "Kernel": one.name, "Calls": one.calls} for one in trial.kernels]
+    rows = [
+        {"Operation": kernel.op, "Kernel": kernel.name, "Calls": kernel.calls}
+        for kernel in trial.kernels
+    ]
     st.dataframe(
         pd.DataFrame(rows), hide_index=True, alt="Kernels that ran in this trial", height="content"
     )

@@ -241,7 +241,7 @@ def _unlike(rows: tuple[dict[str, Any], ...], chosen: list[str]) -> None:
     ran = store.environments_of(chosen if several else list(titles))
     ids = {one for some in ran.values() for one in some}
     whose = "The ticked trials" if several else "The trials in this table"
-    known = {one: store.environment(one) for one in sorted(ids)}
+    known = {key: store.environment(key) for key in sorted(ids)}
     # A ticked trial of another page of the table has its id alone.
     names = distinct({one: titles.get(one, one) for one in ran})
     by_name = {names[one]: some for one, some in ran.items()}

@@ -33,7 +33,7 @@ def _fits(hint: Any) -> Fits:
     arguments = typing.get_args(hint)
     if isinstance(hint, types.UnionType):
         options = [_fits(one) for one in arguments]
-        return lambda value: any(one(value) for one in options)
+        return lambda value: any(option(value) for option in options)
     if typing.get_origin(hint) is tuple:
         return _tuple(arguments)
     if typing.get_origin(hint) is dict:
@@ -48,7 +48,7 @@ def _fits(hint: Any) -> Fits:
 def _plain(hint: Any) -> frozenset[type] | None:
     """The types that do for a hint of plain types; an int does for a float."""
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if not all(one in _PLAIN for one in options):
+    if not all(option in _PLAIN for option in options):
         return None
     return frozenset(options) | ({int} if float in options else frozenset())
 

@@ -59,7 +59,7 @@ class BackupManifest:
     @property
     def journals(self) -> int:
         """How many of the files are journals."""
-        return sum(one.name.endswith(".jsonl") for one in self.files)
+        return sum(file.name.endswith(".jsonl") for file in self.files)
 
 
 def back_up(store: Store, journals: Path, target: Path) -> BackupManifest:
@@ -233,9 +233,11 @@ def _manifest(source: Path, path: Path) -> BackupManifest:
         data: dict[str, Any] = json.loads(path.read_bytes())
         if data["format"] != FORMAT:
             raise _bad(source, f"its format is {data['format']!r}: it needs a newer Trimtab")
-        files = tuple(Member(**one) for one in data["files"])
+        files = tuple(Member(**dataset) for dataset in data["files"])
         found = BackupManifest(str(data["made_at"]), str(data["schema"]), dict(data["rows"]), files)
-        sound = all(isinstance(one.modified_ns, int) and isinstance(one.name, str) for one in files)
+        sound = all(
+            isinstance(file.modified_ns, int) and isinstance(file.name, str) for file in files
+        )
         sound = sound and all(_TABLE.fullmatch(table) for table in found.rows)
         if not sound or DATABASE not in [one.name for one in files]:
             raise ValueError

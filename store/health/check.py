@@ -46,7 +46,7 @@ class Findings:
 
 def of_study(path: Path, events: Iterable[Event], study_id: str) -> list[Event]:
     """What is believed unless somebody knows better: events that speak of the folder's study."""
-    return [one for one in events if study_id in ("", one.study_id) and _can_be_kept(one)]
+    return [event for event in events if study_id in ("", event.study_id) and _can_be_kept(event)]
 
 
 def check_all(
@@ -198,9 +198,9 @@ def _listed(folder: Path) -> list[str]:
         return []
 
 
-def _can_be_kept(one: Event) -> bool:
+def _can_be_kept(event: Event) -> bool:
     try:
-        rows_of([one])
+        rows_of([event])
     except StoreError:
         return False
     return True

@@ -10,25 +10,11 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from app.jobs.accept import believed
 from app.jobs.supervisor import Supervisor
-from core import techniques
-from core.catalogue import models, workloads
-from core.data.arrivals import with_arrivals
-from core.data.files import datasets_for
-from core.errors import BadInput
-from core.ids import new_id, now
-from core.machine import targets
-from core.measure.presets import preset as find_preset
-from core.plan import Case, Plan, parse_setting
-from core.planner.search import propose
-from core.predict import fit
-from core.priorities import Priorities
-from core.study import Study
-from core.techniques.kinds import refuse
 from store.health.recovery import close_sealed, open_checked
 from store.interface import Store
 from store.place import MEMORY, STORE, default_path, locate, named
@@ -112,62 +98,3 @@ def close_services() -> None:
         if _services is not None:
             _services.close()
             _services = None
-
-
-def plan_study(
-    model_id: str,
-    target_id: str,
-    workload_id: str,
-    priorities: Priorities,
-    technique_texts: tuple[str, ...] = (),
-    preset: str = "quick",
-    seed: int = 0,
-    budget_s: float | None = None,
-    data: tuple[str, ...] = (),
-    arrival: str = "",
-) -> tuple[Study, tuple[Plan, ...]]:
-    """A study and its plans from the user's words; BadInput names the word that cannot be used.
-
-    `data` are files or lm-eval tasks (core.data.files) to judge quality on; `arrival` are requests
-    per second or `trace:FILE` (core.data.arrivals), measured beside the workload's back-to-back
-    requests.
-    """
-    find_preset(preset)
-    workload = with_arrivals(workloads.resolve(workload_id), arrival)
-    case = Case(models.resolve(model_id), targets.resolve(target_id), workload)
-    _check(case)
-    case = replace(case, data=datasets_for(data, case.model))
-    wanted = tuple(
-        techniques.parse(text).within(priorities.limits, parse_setting(text)[1])
-        for text in technique_texts
-    )
-    plans = propose(case, preset, wanted, seed, priorities.limits)
-    reasons = [refuse(plan) or fit(plan) for plan in plans]
-    if all(reason is not None for reason in reasons):
-        raise BadInput(str(reasons[0]))
-    study = Study(new_id("s"), case, priorities, preset, budget_s, seed, None, now())
-    return study, plans
-
-
-def _check(case: Case) -> None:
-    """Refuse a case whose parts do not belong together."""
-    model, workload = case.model, case.workload
-    if model.task != workload.task:
-        fitting = [one.id for one in workloads.list_workloads() if one.task == model.task]
-        raise BadInput(
-            f"workload {workload.id} is for {workload.task} models,"
-            f" {model.id} is for {model.task}; use one of: {', '.join(fitting)}"
-        )
-    if model.task == "text":
-        needed, context = workload.prompt_tokens + workload.output_tokens, model.decoder().context
-        if needed > context:
-            raise BadInput(
-                f"workload {workload.id} needs {needed} tokens of context"
-                f" ({workload.prompt_tokens} prompt + {workload.output_tokens} output),"
-                f" {model.id} has {context}"
-            )
-        if workload.trace_tokens > context:
-            raise BadInput(
-                f"--arrival: a request of the trace {workload.trace} needs"
-                f" {workload.trace_tokens} tokens of context, {model.id} has {context}"
-            )

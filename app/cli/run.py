@@ -8,12 +8,12 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from app.cli.again import plan_again
 from app.cli.console import CANCEL, Console
 from app.cli.progress import StudyProgress
 from app.facts import facts_of, warnings
 from app.jobs import supervisor
-from app.services import Services, plan_study, studies_folder
+from app.planning import plan_again, plan_study
+from app.services import Services, studies_folder
 from core import format as formats
 from core.catalogue import models
 from core.errors import BadInput, StoreError

@@ -1,0 +1,1 @@
+"""Figures of plotly, drawn from plain data. Imports nothing of the pages."""

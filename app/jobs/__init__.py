@@ -1,0 +1,1 @@
+"""The supervisor of trials: their processes, limits and ends. Knows no page."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import streamlit as st
 
-from app import services, state
+from app import planning, services, state
 from app.parts import common, words
 from core.priorities import Priorities
 from store.interface import StudySummary
@@ -54,7 +54,7 @@ def page() -> None:
 
 def start_first_study() -> None:
     """Queue the bundled example and open Live."""
-    study, plans = services.plan_study("pycode", "local", "chat", Priorities(), (), "quick", 0)
+    study, plans = planning.plan_study("pycode", "local", "chat", Priorities(), (), "quick", 0)
     study_id = services.get_services().jobs.submit(replace(study, who=common.me()), plans)
     state.flash("The study has started.")
     state.go("live", study=study_id)

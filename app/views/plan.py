@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from app import services, state, uploads
+from app import planning, services, state, uploads
 from app.parts import common, forms, quality_forms, tables, technique_forms, words
 from core import metrics, predict, priorities
 from core.catalogue import workloads
@@ -128,7 +128,7 @@ def _proposed(wish: Wish) -> tuple[dict[str, Any], ...]:
 
 def _study(wish: Wish) -> tuple[Study, tuple[Plan, ...]]:
     """A new study each time: no two studies may have one id."""
-    return services.plan_study(
+    return planning.plan_study(
         wish.model_id,
         wish.target_id,
         wish.workload_id,

@@ -8,9 +8,9 @@ from dataclasses import replace
 import streamlit as st
 
 from app import services, state
-from app.cli.again import plan_again
 from app.figures import charts, methods
 from app.parts import common, tables, words
+from app.planning import plan_again
 from core import metrics
 from core.study import Study, Trial
 from core.verdict.anchor import anchored

@@ -1,0 +1,1 @@
+"""Events, what they say, and the hash-chained files that keep them."""

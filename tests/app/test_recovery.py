@@ -15,7 +15,7 @@ import pytest
 
 from app.jobs.processes import OWNER, TRIAL, owner_lives, owner_mark
 from app.jobs.supervisor import Supervisor
-from app.services import plan_study
+from app.planning import plan_study
 from core.errors import BadInput
 from core.journal.events import event, study_created, trial_queued
 from core.journal.journal import Journal

@@ -21,7 +21,7 @@ from app.jobs.processes import find
 from app.jobs.schedule import Schedule
 from app.jobs.spawn import Spawned
 from app.jobs.supervisor import CANCEL, Supervisor
-from app.services import plan_study
+from app.planning import plan_study
 from core.errors import BadInput
 from core.journal.events import Event
 from core.journal.journal import read

@@ -18,7 +18,7 @@ from app.jobs import watchdog
 from app.jobs.limits import TrialLimits, impose, limits_for, reserve_bytes
 from app.jobs.processes import TRIAL, Process, ProcessTree, find, kill, marks, shared_bytes
 from app.jobs.watchdog import Watchdog
-from app.services import plan_study
+from app.planning import plan_study
 from core.priorities import Priorities
 
 MIB = 1 << 20

@@ -14,7 +14,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
-from app import services, state, who
+from app import planning, services, state, who
 from app.main import PAGES
 from core.study import Study
 
@@ -161,7 +161,7 @@ def test_the_first_study_starts_with_one_button_and_opens_live(
         asked.append(words)
         return replace(synthetic_study, trials=()), ()
 
-    monkeypatch.setattr(services, "plan_study", plan_study)
+    monkeypatch.setattr(planning, "plan_study", plan_study)
     at = show("")
     at.button(key="first-study").click().run()
     assert not at.exception

@@ -83,7 +83,7 @@ def test_proposals_take_the_studys_limits(
 
 
 def test_what_the_user_stated_stays(synthetic_study: Study) -> None:
-    from app.services import plan_study
+    from app.planning import plan_study
 
     limits = priorities.parse([], ["kl_nats<=0.0001"])
     for words, wanted in (

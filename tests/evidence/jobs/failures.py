@@ -21,7 +21,7 @@ from app.jobs.limits import TrialLimits
 from app.jobs.processes import TRIAL, find, marks, table
 from app.jobs.spawn import ChildStart, Spawned, Started
 from app.jobs.supervisor import Supervisor
-from app.services import plan_study
+from app.planning import plan_study
 from core.plan import Plan
 from core.priorities import Priorities
 from core.study import Study

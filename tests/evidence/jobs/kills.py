@@ -137,7 +137,8 @@ def serve(file: Path, study_id: str) -> int:
     from app.jobs.accept import believed
     from app.jobs.spawn import Spawned
     from app.jobs.supervisor import Supervisor
-    from app.services import plan_study, studies_folder
+    from app.planning import plan_study
+    from app.services import studies_folder
     from core.priorities import Priorities
     from store.health.recovery import close_sealed, open_checked
 

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from app.jobs.supervisor import Supervisor
-from app.services import plan_study
+from app.planning import plan_study
 from core.journal.events import Event
 from core.priorities import Priorities
 from core.study import Trial

@@ -19,7 +19,7 @@ from pathlib import Path
 from app.jobs.limits import TrialLimits, limits_for
 from app.jobs.spawn import Spawned
 from app.jobs.supervisor import Supervisor
-from app.services import plan_study
+from app.planning import plan_study
 from core.journal.events import Event
 from core.plan import Plan
 from core.priorities import Priorities

@@ -17,8 +17,9 @@ from core.artefacts.contents import refusal as unknown_model
 from core.artefacts.kept import of_stored
 from core.errors import Refused
 from core.files import quantized
+from core.files.architectures import LEAN as FAMILIES
 from core.files.config.classifier import CLASSIFIERS
-from core.files.config.decoder_config import FAMILIES, DecoderConfig
+from core.files.config.decoder_config import DecoderConfig
 from core.files.config.hf_config import from_hf
 from core.files.formats import native
 from core.files.formats.layout import Stack, stacks

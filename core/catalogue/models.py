@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import BadInput
-from core.files.config.architectures import decoder_shape
 from core.files.config.classifier import CLASSIFIERS, classifier_shape
+from core.files.config.shape import decoder_shape
 from core.files.folder import check_folder
 from core.files.hub import hub_folder
 from core.model import USUAL_DTYPE, ClassifierShape, DecoderShape, Model

@@ -12,12 +12,6 @@ from typing import Any
 
 from core.errors import BadInput
 
-# Causal models that transformers runs without code from the folder.
-FAMILIES = (
-    "bloom", "cohere", "falcon", "gemma", "gemma2", "gemma3_text", "glm", "gpt2", "gpt_bigcode",
-    "gpt_neo", "gpt_neox", "gptj", "granite", "mixtral", "olmo", "olmo2", "opt", "phi", "phi3",
-    "qwen2_moe", "qwen3_moe", "smollm3", "stablelm", "starcoder2",
-)  # fmt: skip
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
 # Upper ends of the size fields, so that a config cannot ask for endless work.
 LIMITS = {

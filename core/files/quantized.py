@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from core.errors import BadInput
+from core.files.architectures import LEAN as FAMILIES
 from core.files.config.classifier import classifier_shapes
-from core.files.config.decoder_config import FAMILIES
 from core.files.config.hf_config import from_hf
 from core.files.formats import foreign, native
 from core.files.formats.foreign import MODULES

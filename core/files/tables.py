@@ -8,14 +8,14 @@ from typing import Any
 
 from core.errors import BadInput
 from core.files import others, quantized
+from core.files.architectures import LEAN as FAMILIES
+from core.files.architectures import OTHERS
 from core.files.config import fields, hf_config, names
 from core.files.config.classifier import CLASSIFIERS, classifier_shapes
-from core.files.config.decoder_config import FAMILIES
 from core.files.gguf import folder as gguf_files
 from core.files.header import TensorEntry
 from kernels.dtypes import FILE_FLOATS
 
-OTHERS = others.FAMILIES
 MODEL_TYPES = (*FAMILIES, *OTHERS, *CLASSIFIERS)
 # What older exporters wrote beside the weights of other families: masks, which transformers skips.
 MASKS, MASK_DTYPES = (".bias", ".masked_bias"), ("BOOL", "U8")

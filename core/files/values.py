@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from core.errors import BadInput
+from core.files.architectures import family_of
 from core.files.lean_layer import FILLED
 from kernels.dtypes import as_torch
 
@@ -18,8 +19,6 @@ NEVER_ZERO = (
     "ln_1.weight", "ln_2.weight", "ln_f.weight", "query_key_value.weight", "embed_in.weight",
     "embed_out.weight", "dense_h_to_4h.weight", "word_embeddings.weight", "fc1.weight",
 )  # fmt: skip
-# Their norms multiply by 1 + w: a new one's w is zero.
-ONE_ADDED = ("gemma", "gemma2", "gemma3_text")
 
 
 def check_values(file: str, name: str, tensor: Tensor, dtype: str, family: str = "") -> None:
@@ -33,7 +32,8 @@ def check_values(file: str, name: str, tensor: Tensor, dtype: str, family: str =
     low, high = tensor.detach().aminmax()
     if not bool(torch.stack((low, high)).to(as_torch(dtype)).isfinite().all()):
         raise BadInput(f"{file}: the tensor {name} holds values that are not finite in {dtype}.")
-    if family in ONE_ADDED and name.endswith("norm.weight"):
+    # A new norm's w is zero where it multiplies by 1 + w.
+    if family_of({"model_type": family}).adds_one and name.endswith("norm.weight"):
         return
     if not bool(low) and not bool(high) and name.endswith(NEVER_ZERO):
         raise BadInput(f"{file}: the tensor {name} holds nothing but zeros; the file is damaged.")

@@ -15,9 +15,10 @@ from core.engine.load.restore import restore_classifier, restore_decoder
 from core.errors import BadInput
 from core.files import special_ids
 from core.files import tokenizer as tokenizer_file
+from core.files.architectures import LEAN as FAMILIES
 from core.files.config import names
 from core.files.config.classifier import CLASSIFIERS
-from core.files.config.decoder_config import FAMILIES, DecoderConfig
+from core.files.config.decoder_config import DecoderConfig
 from core.files.config.hf_config import from_hf
 from core.files.folder import CheckedFolder, check_folder
 from core.files.formats.layout import EMBEDDING, HEAD

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from core.errors import BadInput
+from core.files.architectures import FAMILIES
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 FILE = "config.json"
 
 
@@ -117,10 +117,10 @@ class DecoderConfig:
                     "high_freq_factor": self.rope_scaling.high_freq_factor,
                     "original_max_position_embeddings": self.rope_scaling.original_max_positions,
                 }
-        eos = list(self.eos_token_ids)
+        eos, described = list(self.eos_token_ids), FAMILIES[self.family]
         fields: dict[str, Any] = {
             "model_type": self.family,
-            "architectures": [_ARCHITECTURES[self.family]],
+            "architectures": [described.lean.model_class] if described.lean else [],
             "vocab_size": self.vocab_size,
             "hidden_size": self.hidden_size,
             "intermediate_size": max(self.intermediate_sizes),
@@ -136,26 +136,17 @@ class DecoderConfig:
             "bos_token_id": self.bos_token_id,
             "eos_token_id": eos[0] if len(eos) == 1 else (eos or None),
         }
-        if self.family == "llama":
-            fields |= {"attention_bias": self.qkv_bias, "mlp_bias": self.mlp_bias}
-        if self.family == "qwen3":
+        asked = {bias for *_, bias in (*described.attention, *described.mlp)}
+        if ("attention_bias", False) in asked:
             fields["attention_bias"] = self.qkv_bias
-        if self.family == "mistral":
+        if ("mlp_bias", False) in asked:
+            fields["mlp_bias"] = self.mlp_bias
+        if described.window is not None:
+            if described.window.asked:
+                fields["use_sliding_window"] = self.sliding_window is not None
             fields["sliding_window"] = self.sliding_window
-        if self.family in ("qwen2", "qwen3"):
-            fields |= {
-                "use_sliding_window": self.sliding_window is not None,
-                "sliding_window": self.sliding_window,
-                "max_window_layers": 0 if self.sliding_window else self.num_layers,
-            }
+            if described.window.asked:
+                fields["max_window_layers"] = 0 if self.sliding_window else self.num_layers
         if len(set(self.intermediate_sizes)) > 1:
             fields["intermediate_sizes"] = list(self.intermediate_sizes)
         return fields
-
-
-_ARCHITECTURES = {
-    "llama": "LlamaForCausalLM",
-    "mistral": "MistralForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-}

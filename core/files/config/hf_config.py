@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.errors import BadInput
-from core.files.config.decoder_config import FAMILIES, FILE, DecoderConfig, RopeScaling
+from core.files.architectures import FAMILIES, LEAN, Flag, Window
+from core.files.config.decoder_config import FILE, DecoderConfig, RopeScaling
 
 ROPE_KINDS = ("default", "linear", "llama3")
 _DEFAULT_EPS = 1e-6
-_DEFAULT_POSITIONS = {"llama": 2048, "mistral": 131072, "qwen2": 32768, "qwen3": 32768}
 
 
 def from_hf(config: Mapping[str, Any]) -> DecoderConfig:
@@ -25,9 +25,10 @@ def from_hf(config: Mapping[str, Any]) -> DecoderConfig:
     change the logits and is not supported.
     """
     family = config.get("model_type")
-    if family not in FAMILIES:
+    described = FAMILIES.get(family) if isinstance(family, str) else None
+    if described is None or described.lean is None:
         raise BadInput(
-            f"{FILE}: model_type {family!r} is not one of {', '.join(FAMILIES)} "
+            f"{FILE}: model_type {family!r} is not one of {', '.join(LEAN)} "
             "that the lean decoder runs."
         )
     fields = _Fields(config)
@@ -36,17 +37,15 @@ def from_hf(config: Mapping[str, Any]) -> DecoderConfig:
     layers = fields.integer("num_hidden_layers", 1, 1024)
     heads = fields.integer("num_attention_heads", 1, 4096)
     kv_heads = fields.integer("num_key_value_heads", 1, 4096, default=heads)
-    head_dim = fields.integer(
-        "head_dim", 2, 4096, default=128 if family == "qwen3" else hidden // heads
-    )
+    head_dim = fields.integer("head_dim", 2, 4096, default=described.head_dim or hidden // heads)
     max_positions = fields.integer(
-        "max_position_embeddings", 1, 1 << 28, default=_DEFAULT_POSITIONS[family]
+        "max_position_embeddings", 1, 1 << 28, default=described.lean.positions
     )
     theta, scaling = _rope(fields, max_positions)
     vocabulary = fields.integer("vocab_size", 1, 1 << 24)
-    attention_bias = family in ("llama", "qwen3") and fields.flag("attention_bias")
+    query, out, gate = described.attention[0], described.attention[-1], described.mlp[0]
     return DecoderConfig(
-        family=family,
+        family=str(family),
         vocab_size=vocabulary,
         hidden_size=hidden,
         num_layers=layers,
@@ -59,11 +58,11 @@ def from_hf(config: Mapping[str, Any]) -> DecoderConfig:
         rope_scaling=scaling,
         max_positions=max_positions,
         tied_embeddings=fields.flag("tie_word_embeddings"),
-        qkv_bias=family == "qwen2" or attention_bias,
-        o_bias=attention_bias,
-        mlp_bias=family == "llama" and fields.flag("mlp_bias"),
-        qk_norm=family == "qwen3",
-        sliding_window=_sliding_window(fields, family, layers),
+        qkv_bias=fields.has(query[-1]),
+        o_bias=fields.has(out[-1]),
+        mlp_bias=fields.has(gate[-1]),
+        qk_norm=bool(described.head_norms),
+        sliding_window=_sliding_window(fields, described.window, layers),
         bos_token_id=fields.integer("bos_token_id", 0, vocabulary - 1, default=None),
         eos_token_ids=_eos(config.get("eos_token_id")),
     )
@@ -95,6 +94,10 @@ class _Fields:
         if value is not None and not isinstance(value, bool):
             raise BadInput(f"{FILE}: {name} must be true or false, not {value!r:.60}.")
         return bool(value)
+
+    def has(self, bias: Flag) -> bool:
+        """Whether a matrix has the bias that its family describes so."""
+        return bias if isinstance(bias, bool) else self.flag(bias[0])
 
     def refuse_unknown_numerics(self) -> None:
         act = self.config.get("hidden_act", "silu")
@@ -190,19 +193,20 @@ def _intermediate_sizes(fields: _Fields, layers: int) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def _sliding_window(fields: _Fields, family: str, layers: int) -> int | None:
+def _sliding_window(fields: _Fields, slides: Window | None, layers: int) -> int | None:
     """One window for all layers or None; a mix of both is refused."""
     window: int | None = fields.integer("sliding_window", 1, 1 << 28, default=None)
     kinds = fields.config.get("layer_types")
-    if family == "mistral" and "sliding_window" not in fields.config:
-        window = 4096
-    if family in ("qwen2", "qwen3"):
+    always = slides is not None and not slides.asked
+    if slides is not None and always and "sliding_window" not in fields.config:
+        window = slides.default
+    if slides is not None and slides.asked:
         if not fields.flag("use_sliding_window"):
             window = None
         elif kinds is None:
             first = fields.integer("max_window_layers", 0, 1 << 20, default=28)
             kinds = ["sliding_attention" if i >= first else "full_attention" for i in range(layers)]
-    if family == "llama":
+    if slides is None:
         window = None
     if kinds is None:
         return window
@@ -210,7 +214,7 @@ def _sliding_window(fields: _Fields, family: str, layers: int) -> int | None:
         raise BadInput(f"{FILE}: layer_types must list one kind for each of the layers.")
     if window is None or all(kind == "full_attention" for kind in kinds):
         if all(kind == "full_attention" for kind in kinds):
-            return window if family == "mistral" else None
+            return window if always else None
         raise BadInput(f"{FILE}: layer_types asks for other attention than sliding_window gives.")
     if all(kind == "sliding_attention" for kind in kinds):
         return window

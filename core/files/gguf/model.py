@@ -12,11 +12,11 @@ from core.errors import BadInput
 from core.files.config import names
 from core.files.config.decoder_config import DecoderConfig
 from core.files.config.hf_config import from_hf
-from core.files.gguf.names import STOPS, gguf_name
+from core.files.gguf.names import ARCHITECTURES, STOPS, gguf_name
 from core.files.gguf.parse import Gguf, Place
 from core.files.special_ids import ADDS_START
 
-FAMILIES = ("llama", "qwen2", "qwen3")
+FAMILIES = tuple(dict.fromkeys(ARCHITECTURES.values()))
 # Llama 3.1 to 3.3: rope_freqs holds factors alone, of which these rules are known.
 KNOWN_FACTORS = (8.0, 32.0)
 TOLERANCE = 1e-4

@@ -8,12 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from core.files import lean_layer
+from core.files.architectures import FAMILIES
 from core.files.config.decoder_config import DecoderConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+ARCHITECTURES = {
+    name: family.lean.gguf for name, family in FAMILIES.items() if family.lean is not None
+}
 NAMES = {one.module: one.gguf for one in lean_layer.NORMS} | {
     part.module: part.gguf for matrix in lean_layer.MATRICES for part in matrix.parts
 }

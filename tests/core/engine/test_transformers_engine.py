@@ -13,7 +13,7 @@ import torch
 
 from core.engine.transformers_engine import CACHE_NAMES, TransformersEngine, cache_name
 from core.errors import BadInput
-from core.files.others import FAMILIES
+from core.files.architectures import OTHERS as FAMILIES
 
 # One spelling or another of a tiny model's sizes; a family ignores what it does not know.
 TINY: dict[str, Any] = {

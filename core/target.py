@@ -11,8 +11,7 @@ class Target:
 
     `memory_bytes` is what a model may fill; `bandwidth` in bytes/s; `peaks` are operations/s by
     format (`fp32`, `bf16`, `fp16`, `int8`, `int4`, ...); `power_w` is the stated board or package
-    power; `usd_per_hour` the stated rent. `efficiency` is the (low, high) share of the limit that
-    real programs reach on such a device.
+    power; `usd_per_hour` the stated rent.
     """
 
     id: str

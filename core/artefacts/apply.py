@@ -16,7 +16,7 @@ from pathlib import Path
 from core.artefacts import foreign, gguf
 from core.artefacts.contents import Contents, contents
 from core.artefacts.foresee import foresee
-from core.artefacts.save import Layout, check_place, native_layout, write_folder
+from core.artefacts.save import FolderLayout, check_place, native_layout, write_folder
 from core.catalogue.models import find_folder
 from core.catalogue.planned import checked
 from core.data.passages import digits
@@ -111,7 +111,7 @@ def apply(
 
 def lay_out(
     found: Contents, format: str, texts: Mapping[str, bytes], name: str
-) -> Layout | gguf.GgufLayout:
+) -> FolderLayout | gguf.GgufLayout:
     """The files of an engine in a format; Refused names the formats that can hold it.
 
     `texts` are the files beside the weights, `name` is what the model is called.

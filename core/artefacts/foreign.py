@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from core.artefacts.arrange import able, arrange, check_model
 from core.artefacts.contents import Contents, dense_parts
 from core.artefacts.kept import of_form, of_weight
-from core.artefacts.save import Layout
+from core.artefacts.save import FolderLayout
 from core.errors import Refused
 from core.files.formats import awq, compressed_tensors, gptq
 from core.files.formats.compressed_config import packed_zeros
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from kernels.weight import KernelWeight
 
 
-def layout(found: Contents, format: str) -> Layout:
+def layout(found: Contents, format: str) -> FolderLayout:
     """An engine's files in a format of others; Refused names the matrix and who can hold it."""
     check_model(found.config, format)
     held = [(stack, of_weight(weight)) for stack, weight in found.weights]
@@ -67,7 +67,7 @@ def layout(found: Contents, format: str) -> Layout:
     config["quantization_config"] = MODULES[format].config(schemes, dense)
     # Readers round what is loaded to this; the scales are fp16.
     config["dtype"] = "float16" if format != compressed_tensors.METHOD else config["dtype"]
-    return Layout(config, tuple(parts), tuple(notes))
+    return FolderLayout(config, tuple(parts), tuple(notes))
 
 
 def _form_of(stack: Stack, weight: Any, format: str) -> LowBit | W8A8:

@@ -20,7 +20,7 @@ from core.files.config.hf_config import from_hf
 from core.files.formats.layout import EMBEDDING, Stack
 from core.files.gguf import file as gguf_file
 from core.files.gguf import tokenizer as gguf_tokenizer
-from core.files.gguf.file import TYPES, Entry
+from core.files.gguf.file import TYPES, GgufEntry
 from core.files.gguf.names import ARCHITECTURES, STOPS, gguf_name, order
 from kernels.dtypes import BY_FILE, FILE_FLOATS, FLOATS
 
@@ -38,7 +38,7 @@ class GgufLayout:
     """The file before it is written, and sentences about what it does not hold exactly."""
 
     metadata: dict[str, Any]
-    entries: tuple[Entry, ...]
+    entries: tuple[GgufEntry, ...]
     notes: tuple[str, ...]
 
     def weights_bytes(self) -> int:
@@ -104,7 +104,7 @@ def check_model(given: Mapping[str, Any]) -> DecoderConfig:
     return config
 
 
-def _computed_in(entries: Sequence[Entry]) -> str:
+def _computed_in(entries: Sequence[GgufEntry]) -> str:
     """The torch dtype that core.files.config.precision will read from the matrices."""
     kinds = {
         BY_FILE[one.type.name].torch
@@ -180,24 +180,24 @@ def _metadata(config: DecoderConfig, name: str) -> dict[str, Any]:
     return found
 
 
-def _plain(name: str, tensor: Tensor) -> Entry:
+def _plain(name: str, tensor: Tensor) -> GgufEntry:
     """A vector in F32, or the embedding in the floats that it has."""
     from core.files.gguf import blocks as gguf_blocks
 
     if tensor.ndim == 1:
         kept = tensor.float()
-        return Entry(
+        return GgufEntry(
             gguf_name(name), TYPES["F32"], None, len(kept), lambda: gguf_blocks.floats(kept)
         )
     kind = TYPES[gguf_blocks.FLOATS[tensor.dtype]]
     rows, columns = tensor.shape
     assert name == EMBEDDING
-    return Entry(gguf_name(name), kind, rows, columns, lambda: gguf_blocks.floats(tensor))
+    return GgufEntry(gguf_name(name), kind, rows, columns, lambda: gguf_blocks.floats(tensor))
 
 
 def _matrix(
     stack: Stack, module: str, weight: KernelWeight, begin: int, end: int, ordered: Tensor | None
-) -> Entry:
+) -> GgufEntry:
     from core.files.gguf import blocks as gguf_blocks
     from kernels.linear_lowbit import LowBitWeight
 
@@ -209,7 +209,7 @@ def _matrix(
             rows = weight.tensors()[0][begin:end]
             return gguf_blocks.floats(rows if ordered is None else rows[ordered])
 
-        return Entry(name, kind, end - begin, weight.k, dense)
+        return GgufEntry(name, kind, end - begin, weight.k, dense)
     if not isinstance(weight, LowBitWeight):
         raise Refused(refusal(of_weight(weight), stack, "gguf does not know such matrices"))
     form = weight.form()
@@ -223,4 +223,4 @@ def _matrix(
             rows if ordered is None else gguf_blocks.reordered(rows, ordered), found
         )
 
-    return Entry(name, found, end - begin, weight.k, packed)
+    return GgufEntry(name, found, end - begin, weight.k, packed)

@@ -29,7 +29,7 @@ CONFIG = "config.json"
 
 
 @dataclass(frozen=True)
-class Layout:
+class FolderLayout:
     """The files of an artefact before they are written: config.json's content, the tensors, and
     sentences about what this format does not hold exactly.
     """
@@ -51,7 +51,7 @@ class Layout:
         return [(CONFIG, [self.config_bytes()]), (files.SINGLE, blocks(self.parts))]
 
 
-def native_layout(found: Contents) -> Layout:
+def native_layout(found: Contents) -> FolderLayout:
     """The format "trimtab"; a folder of plain weights where nothing is quantized."""
     from core.artefacts.native_weights import store
 
@@ -67,7 +67,7 @@ def native_layout(found: Contents) -> Layout:
         config["quantization_config"] = {
             "quant_method": native.METHOD, "version": native.VERSION, "matrices": records,
         }  # fmt: skip
-    return Layout(config, tuple(parts))
+    return FolderLayout(config, tuple(parts))
 
 
 def check_place(folder: Path) -> None:

@@ -26,7 +26,7 @@ USUAL_GOVERNORS = ("performance",)
 
 
 @dataclass(frozen=True)
-class Reading:
+class MachineReading:
     """The machine at one moment; None is unknown. Seconds are CPU seconds since boot or start."""
 
     at: float
@@ -55,12 +55,12 @@ class Reading:
         return ", ".join(parts) or "nothing can be read"
 
 
-def read_now(gpu: bool = False) -> Reading:
+def read_now(gpu: bool = False) -> MachineReading:
     """The machine now; `gpu` asks nvidia-smi too, which takes some 50 ms."""
     # Of the processors that this process may use.
     spent = readers.cpu_seconds([f"cpu{one}" for one in readers.affinity()])
     busy, stolen = spent or (None, None)
-    return Reading(
+    return MachineReading(
         time.perf_counter(),
         os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         readers.frequency_mhz(),
@@ -78,7 +78,7 @@ class Conditions:
     """Begin before the timed work, ask for notes() after it."""
 
     gpu: bool = False
-    first: Reading = field(init=False)
+    first: MachineReading = field(init=False)
 
     def __post_init__(self) -> None:
         self.first = read_now(self.gpu)
@@ -88,7 +88,7 @@ class Conditions:
         return notes(self.first, read_now(self.gpu))
 
 
-def notes(first: Reading, last: Reading) -> list[Note]:
+def notes(first: MachineReading, last: MachineReading) -> list[Note]:
     """What a trial writes into its log about the machine between two readings."""
     found: list[Note] = [f"machine before the timed work: {first.text()}; after it: {last.text()}"]
     cores = readers.cpu_quota() or len(readers.affinity())
@@ -119,7 +119,7 @@ def notes(first: Reading, last: Reading) -> list[Note]:
     return found
 
 
-def others_cores(first: Reading, last: Reading) -> float | None:
+def others_cores(first: MachineReading, last: MachineReading) -> float | None:
     """Cores that processes other than this one kept busy between two readings."""
     busy = _rate(first, last, "busy_s")
     elapsed = last.at - first.at
@@ -128,7 +128,7 @@ def others_cores(first: Reading, last: Reading) -> float | None:
     return max(0.0, busy - (last.own_s - first.own_s) / elapsed)
 
 
-def _rate(first: Reading, last: Reading, name: str) -> float | None:
+def _rate(first: MachineReading, last: MachineReading, name: str) -> float | None:
     before, after = getattr(first, name), getattr(last, name)
     elapsed = last.at - first.at
     # The kernel counts in hundredths of a second: too short a time tells nothing.

@@ -13,7 +13,7 @@ from core.plan import Plan
 from core.predict import sensor
 from core.predict.account import account
 from core.predict.effects import effects
-from core.predict.limits import Limits, limits
+from core.predict.limits import TargetLimits, limits
 from core.predict.roofline import Span, UnknownPeak, decoder_times, seconds
 from core.predict.work import Load, decoder_work
 from core.techniques.effects import Effects
@@ -69,7 +69,9 @@ def predict(plan: Plan, calibration: Calibration | None = None) -> tuple[Measure
     return (*times, size, peak, energy(plan, spans, found.batch), cost(plan, spans))
 
 
-def _decoder_spans(plan: Plan, edge: Limits | None, found: Effects) -> tuple[dict[str, Span], str]:
+def _decoder_spans(
+    plan: Plan, edge: TargetLimits | None, found: Effects
+) -> tuple[dict[str, Span], str]:
     """Every time metric with its range, and the method; or nothing, and the reason."""
     if edge is None:
         return {}, f"the bandwidth of {plan.case.target.id} is not known"

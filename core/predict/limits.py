@@ -52,7 +52,7 @@ class Rates:
 
 
 @dataclass(frozen=True)
-class Limits:
+class TargetLimits:
     """A target's limits: `ideal` as stated or measured, `best` and `worst` of real programs."""
 
     ideal: Rates
@@ -63,7 +63,7 @@ class Limits:
 
 def limits(
     target: Target, calibration: Calibration | None, packed: bool, read_bytes: float
-) -> Limits | None:
+) -> TargetLimits | None:
     """The limits of a cuda or cpu target; None when its bandwidth is unknown.
 
     `packed` weights multiply at a smaller share of the peak; `read_bytes` a pass decide whether
@@ -93,7 +93,7 @@ def limits(
     compute = next((peaks[name] for name in ("bf16", "fp16", "fp32") if name in peaks), None)
     low, high = compute_share
     overhead = LAYER_OVERHEAD_S[target.kind]
-    return Limits(
+    return TargetLimits(
         ideal=Rates(bandwidth, compute),
         best=Rates(
             bandwidth * memory_high,

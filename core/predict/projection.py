@@ -26,7 +26,7 @@ from core.plan import Case, Plan
 from core.predict.account import account
 from core.predict.effects import effects
 from core.predict.estimate import TIMES, cost, energy, predict
-from core.predict.limits import Limits, Rates, limits
+from core.predict.limits import Rates, TargetLimits, limits
 from core.predict.roofline import Span, decoder_times
 from core.predict.work import decoder_work
 from core.study import Trial
@@ -214,7 +214,7 @@ def _shares(one: Measurement, ideal: float) -> tuple[float, float]:
     return ends
 
 
-def _scaled(edge: Limits, share: float, other: Rates) -> Rates:
+def _scaled(edge: TargetLimits, share: float, other: Rates) -> Rates:
     """The target's ideal rates x share, capped at the best that programs reach there."""
     compute = None
     if edge.ideal.compute is not None and edge.best.compute is not None:

@@ -43,7 +43,7 @@ class Course:
 
 
 @dataclass(frozen=True)
-class Part:
+class LossPart:
     """Parameters that share a peak rate of AdamW."""
 
     parameters: Sequence[Tensor]
@@ -51,7 +51,7 @@ class Part:
 
 
 def learn(
-    deployment: Deployment, course: Course, student: Forward, parts: Sequence[Part], loss: Loss
+    deployment: Deployment, course: Course, student: Forward, parts: Sequence[LossPart], loss: Loss
 ) -> None:
     """Train `parts` so that the student's logits come near to the unchanged model's.
 

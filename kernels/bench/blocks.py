@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from kernels.bench.case import Case, Contender, is_own, name_of, only, runnable
+from kernels.bench.case import BenchCase, Contender, is_own, name_of, only, runnable
 from kernels.kv_codes import KVFormat
 from kernels.registry import KernelInfo
 
@@ -24,7 +24,7 @@ SIZES = {
 }
 
 
-def cases(op: str, device: str) -> Iterator[Case]:
+def cases(op: str, device: str) -> Iterator[BenchCase]:
     """The cases of attention, rms_norm or swiglu, one at a time."""
     infos = runnable(op, device)
     wrong = {info: check(info, device) for info in infos}
@@ -38,7 +38,7 @@ def cases(op: str, device: str) -> Iterator[Case]:
                 Contender(name_of(info), moved, step, own=is_own(info), wrong=wrong[info])
             )
         label = f"{size} tokens" if op == "attention" else str(size)
-        yield Case(op, label, rows, f"{op}={BASELINES[op]}", tuple(contenders))
+        yield BenchCase(op, label, rows, f"{op}={BASELINES[op]}", tuple(contenders))
 
 
 def check(info: KernelInfo, device: str) -> str | None:

@@ -31,7 +31,7 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Case:
+class BenchCase:
     """One shape, done by several kernels; `baseline` is the kernel that ratios refer to.
 
     `flops` of one call and the `peak` they are compared with ("bf16" or "int8") are 0 and "" where

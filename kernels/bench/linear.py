@@ -18,7 +18,7 @@ from torch.nn.functional import linear
 from kernels import linear_dense, linear_fp8, linear_lowbit, linear_w8a8, program
 from kernels.bench import checks as bench_checks
 from kernels.bench import onnx as bench_onnx
-from kernels.bench.case import Case, Contender, is_own, missing, name_of, runnable
+from kernels.bench.case import BenchCase, Contender, is_own, missing, name_of, runnable
 from kernels.linear_lowbit.codes import LowBit, bits_of
 from kernels.linear_w8a8.codes import W8A8
 from kernels.registry import KernelInfo, KernelUnavailable
@@ -53,7 +53,7 @@ DTYPE = torch.bfloat16
 
 
 @dataclass(frozen=True)
-class Grid:
+class ShapeGrid:
     """What to time: formats, shapes (N, K) and rows."""
 
     formats: tuple[str, ...] = FORMATS
@@ -65,7 +65,7 @@ class Grid:
         return len(self.formats) * len(self.shapes) * len(self.rows)
 
 
-def cases(grid: Grid, device: str) -> Iterator[Case]:
+def cases(grid: ShapeGrid, device: str) -> Iterator[BenchCase]:
     """The cases of a grid, one at a time; a format's contenders are checked before its first."""
     wrong = bench_checks.Verdicts(device)
     for n, k in grid.shapes:
@@ -99,7 +99,7 @@ def _tier(
     tier: tuple[int, ...],
     device: str,
     wrong: bench_checks.Verdicts,
-) -> Iterator[Case]:
+) -> Iterator[BenchCase]:
     """The cases of one weight over rows that share a number of copies."""
     n, k = dense.shape
     few = tier[0] > ROWS_OF_ONE
@@ -130,7 +130,7 @@ def _tier(
         )
         peak = "int8" if format_ == "w8a8" else "bf16"
         pause = bench_onnx.PAUSE if any("onnx" in one.kernel for one in contenders) else 0.0
-        yield Case(
+        yield BenchCase(
             op, f"{n} x {k}", rows, BASELINE, contenders, format_, 2 * rows * n * k, peak, pause
         )
 

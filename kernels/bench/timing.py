@@ -9,7 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 
-from kernels.bench.case import Case, Row
+from kernels.bench.case import BenchCase, Row
 from kernels.bench.limits import interval
 
 # Six repeats are the fewest whose range is a 95 % interval.
@@ -22,7 +22,7 @@ LONG_SECONDS = 0.02
 
 
 def time_case(
-    case: Case,
+    case: BenchCase,
     streams: dict[str, tuple[int, Callable[[], object]]],
     peaks: dict[str, float],
     wait: Callable[[], object],

@@ -83,3 +83,7 @@ FULL: tuple[str, ...] = (
     "app/parts",
     "core",
 )
+
+# Names that two or more public classes have: a technique and the codes it makes, the products of
+# kernels, parts and stacks of files and of the engine's matrices.
+SHARED = ("Fp8", "Gemv", "Matrix", "Part", "Product", "Speculative", "Stack", "W8A8")

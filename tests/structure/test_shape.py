@@ -5,7 +5,9 @@ What still stands against a rule is named in allowed.py, which may only get shor
 
 from __future__ import annotations
 
+import ast
 import tomllib
+from collections import Counter
 from collections.abc import Iterable
 
 import pytest
@@ -53,6 +55,17 @@ def test_files_are_short() -> None:
 def test_folders_can_be_read_at_a_glance() -> None:
     folders = sizes.full_folders(ROOT, (*sizes.PRODUCTION, "tests"), 16)
     settled(folders, allowed.FULL)
+
+
+def test_no_two_public_classes_share_a_name() -> None:
+    names = Counter(
+        node.name
+        for package in sizes.PRODUCTION
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    settled((name for name, count in names.items() if count > 1), allowed.SHARED)
 
 
 def contract(name: str) -> dict[str, list[str]]:

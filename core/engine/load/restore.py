@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kernels.weight import KernelWeight
 
 
-class Stored:
+class StoredWeights:
     """The tensors of a checked folder by name, each in memory of its own, so that no file stays
     mapped.
     """
@@ -57,13 +57,13 @@ class Stored:
 
 
 @contextlib.contextmanager
-def opened(found: CheckedFolder) -> Iterator[Stored]:
+def opened(found: CheckedFolder) -> Iterator[StoredWeights]:
     """The folder's tensors; BadInput instead of the library's errors."""
     from safetensors import SafetensorError
 
     with contextlib.ExitStack() as stack:
         try:
-            yield Stored(found, stack)
+            yield StoredWeights(found, stack)
         except SafetensorError as error:
             raise BadInput(f"{found.weight_files[0].name} cannot be read: {error}.") from None
 
@@ -113,7 +113,7 @@ def restore_classifier(found: CheckedFolder, dtype: str, device: str) -> Any:
 
 def _reader(
     found: CheckedFolder, dtype: Any, device: str
-) -> Callable[[Stack, Stored], KernelWeight | None]:
+) -> Callable[[Stack, StoredWeights], KernelWeight | None]:
     """Gives the quantized matrix of a stack, None where the folder has a dense one."""
     known, method = quantized.matrices(found.config), str(quantized.method(found.config))
     file = found.weight_files[0].name if len(found.weight_files) == 1 else files.INDEX
@@ -122,7 +122,7 @@ def _reader(
 
         records = native.records(found.config, known)
 
-        def ours(stack: Stack, stored: Stored) -> KernelWeight | None:
+        def ours(stack: Stack, stored: StoredWeights) -> KernelWeight | None:
             if stack.name not in records:
                 return None
             with _named(file):
@@ -131,7 +131,7 @@ def _reader(
         return ours
     schemes = foreign.schemes(found.config, known)
 
-    def others(stack: Stack, stored: Stored) -> KernelWeight | None:
+    def others(stack: Stack, stored: StoredWeights) -> KernelWeight | None:
         scheme = schemes.get(stack.parts[0][0])
         if scheme is None:
             return None
@@ -150,7 +150,7 @@ def _named(file: str) -> Iterator[None]:
         raise BadInput(f"{file}: {error}") from None
 
 
-def _dense(stored: Stored, stack: Stack, dtype: str, device: str) -> Linear:
+def _dense(stored: StoredWeights, stack: Stack, dtype: str, device: str) -> Linear:
     import torch
 
     from core.engine.linear import Linear

@@ -54,7 +54,7 @@ TYPES = {
 
 
 @dataclass(frozen=True)
-class Entry:
+class GgufEntry:
     """A tensor to be written: [rows, columns], or [columns] where `rows` is None."""
 
     name: str
@@ -69,7 +69,9 @@ class Entry:
         return self.type.nbytes(self.rows or 1, self.columns)
 
 
-def pieces(metadata: Mapping[str, Any], entries: Sequence[Entry]) -> Iterable[bytes | memoryview]:
+def pieces(
+    metadata: Mapping[str, Any], entries: Sequence[GgufEntry]
+) -> Iterable[bytes | memoryview]:
     """The bytes of the file, one tensor at a time. Whole numbers become uint32 where they fit, an
     array of the code "i" int32, one of "f" float32. `make` gives a buffer of `nbytes` bytes.
 
@@ -84,7 +86,7 @@ def pieces(metadata: Mapping[str, Any], entries: Sequence[Entry]) -> Iterable[by
         yield b"\0" * (-len(data) % ALIGNMENT)
 
 
-def header(metadata: Mapping[str, Any], entries: Sequence[Entry]) -> bytes:
+def header(metadata: Mapping[str, Any], entries: Sequence[GgufEntry]) -> bytes:
     """All that stands before the first tensor's data."""
     out = [MAGIC, struct.pack("<IQQ", VERSION, len(entries), len(metadata))]
     for key, value in metadata.items():
@@ -99,7 +101,7 @@ def header(metadata: Mapping[str, Any], entries: Sequence[Entry]) -> bytes:
     return text + b"\0" * (-len(text) % ALIGNMENT)
 
 
-def file_bytes(metadata: Mapping[str, Any], entries: Sequence[Entry]) -> int:
+def file_bytes(metadata: Mapping[str, Any], entries: Sequence[GgufEntry]) -> int:
     """Bytes that the file of these has."""
     return len(header(metadata, entries)) + sum(
         one.nbytes + -one.nbytes % ALIGNMENT for one in entries

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from core import condition
 from core import format as shown
 from core.measure.memory.peak import Pages, device_peak, page_peak, tensor_peak
-from core.measure.memory.weights import Stored, by_format, stored, tables
+from core.measure.memory.weights import StoredTensor, by_format, stored, tables
 from core.measurement import Measurement, unavailable
 from core.plan import Plan
 from core.predict.account import MemoryAccount, account
@@ -76,13 +76,13 @@ def _held(
     predicted: MemoryAccount,
     workload: Workload,
     run: Callable[[], object],
-) -> tuple[MemoryAccount, tuple[Stored, ...], bool]:
+) -> tuple[MemoryAccount, tuple[StoredTensor, ...], bool]:
     """The account from the real storages, a real cache and the allocator's books, and whether there
     are such books; without them the workspace is the predicted one.
     """
     engines = [deployment.engine, *deployment.serving.beside]
     formats: dict[str, float] = {}
-    tensors: list[Stored] = []
+    tensors: list[StoredTensor] = []
     for engine in engines:
         mine = stored(engine)
         if engine is not deployment.engine:
@@ -120,7 +120,7 @@ def _tokens(batch: int, workload: Workload) -> int:
 
 
 def _parts(
-    held: MemoryAccount, predicted: MemoryAccount, tensors: tuple[Stored, ...], counted: bool
+    held: MemoryAccount, predicted: MemoryAccount, tensors: tuple[StoredTensor, ...], counted: bool
 ) -> list[Measurement]:
     how = {
         condition.part("kv"): "bytes of the real cache",
@@ -142,7 +142,7 @@ def _parts(
     return found
 
 
-def _largest(format_: str, tensors: tuple[Stored, ...]) -> str:
+def _largest(format_: str, tensors: tuple[StoredTensor, ...]) -> str:
     mine = sorted(
         (one for one in tensors if one.format == format_ and one.nbytes),
         key=lambda one: -one.nbytes,

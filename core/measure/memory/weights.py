@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredTensor:
     """One tensor: `format` is the dtype's name or that of the packed matrix it belongs to; `nbytes`
     is 0 when its memory was counted under a name before it.
     """
@@ -27,7 +27,7 @@ class Stored:
     nbytes: int
 
 
-def stored(engine: Any) -> tuple[Stored, ...]:
+def stored(engine: Any) -> tuple[StoredTensor, ...]:
     """Every weight tensor of a lean decoder, of a transformers model or of a torch module."""
     seen: set[int] = set()
     found = []
@@ -35,11 +35,11 @@ def stored(engine: Any) -> tuple[Stored, ...]:
         storage = tensor.untyped_storage()
         fresh = storage.data_ptr() not in seen
         seen.add(storage.data_ptr())
-        found.append(Stored(name, format_, storage.nbytes() if fresh else 0))
+        found.append(StoredTensor(name, format_, storage.nbytes() if fresh else 0))
     return tuple(found)
 
 
-def by_format(tensors: tuple[Stored, ...]) -> dict[str, int]:
+def by_format(tensors: tuple[StoredTensor, ...]) -> dict[str, int]:
     """Bytes by storage format."""
     sizes: dict[str, int] = {}
     for one in tensors:

@@ -13,7 +13,7 @@ from core.engine.linear import name_of
 from core.engine.reference import TrainableDecoder
 from core.techniques.deployment import Deployment
 from core.techniques.solve.matrices import lean
-from core.techniques.training_loop import Course, Part, learn
+from core.techniques.training_loop import Course, LossPart, learn
 
 if TYPE_CHECKING:
     from core.techniques.distill.soft_targets import SoftTargets
@@ -46,6 +46,10 @@ def distill(deployment: Deployment, settings: SoftTargets) -> None:
 
     course = Course("distill-soft", settings.steps, settings.learning_rate)
     learn(
-        deployment, course, student, [Part(list(student.parameters()), course.learning_rate)], loss
+        deployment,
+        course,
+        student,
+        [LossPart(list(student.parameters()), course.learning_rate)],
+        loss,
     )
     deployment.engine = student.to_decoder(dtype, deployment.device)

@@ -17,7 +17,7 @@ from core.engine.reference import TrainableDecoder
 from core.files.formats.layout import stacks
 from core.techniques.deployment import Deployment
 from core.techniques.solve.matrices import Matrix, lean, of_decoder, replace_each
-from core.techniques.training_loop import Course, Part, divergence, learn
+from core.techniques.training_loop import Course, LossPart, divergence, learn
 from kernels.linear_lowbit import quantize
 from kernels.linear_lowbit.codes import bits_of
 
@@ -39,7 +39,7 @@ def train(deployment: Deployment, settings: Lora) -> None:
     with torch.inference_mode(False):
         student = AdaptedDecoder(decoder, chosen, settings, random)
     course = Course("lora", settings.steps, settings.learning_rate)
-    parts = [Part(list(student.adapters.parameters()), settings.learning_rate)]
+    parts = [LossPart(list(student.adapters.parameters()), settings.learning_rate)]
     learn(deployment, course, student, parts, divergence)
     before = decoder.weight_bytes()
     for matrix in chosen:

@@ -32,7 +32,7 @@ from core.techniques.solve.calibration import (
 from core.techniques.solve.gptq_rounding import Effort, Grid, quantize_by_inputs
 from core.techniques.solve.inputs import Inputs
 from core.techniques.solve.matrices import Matrix, matrices
-from core.techniques.solve.sensitivity import Judge, Place, Scores, by_gradient, by_trying
+from core.techniques.solve.sensitivity import Judge, MatrixPlace, Scores, by_gradient, by_trying
 from kernels.linear_lowbit import LowBitWeight, quantize
 from kernels.lowbit_bytes import LowBitBytes
 
@@ -62,7 +62,7 @@ def search(deployment: Deployment, settings: AutoMixed) -> None:
     """Replace the matrices as AutoMixed says. Raises Refused when the size cannot be reached."""
     found = matrices(deployment)
     scored, judged = _probes(deployment, settings.samples)
-    places = [Place(deployment, one) for one in found]
+    places = [MatrixPlace(deployment, one) for one in found]
     judge = Judge(deployment, judged)
     report = deployment.report
     grid = WIDTHS, settings.group_size, lambda share: report(0.8 * share)
@@ -98,7 +98,7 @@ class _Choices:
 
     deployment: Deployment
     settings: AutoMixed
-    places: dict[str, Place]
+    places: dict[str, MatrixPlace]
     judge: Judge
     scores: Scores
     made: dict[tuple[str, int], LowBitWeight] = field(default_factory=dict)

@@ -20,7 +20,7 @@ from core.files.formats.layout import stacks
 from core.techniques.deployment import Deployment
 from core.techniques.solve.fake import FakeLinear, FakeQuantized, nearest_form, stack
 from core.techniques.solve.matrices import Matrix, lean, matrices
-from core.techniques.training_loop import LOSSES, Course, Forward, Part, learn
+from core.techniques.training_loop import LOSSES, Course, Forward, LossPart, learn
 from kernels.linear_lowbit import LowBit, LowBitWeight
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def train(deployment: Deployment, settings: Qat) -> None:
     for one in (one for parts in rounded.values() for one in parts):
         # The finer the grid, the less may move: at equal rates 4 bit lost what 2 bit gained.
         rate = settings.learning_rate / settings.bits * float(one.scale.detach().abs().mean())
-        parts += [Part([one.weight], rate), Part([one.scale], rate * SCALE_RATE)]
+        parts += [LossPart([one.weight], rate), LossPart([one.scale], rate * SCALE_RATE)]
     course = Course("qat", settings.steps, settings.learning_rate)
     learn(deployment, course, student, parts, LOSSES[settings.loss])
     pack(rounded, found)

@@ -73,7 +73,7 @@ class Judge:
         return self._deployment.case.model.task == "image"
 
 
-class Place:
+class MatrixPlace:
     """Where a matrix stands in the engine: what stood there first can be put back."""
 
     def __init__(self, deployment: Deployment, matrix: Matrix) -> None:
@@ -92,7 +92,7 @@ class Place:
 
 def by_trying(
     judge: Judge,
-    places: list[Place],
+    places: list[MatrixPlace],
     widths: tuple[int, ...],
     group_size: int,
     report: Callable[[float], None],

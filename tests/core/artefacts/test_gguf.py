@@ -24,7 +24,7 @@ from core.errors import Refused
 from core.files.config.hf_config import from_hf
 from core.files.gguf import blocks as gguf_blocks
 from core.files.gguf import file as gguf_file
-from core.files.gguf.file import Entry
+from core.files.gguf.file import GgufEntry
 from core.files.gguf.k_types import fitting
 from core.techniques.deployment import Deployment
 from core.techniques.quantize.k_quant import MIXES, type_of
@@ -258,7 +258,7 @@ def test_values_of_every_type_are_read_by_the_package(tmp_path: Path) -> None:
     }  # fmt: skip
     data = np.arange(5, dtype=np.float32)
     entries = [
-        Entry(name, gguf_file.TYPES["F32"], None, 5, lambda: data) for name in ("one", "two")
+        GgufEntry(name, gguf_file.TYPES["F32"], None, 5, lambda: data) for name in ("one", "two")
     ]
     path = tmp_path / "x.gguf"
     path.write_bytes(b"".join(gguf_file.pieces(metadata, entries)))
@@ -270,7 +270,7 @@ def test_values_of_every_type_are_read_by_the_package(tmp_path: Path) -> None:
     assert [one.data.tolist() for one in reader.tensors] == [data.tolist()] * 2
     with pytest.raises(ValueError, match=r"no type for a\.none"):
         gguf_file.header({"a.none": None}, [])
-    wrong = Entry("one", gguf_file.TYPES["F32"], None, 4, lambda: data)
+    wrong = GgufEntry("one", gguf_file.TYPES["F32"], None, 4, lambda: data)
     with pytest.raises(ValueError, match="one was to have 16 bytes, it has 20"):
         list(gguf_file.pieces({}, [wrong]))
 

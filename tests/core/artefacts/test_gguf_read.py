@@ -24,7 +24,7 @@ from core.files.folder import check_folder
 from core.files.formats.foreign import join
 from core.files.gguf import blocks as gguf_blocks
 from core.files.gguf import file as gguf_file
-from core.files.gguf.file import TYPES, Entry
+from core.files.gguf.file import TYPES, GgufEntry
 from core.files.gguf.k_pack import pack as pack_super
 from core.files.gguf.k_unpack import unpack as unpack_super
 from core.measure.memory.disk import folder_bytes
@@ -119,7 +119,7 @@ def test_files_of_mixed_types_join_without_changing_a_value(tmp_path: Path) -> N
             form = quantize(weight, int(kind[1]), 32, symmetric=kind != "Q4_1")
             data, wanted[part] = gguf_blocks.pack(form, TYPES[kind]), form.dequantize()
         type_ = TYPES[kind.upper()]
-        made = Entry(entry.name, type_, entry.rows, entry.columns, lambda data=data: data)
+        made = GgufEntry(entry.name, type_, entry.rows, entry.columns, lambda data=data: data)
         entries.append(made)
     (tmp_path / "x").mkdir()
     path = tmp_path / "x" / "tiny.gguf"

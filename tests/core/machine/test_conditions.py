@@ -9,9 +9,9 @@ import pytest
 
 from core.caution import Caution
 from core.machine import conditions, readers
-from core.machine.conditions import Reading, notes
+from core.machine.conditions import MachineReading, notes
 
-QUIET = Reading(100.0, 0.5, 2600, 51.0, 3, 1000.0, 10.0, 50.0)
+QUIET = MachineReading(100.0, 0.5, 2600, 51.0, 3, 1000.0, 10.0, 50.0)
 # Ten seconds later; all two cores' work was ours.
 LATER = replace(QUIET, at=110.0, busy_s=1020.0, own_s=70.0)
 
@@ -24,7 +24,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def cautions(last: Reading) -> list[str]:
+def cautions(last: MachineReading) -> list[str]:
     return [note.line for note in notes(QUIET, last) if isinstance(note, Caution)]
 
 
@@ -66,7 +66,7 @@ def test_a_governor_that_follows_the_load_is_said(machine: Path) -> None:
 
 
 def test_what_cannot_be_read_is_not_guessed() -> None:
-    nothing = Reading(0.0, None, None, None, None, None, None, 0.0)
+    nothing = MachineReading(0.0, None, None, None, None, None, None, 0.0)
     assert notes(nothing, replace(nothing, at=9.0)) == [
         "machine before the timed work: nothing can be read; after it: nothing can be read"
     ]

@@ -24,7 +24,7 @@ from core.techniques.deployment import Deployment
 from core.techniques.quantize.auto_mixed import WIDTHS
 from core.techniques.solve.calibration import CalibrationSet, calibration_ids
 from core.techniques.solve.matrices import matrices
-from core.techniques.solve.sensitivity import Judge, Place, by_gradient, by_trying
+from core.techniques.solve.sensitivity import Judge, MatrixPlace, by_gradient, by_trying
 
 WANTED = 0.8
 GROUP = 32
@@ -55,7 +55,7 @@ def main(options: argparse.Namespace) -> int:
     cheap = by_gradient(one, found, list(ids.split(1)), WIDTHS, GROUP, lambda share: None)
     quick = time.perf_counter() - began
     began = time.perf_counter()
-    places = [Place(one, matrix) for matrix in found]
+    places = [MatrixPlace(one, matrix) for matrix in found]
     judge = Judge(one, list(ids.split(4)))
     tried = by_trying(judge, places, WIDTHS, GROUP, lambda share: None)
     slow = time.perf_counter() - began

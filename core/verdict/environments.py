@@ -47,9 +47,11 @@ def warnings(
 
     `environments` gives the facts of environment ids. Empty when nothing needs to be said.
     """
-    names = distinct({one.id: one.plan.title for one in trials})
-    ran = {names[one.id]: environment_ids(one) for one in trials}
-    return (*unlike(ran, environments), *_shared(trials, names))
+    # One that was cancelled before it ran says nothing, and must not make the others look fewer.
+    ran = [trial for trial in trials if trial.measurements or trial.notes]
+    names = distinct({trial.id: trial.plan.title for trial in ran})
+    ids = {names[trial.id]: environment_ids(trial) for trial in ran}
+    return (*unlike(ids, environments), *_shared(ran, names))
 
 
 def unlike(

@@ -111,6 +111,16 @@ def test_disturbed_trials_are_named_once_a_kind(synthetic_study: Study) -> None:
     assert found == ("All trials: it was governor.",)
 
 
+def test_a_trial_that_never_ran_is_not_counted_among_those_that_did(
+    synthetic_study: Study,
+) -> None:
+    note = Caution("load", "others were busy").line
+    one, two, three = synthetic_study.done()[:3]
+    never = replace(three, state="cancelled", measurements=(), notes=())
+    busy = [replace(trial, notes=(note,)) for trial in (one, two)]
+    assert environments.warnings((*busy, never)) == environments.warnings(busy)
+
+
 def test_a_reason_that_several_trials_share_is_said_with_them(synthetic_study: Study) -> None:
     def slow(trial: Trial, op: str, why: str) -> Trial:
         note = Caution("fallback", f"{op} ran without our kernels: {why}").line

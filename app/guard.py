@@ -58,8 +58,8 @@ class KnownOrigins:
             await _refuse(scope, receive, send, "requests from other sites are not answered", 403)
 
     def _known(self, scope: Scope) -> bool:
-        said = [value for name, value in scope["headers"] if name.lower() == b"origin"]
-        return all(_name(value, ("http", "https")) in self.hosts for value in said)
+        origins = [value for name, value in scope["headers"] if name.lower() == b"origin"]
+        return all(_name(value, ("http", "https")) in self.hosts for value in origins)
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, why: str, status: int) -> None:
@@ -76,10 +76,10 @@ def _name(url: bytes, schemes: tuple[str, ...]) -> str:
     empty.
     """
     try:
-        found = urlsplit(url.decode("ascii"))
-        bare = found.netloc and not (found.path or found.query or found.fragment)
-        plain = bare and "@" not in found.netloc and found.scheme in schemes
-        _ = found.port
-        return (found.hostname or "").rstrip(".") if plain else ""
+        parts = urlsplit(url.decode("ascii"))
+        bare = parts.netloc and not (parts.path or parts.query or parts.fragment)
+        plain = bare and "@" not in parts.netloc and parts.scheme in schemes
+        _ = parts.port
+        return (parts.hostname or "").rstrip(".") if plain else ""
     except ValueError:
         return ""

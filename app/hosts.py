@@ -42,20 +42,20 @@ def address_of(host: str, port: int, allowed: tuple[str, ...] = ()) -> Address:
     A server that listens beyond this machine answers under the machine's own name and addresses as
     well.
     """
-    found = _listening(host, port)
+    address = _listening(host, port)
     asked = (*LOCAL, *map(_name, allowed))
-    if found.is_loopback:
-        shown = "localhost" if str(found) == ADDRESS else str(found)
-        return Address(str(found), port, _once(*asked, str(found)), shown, "")
+    if address.is_loopback:
+        shown = "localhost" if str(address) == ADDRESS else str(address)
+        return Address(str(address), port, _once(*asked, str(address)), shown, "")
     own = socket.gethostname().lower()
-    addresses = _own_addresses() if found.is_unspecified else (str(found),)
+    addresses = _own_addresses() if address.is_unspecified else (str(address),)
     names = _once(*asked, *((own,) if _is_name(own) else ()), *addresses)
-    shown = own if found.is_unspecified and _is_name(own) else next(iter(addresses), LOCAL[0])
+    shown = own if address.is_unspecified and _is_name(own) else next(iter(addresses), LOCAL[0])
     warning = (
-        f"listening on {found}, port {port}, without a login: whoever reaches this port can read"
+        f"listening on {address}, port {port}, without a login: whoever reaches this port can read"
         f" and start studies. It answers under {', '.join(names)}; --allow-host NAME adds a name"
     )
-    return Address(str(found), port, names, shown, warning)
+    return Address(str(address), port, names, shown, warning)
 
 
 def _listening(host: str, port: int) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
@@ -69,7 +69,7 @@ def _listening(host: str, port: int) -> ipaddress.IPv4Address | ipaddress.IPv6Ad
         family, kind, protocol, _, place = socket.getaddrinfo(
             host.strip("[]") or "-", port, type=socket.SOCK_STREAM
         )[0]
-        found = ipaddress.ip_address(str(place[0]))
+        address = ipaddress.ip_address(str(place[0]))
     except (OSError, ValueError):
         raise wanted from None
     with socket.socket(family, kind, protocol) as probe:
@@ -83,7 +83,7 @@ def _listening(host: str, port: int) -> ipaddress.IPv4Address | ipaddress.IPv6Ad
             raise BadInput(
                 f"port {port} {why}: stop what listens there, or choose another with --port"
             ) from None
-    return found
+    return address
 
 
 def _name(given: str) -> str:
@@ -107,14 +107,14 @@ def _is_name(name: str) -> bool:
 
 def _own_addresses() -> tuple[str, ...]:
     """The addresses of this machine's interfaces, those of links alone and loopback left out."""
-    found = []
+    addresses = []
     for interface in psutil.net_if_addrs().values():
         for one in interface:
             if one.family in (socket.AF_INET, socket.AF_INET6):
                 address = ipaddress.ip_address(one.address.partition("%")[0])
                 if not (address.is_loopback or address.is_link_local):
-                    found.append(str(address))
-    return tuple(found)
+                    addresses.append(str(address))
+    return tuple(addresses)
 
 
 def _once(*names: str) -> tuple[str, ...]:

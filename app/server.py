@@ -145,17 +145,17 @@ def _theme() -> dict[str, Any]:
     """[theme] of the checkout's config.toml as dotted options; empty when there is no checkout."""
     if not CONFIG.is_file():
         return {}
-    found: dict[str, Any] = {}
+    theme: dict[str, Any] = {}
 
     def walk(prefix: str, table: dict[str, Any]) -> None:
         for name, value in table.items():
             if isinstance(value, dict):
                 walk(f"{prefix}.{name}", value)
             else:
-                found[f"{prefix}.{name}"] = value
+                theme[f"{prefix}.{name}"] = value
 
     walk("theme", tomllib.loads(CONFIG.read_text(encoding="utf-8")).get("theme", {}))
-    return found
+    return theme
 
 
 def serve(

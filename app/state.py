@@ -47,15 +47,15 @@ def enter(page: str, parameters: Mapping[str, Any]) -> None:
     st.session_state[_PARAMETERS] = parameters
     memory = _memory()
     for name in parameters:
-        said = st.query_params.get(name)
-        if said is None and arrived and name in memory:
-            said = st.query_params[name] = memory[name]
-        if arrived or said != memory.get(name):
+        text = st.query_params.get(name)
+        if text is None and arrived and name in memory:
+            text = st.query_params[name] = memory[name]
+        if arrived or text != memory.get(name):
             _drop_widgets(name)
-        if said is None:
+        if text is None:
             memory.pop(name, None)
         else:
-            memory[name] = said
+            memory[name] = text
 
 
 def _drop_widgets(name: str) -> None:
@@ -78,16 +78,16 @@ def chosen(name: str) -> Any:
     """What the URL says for `name`, in the type of its default; the default when it says nothing
     or nonsense."""
     default = _default(name)
-    said = _memory().get(name)
-    if said is None:
+    text = _memory().get(name)
+    if text is None:
         return default
     if isinstance(default, bool):
-        return said == "1" if said in ("0", "1") else default
+        return text == "1" if text in ("0", "1") else default
     if isinstance(default, int):
-        return int(said) if said.isascii() and said.isdigit() and len(said) < 7 else default
+        return int(text) if text.isascii() and text.isdigit() and len(text) < 7 else default
     if isinstance(default, tuple):
-        return tuple(dict.fromkeys(part for part in said.split(",") if part))
-    return said
+        return tuple(dict.fromkeys(part for part in text.split(",") if part))
+    return text
 
 
 def key(name: str, options: Sequence[Any] | None = None, default: Any = None) -> str:
@@ -117,16 +117,16 @@ def keep(name: str, value: Value) -> Value:
         if name in st.query_params:
             del st.query_params[name]
         return value
-    said = (
+    text = (
         ",".join(map(str, parts))
         if parts is not None
         else str(int(value))
         if isinstance(value, bool)
         else str(value)
     )
-    _memory()[name] = said
-    if st.query_params.get(name) != said:
-        st.query_params[name] = said
+    _memory()[name] = text
+    if st.query_params.get(name) != text:
+        st.query_params[name] = text
     return value
 
 
@@ -165,11 +165,11 @@ def page(name: str) -> StreamlitPage:
 
 def words(**choices: Any) -> dict[str, str]:
     """Choices as query parameters, for links."""
-    found: dict[str, str] = {}
+    query: dict[str, str] = {}
     for name, value in choices.items():
         if value is not None:
-            found[name] = ",".join(value) if isinstance(value, list | tuple) else str(value)
-    return found
+            query[name] = ",".join(value) if isinstance(value, list | tuple) else str(value)
+    return query
 
 
 def go(name: str, **choices: Any) -> NoReturn:

@@ -46,14 +46,14 @@ def known_ids(connection: Connection, ids: Iterable[str]) -> set[str]:
             (json.dumps(wanted),),
         )
         return {row[0] for row in rows}
-    found: set[str] = set()
+    known: set[str] = set()
     for part in parts(wanted):
-        found.update(
+        known.update(
             connection.execute(
                 select(tables.events.c.id).where(tables.events.c.id.in_(part))
             ).scalars()
         )
-    return found
+    return known
 
 
 @cache

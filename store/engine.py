@@ -105,40 +105,40 @@ def failure(place: Path | URL, error: exc.DBAPIError) -> StoreError:
     """The error to raise for a database's own error: StoreHeld when another process has it open,
     StoreDamaged when its files are spoilt.
     """
-    said = " ".join(str(error.orig).split())
-    held = _HELD.search(said)
+    words = " ".join(str(error.orig).split())
+    held = _HELD.search(words)
     if held:
         return StoreHeld(reason(place, error), int(held["pid"]))
-    spoilt = any(word in said for word in _DAMAGED) and "No space left" not in said
+    spoilt = any(word in words for word in _DAMAGED) and "No space left" not in words
     return (StoreDamaged if spoilt else StoreError)(reason(place, error))
 
 
 def reason(place: Path | URL, error: exc.DBAPIError) -> str:
     """The sentence for a database's own error."""
-    said = " ".join(str(error.orig).split())
+    words = " ".join(str(error.orig).split())
     name = name_of(place)
-    held = _HELD.search(said)
+    held = _HELD.search(words)
     if held:
         program = os.path.basename(held["program"]) or "another program"
         return (
             f"the store {name} is in use by {program} (PID {held['pid']}): "
             f"close that program, or {WAY_OUT}"
         )
-    if "not a valid DuckDB database" in said or "external extensions" in said:
+    if "not a valid DuckDB database" in words or "external extensions" in words:
         return f"the store {name} is not a DuckDB file and was left as it is: {WAY_OUT}"
-    if "replaying WAL" in said:
+    if "replaying WAL" in words:
         return (
             f"the store's log {name}.wal is damaged: move that file away and start again; "
             "studies are then read again from their journals"
         )
-    if "version number" in said or "newer version" in said:
+    if "version number" in words or "newer version" in words:
         return (
             f"the store {name} was written by a newer DuckDB and was left as it is: "
             f"update Trimtab, or {WAY_OUT}"
         )
-    if "No space left" in said:
+    if "No space left" in words:
         return (
             f"the store {name} cannot be written: no space is left on its disk; "
             "what was stored before is safe"
         )
-    return f"the store {name} failed: {said[:300]}; {WAY_OUT}"
+    return f"the store {name} failed: {words[:300]}; {WAY_OUT}"

@@ -37,13 +37,13 @@ class MemoryStore:
         """See store.interface.Store."""
         with self._lock:
             new = {key: event for key, event in by_id(events).items() if key not in self._ids}
-            made = rows_of(new.values())
-            reports = made.pop("reports", ())
+            tables = rows_of(new.values())
+            reports = tables.pop("reports", ())
             newest = {(row["report_id"], row["version"]): row for row in reports}
             for row in newest.values():
                 self._keep_report(assemble.report_of(row))
             self._ids.update(new)
-            for table, rows in made.items():
+            for table, rows in tables.items():
                 self._rows.setdefault(table, []).extend(rows)
             self._marks |= {mark.key: mark for mark in marks}
             return len(new)
@@ -71,8 +71,8 @@ class MemoryStore:
     def study(self, study_id: str) -> Study | None:
         """See store.interface.Store."""
         with self._lock:
-            found = self._where("study_id", clean(study_id))
-            return assemble.study_of(found) if found.get("studies") else None
+            rows = self._where("study_id", clean(study_id))
+            return assemble.study_of(rows) if rows.get("studies") else None
 
     def trial(self, trial_id: str) -> Trial | None:
         """See store.interface.Store."""
@@ -94,9 +94,9 @@ class MemoryStore:
     def progress(self, study_id: str) -> tuple[TrialProgress, ...]:
         """See store.interface.Store."""
         with self._lock:
-            found = self._where("study_id", clean(study_id))
+            rows = self._where("study_id", clean(study_id))
             newest: dict[str, TableRow] = {}
-            for row in sorted(found.get("progress", ()), key=lambda row: row["event_id"]):
+            for row in sorted(rows.get("progress", ()), key=lambda row: row["event_id"]):
                 state = self._state(row["trial_id"])
                 if (
                     state is not None
@@ -110,19 +110,22 @@ class MemoryStore:
         """See store.interface.Store."""
         with self._lock:
             states = {clean(trial_id): self._state(clean(trial_id)) for trial_id in trial_ids}
-            found: dict[str, set[str]] = {}
+            environments: dict[str, set[str]] = {}
             for row in self._table("measurements"):
                 state = states.get(row["trial_id"])
                 if state and row["attempt"] == state["attempt"] and row["environment_id"]:
-                    found.setdefault(row["trial_id"], set()).add(row["environment_id"])
-            return {one: tuple(sorted(found[one])) for one in sorted(found)}
+                    environments.setdefault(row["trial_id"], set()).add(row["environment_id"])
+            return {
+                environment: tuple(sorted(environments[environment]))
+                for environment in sorted(environments)
+            }
 
     def environment(self, environment_id: str) -> dict[str, Any] | None:
         """See store.interface.Store."""
         with self._lock:
             known = assemble.first_of_each(self._table("environments"), "environment_id")
-            found = known.get(clean(environment_id))
-            return None if found is None else assemble.facts_of(found)
+            row = known.get(clean(environment_id))
+            return None if row is None else assemble.facts_of(row)
 
     def save_report(self, report: Report) -> None:
         """See store.interface.Store."""
@@ -144,12 +147,12 @@ class MemoryStore:
     def report(self, report_id: str, version: int | None = None) -> Report | None:
         """See store.interface.Store."""
         with self._lock:
-            found = [
-                one
-                for one in self._reports
-                if one.id == clean(report_id) and version in (None, one.version)
+            versions = [
+                report
+                for report in self._reports
+                if report.id == clean(report_id) and version in (None, report.version)
             ]
-            return max(found, key=lambda one: one.version, default=None)
+            return max(versions, key=lambda one: one.version, default=None)
 
     def snapshot(self, target: Path) -> dict[str, int]:
         """See store.interface.Store."""
@@ -179,9 +182,9 @@ class MemoryStore:
         return assemble.latest_state(states) if states else None
 
     def _summary(self, study: TableRow) -> StudySummary:
-        found = self._where("study_id", study["study_id"])
-        state = max(found["study_states"], key=lambda row: row["event_id"])
-        trials = assemble.first_of_each(found.get("trials", ()), "trial_id")
+        rows = self._where("study_id", study["study_id"])
+        state = max(rows["study_states"], key=lambda row: row["event_id"])
+        trials = assemble.first_of_each(rows.get("trials", ()), "trial_id")
         states = [self._state(trial_id) for trial_id in trials]
         return listing.summary_of(
             study, state, [row["state"] for row in states if row is not None], self._who(study)
@@ -193,7 +196,7 @@ class MemoryStore:
         return who
 
     def _wanted(self, wanted: TrialFilter) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
+        lines: list[dict[str, Any]] = []
         positions: dict[str, int] = {}
         for trial in assemble.first_of_each(self._table("trials"), "trial_id").values():
             position = positions[trial["study_id"]] = positions.get(trial["study_id"], -1) + 1
@@ -209,8 +212,8 @@ class MemoryStore:
             ]
             measurements.sort(key=lambda row: (row["event_id"], row["position"]))
             told = [(row["metric"], row["value"], row["origin"]) for row in measurements]
-            found.append(listing.table_row(trial, position, state, told))
-        return found[::-1]
+            lines.append(listing.table_row(trial, position, state, told))
+        return lines[::-1]
 
 
 def _matches(wanted: TrialFilter, trial: TableRow, state: TableRow) -> bool:

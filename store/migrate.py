@@ -27,18 +27,18 @@ def open_current(place: Path | URL, scripts: Path = SCRIPTS, head: str = HEAD) -
     read_only = why_read_only(place)
     engine = connect(place, bool(read_only))
     try:
-        found = revision(engine)
-        if found == head:
+        current = revision(engine)
+        if current == head:
             return engine
-        _refuse_strangers(engine, place, scripts, found)
+        _refuse_strangers(engine, place, scripts, current)
         if read_only:
             raise StoreError(f"{read_only}; it must be brought to the newest schema first")
-        if found is not None and isinstance(place, Path):
+        if current is not None and isinstance(place, Path):
             _checkpoint(engine)
             # The copy must not be made while this process holds the file: closing it would give the
             # lock away.
             engine.dispose()
-            _back_up(place, found)
+            _back_up(place, current)
             engine = connect(place)
         with _alone(engine):
             if revision(engine) != head:
@@ -58,8 +58,10 @@ def revision(engine: Engine) -> str | None:
     with engine.connect() as connection:
         if not inspect(connection).has_table("alembic_version"):
             return None
-        found = connection.execute(text("select version_num from alembic_version")).scalars().all()
-        return str(found[0]) if found else None
+        revisions = (
+            connection.execute(text("select version_num from alembic_version")).scalars().all()
+        )
+        return str(revisions[0]) if revisions else None
 
 
 @contextmanager

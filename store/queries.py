@@ -98,8 +98,8 @@ def trial_table(
 
 def count(connection: Connection, wanted: TrialFilter) -> int:
     """How many trials the filter finds."""
-    found = _filtered(wanted).order_by(None).subquery()
-    return int(connection.execute(select(func.count()).select_from(found)).scalar_one())
+    wanted_trials = _filtered(wanted).order_by(None).subquery()
+    return int(connection.execute(select(func.count()).select_from(wanted_trials)).scalar_one())
 
 
 def progress(connection: Connection, study_id: str) -> tuple[TrialProgress, ...]:
@@ -127,10 +127,10 @@ def environments_of(connection: Connection, trial_ids: Sequence[str]) -> dict[st
         .distinct()
         .order_by(values.trial_id, values.environment_id)
     )
-    found: dict[str, tuple[str, ...]] = {}
+    environments: dict[str, tuple[str, ...]] = {}
     for trial_id, environment_id in connection.execute(query).all():
-        found[trial_id] = (*found.get(trial_id, ()), environment_id)
-    return found
+        environments[trial_id] = (*environments.get(trial_id, ()), environment_id)
+    return environments
 
 
 def environment(connection: Connection, environment_id: str) -> TableRow | None:
@@ -230,6 +230,6 @@ def _where(connection: Connection, table: Table, key: str, value: str) -> list[T
 
 
 def _fetch(connection: Connection, query: Select[Any]) -> list[TableRow]:
-    found = connection.execute(query)
-    names = tuple(found.keys())
-    return [dict(zip(names, row, strict=True)) for row in found.all()]
+    result = connection.execute(query)
+    names = tuple(result.keys())
+    return [dict(zip(names, row, strict=True)) for row in result.all()]

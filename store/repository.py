@@ -84,14 +84,14 @@ class SqlStore:
     def study(self, study_id: str) -> Study | None:
         """See store.interface.Store."""
         with self._read() as connection:
-            found = queries.study_rows(connection, clean(study_id))
-        return assemble.study_of(found) if found["studies"] else None
+            rows = queries.study_rows(connection, clean(study_id))
+        return assemble.study_of(rows) if rows["studies"] else None
 
     def trial(self, trial_id: str) -> Trial | None:
         """See store.interface.Store."""
         with self._read() as connection:
-            found = queries.trial_parts(connection, clean(trial_id))
-        return next(iter(assemble.trials_of(found)), None)
+            rows = queries.trial_parts(connection, clean(trial_id))
+        return next(iter(assemble.trials_of(rows)), None)
 
     def trial_rows(
         self, wanted: TrialFilter, limit: int = 200, offset: int = 0
@@ -118,8 +118,8 @@ class SqlStore:
     def environment(self, environment_id: str) -> dict[str, Any] | None:
         """See store.interface.Store."""
         with self._read() as connection:
-            found = queries.environment(connection, clean(environment_id))
-        return None if found is None else assemble.facts_of(found)
+            row = queries.environment(connection, clean(environment_id))
+        return None if row is None else assemble.facts_of(row)
 
     def save_report(self, report: Report) -> None:
         """See store.interface.Store."""
@@ -181,9 +181,9 @@ class SqlStore:
             raise self._failure(error) from None
 
     def _failure(self, error: exc.DBAPIError) -> StoreError:
-        found = engine.failure(self._place, error)
-        self.sound = self.sound and not isinstance(found, StoreDamaged)
-        return found
+        failure = engine.failure(self._place, error)
+        self.sound = self.sound and not isinstance(failure, StoreDamaged)
+        return failure
 
     def _write(self, write: Callable[[Connection], Result]) -> Result:
         """Run `write` in a transaction; what it returns is on the disk. Conflicts with other

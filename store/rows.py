@@ -61,19 +61,19 @@ def _keys(event: Event) -> Keys:
 
 def by_id(events: Iterable[Event]) -> dict[str, Event]:
     """Events by the id under which they are kept; of equal ids the first."""
-    found: dict[str, Event] = {}
+    events_by_id: dict[str, Event] = {}
     for event in events:
         try:
-            found.setdefault(clean(event.id), event)
+            events_by_id.setdefault(clean(event.id), event)
         except TypeError as error:
             raise StoreError(_damage(event, error)) from None
-    return found
+    return events_by_id
 
 
 def cleaned(wanted: TrialFilter) -> TrialFilter:
     """A filter whose texts are as the rows have them; the text is case folded."""
-    given = {key: clean_data(value) for key, value in vars(wanted).items()}
-    return TrialFilter(**given | {"text": given["text"].casefold()})
+    texts = {key: clean_data(value) for key, value in vars(wanted).items()}
+    return TrialFilter(**texts | {"text": texts["text"].casefold()})
 
 
 def report_row(report: Report) -> TableRow:

@@ -32,22 +32,22 @@ def apply(parsed: argparse.Namespace) -> int:
     folder = Path(parsed.output)
     progress = ApplyProgress()
     with _interruptible():
-        made = write_artefact(plan, folder, parsed.format, progress.note, progress)
+        artefact = write_artefact(plan, folder, parsed.format, progress.note, progress)
     for reason, ops in lost("cpu").items():
         progress.note(f"our kernels of {', '.join(ops)} do not run here, slower ones do: {reason}")
     progress.end()
     if parsed.json:
-        json.dump({"folder": str(folder), **asdict(made)}, sys.stdout, indent=2)
+        json.dump({"folder": str(folder), **asdict(artefact)}, sys.stdout, indent=2)
         sys.stdout.write("\n")
         return 0
-    matrices = ", ".join(f"{count} {name}" for name, count in made.matrices.items())
-    print(f"{folder}: {plan.title} as {made.format}, {matrices}")
+    matrices = ", ".join(f"{count} {name}" for name, count in artefact.matrices.items())
+    print(f"{folder}: {plan.title} as {artefact.format}, {matrices}")
     print(
-        f"weights {formats.of_metric('disk_bytes', made.sizes['weights'])}, from"
-        f" {formats.of_metric('disk_bytes', made.sizes['source'])} of {model.id}"
+        f"weights {formats.of_metric('disk_bytes', artefact.sizes['weights'])}, from"
+        f" {formats.of_metric('disk_bytes', artefact.sizes['source'])} of {model.id}"
     )
-    for one in made.runtime:
-        print(f"to be chosen when it is served: {one['name']}")
+    for technique in artefact.runtime:
+        print(f"to be chosen when it is served: {technique['name']}")
     print(f"run it with: trimtab run --model {folder}")
     return 0
 

@@ -21,15 +21,15 @@ def check_store(url: str | None, rebuild: bool) -> int:
     try:
         for notice in notices:
             print(f"trimtab: {notice}", file=sys.stderr)
-        found = differences(store, folder, believed)
-        for sentence in found.sentences:
+        losses = differences(store, folder, believed)
+        for sentence in losses.sentences:
             print(f"trimtab: {sentence}", file=sys.stderr)
     finally:
         close_sealed(store, url, folder)
-    studies = f"{found.studies} {'study' if found.studies == 1 else 'studies'}"
-    journals = f"{found.journals} {'journal' if found.journals == 1 else 'journals'}"
-    agree = f"{len(found.sentences)} differ from the store" if found.sentences else "all agree"
+    studies = f"{losses.studies} {'study' if losses.studies == 1 else 'studies'}"
+    journals = f"{losses.journals} {'journal' if losses.journals == 1 else 'journals'}"
+    agree = f"{len(losses.sentences)} differ from the store" if losses.sentences else "all agree"
     print(f"{studies} and {journals} in {folder} were read: {agree}")
     for sentence in told(folder):
         print(f"found before: {sentence}")
-    return 1 if found.sentences or (notices and not rebuild) else 0
+    return 1 if losses.sentences or (notices and not rebuild) else 0

@@ -14,12 +14,14 @@ def doctor(parsed: argparse.Namespace) -> int:
     """Say what this machine is, its measured limits, which kernels it can run, what is missing."""
     if parsed.check_store or parsed.rebuild_store:
         return check_store(parsed.store, parsed.rebuild_store)
-    found = diagnose(parsed.calibrate, _report if parsed.calibrate else lambda stage, share: None)
+    diagnosis = diagnose(
+        parsed.calibrate, _report if parsed.calibrate else lambda stage, share: None
+    )
     if parsed.json:
-        json.dump(found, sys.stdout, indent=2)
+        json.dump(diagnosis, sys.stdout, indent=2)
         sys.stdout.write("\n")
         return 0
-    for section, lines in found["summary"]:
+    for section, lines in diagnosis["summary"]:
         print(section)
         for line in lines:
             print(f"  {line}")

@@ -186,19 +186,19 @@ def print_study(study: Study, console: Console, said: tuple[str, ...] = ()) -> N
     for trial in study.trials:
         for _, _, sentence in margins_kept(trial, study.priorities.margins):
             print(f"{trial.id} {sentence}", file=out)
-    found = recommend(study)
-    chosen = study.trial(found.trial_id) if found.trial_id else None
-    word = "recommended" if found.proven else "leading, not proven"
+    advice = recommend(study)
+    chosen = study.trial(advice.trial_id) if advice.trial_id else None
+    word = "recommended" if advice.proven else "leading, not proven"
     print(
         f"\n{word}: {chosen.id} {chosen.plan.title}" if chosen else "\nno recommendation",
         file=out,
     )
-    for sentence in found.because:
+    for sentence in advice.because:
         print(f"  {sentence}", file=out)
-    for trial_id, sentence in found.rejected:
+    for trial_id, sentence in advice.rejected:
         rejected = study.trial(trial_id)
         print(f"  not {rejected.plan.title if rejected else trial_id}: {sentence}", file=out)
-    if found.again:
+    if advice.again:
         print(f"measure the leading trials again with: trimtab again {study.id}", file=out)
 
 

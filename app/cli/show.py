@@ -33,18 +33,18 @@ def listing(what: str, as_json: bool) -> int:
         data: list[Any] = []
         for kind in techniques.TECHNIQUES:
             default = techniques.build(kind.name, {})
-            given = {
+            defaults = {
                 key: value for key, value in codec.to_data(default).items() if key != "technique"
             }
             data.append(
-                {"name": kind.name, "kind": kind.kind, "title": kind.title, "settings": given}
+                {"name": kind.name, "kind": kind.kind, "title": kind.title, "settings": defaults}
             )
             rows.append(
                 [
                     kind.name,
                     kind.kind,
                     kind.title,
-                    ", ".join(f"{key}={value}" for key, value in given.items()) or "-",
+                    ", ".join(f"{key}={value}" for key, value in defaults.items()) or "-",
                 ]
             )
     elif what == "models":
@@ -71,7 +71,7 @@ def listing(what: str, as_json: bool) -> int:
         ]
     elif what == "targets":
         places = targets.list_targets()
-        data = [codec.to_data(one) for one in places]
+        data = [codec.to_data(place) for place in places]
         rows = [["id", "place", "memory", "bandwidth", "power", "$/hour", "what"]]
         rows += [
             [
@@ -110,26 +110,26 @@ def listing(what: str, as_json: bool) -> int:
 
 def studies(parsed: argparse.Namespace, services: Services, console: Console) -> int:
     """List stored studies, the newest first."""
-    found = services.store.studies(limit=1000)
+    summaries = services.store.studies(limit=1000)
     if parsed.json:
-        _print_json([vars(one) for one in found], console.out)
+        _print_json([vars(one) for one in summaries], console.out)
         return 0
-    if not found:
+    if not summaries:
         print("no studies yet; start one with: trimtab run --model pycode", file=console.err)
         return 0
     rows = [["study", "state", "trials", "failed", "model", "target", "workload", "created (UTC)"]]
     rows += [
         [
-            one.id,
-            one.state,
-            f"{one.ended}/{one.trials}",
-            str(one.failed),
-            one.model_id,
-            one.target_id,
-            one.workload_id,
-            str(one.created_at)[:19],
+            summary.id,
+            summary.state,
+            f"{summary.ended}/{summary.trials}",
+            str(summary.failed),
+            summary.model_id,
+            summary.target_id,
+            summary.workload_id,
+            str(summary.created_at)[:19],
         ]
-        for one in found
+        for summary in summaries
     ]
     print_table(rows, console)
     return 0
@@ -163,8 +163,8 @@ def compare_trials(parsed: argparse.Namespace, services: Services, console: Cons
     environments = facts_of(store, trials)
     studies = [store.study(one) for one in dict.fromkeys(trial.study_id for trial in trials)]
     shown = at_own_baseline(trials, [study for study in studies if study is not None])
-    found = compare(shown, parsed.baseline or trials[0].id, environments)
-    console.out.write(comparison_text(found, parsed.format))
+    comparison = compare(shown, parsed.baseline or trials[0].id, environments)
+    console.out.write(comparison_text(comparison, parsed.format))
     return 0
 
 
@@ -196,7 +196,7 @@ def report(parsed: argparse.Namespace, services: Services, console: Console) -> 
 
 
 def _list_reports(store: Store, as_json: bool, console: Console) -> None:
-    found = store.reports()
+    reports = store.reports()
     if as_json:
         listed = [
             {
@@ -207,13 +207,14 @@ def _list_reports(store: Store, as_json: bool, console: Console) -> None:
                 "created_at": one.created_at,
                 "who": one.who or None,
             }
-            for one in found
+            for one in reports
         ]
         _print_json(listed, console.out)
         return
     rows = [["report", "version", "study", "created (UTC)", "title"]]
     rows += [
-        [one.id, str(one.version), one.study.id, one.created_at[:19], one.title] for one in found
+        [report.id, str(report.version), report.study.id, report.created_at[:19], report.title]
+        for report in reports
     ]
     print_table(rows, console)
 

@@ -107,14 +107,14 @@ def _file(url: str | None, otherwise: str) -> Path:
 
 def _fetch(server: RunningServer, target: Path) -> None:
     """Let the server write an archive to `target`; StoreError when it cannot."""
-    said = io.StringIO()
+    complaints = io.StringIO()
     with open(target, "xb") as file:
-        console = replace(here(), err=said, save=file.write)
+        console = replace(here(), err=complaints, save=file.write)
         code = server.ask(argparse.Namespace(command="archive"), console)
         file.flush()
         os.fsync(file.fileno())
     if code:
-        why = said.getvalue().strip().removeprefix("trimtab: ")
+        why = complaints.getvalue().strip().removeprefix("trimtab: ")
         raise StoreError(f"the dashboard (PID {server.pid}) made no copy of the store: {why}")
 
 

@@ -110,10 +110,10 @@ def frame(**said: Any) -> bytes:
 
 def read(line: bytes) -> dict[str, Any]:
     """The object of a line; ValueError when it is none, or was cut off."""
-    found = json.loads(line) if line.endswith(b"\n") else None
-    if not isinstance(found, dict):
+    document = json.loads(line) if line.endswith(b"\n") else None
+    if not isinstance(document, dict):
         raise ValueError("no object in this line")
-    return found
+    return document
 
 
 @contextlib.contextmanager

@@ -79,13 +79,13 @@ def escape(text: str, limit: int = 80) -> str:
 def points(trials: Sequence[Trial], x: str, y: str) -> tuple[ChartPoint, ...]:
     """The trials that have a value on both metrics; a mark is as solid as its weaker number."""
     weakest = ("published", "estimated", "projected", "measured")
-    found = []
+    known = []
     for trial in trials:
         one, other = trial.metric(x), trial.metric(y)
         if one is None or other is None or one.value is None or other.value is None:
             continue
         origin = min(one.origin, other.origin, key=weakest.index)
-        found.append(
+        known.append(
             ChartPoint(
                 trial.id,
                 trial.plan.title,
@@ -96,7 +96,7 @@ def points(trials: Sequence[Trial], x: str, y: str) -> tuple[ChartPoint, ...]:
                 origin,
             )
         )
-    return tuple(found)
+    return tuple(known)
 
 
 def make_axis(

@@ -27,7 +27,7 @@ class Listeners:
             yield
         finally:
             with self._lock:
-                self._all = tuple(one for one in self._all if one is not listener)
+                self._all = tuple(heard for heard in self._all if heard is not listener)
 
     def tell(self, events: Iterable[Event]) -> None:
         """Call every listener with every event."""

@@ -125,7 +125,11 @@ class ProcessTree:
                 own[pid] = one
         grew = True
         while grew:
-            added = [one for one in now.values() if one.pid not in own and one.parent in own]
+            added = [
+                process
+                for process in now.values()
+                if process.pid not in own and process.parent in own
+            ]
             own.update((one.pid, one) for one in added)
             grew = bool(added)
         self._known.update((one.pid, one.start) for one in own.values())
@@ -145,8 +149,8 @@ class ProcessTree:
             for group in {one.group for one in living if one.group in pids}:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(group, signal.SIGKILL)
-            for one in living:
-                kill(one)
+            for process in living:
+                kill(process)
             time.sleep(0.01)
 
     def _is_marked(self, process: Process) -> bool:
@@ -177,7 +181,7 @@ def shared_bytes(members: list[Process]) -> int:
     """Memory of the members with every shared page counted once (PSS); their resident sizes where
     the kernel does not tell.
     """
-    return sum(_proportional(one) for one in members)
+    return sum(_proportional(member) for member in members)
 
 
 def _proportional(process: Process) -> int:

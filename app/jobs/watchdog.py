@@ -140,7 +140,7 @@ class Watchdog:
 
     def _survey(self) -> Verdict | None:
         members = self._family.members()
-        cpu = sum(one.cpu_s for one in members)
+        cpu = sum(member.cpu_s for member in members)
         if abs(cpu - self._cpu) > BUSY_S:
             self._idle, self._cpu = 0.0, cpu
         first = next((one for one in members if one.pid == self._family.pid), None)
@@ -148,7 +148,7 @@ class Watchdog:
         return self._too_many(members) or self._too_large(members) or self._too_full()
 
     def _too_many(self, members: list[Process]) -> Verdict | None:
-        threads = sum(one.threads for one in members)
+        threads = sum(member.threads for member in members)
         if len(members) > self._limits.processes:
             return Verdict(
                 f"it started {len(members)} processes, more than the {self._limits.processes}"
@@ -163,7 +163,7 @@ class Watchdog:
 
     def _too_large(self, members: list[Process]) -> Verdict | None:
         limits = self._limits
-        self.memory = sum(one.resident for one in members)
+        self.memory = sum(member.resident for member in members)
         if self.memory > limits.memory_bytes and len(members) > 1:
             # Forked processes share pages, which resident sizes count once for each.
             self.memory = shared_bytes(members)

@@ -80,8 +80,8 @@ def _study(summary: StudySummary, where: int, _read: Callable[[str], Study | Non
 
 def pick_study(need: str = "") -> StudySummary | None:
     """The study picker, kept in the URL; None with an empty state when there is no study."""
-    found = {summary.id: summary for summary in studies()}
-    if not found:
+    known = {summary.id: summary for summary in studies()}
+    if not known:
         empty(
             "No study yet",
             f"{need}Plan one, or run the first study from Home."
@@ -93,41 +93,41 @@ def pick_study(need: str = "") -> StudySummary | None:
         )
         return None
     wanted = state.chosen("study")
-    if wanted is not None and wanted not in found:
+    if wanted is not None and wanted not in known:
         st.warning(
             f"There is no study {words.plain(wanted)} in this store: the newest one is shown.",
             icon=":material/search_off:",
         )
-    ids = list(found)
+    ids = list(known)
     chosen = st.selectbox(
         "Study",
         ids,
         key=state.key("study", ids, ids[0]),
-        format_func=lambda one: words.summary_title(found[one]),
+        format_func=lambda one: words.summary_title(known[one]),
         on_change=state.forget,
         args=("trials", "baseline"),
     )
     state.keep("study", chosen)
-    return found[chosen]
+    return known[chosen]
 
 
 def trials_of(ids: tuple[str, ...]) -> tuple[Trial, ...]:
     """The trials with these ids, in order; unknown ids are named in a warning and left out."""
     store = services.get_services().store
-    found: list[Trial] = []
+    trials: list[Trial] = []
     unknown: list[str] = []
     for trial_id in ids:
         trial = store.trial(trial_id)
         if trial is None:
             unknown.append(trial_id)
         else:
-            found.append(trial)
+            trials.append(trial)
     if unknown:
         st.warning(
             f"Not in this store, so left out: {words.plain(', '.join(unknown[:5]))}.",
             icon=":material/search_off:",
         )
-    return tuple(found)
+    return tuple(trials)
 
 
 def at_baseline(trials: tuple[Trial, ...]) -> tuple[Trial, ...]:
@@ -174,9 +174,9 @@ def environments(trials: tuple[Trial, ...]) -> tuple[tuple[str, str], ...]:
     """(id, JSON of the facts) of every environment that the trials ran in and the store knows."""
     store = services.get_services().store
     ids = dict.fromkeys(one for trial in trials for one in environment_ids(trial))
-    found = ((key, store.environment(key)) for key in ids)
+    facts_by_id = ((key, store.environment(key)) for key in ids)
     return tuple(
-        (one, json.dumps(facts, sort_keys=True)) for one, facts in found if facts is not None
+        (one, json.dumps(facts, sort_keys=True)) for one, facts in facts_by_id if facts is not None
     )
 
 

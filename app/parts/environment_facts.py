@@ -70,11 +70,11 @@ def _value(name: str, value: Any) -> str:
 
 def _ranges(numbers: list[int]) -> str:
     """`0-3, 8` of [0, 1, 2, 3, 8]."""
-    found: list[list[int]] = []
-    for one in numbers:
-        if found and one == found[-1][-1] + 1:
-            found[-1].append(one)
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and number == ranges[-1][-1] + 1:
+            ranges[-1].append(number)
         else:
-            found.append([one])
-    parts = [f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in found]
+            ranges.append([number])
+    parts = [f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in ranges]
     return ", ".join(parts)

@@ -82,7 +82,7 @@ def model() -> Model | None:
             return None
         chosen = _typed_model(path)
     else:
-        known = {one.id: one for one in known_models()}
+        known = {model.id: model for model in known_models()}
         ids = list(known)
         model_id = st.selectbox(
             "Model",
@@ -105,8 +105,8 @@ def model() -> Model | None:
 
 def target() -> Target:
     """Cards of the targets of one place; local is marked as measured, the others as projected."""
-    found = known_targets()
-    places = [place for place in PLACES if any(one.place == place for one in found)]
+    known = known_targets()
+    places = [place for place in PLACES if any(one.place == place for one in known)]
     place = st.segmented_control(
         "Place",
         places,
@@ -116,16 +116,16 @@ def target() -> Target:
         label_visibility="collapsed",
     )
     state.keep("place", place)
-    ids = [one.id for one in found if one.place == place]
+    ids = [one.id for one in known if one.place == place]
     target_id = state.chosen("target")
     if target_id not in ids:
         target_id = ids[0]
         state.choose("target", target_id)
     with st.grid(3, min_column_width=220, gap="small"):
-        for one in found:
+        for one in known:
             if one.place == place:
                 _target_card(one, one.id == target_id)
-    return next(one for one in found if one.id == target_id)
+    return next(one for one in known if one.id == target_id)
 
 
 def _target_card(target: Target, chosen: bool) -> None:
@@ -157,19 +157,19 @@ def _target_card(target: Target, chosen: bool) -> None:
 
 def workload(task: str) -> Workload:
     """The workload presets that fit the model's task."""
-    found = {
+    known = {
         workload.id: workload for workload in workloads.list_workloads() if workload.task == task
     }
-    ids = list(found)
+    ids = list(known)
     chosen = st.selectbox(
         "Workload",
         ids,
         key=state.key("workload", ids, ids[0]),
-        format_func=lambda one: found[one].title,
+        format_func=lambda one: known[one].title,
         label_visibility="collapsed",
     )
     state.keep("workload", chosen)
-    one = found[chosen]
+    one = known[chosen]
     if task == "text":
         st.caption(
             f"{one.prompt_tokens} prompt tokens, {one.output_tokens} new tokens, "
@@ -198,23 +198,23 @@ def arrival(workload: Workload) -> str:
 
 def weights() -> tuple[tuple[str, float], ...]:
     """One slider a priority word, 0 (do not care) to 3."""
-    said = dict(part.partition(":")[::2] for part in state.chosen("weights"))
-    found: list[tuple[str, float]] = []
+    shares = dict(part.partition(":")[::2] for part in state.chosen("weights"))
+    chosen: list[tuple[str, float]] = []
     with st.grid(2, min_column_width=150, gap="small"):
         for word, usual in Priorities().weights:
-            key = state.part_key("weights", word, _weight(said.get(word), usual))
+            key = state.part_key("weights", word, _weight(shares.get(word), usual))
             value = st.slider(word.capitalize(), 0.0, 3.0, step=0.5, key=key, format="%.1f")
-            found.append((word, float(value)))
+            chosen.append((word, float(value)))
     changed = [
         f"{word}:{value:g}"
-        for (word, value), (_, usual) in zip(found, Priorities().weights, strict=True)
+        for (word, value), (_, usual) in zip(chosen, Priorities().weights, strict=True)
         if value != usual
     ]
     state.keep("weights", changed)
     st.caption(
         "0 does not count. At equal weights, twice as fast is worth as much as half as large."
     )
-    return tuple(found)
+    return tuple(chosen)
 
 
 def _weight(said: str | None, usual: float) -> float:

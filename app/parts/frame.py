@@ -67,7 +67,7 @@ def message() -> None:
     """
     notices = services.get_services().notices
     if notices:
-        lines = [f"- {words.plain(one)}" for one in notices[:_NOTICES]]
+        lines = [f"- {words.plain(notice)}" for notice in notices[:_NOTICES]]
         if len(notices) > _NOTICES:
             lines.append(f"- and {len(notices) - _NOTICES} more")
         lines.append("\n`trimtab doctor --check-store` reads everything again and lists them.")

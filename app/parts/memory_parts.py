@@ -58,12 +58,12 @@ def figure(parts: list[Measurement], dark: bool) -> go.Figure:
     colors = palette(dark)
     values = [part.value or 0.0 for part in parts]
     factor, suffix = format.scale(sum(values), "B", METRIC)
-    made = go.Figure()
+    chart = go.Figure()
     inks = iter([*colors.series, colors.whisker] * len(parts))
     for one, value in zip(parts, values, strict=True):
         # What any model costs here is hatched grey: most of the bar, and not the model's doing.
         ours = one.condition.value != LIBRARIES
-        made.add_trace(
+        chart.add_trace(
             go.Bar(
                 orientation="h",
                 x=[value / factor],
@@ -77,7 +77,7 @@ def figure(parts: list[Measurement], dark: bool) -> go.Figure:
                 "<extra></extra>",
             )
         )
-    made.update_layout(
+    chart.update_layout(
         template=template(dark),
         barmode="stack",
         height=150,
@@ -85,4 +85,4 @@ def figure(parts: list[Measurement], dark: bool) -> go.Figure:
         xaxis={"title": {"text": suffix.strip()}},
         yaxis={"showgrid": False, "showticklabels": False},
     )
-    return made
+    return chart

@@ -20,10 +20,10 @@ USUAL = 4
 def trials(page: str) -> tuple[Study, tuple[Trial, ...], str] | None:
     """The chosen trials with the study they are seen in and the baseline's id; None after an empty
     state."""
-    given = state.chosen("trials")
-    found = common.trials_of(given)
-    if found and state.chosen("study") is None:
-        state.choose("study", found[0].study_id)
+    wanted = state.chosen("trials")
+    named = common.trials_of(wanted)
+    if named and state.chosen("study") is None:
+        state.choose("study", named[0].study_id)
     above, beside = st.columns([2, 1], gap="medium")
     with above:
         summary = common.pick_study("A comparison needs measured trials. ")
@@ -33,7 +33,7 @@ def trials(page: str) -> tuple[Study, tuple[Trial, ...], str] | None:
     if study is None:
         st.warning("This study is no longer in the store.", icon=":material/search_off:")
         return None
-    known = {trial.id: trial for trial in (*study.done(), *found, *study.trials)}
+    known = {trial.id: trial for trial in (*study.done(), *named, *study.trials)}
     if not known:
         common.empty(
             "Nothing to compare yet",
@@ -44,7 +44,7 @@ def trials(page: str) -> tuple[Study, tuple[Trial, ...], str] | None:
         )
         return None
     ids = list(known)
-    if not any(one in known for one in given):
+    if not any(one in known for one in wanted):
         state.choose("trials", usual(study))
     chosen = st.multiselect(
         "Trials",

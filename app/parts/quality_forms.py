@@ -58,9 +58,9 @@ def margins(task: str) -> list[str]:
             st.caption(":material/info: Give the accepted loss a value first.")
         else:
             text = f"{name}={value:g}{'%' if unit == '%' else ''}"
-            made = parse_margin(text)
-            others = [choice for choice in chosen if not choice.startswith(f"{made.metric}=")]
-            state.choose("margins", [*others, str(made)])
+            margin = parse_margin(text)
+            others = [choice for choice in chosen if not choice.startswith(f"{margin.metric}=")]
+            state.choose("margins", [*others, str(margin)])
             st.rerun()
     if not chosen:
         st.caption(
@@ -81,18 +81,18 @@ def in_words(text: str) -> str:
 
 def margin_words(margin: Margin) -> str:
     """`Accuracy: 1.00 pp worse is accepted`."""
-    found = metrics.metric(margin.metric)
+    metric = metrics.metric(margin.metric)
     if margin.relative:
         allowed = f"{format.plain(margin.value * 100)} %"
     else:
-        allowed = format.signed(margin.value, found.unit, found.name).lstrip("+")
-    return f"{found.label}: {allowed} worse is accepted"
+        allowed = format.signed(margin.value, metric.unit, metric.name).lstrip("+")
+    return f"{metric.label}: {allowed} worse is accepted"
 
 
 def data(model: Model | None) -> tuple[str, ...]:
     """Paths of the user's uploaded files, each checked; none means the bundled held-out data."""
     folder = services.get_services().folder
-    given = st.file_uploader(
+    uploaded = st.file_uploader(
         "Your own data (.txt, .jsonl or .npz)",
         type=["txt", "jsonl", "npz"],
         accept_multiple_files=True,
@@ -103,13 +103,13 @@ def data(model: Model | None) -> tuple[str, ...]:
     )
     chosen = list(state.chosen("data"))
     received: list[str] = []
-    for one in given or ():
+    for one in uploaded or ():
         with common.sentences():
             received.append(_received(folder, one.name, one.getvalue(), model))
     if set(received) - set(chosen):
         chosen = list(dict.fromkeys([*chosen, *received]))
         state.choose("data", chosen)
-        if len(received) == len(given):
+        if len(received) == len(uploaded):
             # What was taken would otherwise come back as often as the user removes it.
             state.forget_selections("upload")
             st.rerun()
@@ -142,8 +142,8 @@ def _received(folder: Path, name: str, content: bytes, model: Model | None) -> s
 
 def _checked(path: str, model: Model | None) -> Dataset:
     """The data set in a file; BadInput when it is not one, or not for this model."""
-    found = read_dataset(path)
-    reason = None if model is None else refusal(found, model)
+    dataset = read_dataset(path)
+    reason = None if model is None else refusal(dataset, model)
     if reason is not None:
         raise BadInput(reason)
-    return found
+    return dataset

@@ -31,10 +31,10 @@ def draw(trial: Trial) -> None:
     """Both sections, each only where there is something to draw."""
     _samples(trial)
     for key, (title, axis) in VARIED.items():
-        found = [one for one in trial.measurements if one.condition.name == key]
-        if found:
+        points = [one for one in trial.measurements if one.condition.name == key]
+        if points:
             st.header(title, anchor=False)
-            _curve(trial, key, axis, found)
+            _curve(trial, key, axis, points)
     arrived = [
         measurement
         for measurement in trial.measurements
@@ -44,7 +44,7 @@ def draw(trial: Trial) -> None:
         st.header("Under load", anchor=False)
         st.caption(words.plain(f"{arrived[0].condition}: {arrived[0].method}."))
         st.dataframe(
-            pd.DataFrame([words.measurement_row(one) for one in arrived]),
+            pd.DataFrame([words.measurement_row(point) for point in arrived]),
             hide_index=True,
             height="content",
             alt="What requests that arrive on their own met",
@@ -63,11 +63,11 @@ def disturbed(trial: Trial, count: int) -> list[bool]:
 def _samples(trial: Trial) -> None:
     # The first of them is drawn until the user chooses.
     timed = metrics.listed("by_round")
-    found = {name: one for name in timed if (one := trial.metric(name)) and one.n > 2}
-    if not found:
+    samples = {name: one for name in timed if (one := trial.metric(name)) and one.n > 2}
+    if not samples:
         return
     st.header("Round by round", anchor=False)
-    names = list(found)
+    names = list(samples)
     name = st.selectbox(
         "Metric",
         names,
@@ -76,7 +76,7 @@ def _samples(trial: Trial) -> None:
         width=300,
     )
     state.keep("rounds", name)
-    one = found[name]
+    one = samples[name]
     st.plotly_chart(
         samples_figure(one, disturbed(trial, one.n), common.dark()),
         config=charts.CONFIG,

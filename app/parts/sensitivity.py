@@ -59,9 +59,9 @@ def draw(trial: Trial) -> None:
 def read(scores: tuple[Measurement, ...]) -> dict[str, dict[int, float]]:
     """KL by matrix, in the model's order, and bits."""
     cells: dict[str, dict[int, float]] = {}
-    for one in scores:
-        if one.condition.bits is not None and one.value is not None:
-            cells.setdefault(str(one.condition.value), {})[one.condition.bits] = one.value
+    for score in scores:
+        if score.condition.bits is not None and score.value is not None:
+            cells.setdefault(str(score.condition.value), {})[score.condition.bits] = score.value
     return cells
 
 
@@ -90,7 +90,7 @@ def figure(
     known = [value for row in logs for value in row if value is not None]
     low, high = math.floor(min(known)), math.ceil(max(known))
     ticks = list(range(low, max(high, low + 1) + 1))
-    made = go.Figure(
+    chart = go.Figure(
         go.Heatmap(
             z=logs,
             x=list(range(len(names))),
@@ -103,7 +103,7 @@ def figure(
             colorbar={
                 "title": {"text": "KL, nats", "side": "right", "font": {"size": 13}},
                 "tickvals": ticks,
-                "ticktext": [_power(one) for one in ticks],
+                "ticktext": [_power(tick) for tick in ticks],
                 "outlinewidth": 0,
                 "thickness": 12,
                 "tickfont": {"color": colors.muted},
@@ -119,7 +119,7 @@ def figure(
         )
     )
     picked = [(at, chosen[name]) for at, name in enumerate(names) if chosen.get(name) in rows]
-    made.add_trace(
+    chart.add_trace(
         go.Scatter(
             x=[at for at, _ in picked],
             y=[str(bits) for _, bits in picked],
@@ -135,7 +135,7 @@ def figure(
         )
     )
     values, texts = _columns(names)
-    made.update_layout(
+    chart.update_layout(
         template=template(dark),
         height=360,
         margin={"l": 64, "r": 24, "t": 12, "b": 56},
@@ -157,7 +157,7 @@ def figure(
             "title": {"text": "Bits"},
         },
     )
-    return made
+    return chart
 
 
 def _columns(names: list[str]) -> tuple[list[int], list[str]]:
@@ -168,7 +168,7 @@ def _columns(names: list[str]) -> tuple[list[int], list[str]]:
     for at, name in enumerate(names):
         parts = [part for part in name.split(".") if part.isdecimal()]
         first.setdefault(parts[0] if parts else name, at)
-    return list(first.values()), [charts.escape(one, 24) for one in first]
+    return list(first.values()), [charts.escape(choice, 24) for choice in first]
 
 
 def _short(name: str) -> str:

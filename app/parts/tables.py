@@ -104,11 +104,11 @@ def numbers(names: Sequence[str], value: Callable[[str], float | None]) -> dict[
 
 def help_of(names: Sequence[str], heading: Callable[[str], str]) -> dict[str, Any]:
     """Column settings that explain metrics: `heading` makes a column's name of a metric's."""
-    found = {}
+    columns = {}
     for name in names:
         metric = metrics.metric(name)
-        found[heading(name)] = st.column_config.Column(help=f"{metric.label}. {metric.meaning}")
-    return found
+        columns[heading(name)] = st.column_config.Column(help=f"{metric.label}. {metric.meaning}")
+    return columns
 
 
 def explain(*names: str) -> None:

@@ -22,13 +22,15 @@ def draw(trial: Trial) -> None:
     except (BadInput, Refused):
         return
     model = trial.plan.case.model
-    given = [word for one in changing for word in ("--technique", techniques.spell(one))]
+    flags = [
+        word for technique in changing for word in ("--technique", techniques.spell(technique))
+    ]
     seed = ["--seed", str(trial.plan.seed)] if trial.plan.seed else []
     data = [
         word for dataset in trial.plan.case.data for word in ("--data", dataset.path or dataset.id)
     ]
     name = "-".join([model.id.rpartition("/")[2], *(one.name for one in changing)])
-    command = ["trimtab", "apply", "--model", model.id, *given, *data, *seed, "-o", name]
+    command = ["trimtab", "apply", "--model", model.id, *flags, *data, *seed, "-o", name]
     st.header("Take it along", anchor=False)
     st.caption(
         words.plain(

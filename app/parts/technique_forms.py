@@ -25,7 +25,7 @@ TITLES = {technique.name: technique.title for technique in TECHNIQUES}
 def techniques() -> list[str]:
     """Chosen techniques as the command line writes them; none means the preset's own list."""
     ordered = sorted(TECHNIQUES, key=lambda one: place(one.kind))
-    kinds = {one.name: one.kind for one in ordered}
+    kinds = {item.name: item.kind for item in ordered}
     name = st.selectbox(
         "Technique",
         list(kinds),
@@ -33,13 +33,13 @@ def techniques() -> list[str]:
         format_func=lambda one: f"{kinds[one].capitalize()} · {TITLES[one]}",
     )
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        given = _settings(name)
+        settings = _settings(name)
         added = st.button("Add technique", icon=":material/add:", key="technique-add")
     chosen = list(state.chosen("techniques"))
     if added:
         with common.sentences():
             # A setting that cannot be is told at once, not by a trial.
-            text = registry.spell(registry.build(name, given)).replace(",", ";")
+            text = registry.spell(registry.build(name, settings)).replace(",", ";")
             registry.parse(_plain(text))
             state.choose("techniques", list(dict.fromkeys([*chosen, text])))
             st.rerun()
@@ -59,18 +59,18 @@ def _settings(name: str) -> dict[str, Any]:
     """One input for each field of the technique, its default filled in."""
     kind = registry.technique(name)
     types = registry.setting_types(name)
-    given = {}
+    values = {}
     for field in own_fields(kind):
         key = f"technique-{name}-{field.name}"
         title = field.name.replace("_", " ").capitalize()
         default: Any = field.default
         if field.name in kind.choices:
             options = list(kind.choices[field.name])
-            given[field.name] = st.selectbox(
+            values[field.name] = st.selectbox(
                 title, options, index=options.index(default), key=key, width=150
             )
         elif types[field.name] in (int, float):
-            given[field.name] = st.number_input(
+            values[field.name] = st.number_input(
                 title,
                 value=default,
                 step=1 if types[field.name] is int else None,
@@ -81,8 +81,8 @@ def _settings(name: str) -> dict[str, Any]:
             )
         else:
             written = st.text_input(title, value=str(default or ""), key=key, width=150)
-            given[field.name] = written or default
-    return given
+            values[field.name] = written or default
+    return values
 
 
 def _range(kind: type[Base], name: str) -> str | None:

@@ -105,8 +105,8 @@ def ended(trials: tuple[Trial, ...]) -> int:
 def at_work(running: int, active: int) -> str:
     """`1 running, 2 queued`: `active` counts both, and a queue of none is not named."""
     queued = active - running
-    said = [f"{running} running"] if running or not queued else []
-    return ", ".join([*said, f"{queued} queued"] if queued else said)
+    parts = [f"{running} running"] if running or not queued else []
+    return ", ".join([*parts, f"{queued} queued"] if queued else parts)
 
 
 def number(metric: str, value: float | None) -> str:
@@ -159,8 +159,8 @@ def reading(measurement: Measurement | None) -> str:
 
 def origin(trial: Trial, *names: str) -> str:
     """The origins of these metrics in one cell; every one is named."""
-    found = dict.fromkeys(one.origin for name in names if (one := trial.metric(name)) is not None)
-    return ", ".join(found) or "—"
+    origins = dict.fromkeys(one.origin for name in names if (one := trial.metric(name)) is not None)
+    return ", ".join(origins) or "—"
 
 
 def limit_words(limit: Limit) -> str:

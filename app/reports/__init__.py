@@ -118,14 +118,14 @@ def _default_trials(study: Study) -> tuple[str, ...]:
 def _environments(
     store: Store, study: Study, trial_ids: Sequence[str]
 ) -> tuple[tuple[str, str], ...]:
-    found: dict[str, str] = {}
+    environments: dict[str, str] = {}
     for trial in study.trials:
         if trial.id in trial_ids:
-            for one in environment_ids(trial):
-                if one not in found:
-                    facts = store.environment(one)
-                    found[one] = dumps(facts or {}, sort_keys=True, default=str)
-    return tuple(found.items())
+            for key in environment_ids(trial):
+                if key not in environments:
+                    facts = store.environment(key)
+                    environments[key] = dumps(facts or {}, sort_keys=True, default=str)
+    return tuple(environments.items())
 
 
 def _html(report: Report) -> str:

@@ -19,8 +19,8 @@ def choose_axes(trials: Sequence[Trial], priorities: Priorities) -> tuple[str, s
     costs.sort(key=lambda word: -priorities.weight(word))
     paid = [name for word in costs if (name := _known(trials, metrics.listed("decides", word)))]
     quality = _known(trials, metrics.listed("report_quality"))
-    found = [*paid[:1], quality] if quality else paid[:2]
-    return (found[0], found[1]) if len(found) == 2 and found[0] and found[1] else None
+    pair = [*paid[:1], quality] if quality else paid[:2]
+    return (pair[0], pair[1]) if len(pair) == 2 and pair[0] and pair[1] else None
 
 
 def _known(trials: Sequence[Trial], names: Sequence[str]) -> str | None:

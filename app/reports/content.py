@@ -132,38 +132,38 @@ def _heading(advice: Recommendation) -> str:
 def _asked(study: Study) -> tuple[tuple[str, str], ...]:
     case = study.case
     model, target, load = case.model, case.target, case.workload
-    found = [
+    lines = [
         (
             "Model",
             f"{model.title or model.id}: {format.weights(model.params(), model.active_params())},"
             f" {model.bits} bit",
         )
     ]
-    found.append(("Weights", f"{model.source}, {model.revision or 'revision unknown'}"))
+    lines.append(("Weights", f"{model.source}, {model.revision or 'revision unknown'}"))
     if isinstance(model.shape, DecoderShape):
         shape = model.shape
-        found.append(
+        lines.append(
             (
                 "Shape",
                 f"{shape.layers} layers, hidden {shape.hidden}, vocabulary {shape.vocabulary:,}",
             )
         )
     memory = format.number(float(target.memory_bytes), "B")
-    found.append(("Target", f"{target.title or target.id}: {target.kind}, {memory}"))
+    lines.append(("Target", f"{target.title or target.id}: {target.kind}, {memory}"))
     traffic = load.title or load.id
     if load.task == "text":
         traffic += f": {load.prompt_tokens:,} tokens in, {load.output_tokens:,} out"
-    found.append(("Workload", f"{traffic}, {load.concurrency:,} at a time"))
+    lines.append(("Workload", f"{traffic}, {load.concurrency:,} at a time"))
     effort = f"{study.preset} preset, seed {study.seed}"
     if study.budget_s is not None:
         effort += f", budget {format.number(study.budget_s, 's')}"
-    found.append(("Effort", effort))
+    lines.append(("Effort", effort))
     counts = [f"{len(study.trials)} trials"]
     for state in ("done", "failed", "refused", "cancelled", "running", "queued"):
         number = sum(trial.state == state for trial in study.trials)
         if number:
             counts.append(f"{number} {state}")
-    return (*found, ("Trials", ", ".join(counts)))
+    return (*lines, ("Trials", ", ".join(counts)))
 
 
 def _tiles(study: Study, advice: Recommendation) -> tuple[Tile, ...]:
@@ -175,18 +175,18 @@ def _tiles(study: Study, advice: Recommendation) -> tuple[Tile, ...]:
         return ()
     comparison = compare((base, chosen), base.id)
     decided = {name for _, name in utility.axes(study)}
-    found: dict[str, Tile] = {}
+    tiles: dict[str, Tile] = {}
     for row in comparison.metrics():
         before, after = row.cells
         word = metrics.metric(row.key).priority
-        preferred = row.key in decided or word not in found
+        preferred = row.key in decided or word not in tiles
         if word and preferred and after.value is not None:
             ratio = format.ratio(after.ratio) if after.ratio is not None else ""
-            found[word] = Tile(
+            tiles[word] = Tile(
                 row.label, after.text, before.text, ratio, verdict(after), after.origin
             )
-    order = sorted(found, key=lambda word: -study.priorities.weight(word))
-    return tuple(found[word] for word in order[:5])
+    order = sorted(tiles, key=lambda word: -study.priorities.weight(word))
+    return tuple(tiles[word] for word in order[:5])
 
 
 def _blocks(comparison: Comparison) -> tuple[Block, ...]:
@@ -194,16 +194,16 @@ def _blocks(comparison: Comparison) -> tuple[Block, ...]:
     others = [i for i in range(len(comparison.columns)) if i != base]
     rows = [row for row in comparison.rows if _shown(row)]
     parts = range(0, max(len(others), 1), CANDIDATES_PER_BLOCK)
-    found = []
+    blocks = []
     for start in parts:
         keep = [base, *others[start : start + CANDIDATES_PER_BLOCK]]
-        found.append(
+        blocks.append(
             Block(
                 tuple(comparison.columns[i] for i in keep),
                 tuple(part for row in rows if (part := _part(row, keep)) is not None),
             )
         )
-    return tuple(found)
+    return tuple(blocks)
 
 
 def _shown(row: Row) -> bool:
@@ -238,7 +238,7 @@ def _marks(
     x, y = (comparison.row(name) for name in axes)
     if x is None or y is None:
         return ()
-    found = []
+    marks = []
     for column, across, up in zip(comparison.columns, x.cells, y.cells, strict=True):
         roles = {
             "baseline": column.is_baseline,
@@ -246,8 +246,8 @@ def _marks(
             "frontier": column.trial_id in front,
         }
         role = ", ".join(word for word, holds in roles.items() if holds)
-        found.append(PointMark(column.trial_id, column.title, across, up, role))
-    return tuple(found)
+        marks.append(PointMark(column.trial_id, column.title, across, up, role))
+    return tuple(marks)
 
 
 def _definition(row: Row) -> tuple[metrics.Metric, str]:
@@ -259,20 +259,20 @@ def _definition(row: Row) -> tuple[metrics.Metric, str]:
 
 def _facts(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        facts = json.loads(text)
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Nested facts as `key.inner` -> text; lists in one line."""
-    found = []
+    pairs = []
     for key, value in facts.items():
         if isinstance(value, dict) and len(prefix) < 200:
-            found.extend(_flat(value, f"{prefix}{key}."))
+            pairs.extend(_flat(value, f"{prefix}{key}."))
         elif isinstance(value, list):
-            found.append((f"{prefix}{key}", ", ".join(str(one) for one in value)))
+            pairs.append((f"{prefix}{key}", ", ".join(str(one) for one in value)))
         else:
-            found.append((f"{prefix}{key}", "unknown" if value is None else str(value)))
-    return found
+            pairs.append((f"{prefix}{key}", "unknown" if value is None else str(value)))
+    return pairs

@@ -51,15 +51,15 @@ def _head(content: ReportContent) -> list[str]:
 
 
 def _advice(content: ReportContent) -> list[str]:
-    found = [f"## {content.heading}"]
+    parts = [f"## {content.heading}"]
     if content.advice.trial_id:
-        found.append(f"**{escape(content.chosen)}** ({escape(content.advice.trial_id)})")
-    found.append("\n".join(f"- {escape(sentence)}" for sentence in content.advice.because))
+        parts.append(f"**{escape(content.chosen)}** ({escape(content.advice.trial_id)})")
+    parts.append("\n".join(f"- {escape(sentence)}" for sentence in content.advice.because))
     if content.rejected:
         rows = [[escape(title), escape(one), escape(why)] for one, title, why in content.rejected]
         beside = "The other trials that nothing beats on every axis of the priorities."
-        found += ["## Why not the others", beside, table(["Plan", "Trial", "Why not"], rows)]
-    return found
+        parts += ["## Why not the others", beside, table(["Plan", "Trial", "Why not"], rows)]
+    return parts
 
 
 def _asked(content: ReportContent) -> list[str]:
@@ -71,19 +71,21 @@ def _asked(content: ReportContent) -> list[str]:
 
 
 def _comparison(content: ReportContent) -> list[str]:
-    found = ["## Side by side"]
-    found.append("\n".join(f"- Warning: {escape(one)}" for one in content.comparison.warnings))
-    found += [_block(block) for block in content.blocks]
+    parts = ["## Side by side"]
+    parts.append(
+        "\n".join(f"- Warning: {escape(warning)}" for warning in content.comparison.warnings)
+    )
+    parts += [_block(block) for block in content.blocks]
     if content.same:
         same = [[escape(label), escape(text)] for label, text in content.same]
-        found += ["Alike in every trial:", table(["Setting", "Value"], same)]
+        parts += ["Alike in every trial:", table(["Setting", "Value"], same)]
     if content.missing:
         missing = [
             [escape(label), escape(why or "no reason was recorded")]
             for label, why in content.missing
         ]
-        found += ["Not known of any trial:", table(["Metric", "Why"], missing)]
-    return found
+        parts += ["Not known of any trial:", table(["Metric", "Why"], missing)]
+    return parts
 
 
 def _block(block: Block) -> str:
@@ -124,27 +126,27 @@ def _tradeoff(content: ReportContent) -> list[str]:
 
 
 def _evidence(content: ReportContent) -> list[str]:
-    found = []
+    parts = []
     if content.kernels:
         rows = [
             [escape(title), escape(run.op), escape(run.name), f"{run.calls:,}"]
             for title, runs in content.kernels
             for run in runs
         ]
-        found += ["## Kernels that ran", table(["Plan", "Operation", "Kernel", "Calls"], rows)]
+        parts += ["## Kernels that ran", table(["Plan", "Operation", "Kernel", "Calls"], rows)]
     if content.unfinished:
         rows = [
             [escape(trial.plan.title), trial.state, escape(trial.reason or "none was recorded")]
             for trial in content.unfinished
         ]
-        found += ["## Trials that did not finish", table(["Plan", "State", "Reason"], rows)]
+        parts += ["## Trials that did not finish", table(["Plan", "State", "Reason"], rows)]
     for identifier, facts in content.environments:
         rows = [[escape(key), escape(text)] for key, text in facts]
-        found += [f"## Environment {escape(identifier)}", table(["Fact", "Value"], rows)]
+        parts += [f"## Environment {escape(identifier)}", table(["Fact", "Value"], rows)]
     rows = [
         [escape(metric.label), metric.better, escape(metric.meaning), escape(method)]
         for metric, method in content.definitions
     ]
-    found += ["## Definitions", table(["Metric", "Better", "Meaning", "How"], rows)]
-    found += ["## Method", "\n".join(f"- {escape(note)}" for note in method_notes())]
-    return found
+    parts += ["## Definitions", table(["Metric", "Better", "Meaning", "How"], rows)]
+    parts += ["## Method", "\n".join(f"- {escape(note)}" for note in method_notes())]
+    return parts

@@ -26,15 +26,15 @@ def page() -> None:
         return
     study, trials, baseline_id = picked
     facts = common.environments(trials)
-    found = judged.compare(
+    comparison = judged.compare(
         common.at_baseline(trials),
         baseline_id,
         {one: common.facts(text) for one, text in facts},
         study.priorities.margins,
     )
-    common.caveats(found.warnings)
-    _table(found)
-    _bars(found)
+    common.caveats(comparison.warnings)
+    _table(comparison)
+    _bars(comparison)
     _take_away(study, trials, baseline_id)
 
 

@@ -16,7 +16,7 @@ SHOWN = 6
 
 def page() -> None:
     """Draw the page."""
-    found = common.studies()
+    summaries = common.studies()
     st.title("Make a model cheap enough for where it must run", anchor=False)
     st.markdown(
         "Trimtab **really applies** quantization, pruning, distillation, speculative decoding and "
@@ -26,8 +26,8 @@ def page() -> None:
     )
     with st.container(horizontal=True):
         if st.button(
-            "Run the first study" if not found else "Run the example study",
-            type="primary" if not found else "secondary",
+            "Run the first study" if not summaries else "Run the example study",
+            type="primary" if not summaries else "secondary",
             icon=":material/rocket_launch:",
             key="first-study",
             help="The bundled pycode model on this machine, chat, quick preset.",
@@ -35,20 +35,20 @@ def page() -> None:
             start_first_study()
         if st.button(
             "Plan a study",
-            type="primary" if found else "secondary",
+            type="primary" if summaries else "secondary",
             icon=":material/edit_note:",
             key="home-plan",
         ):
             state.go("plan")
-    if not found:
+    if not summaries:
         _steps()
         return
     st.header("Last studies", anchor=False)
-    for summary in found[:SHOWN]:
+    for summary in summaries[:SHOWN]:
         _card(summary)
-    if len(found) > SHOWN:
+    if len(summaries) > SHOWN:
         st.caption(
-            f"{len(found) - SHOWN} older ones can be picked on Live, Compare and Trade-offs."
+            f"{len(summaries) - SHOWN} older ones can be picked on Live, Compare and Trade-offs."
         )
 
 

@@ -156,7 +156,7 @@ def _figures(study: Study, progress: dict[str, TrialProgress], eta_s: float | No
             help="From how long the trials so far took.",
         )
         st.metric("Stage", words.plain(running[0].stage) if running else "—", border=True)
-    share = (ended + sum(one.share for one in running)) / total if total else 0.0
+    share = (ended + sum(stage.share for stage in running)) / total if total else 0.0
     now = [trial.plan.title for trial in study.trials if trial.state == "running"]
     st.progress(
         min(share, 1.0),

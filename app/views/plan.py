@@ -145,14 +145,14 @@ def _row(plan: Plan) -> dict[str, Any]:
     refusal = refuse(plan) or predict.fit(plan)
     if refusal is not None:
         return {**row, "refused": refusal}
-    found = {one.metric: one for one in predict.predict(plan)}
+    predictions = {one.metric: one for one in predict.predict(plan)}
     row["task"] = plan.case.model.task
     # The first three are what a phone shows.
     for name in metrics.listed(f"plan_{plan.case.model.task}"):
-        one = found.get(name)
+        one = predictions.get(name)
         # With its interval for a column, and alone for a narrow one.
         row[_heading(name)], row[name] = words.reading(one), one.value if one else None
-    origins = sorted({one.origin for one in found.values() if one.origin != "unavailable"})
+    origins = sorted({one.origin for one in predictions.values() if one.origin != "unavailable"})
     return {**row, "Origin": ", ".join(origins) or "unavailable"}
 
 
@@ -215,8 +215,8 @@ def _preview(rows: tuple[dict[str, Any], ...]) -> None:
 
 
 def _start(wish: Wish) -> None:
-    found = services.get_services()
-    study, plans = uploads.take_along(found.folder, *_study(wish))
-    study_id = found.jobs.submit(replace(study, who=common.me()), plans)
+    opened = services.get_services()
+    study, plans = uploads.take_along(opened.folder, *_study(wish))
+    study_id = opened.jobs.submit(replace(study, who=common.me()), plans)
     state.flash("The study has started.")
     state.go("live", study=study_id)

@@ -31,14 +31,14 @@ def page() -> None:
     trial = services.get_services().store.trial(wanted) if wanted else None
     if trial is None:
         st.title("Trial", anchor=False)
-        said = (
+        sentence = (
             f"There is no trial {words.plain(wanted)} in this store."
             if wanted
             else "No trial was named."
         )
         common.empty(
             "Nothing to show",
-            f"{said} Pick one from the table.",
+            f"{sentence} Pick one from the table.",
             "All trials",
             "trials",
             ":material/table_rows:",
@@ -91,11 +91,13 @@ def _warnings(trial: Trial) -> None:
     """What disturbed this trial, and in what its environment differs from its baseline's."""
     base = _baseline(trial)
     beside = (base, trial) if base is not None and base.id != trial.id else (trial,)
-    found = facts.facts_of(services.get_services().store, beside)
+    known = facts.facts_of(services.get_services().store, beside)
     ran = {"the baseline" if one is base else "this trial": one for one in beside}
     ids = {name: environments.environment_ids(one) for name, one in ran.items()}
-    own = [f"{one.text[:1].upper()}{one.text[1:]}." for one in environments.cautions(trial)]
-    common.caveats((*environments.unlike(ids, found, "This trial and its baseline"), *own))
+    own = [
+        f"{caution.text[:1].upper()}{caution.text[1:]}." for caution in environments.cautions(trial)
+    ]
+    common.caveats((*environments.unlike(ids, known, "This trial and its baseline"), *own))
 
 
 def _shares(trial: Trial) -> None:
@@ -151,7 +153,7 @@ def _measurements(trial: Trial) -> None:
         return
     plain = [measurement for measurement in trial.measurements if not measurement.condition]
     st.dataframe(
-        pd.DataFrame([_row(one) for one in plain]),
+        pd.DataFrame([_row(item) for item in plain]),
         hide_index=True,
         height="content",
         alt="Measurements of this trial",

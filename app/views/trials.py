@@ -24,8 +24,8 @@ FILTERS = ("in", "of", "on", "with", "state", "text", "page")
 def page() -> None:
     """Draw the page."""
     st.title("Trials", anchor=False)
-    found = common.studies()
-    if not found:
+    summaries = common.studies()
+    if not summaries:
         common.empty(
             "No trial yet",
             "Trials appear here as soon as a study has started. Run the first study from "
@@ -35,7 +35,7 @@ def page() -> None:
             ":material/edit_note:",
         )
         return
-    wanted = _filters(found)
+    wanted = _filters(summaries)
     store = services.get_services().store
     total = store.count_trials(wanted)
     actions = st.container()
@@ -54,7 +54,7 @@ def page() -> None:
         return
     pages = -(-total // PAGE_SIZE)
     number = min(max(state.chosen("page"), 1), pages)
-    rows = _at_baseline(store.trial_rows(wanted, PAGE_SIZE, (number - 1) * PAGE_SIZE), found)
+    rows = _at_baseline(store.trial_rows(wanted, PAGE_SIZE, (number - 1) * PAGE_SIZE), summaries)
     chosen = _table(rows, number, wanted)
     if pages > 1:
         with st.container(horizontal_alignment="center"):
@@ -161,7 +161,7 @@ def _table(rows: tuple[dict[str, Any], ...], number: int, wanted: TrialFilter) -
         tables.help_of(shown, words.short_column)
         | {"Id": st.column_config.TextColumn(width="small")},
         min(35 * (len(rows) + 1) + 3, 640),
-        [ids.index(one) for one in before if one in ids],
+        [ids.index(item) for item in before if item in ids],
         (number, wanted, preset),
     )
     here = [ids[row] for row in ticked]
@@ -243,7 +243,7 @@ def _unlike(rows: tuple[dict[str, Any], ...], chosen: list[str]) -> None:
     whose = "The ticked trials" if several else "The trials in this table"
     known = {key: store.environment(key) for key in sorted(ids)}
     # A ticked trial of another page of the table has its id alone.
-    names = distinct({one: titles.get(one, one) for one in ran})
+    names = distinct({trial: titles.get(trial, trial) for trial in ran})
     by_name = {names[one]: some for one, some in ran.items()}
     common.caveats(environments.unlike(by_name, known, whose))
 

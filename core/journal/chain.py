@@ -71,14 +71,14 @@ def root(name: str) -> Link:
 def seal(name: str, after: Link, line: str) -> tuple[str, Link]:
     """`line`, a JSON object in ASCII, with its number and hashes; and the new end of the chain."""
     content = f'{line[:-1]},"n":{after.number + 1},"prev":"{after.hash}"'
-    made = _hash(root(name).hash.encode() + content.encode("ascii"))
-    return f'{content},"hash":"{made}"}}', Link(after.number + 1, made)
+    digest = _hash(root(name).hash.encode() + content.encode("ascii"))
+    return f'{content},"hash":"{digest}"}}', Link(after.number + 1, digest)
 
 
 def claimed(line: bytes) -> Link | None:
     """The number and hash that a line says it has; None when it says none. Nothing is proven."""
-    found = _TAIL.search(line[-140:])
-    return Link(int(found[1]), found[3].decode()) if found else None
+    tail = _TAIL.search(line[-140:])
+    return Link(int(tail[1]), tail[3].decode()) if tail else None
 
 
 def proven(name: str, line: bytes) -> Link | None:
@@ -149,8 +149,8 @@ def _read(name: str, place: int, text: bytes) -> _Line:
         why = "it is not text"
     except BadInput as error:
         why = str(error)
-    found = _TAIL.search(text[-140:]) if link else None
-    return _Line(place, text, link, found[2].decode() if found else "", event, why)
+    tail = _TAIL.search(text[-140:]) if link else None
+    return _Line(place, text, link, tail[2].decode() if tail else "", event, why)
 
 
 def _in_order(chained: Sequence[_Line], damage: list[Damage]) -> list[_Line]:
@@ -182,38 +182,38 @@ def _gaps(last: Link, lines: Sequence[_Line], bad: Sequence[_Line], older: bool)
     Where no number is missing, a line that cannot be read is what a killed writer began and the
     next one ended: nothing was acknowledged, nothing is lost.
     """
-    found: list[Damage] = []
+    damage: list[Damage] = []
     place = 0
     for line in lines:
         assert line.link is not None
         missing = list(range(last.number + 1, line.link.number))
         spare = [one for one in bad if place < one.place < line.place]
         if place == 0 and older and not missing:
-            found += [_changed(one, 0) for one in spare]
+            damage += [_changed(one, 0) for one in spare]
         claims = {link.number: one for one in spare if (link := claimed(one.text))}
         strange = [one for one in spare if one.event is not None]
-        found += [_changed(one, 0) for one in strange]
+        damage += [_changed(one, 0) for one in strange]
         spare = [one for one in spare if one not in (*claims.values(), *strange)]
         for number in list(missing):
             one = claims.get(number) or (spare.pop(0) if spare else None)
             if one is not None:
                 missing.remove(number)
-                found.append(_changed(one, number))
+                damage.append(_changed(one, number))
         if missing:
-            found.append(_removed(missing, place, line.place))
+            damage.append(_removed(missing, place, line.place))
         elif line.link.number == last.number + 1 and line.before != last.hash:
             text = f"line {line.place} does not continue line {place}: lines were replaced"
-            found.append(Damage(text, line.link.number))
+            damage.append(Damage(text, line.link.number))
         last, place = line.link, max(place, line.place)
     after = [one for one in bad if one.place > place]
     numbers = range(last.number + 1, last.number + 1 + len(after)) if lines else [0] * len(after)
-    return found + [_changed(one, number) for one, number in zip(after, numbers, strict=True)]
+    return damage + [_changed(one, number) for one, number in zip(after, numbers, strict=True)]
 
 
 def _changed(line: _Line, number: int) -> Damage:
-    found = _HINTS["id"].search(line.text)
+    event_id = _HINTS["id"].search(line.text)
     text = f"line {line.place} ({what(line.text)}) was changed or cut: {line.why}"
-    return Damage(text, number, found[1].decode() if found else "")
+    return Damage(text, number, event_id[1].decode() if event_id else "")
 
 
 def _removed(numbers: Sequence[int], low: int, high: int) -> Damage:
@@ -224,13 +224,13 @@ def _removed(numbers: Sequence[int], low: int, high: int) -> Damage:
 
 def what(line: bytes) -> str:
     """What a line, perhaps a damaged one, seems to say: `measurement ttft_s of trial t-1`."""
-    found = {name: (hint.search(line) or (b"", b""))[1].decode() for name, hint in _HINTS.items()}
-    kind = found["kind"] or "nothing that can be read"
-    if found["metric"]:
-        kind += f" {found['metric']}"
-    if found["trial"]:
-        return f"{kind} of trial {found['trial']}"
-    return f"{kind} of study {found['study']}" if found["study"] else kind
+    hints = {name: (hint.search(line) or (b"", b""))[1].decode() for name, hint in _HINTS.items()}
+    kind = hints["kind"] or "nothing that can be read"
+    if hints["metric"]:
+        kind += f" {hints['metric']}"
+    if hints["trial"]:
+        return f"{kind} of trial {hints['trial']}"
+    return f"{kind} of study {hints['study']}" if hints["study"] else kind
 
 
 def _hash(data: bytes) -> str:

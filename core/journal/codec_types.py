@@ -32,7 +32,7 @@ def _fits(hint: Any) -> Fits:
         return lambda value: type(value) in plain
     arguments = typing.get_args(hint)
     if isinstance(hint, types.UnionType):
-        options = [_fits(one) for one in arguments]
+        options = [_fits(argument) for argument in arguments]
         return lambda value: any(option(value) for option in options)
     if typing.get_origin(hint) is tuple:
         return _tuple(arguments)
@@ -61,7 +61,7 @@ def _tuple(arguments: tuple[Any, ...]) -> Fits:
             return lambda value: type(value) is tuple and plain.issuperset(map(type, value))
         each = _fits(arguments[0])
         return lambda value: type(value) is tuple and all(map(each, value))
-    parts = [_fits(one) for one in arguments]
+    parts = [_fits(argument) for argument in arguments]
 
     def fits(value: Any) -> bool:
         return (

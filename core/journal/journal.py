@@ -86,8 +86,8 @@ class Journal:
             status = os.fstat(self._handle)
             same = status.st_size == self._size
             size, time = (status.st_size, status.st_mtime_ns) if same else (-1, -1)
-            made = self._end.hash if self._end.number else ""
-            return Mark(self.study_id, self.path.name, self._end.number, made, size, time)
+            digest = self._end.hash if self._end.number else ""
+            return Mark(self.study_id, self.path.name, self._end.number, digest, size, time)
 
     def close(self) -> None:
         """Nothing can be appended afterwards."""
@@ -183,7 +183,7 @@ def read(path: str | Path) -> tuple[list[Event], bool]:
 
 def damage(path: str | Path) -> tuple[str, ...]:
     """One sentence for everything in the journal that is damaged."""
-    return tuple(f"{path}, {one.text}" for one in examine(Path(path)).checked.damage)
+    return tuple(f"{path}, {item.text}" for item in examine(Path(path)).checked.damage)
 
 
 def _name(path: Path, study_id: str) -> str:

@@ -167,23 +167,23 @@ def unpack(source: Path, folder: Path, only: str = "") -> BackupManifest:
     """
     try:
         with open(source, "rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
-            found = _extract(source, archive, folder, only)
+            contents = _extract(source, archive, folder, only)
     except (tarfile.TarError, EOFError, ValueError) as error:
         raise _bad(source, f"it is no backup of a store, or is damaged ({error})") from None
     except OSError as error:
         raise StoreError(f"the backup {source} cannot be read: {error.strerror or error}") from None
-    if MANIFEST not in found:
+    if MANIFEST not in contents:
         raise _bad(source, "it has no manifest: it was cut off, or is no backup of a store")
     manifest = _manifest(source, folder / MANIFEST)
     (folder / MANIFEST).unlink()
     named = {member.name: (member.size, member.sha256) for member in manifest.files}
-    del found[MANIFEST]
-    for name in named.keys() | found.keys():
-        if name not in found:
+    del contents[MANIFEST]
+    for name in named.keys() | contents.keys():
+        if name not in contents:
             raise _bad(source, f"{name} is missing")
         if name not in named:
             raise _bad(source, f"{name} is not in its manifest")
-        if found[name] != named[name]:
+        if contents[name] != named[name]:
             raise _bad(source, f"{name} was changed: it is not what its manifest says")
     for member in manifest.files:
         path = folder / member.name
@@ -195,12 +195,12 @@ def unpack(source: Path, folder: Path, only: str = "") -> BackupManifest:
 def _extract(
     source: Path, archive: tarfile.TarFile, folder: Path, only: str
 ) -> dict[str, tuple[int, str]]:
-    found: dict[str, tuple[int, str]] = {}
+    contents: dict[str, tuple[int, str]] = {}
     for member in archive:
         name = member.name
         if not _allowed(name) or not member.isreg() or member.issparse():
             raise _bad(source, f"it holds {name!r}, which no backup holds")
-        if name in found:
+        if name in contents:
             raise _bad(source, f"it holds {name} twice")
         if name == MANIFEST and member.size > _LONGEST_MANIFEST:
             raise _bad(source, "its manifest is too long")
@@ -217,8 +217,8 @@ def _extract(
             if wanted:
                 written.flush()
                 os.fsync(written.fileno())
-        found[name] = size, digest.hexdigest()
-    return found
+        contents[name] = size, digest.hexdigest()
+    return contents
 
 
 def _allowed(name: str) -> bool:
@@ -234,25 +234,27 @@ def _manifest(source: Path, path: Path) -> BackupManifest:
         if data["format"] != FORMAT:
             raise _bad(source, f"its format is {data['format']!r}: it needs a newer Trimtab")
         files = tuple(Member(**dataset) for dataset in data["files"])
-        found = BackupManifest(str(data["made_at"]), str(data["schema"]), dict(data["rows"]), files)
+        manifest = BackupManifest(
+            str(data["made_at"]), str(data["schema"]), dict(data["rows"]), files
+        )
         sound = all(
             isinstance(file.modified_ns, int) and isinstance(file.name, str) for file in files
         )
-        sound = sound and all(_TABLE.fullmatch(table) for table in found.rows)
+        sound = sound and all(_TABLE.fullmatch(table) for table in manifest.rows)
         if not sound or DATABASE not in [one.name for one in files]:
             raise ValueError
     except (ValueError, KeyError, TypeError, RecursionError):
         raise _bad(source, "its manifest cannot be read") from None
-    if not re.fullmatch(r"\d{4}", found.schema):
+    if not re.fullmatch(r"\d{4}", manifest.schema):
         raise _bad(source, "its manifest cannot be read")
-    if not list((migrate.SCRIPTS / "versions").glob(f"{found.schema}_*.py")):
-        raise _bad(source, f"its schema {found.schema!r} is not known: it needs a newer Trimtab")
-    return found
+    if not list((migrate.SCRIPTS / "versions").glob(f"{manifest.schema}_*.py")):
+        raise _bad(source, f"its schema {manifest.schema!r} is not known: it needs a newer Trimtab")
+    return manifest
 
 
 def _check_rows(source: Path, database: Path, manifest: BackupManifest) -> None:
-    found = settle(database, tuple(manifest.rows))
-    if found != manifest.rows:
+    counts = settle(database, tuple(manifest.rows))
+    if counts != manifest.rows:
         raise _bad(source, "its store does not hold the rows that its manifest counts")
 
 

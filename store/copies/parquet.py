@@ -49,8 +49,8 @@ def export_file(database: Path, folder: Path) -> dict[str, int]:
         # Over an empty folder a rename is allowed; what came into it meanwhile stops it.
         os.rename(part, folder)
     except (duckdb.Error, OSError) as error:
-        said = " ".join(str(error).split())[:300]
-        raise StoreError(f"the store cannot be exported to {folder}: {said}") from None
+        reason = " ".join(str(error).split())[:300]
+        raise StoreError(f"the store cannot be exported to {folder}: {reason}") from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return rows

@@ -44,8 +44,8 @@ def copy_file(source: Path, target: Path) -> None:
         check=False,
     )
     if done.returncode != 0:
-        said = (done.stderr.strip().splitlines() or ["the copying process was killed"])[-1]
-        raise StoreError(f"the store {source} cannot be copied to {target}: {said}")
+        reason = (done.stderr.strip().splitlines() or ["the copying process was killed"])[-1]
+        raise StoreError(f"the store {source} cannot be copied to {target}: {reason}")
 
 
 def settle(target: Path, names: tuple[str, ...] = tuple(tables.metadata.tables)) -> dict[str, int]:

@@ -27,7 +27,7 @@ def differences(store: Store, folder: Path, believe: Believe = of_study) -> Veri
     """Compare every study and report that has a journal."""
     sentences: list[str] = []
     journals = 0
-    places = sorted(one for one in folder.iterdir() if one.is_dir())
+    places = sorted(path for path in folder.iterdir() if path.is_dir())
     for place in places:
         paths = sorted(place.glob("*.jsonl"))
         journals += len(paths)

@@ -54,11 +54,11 @@ def check_all(
 ) -> Findings:
     """Take in all journals of a studies folder; `every` reads also those that did not change."""
     check = _Check(store, folder, believe, every)
-    here = {one.name for one in folder.iterdir() if one.is_dir()} if folder.is_dir() else set()
-    found = Findings()
+    here = {path.name for path in folder.iterdir() if path.is_dir()} if folder.is_dir() else set()
+    findings = Findings()
     for study_id in sorted(here | {""}):
-        found += check.study(study_id)
-    return found + check.gone(here | {""})
+        findings += check.study(study_id)
+    return findings + check.gone(here | {""})
 
 
 def take_in(store: Store, folder: Path, study_id: str, believe: Believe = of_study) -> Findings:
@@ -93,9 +93,9 @@ class _Check:
         events: dict[str, Event] = {}
         refused: dict[str, list[str]] = {}
         for file, reading in readings.items():
-            said = reading.checked.events
-            taken = {one.id: one for one in self._believe(reading.path, said, study_id)}
-            refused[file] = [one.id for one in said if one.id not in taken]
+            spoken = reading.checked.events
+            taken = {one.id: one for one in self._believe(reading.path, spoken, study_id)}
+            refused[file] = [one.id for one in spoken if one.id not in taken]
             events |= taken
         # What is lost is named before the marks say that it was: a kill between may name it twice.
         new = self._store.ingest(sorted(events.values(), key=lambda one: one.id))
@@ -103,7 +103,7 @@ class _Check:
             notices += naming.in_a_journal(
                 self._store, self._losses, reading, kept.get(file), noted.get(file), refused[file]
             )
-        for file, means in [(one.file, HELD) for one in gone] + [(one, LOST) for one in unknown]:
+        for file, means in [(one.file, HELD) for one in gone] + [(name, LOST) for name in unknown]:
             text = f"{naming.journal_name(study_id, file)} is missing"
             notices += self._losses.tell(text, means)
         marks = [one.mark for one in readings.values()] + [replace(one, size=GONE) for one in gone]

@@ -29,10 +29,10 @@ def clean(text: Any) -> str:
     """
     if not isinstance(text, str):
         raise TypeError(f"{text!r} is not text")
-    found = text.replace("\0", "\ufffd")
-    if found.isascii():
-        return found
-    return found.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    cleaned = text.replace("\0", "\ufffd")
+    if cleaned.isascii():
+        return cleaned
+    return cleaned.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def clean_time(text: Any) -> str:

@@ -43,8 +43,8 @@ def kept(connection: Connection, folder: str) -> dict[tuple[str, str], Mark]:
     query = select(
         table.study_id, table.file, table.number, table.hash, table.size, table.modified_ns
     ).where(table.folder == folder)
-    found = (Mark(*row) for row in connection.execute(query))
-    return {mark.key: mark for mark in found}
+    marks = (Mark(*row) for row in connection.execute(query))
+    return {mark.key: mark for mark in marks}
 
 
 def scan(connection: Connection) -> None:

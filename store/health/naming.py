@@ -37,10 +37,10 @@ def in_a_journal(
     before = noted if noted is not None and noted.number > held else kept
     damage, told = reading.checked.damage, []
     known = store.known([*refused, *(one.event_id for one in damage if one.event_id)])
-    for one in damage:
-        safe = one.event_id in known or 0 < one.number <= held
-        means = "nothing is lost" if not one.lost else HELD if safe else LOST
-        told += losses.tell(f"{name}, {one.text}", means)
+    for item in damage:
+        safe = item.event_id in known or 0 < item.number <= held
+        means = "nothing is lost" if not item.lost else HELD if safe else LOST
+        told += losses.tell(f"{name}, {item.text}", means)
     last = reading.mark.number
     if before is not None:
         means = HELD if before is kept else LOST

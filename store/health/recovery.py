@@ -47,17 +47,17 @@ def open_checked(
     store = open_store(url) if place is None else _open(url, place, folder, losses, notices)
     try:
         store.reports_journal = folder / REPORTS
-        found = check_all(store, folder, believe, every)
-        if new_file and found.new and not notices:
+        findings = check_all(store, folder, believe, every)
+        if new_file and findings.new and not notices:
             text = f"the store {place} was missing"
-            means = f"{found.new} events were read from its journals"
+            means = f"{findings.new} events were read from its journals"
             notices += losses.tell(text, means, again=True)
             notices += losses.hold_no_more()
         _journal_reports(store, folder)
     except BaseException:
         store.close()
         raise
-    return store, (*notices, *found.notices)
+    return store, (*notices, *findings.notices)
 
 
 def close_sealed(store: Store, url: str | None, folder: Path) -> None:

@@ -79,6 +79,16 @@ class AutoMixed(Calibrated):
             return replace(self, max_mib=upper["model_bytes"] / MIB)
         return self
 
+    def scored(self) -> tuple[str, str]:
+        """The origin of the matrices' scores, and how they are found."""
+        if self.score == "trying":
+            return "measured", "KL of the model with this matrix alone rounded, on calibration data"
+        return (
+            "estimated",
+            "half the mean square of a matrix's change times the gradient of the model's own"
+            " log-probabilities, one backward pass over calibration data",
+        )
+
     def promise(self) -> Limit:
         """At most so much KL, or so many bytes."""
         if self.max_mib:

@@ -47,15 +47,6 @@ ROUNDS = 6
 # lost up to 1.31 times as much (`pycode`, limits of 0.005, 0.02 and 0.1 nats).
 UNSEEN = 0.75
 IMAGES = 256
-# The origin of the scores and how they were found.
-SCORED = {
-    "trying": ("measured", "KL of the model with this matrix alone rounded, on calibration data"),
-    "gradient": (
-        "estimated",
-        "half the mean square of a matrix's change times the gradient of the model's own "
-        "log-probabilities, one backward pass over calibration data",
-    ),
-}
 
 
 def search(deployment: Deployment, settings: AutoMixed) -> None:
@@ -239,7 +230,7 @@ def _positions(part: Tensor) -> int:
 
 def _keep(deployment: Deployment, settings: AutoMixed, scores: Scores, chosen: Chosen) -> None:
     """The scores and the choice become measurements of the trial, one condition a matrix."""
-    origin, how = SCORED[settings.score]
+    origin, how = settings.scored()
     for (name, bits), value in scores.items():
         at = matrix(name, bits)
         deployment.keep(Measurement("sensitivity_kl", (value,), "nat", origin, how, condition=at))

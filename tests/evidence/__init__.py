@@ -37,6 +37,7 @@ FIGURES = {
     "second-owner": "store.second_owner",
     "sensitivity": "techniques.sensitivity",
     "server": "measure.server",
+    "slow-machine": "jobs.slow_machine",
     "store": "store.speed",
     "structure": "code.structure",
     "stuck": "jobs.stuck",

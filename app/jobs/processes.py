@@ -1,8 +1,9 @@
 """Processes as the kernel's books (/proc, Linux) show them: a trial's family, and how to end it
 without leaving one behind.
 
-A process is known by its id and its start time, so that a recycled id is never taken for it. What a
-trial may use is said in limits.py, who looks is watchdog.py. Where there is no /proc a family is
+A process is known by its id and its start in clock ticks after boot, so that a recycled id is never
+taken for it: psutil tells the start by the clock, which may be set meanwhile, and no session. What
+a trial may use is said in limits.py, who looks is watchdog.py. Where there is no /proc a family is
 empty and only the process group is ended.
 """
 
@@ -14,6 +15,8 @@ import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 TRIAL = "TRIMTAB_TRIAL"
 OWNER = "TRIMTAB_OWNER"
@@ -61,22 +64,16 @@ def find(pid: int) -> Process | None:
 
 def table() -> dict[int, Process]:
     """Every process of this machine that has not died."""
-    try:
-        pids = [int(name) for name in os.listdir(_PROC) if name.isdigit()]
-    except OSError:
-        return {}
-    found = (find(pid) for pid in pids)
+    found = (find(pid) for pid in psutil.pids())
     return {one.pid: one for one in found if one is not None and one.state not in _DEAD}
 
 
 def marks(pid: int) -> dict[str, str]:
     """The marks that this program's children carry in the environment they were started with."""
-    try:
-        data = (_PROC / str(pid) / "environ").read_bytes()
-    except OSError:
-        return {}
-    pairs = (item.decode("utf-8", "replace").partition("=") for item in data.split(b"\0"))
-    return {name: value for name, _, value in pairs if name in (TRIAL, OWNER)}
+    with contextlib.suppress(psutil.Error, OSError):
+        carried = psutil.Process(pid).environ()
+        return {name: carried[name] for name in (TRIAL, OWNER) if name in carried}
+    return {}
 
 
 def owner_mark() -> str:
@@ -185,16 +182,9 @@ def shared_bytes(members: list[Process]) -> int:
 
 
 def _proportional(process: Process) -> int:
-    try:
-        lines = (
-            (_PROC / str(process.pid) / "smaps_rollup")
-            .read_text(encoding="utf-8", errors="replace")
-            .splitlines()
-        )
-    except OSError:
-        return process.resident
-    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")]
-    return found[0] if found else process.resident
+    with contextlib.suppress(psutil.Error, OSError):
+        return int(psutil.Process(process.pid).memory_full_info().pss)
+    return process.resident
 
 
 def kernel_kills() -> int | None:

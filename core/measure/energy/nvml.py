@@ -1,5 +1,4 @@
-"""Energy of an NVIDIA GPU through the driver's library (NVML), bound with ctypes: no package is
-needed.
+"""Energy of an NVIDIA GPU through the driver's library (NVML) and the package nvidia-ml-py.
 
 From Volta on the driver counts millijoules; on older GPUs its power reading is sampled and
 integrated, which is an estimate.
@@ -8,16 +7,13 @@ integrated, which is an estimate.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from core.measure.energy.reader import Lap, Unreadable
 
-LIBRARY = "libnvidia-ml.so.1"
-SUCCESS = 0
-NOT_SUPPORTED = 3
 # How often the driver renews the counter and the power reading: 20 to 100 ms by model (Yang et al.
 # 2024, "Accurate and Convenient Energy Measurements for GPUs"); the slowest is assumed.
 RESOLUTION_S = 0.1
@@ -27,45 +23,40 @@ SAMPLED_SPREAD = (0.8, 1.25)
 
 
 class Nvml:
-    """The four functions that are used, on one device; Unreadable with NVML's own words."""
+    """What is read of one device; Unreadable with NVML's own words. `library` is the module pynvml
+    of nvidia-ml-py.
+    """
 
     def __init__(self, library: Any, uuid: str | None = None, index: int = 0) -> None:
         self._library = library
-        self._check(library.nvmlInit_v2(), "start")
-        self._handle = ctypes.c_void_p()
-        if uuid is not None:
-            status = library.nvmlDeviceGetHandleByUUID(uuid.encode(), ctypes.byref(self._handle))
-        else:
-            status = library.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(self._handle))
-        self._check(status, "find the device")
+        with self._doing("start"):
+            library.nvmlInit()
+        with self._doing("find the device"):
+            self._handle = (
+                library.nvmlDeviceGetHandleByIndex(index)
+                if uuid is None
+                else library.nvmlDeviceGetHandleByUUID(uuid)
+            )
 
     def millijoules(self) -> int | None:
         """Counted since the driver was loaded; None where the GPU does not count."""
-        value = ctypes.c_ulonglong()
-        status = self._library.nvmlDeviceGetTotalEnergyConsumption(
-            self._handle, ctypes.byref(value)
-        )
-        if status == NOT_SUPPORTED:
-            return None
-        self._check(status, "read the energy counter")
-        return value.value
+        with self._doing("read the energy counter"):
+            try:
+                return int(self._library.nvmlDeviceGetTotalEnergyConsumption(self._handle))
+            except self._library.NVMLError_NotSupported:
+                return None
 
     def watts(self) -> float:
         """The power reading of now."""
-        value = ctypes.c_uint()
-        status = self._library.nvmlDeviceGetPowerUsage(self._handle, ctypes.byref(value))
-        self._check(status, "read the power")
-        return value.value / 1e3
+        with self._doing("read the power"):
+            return float(self._library.nvmlDeviceGetPowerUsage(self._handle)) / 1e3
 
-    def _check(self, status: int, what: str) -> None:
-        if status == SUCCESS:
-            return
-        words = f"error {status}"
-        with contextlib.suppress(AttributeError, TypeError):
-            text = self._library.nvmlErrorString
-            text.restype = ctypes.c_char_p
-            words = (text(status) or b"").decode(errors="replace") or words
-        raise Unreadable(f"NVML cannot {what}: {words}")
+    @contextlib.contextmanager
+    def _doing(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except self._library.NVMLError as error:
+            raise Unreadable(f"NVML cannot {what}: {error}") from None
 
 
 class CountedReader:
@@ -162,13 +153,17 @@ def find(library: Any = None) -> tuple[CountedReader | SampledReader | None, str
     """The reader of the GPU that torch uses, or None and why."""
     if library is None:
         try:
-            library = ctypes.CDLL(LIBRARY)
-        except OSError:
-            return None, f"no GPU energy: {LIBRARY}, a part of NVIDIA's driver, is not installed"
+            import pynvml
+
+            library = pynvml
+        except ImportError:
+            return None, (
+                "no GPU energy: the package nvidia-ml-py is not installed; install it with:"
+                " pip install 'trimtab[energy]'"
+            )
     try:
-        nvml = Nvml(library, _uuid())
-        return _reader(nvml), ""
-    except (Unreadable, AttributeError) as error:
+        return _reader(Nvml(library, _uuid())), ""
+    except Unreadable as error:
         return None, f"no GPU energy: {error}"
 
 

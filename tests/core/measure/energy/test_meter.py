@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -248,8 +249,8 @@ def test_the_best_reader_is_found_and_every_reason_is_told(
     for name, text in (("name", "package-0"), ("energy_uj", "5"), ("max_energy_range_uj", "99")):
         (zone / name).write_text(text)
     assert find_meter("cpu", seconds=600).readers[0].name == "RAPL counters (package-0)"
-    monkeypatch.setattr(meter.nvml, "LIBRARY", "libnothing.so")
-    assert "NVIDIA's driver" in find_meter("cuda").why
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert "nvidia-ml-py" in find_meter("cuda").why
 
 
 def test_a_gpu_is_read_together_with_the_processor_that_feeds_it() -> None:

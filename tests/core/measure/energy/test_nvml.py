@@ -1,9 +1,8 @@
-"""NVML through a library of our own that answers as recorded: no driver is needed."""
+"""NVML through a stand-in for the package nvidia-ml-py: neither it nor a driver is needed."""
 
 from __future__ import annotations
 
-import ctypes
-from typing import Any
+import sys
 
 import pytest
 
@@ -12,39 +11,49 @@ from core.measure.energy.nvml import CountedReader, Nvml, SampledReader, find
 from core.measure.energy.reader import Unreadable
 
 
+class NVMLError(Exception):
+    """As pynvml's: the text is NVML's own."""
+
+
+class NVMLError_NotSupported(NVMLError):
+    """As pynvml's."""
+
+
 class Driver:
-    """Answers like libnvidia-ml: status as result, values through pointers."""
+    """Answers like the module pynvml of nvidia-ml-py."""
+
+    NVMLError = NVMLError
+    NVMLError_NotSupported = NVMLError_NotSupported
 
     def __init__(
-        self, energy: list[int] | None = None, power: list[int] | None = None, start: int = 0
+        self, energy: list[int] | None = None, power: list[int] | None = None, why: str = ""
     ) -> None:
         self.energy = energy
         self.power = power
-        self.start = start
+        self.why = why
         self.asked: list[object] = []
 
-    def nvmlInit_v2(self) -> int:
-        return self.start
+    def nvmlInit(self) -> None:
+        if self.why:
+            raise NVMLError(self.why)
 
-    def nvmlDeviceGetHandleByIndex_v2(self, index: int, handle: Any) -> int:
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> object:
         self.asked.append(index)
-        return 0
+        return object()
 
-    def nvmlDeviceGetHandleByUUID(self, uuid: bytes, handle: Any) -> int:
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> object:
         self.asked.append(uuid)
-        return 0
+        return object()
 
-    def nvmlDeviceGetTotalEnergyConsumption(self, handle: Any, value: Any) -> int:
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: object) -> int:
         if self.energy is None:
-            return nvml.NOT_SUPPORTED
-        ctypes.cast(value, ctypes.POINTER(ctypes.c_ulonglong))[0] = self.energy.pop(0)
-        return 0
+            raise NVMLError_NotSupported("Not Supported")
+        return self.energy.pop(0)
 
-    def nvmlDeviceGetPowerUsage(self, handle: Any, value: Any) -> int:
+    def nvmlDeviceGetPowerUsage(self, handle: object) -> int:
         if not self.power:
-            return 999
-        ctypes.cast(value, ctypes.POINTER(ctypes.c_uint))[0] = self.power.pop(0)
-        return 0
+            raise NVMLError("Unknown Error")
+        return self.power.pop(0)
 
 
 @pytest.fixture
@@ -100,26 +109,28 @@ def test_the_device_is_chosen_by_its_uuid_where_torch_tells_it() -> None:
     driver = Driver([1])
     Nvml(driver, "GPU-1234")
     Nvml(driver)
-    assert driver.asked == [b"GPU-1234", 0]
+    assert driver.asked == ["GPU-1234", 0]
 
 
 def test_nvmls_own_words_are_passed_on() -> None:
-    reader, why = find(Driver(start=9))
+    reader, why = find(Driver(why="Driver Not Loaded"))
     assert reader is None
-    assert why == "no GPU energy: NVML cannot start: error 9"
+    assert why == "no GPU energy: NVML cannot start: Driver Not Loaded"
     reader, why = find(Driver())
     assert reader is None
-    assert "cannot read the power: error 999" in why
+    assert "cannot read the power: Unknown Error" in why
 
 
-def test_no_driver_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nvml, "LIBRARY", "libnothing-of-this-name.so.1")
+def test_the_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
     reader, why = find()
     assert reader is None
-    assert "a part of NVIDIA's driver, is not installed" in why
+    assert "the package nvidia-ml-py is not installed" in why
+    assert "trimtab[energy]" in why
 
 
-def test_a_library_without_the_functions_is_said() -> None:
-    reader, why = find(object())
-    assert reader is None
-    assert why.startswith("no GPU energy:")
+def test_the_package_is_taken_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", Driver([5]))
+    reader, why = find()
+    assert isinstance(reader, CountedReader)
+    assert why == ""

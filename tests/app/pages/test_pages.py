@@ -397,11 +397,16 @@ def test_main_stays_short() -> None:
     assert len(MAIN.read_text(encoding="utf-8").splitlines()) < 120
 
 
+def test_every_file_of_a_page_has_its_row_in_the_table() -> None:
+    files = {path.stem for path in (MAIN.parent / "views").glob("*.py")} - {"__init__"}
+    assert {page.draw.__module__.rpartition(".")[2] for page in PAGES} == files
+    assert len({page.path for page in PAGES}) == len(PAGES) == len(files)
+
+
 def test_drawing_every_page_imports_no_torch() -> None:
     script = (
         "import sys; from app import server\n"
-        "from app.views import compare, hardware, home, live, plan, reports\n"
-        "from app.views import tradeoffs, trial, trials\n"
+        "from app import main\n"
         "print(sorted({'torch', 'triton', 'transformers'} & set(sys.modules)))"
     )
     run = subprocess.run(

@@ -10,7 +10,7 @@ import json
 from app.reports.csv_rows import inert
 from app.reports.markdown_page import escape, table
 from app.reports.words import change, heading, source, spread, verdict
-from core.verdict.compare import Cell, Comparison, Row
+from core.verdict.comparison import Cell, Comparison, Row
 
 
 def comparison_text(comparison: Comparison, format_: str) -> str:

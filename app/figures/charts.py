@@ -26,7 +26,7 @@ from app.figures.marks import (
 from app.figures.palette import Palette, palette, template
 from core import format, metrics
 from core.priorities import Limit
-from core.verdict.compare import Column, Row
+from core.verdict.comparison import Column, Row
 
 CONFIG: dict[str, Any] = {
     "showSendToCloud": False,

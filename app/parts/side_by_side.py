@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from app.parts import words
 from core import format, metrics
 from core.ids import distinct
-from core.verdict.compare import Cell, Column, Row
+from core.verdict.comparison import Cell, Column, Row
 
 # They say how a trial went, not how good its plan is.
 DIAGNOSTICS = ("environment", "preparation", "limit")

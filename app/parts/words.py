@@ -10,7 +10,7 @@ from core.measurement import Measurement
 from core.priorities import Limit
 from core.study import ENDED, Trial
 from core.times import moment
-from core.verdict.judge import MARKS as VERDICT_MARKS
+from core.verdict.comparison import MARKS as VERDICT_MARKS
 from store.interface import StudySummary
 
 # icon, colour of the badge; the word itself always stands beside them

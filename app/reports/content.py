@@ -18,7 +18,8 @@ from core.report import Report
 from core.study import KernelCalls, Study, Trial
 from core.verdict import utility
 from core.verdict.anchor import anchored
-from core.verdict.compare import ABSENT, Cell, Column, Comparison, Row, compare
+from core.verdict.compare import compare
+from core.verdict.comparison import ABSENT, Cell, Column, Comparison, Row
 from core.verdict.frontier import frontier
 from core.verdict.recommend import Recommendation, recommend
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 from core import format, metrics
 from core.priorities import Limit
 from core.times import moment
-from core.verdict.compare import Cell, Column, Row
-from core.verdict.judge import MARKS
+from core.verdict.comparison import MARKS, Cell, Column, Row
 
 
 def when(at: str) -> str:

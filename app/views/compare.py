@@ -15,7 +15,7 @@ from app.parts.side_by_side import DIAGNOSTICS
 from core import metrics
 from core.study import Study, Trial
 from core.verdict import compare as judged
-from core.verdict.compare import Comparison, Row
+from core.verdict.comparison import Comparison, Row
 
 
 def page() -> None:

@@ -12,12 +12,12 @@ from dataclasses import replace
 from core import metrics
 from core.condition import concurrency
 from core.measurement import Measurement
-from core.metrics import Metric
+from core.metrics import BY_NAME, Metric
 from core.model import DecoderShape
 from core.predict.projection import ratio_error
 from core.study import Trial
-from core.verdict.floors import floor_between
-from core.verdict.judge import Judgement, judge
+from core.verdict.comparison import Judgement
+from core.verdict.judge import judge
 
 
 def against(trial: Trial, baseline: Trial, name: str) -> Judgement:
@@ -115,3 +115,22 @@ def _not_asked(trial: Trial, name: str) -> str:
 def _vocabulary(trial: Trial) -> int | None:
     shape = trial.plan.case.model.shape
     return shape.vocabulary if isinstance(shape, DecoderShape) else None
+
+
+def floor_of(trial: Trial, metric: str) -> float:
+    """The distance from what a model has to itself by definition (KL 0, agreement 1) that `trial`
+    measured between two correct programs of the unchanged model: the far end of its 95 % interval.
+
+    In the unit of `metric`, at least 0; 0.0 where the metric has no floor or none was measured.
+    """
+    entry = BY_NAME[metric]
+    measurement = trial.metric(entry.floor) if entry.floor else None
+    if measurement is None or measurement.value is None or entry.defined is None:
+        return 0.0
+    ends = (measurement.value, *(measurement.interval() or ()))
+    return float(max(abs(end - entry.defined) for end in ends))
+
+
+def floor_between(trial: Trial, baseline: Trial, metric: str) -> float:
+    """The floor for judging `trial` against `baseline`: the larger of what both know."""
+    return max(floor_of(trial, metric), floor_of(baseline, metric))

@@ -21,11 +21,11 @@ from core import metrics
 from core.measurement import Measurement
 from core.predict.projection import ratio_error
 from core.statistics.interleave import MIN_PAIRS, means_of_blocks
-from core.statistics.paired import MIN_WINDOWS, Z, resampled_means, widened_quantile
+from core.statistics.paired import MIN_WINDOWS, resampled_means, widened_quantile
+from core.statistics.proportions import Z
 from core.study import Study, Trial
 from core.verdict import utility
-from core.verdict.against import asked, pairing
-from core.verdict.floors import floor_between
+from core.verdict.against import asked, floor_between, pairing
 from core.verdict.judge import FLOORS
 
 DRAWS = 1000

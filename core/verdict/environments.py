@@ -13,7 +13,7 @@ from core.caution import Caution
 from core.ids import distinct
 from core.machine.facts import LABELS, VOLATILE, text_of
 from core.study import Trial
-from core.verdict.promises import broken
+from core.verdict.limits import broken
 
 Facts = Mapping[str, Any]
 

@@ -8,34 +8,28 @@ only bounds are combined by MOVER (core.statistics.intervals), exact numbers are
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 
-from core import metrics
 from core.format import plain
 from core.measurement import Measurement
 from core.metrics import Metric
 from core.statistics.intervals import mover_difference, mover_ratio, ratio_of_medians
-from core.statistics.paired import Paired, mcnemar_exact
-from core.verdict.pairs import Ratio, in_turns, on_the_same
+from core.statistics.paired import Paired
+from core.statistics.proportions import mcnemar_exact
+from core.verdict.comparison import UNPROJECTED, Judgement
+from core.verdict.pairs import (
+    MIN_SAMPLES,
+    Ratio,
+    bounds_of,
+    can_resample,
+    in_turns,
+    is_exact,
+    on_the_same,
+)
 
-UNPROJECTED = "not distinguishable by projection"
-# Each verdict with its mark: told apart without colour.
-MARKS = {
-    "better": "▲",
-    "worse": "▼",
-    "same": "=",
-    "within noise": "≈",
-    UNPROJECTED: "≈",
-    "too few runs": "?",
-    "not comparable": "–",
-    "baseline": "●",
-}
-VERDICTS = tuple(MARKS)
-MIN_SAMPLES = 3
 # A smaller relative change than this is shown as 0 %: it is never called better or worse.
 VISIBLE = 0.0005
 SIGNIFICANT = 0.05
@@ -46,24 +40,6 @@ PAIRINGS = ("turns", "common", "apart")
 # happens to lie and what the process did before (`python -m tests.evidence aa` measures it): a
 # smaller difference is never called one.
 FLOORS = {"turns": 0.01, "common": 0.02, "apart": 0.08}
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """`ratio` is candidate / baseline, `low` and `high` its 95 % interval; `difference` is
-    candidate - baseline in the metric's unit with its own interval, where it was judged by that.
-
-    `why` says how it was judged, or what kept us from a verdict or from judging by the ratio.
-    """
-
-    verdict: str
-    ratio: float | None = None
-    low: float | None = None
-    high: float | None = None
-    why: str = ""
-    difference: float | None = None
-    difference_low: float | None = None
-    difference_high: float | None = None
 
 
 @lru_cache(maxsize=2048)
@@ -82,7 +58,7 @@ def judge(
     does not read as 0 and, for what was timed, the ratio's distance from 1 exceeds the floor of its
     `pairing` (FLOORS). `model_error` is the factor by which the ratio of two projections may be
     wrong beyond what was measured (core.predict.projection).
-    `floor` is what two correct programs of the unchanged model differ by (core.verdict.floors), in
+    `floor` is what two correct programs of the unchanged model differ by (core.verdict.against), in
     the metric's unit: an interval of the difference that is not above it is noise.
     """
     if candidate is None or candidate.value is None:
@@ -242,38 +218,6 @@ def _of_ratio(metric: Metric, found: Ratio, pairing: str) -> Judgement:
         why = f"two copies of one plan can differ by {floor:.0%} in this way of measuring"
         return replace(judgement, verdict="within noise", why=why if floor else "")
     return replace(judgement, why=_HOW.get(pairing, ""))
-
-
-def is_exact(measurement: Measurement) -> bool:
-    """Whether the number has no noise: one sample of a counted metric, or bounds of no width."""
-    value = measurement.value
-    if measurement.bounds is not None:
-        return measurement.bounds == (value, value)
-    counted = metrics.metric(measurement.metric).judged == "exact"
-    return counted and measurement.n == 1 and measurement.origin == "measured"
-
-
-def can_resample(measurement: Measurement) -> bool:
-    """Whether the raw samples carry the whole uncertainty, and are enough."""
-    return (
-        measurement.origin == "measured"
-        and measurement.pooled is None
-        and measurement.bounds is None
-        and measurement.n >= MIN_SAMPLES
-    )
-
-
-def bounds_of(measurement: Measurement) -> tuple[float, float] | None:
-    """The 95 % interval, widened to hold the value; of no width when exact, None when unknown."""
-    value = measurement.value
-    if value is None:
-        return None
-    if is_exact(measurement):
-        return value, value
-    found = measurement.interval()
-    if found is None or not all(math.isfinite(bound) for bound in found):
-        return None
-    return min(found[0], value), max(found[1], value)
 
 
 _HOW = {

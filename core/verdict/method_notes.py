@@ -6,7 +6,9 @@ from core.predict.projection import RATIO
 from core.statistics.interleave import MIN_PAIRS
 from core.statistics.paired import MIN_WINDOWS
 from core.verdict.chances import DRAWS as RESAMPLES
-from core.verdict.judge import FLOORS, MIN_SAMPLES, SIGNIFICANT, UNPROJECTED
+from core.verdict.comparison import UNPROJECTED
+from core.verdict.judge import FLOORS, SIGNIFICANT
+from core.verdict.pairs import MIN_SAMPLES
 from core.verdict.recommend import PROVEN
 
 

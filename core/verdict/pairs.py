@@ -1,20 +1,24 @@
-"""Which samples of two measurements belong together, and what their pairs say: the ratio of times
-taken in turns, the paired difference of quality on the same text. Judges nothing:
-core.verdict.judge does.
+"""Which samples of two measurements belong together, what their pairs say (the ratio of times taken
+in turns, the paired difference of quality on the same text), and how sure one alone is. Judges
+nothing: core.verdict.judge does.
 """
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
 
+from core import metrics
 from core.measurement import Measurement, quantile_interval
 from core.metrics import Metric
 from core.statistics.interleave import quotient, ratio_interval
 from core.statistics.intervals import ratio_of_quantiles
 from core.statistics.paired import Paired, paired_interval
 
+# Fewer runs have no interval.
+MIN_SAMPLES = 3
 # A ratio with its 95 % interval, None where there is none.
 Ratio = tuple[float, float | None, float | None]
 
@@ -65,3 +69,35 @@ def on_the_same(
     if not theirs and candidate.same_data(baseline):
         theirs = baseline.samples
     return paired_interval(metric.name, candidate.samples, theirs) if theirs else None
+
+
+def is_exact(measurement: Measurement) -> bool:
+    """Whether the number has no noise: one sample of a counted metric, or bounds of no width."""
+    value = measurement.value
+    if measurement.bounds is not None:
+        return measurement.bounds == (value, value)
+    counted = metrics.metric(measurement.metric).judged == "exact"
+    return counted and measurement.n == 1 and measurement.origin == "measured"
+
+
+def can_resample(measurement: Measurement) -> bool:
+    """Whether the raw samples carry the whole uncertainty, and are enough."""
+    return (
+        measurement.origin == "measured"
+        and measurement.pooled is None
+        and measurement.bounds is None
+        and measurement.n >= MIN_SAMPLES
+    )
+
+
+def bounds_of(measurement: Measurement) -> tuple[float, float] | None:
+    """The 95 % interval, widened to hold the value; of no width when exact, None when unknown."""
+    value = measurement.value
+    if value is None:
+        return None
+    if is_exact(measurement):
+        return value, value
+    found = measurement.interval()
+    if found is None or not all(math.isfinite(bound) for bound in found):
+        return None
+    return min(found[0], value), max(found[1], value)

@@ -7,30 +7,15 @@ from __future__ import annotations
 
 from core import format as shown
 from core import metrics
-from core.priorities import Limit
 from core.study import Study, Trial
 from core.verdict import utility
-from core.verdict.against import against, asked
+from core.verdict.against import against
+from core.verdict.comparison import UNPROJECTED
 from core.verdict.doubt import Doubt, headline, signed
-from core.verdict.judge import UNPROJECTED
+from core.verdict.limits import failures, known, label_of, limit_words, violation
 
 # Below this share of a doubling two gains read the same.
 SAME = 0.005
-
-
-def failures(trial: Trial, limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
-    """The limits that `trial` does not pass, those with an unknown value included."""
-    return tuple(limit for limit in limits if not limit.passes(known(trial, limit.metric)))
-
-
-def known(trial: Trial, name: str) -> float | None:
-    """The value of a metric for the workload as it is asked; the baseline's distance to itself is
-    known without measuring it."""
-    found = asked(trial, name)
-    value = None if found is None else found.value
-    if value is None and trial.is_baseline:
-        return metrics.metric(name).defined
-    return value
 
 
 def no_baseline(study: Study) -> str:
@@ -79,22 +64,9 @@ def _unmeasured(winner: Trial) -> list[str]:
     return said
 
 
-def limit_words(limit: Limit) -> str:
-    """`KL to baseline at most 0.05 nat`."""
-    relation = "at most" if limit.relation == "<=" else "at least"
-    value = shown.of_metric(limit.metric, limit.value)
-    return f"{_label(limit.metric)} {relation} {value}"
-
-
-def _label(name: str) -> str:
-    """A metric's label inside a sentence."""
-    label = metrics.metric(name).label
-    return label if label[:2].isupper() else label[0].lower() + label[1:]
-
-
 def _listed(name: str) -> str:
     """A metric's label as one item of a list: `latency (p95)`."""
-    head, _, rest = _label(name).partition(", ")
+    head, _, rest = label_of(name).partition(", ")
     return f"{head} ({rest})" if rest else head
 
 
@@ -214,49 +186,3 @@ def _largest_loss(study: Study, winner: Trial, other: Trial) -> str:
     label = metrics.metric(name).label
     numbers = f"{shown.of_metric(name, ours)} against {shown.of_metric(name, theirs)}"
     return f", mostly by {label} ({numbers})"
-
-
-def violation(trial: Trial, limits: tuple[Limit, ...]) -> str:
-    parts = []
-    for limit in failures(trial, limits):
-        value = known(trial, limit.metric)
-        if value is None:
-            why = trial.metric(limit.metric)
-            reason = f" ({why.method})" if why is not None and why.method else ""
-            parts.append(
-                f"{limit_words(limit)}: the value is unknown{reason}, and unknown never passes"
-            )
-        else:
-            parts.append(f"{limit_words(limit)}: it has {shown.of_metric(limit.metric, value)}")
-    return f"Misses {'; '.join(parts)}."
-
-
-def nothing_passes(done: tuple[Trial, ...], study: Study) -> tuple[str, ...]:
-    """Which limit nothing passed, with the nearest value; or that no trial passes all of them at
-    once.
-    """
-    limits = study.priorities.limits
-    said = []
-    for limit in limits:
-        if any(limit.passes(known(trial, limit.metric)) for trial in done):
-            continue
-        values = [
-            (value, trial) for trial in done if (value := known(trial, limit.metric)) is not None
-        ]
-        if not values:
-            said.append(f"No trial passes {limit_words(limit)}: it is unknown for all of them.")
-            continue
-        chosen = min if limit.relation == "<=" else max
-        nearest, trial = chosen(values, key=lambda pair: pair[0])
-        said.append(
-            f"No trial passes {limit_words(limit)}: the nearest is "
-            f"{shown.of_metric(limit.metric, nearest)} ({trial.plan.title})."
-        )
-    if said:
-        return tuple(said)
-    fewest = min(done, key=lambda trial: len(failures(trial, limits)))
-    missed = ", ".join(map(limit_words, failures(fewest, limits)))
-    return (
-        f"No trial passes all {len(limits)} limits at once: {fewest.plan.title} "
-        f"comes nearest and misses {missed}.",
-    )

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from core.study import Study, Trial
-from core.verdict import frontier, reasons, utility
+from core.verdict import frontier, limits, reasons, utility
 from core.verdict.anchor import anchored
 from core.verdict.chances import chances
 from core.verdict.doubt import Doubt
@@ -55,13 +55,13 @@ def recommend(study: Study) -> Recommendation:
     scores = utility.utilities(study)
     best = _frontier(study)
     ranked = tuple(sorted(scores.items(), key=lambda item: -item[1]))
-    feasible = [trial for trial in done if not reasons.failures(trial, study.priorities.limits)]
+    feasible = [trial for trial in done if not limits.failures(trial, study.priorities.limits)]
     ids = tuple(trial.id for trial in best)
     if not feasible:
         rejected = tuple(
-            (trial.id, reasons.violation(trial, study.priorities.limits)) for trial in best
+            (trial.id, limits.violation(trial, study.priorities.limits)) for trial in best
         )
-        return Recommendation(None, reasons.nothing_passes(done, study), rejected, ids, ranked)
+        return Recommendation(None, limits.nothing_passes(done, study), rejected, ids, ranked)
     winner = max(feasible, key=lambda trial: (scores[trial.id], trial.id in ids))
     shares = chances(study, feasible)
     # Plans of one and the same utility are not told apart by more rounds: together they are best.
@@ -96,11 +96,11 @@ def _frontier(study: Study) -> tuple[Trial, ...]:
     present = [
         name
         for name in dict.fromkeys(names)
-        if any(reasons.known(trial, name) is not None for trial in done)
+        if any(limits.known(trial, name) is not None for trial in done)
     ]
     if not present:
         return ()
     kept = frontier.of_values(
-        [[reasons.known(trial, name) for name in present] for trial in done], tuple(present)
+        [[limits.known(trial, name) for name in present] for trial in done], tuple(present)
     )
     return tuple(done[index] for index in kept)

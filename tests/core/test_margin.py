@@ -22,7 +22,7 @@ from core.margin import (
 )
 from core.measurement import Measurement, unavailable
 from core.metrics import metric
-from core.statistics.paired import tango
+from core.statistics.proportions import tango
 
 
 def items(both: int, gained: int, lost: int, neither: int, name: str = "accuracy") -> Measurement:

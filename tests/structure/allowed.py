@@ -46,10 +46,6 @@ LONG: tuple[str, ...] = (
     "core/measure/serve.py",
     "core/model.py",
     "core/predict/projection.py",
-    "core/statistics/paired.py",
-    "core/verdict/compare.py",
-    "core/verdict/judge.py",
-    "core/verdict/reasons.py",
     "kernels/attention/kv.cpp",
     "kernels/bench/linear.py",
     "kernels/linear_dense/cpu.cpp",
@@ -86,4 +82,15 @@ FULL: tuple[str, ...] = (
 
 # Names that two or more public classes have: a technique and the codes it makes, the products of
 # kernels, parts and stacks of files and of the engine's matrices.
-SHARED = ("Fp8", "Gemv", "Matrix", "Part", "Product", "Speculative", "Stack", "W8A8")
+SHARED = (
+    "Experts",
+    "Fp8",
+    "Gemv",
+    "Lean",
+    "Matrix",
+    "Part",
+    "Product",
+    "Speculative",
+    "Stack",
+    "W8A8",
+)

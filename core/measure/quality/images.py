@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from core.measure.quality.text import by_definition
 from core.measurement import Measurement
 from core.metrics import metric
-from core.statistics.paired import wilson
+from core.statistics.proportions import wilson
 
 if TYPE_CHECKING:
     import torch

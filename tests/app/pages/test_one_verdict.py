@@ -28,8 +28,8 @@ from core.verdict import utility
 from core.verdict.against import against
 from core.verdict.anchor import anchored
 from core.verdict.compare import compare
+from core.verdict.comparison import VERDICTS
 from core.verdict.documents import study_document
-from core.verdict.judge import VERDICTS
 from core.verdict.reasons import sentence
 from core.verdict.recommend import recommend
 from tests.core.verdict.noisy_study import noisy_study

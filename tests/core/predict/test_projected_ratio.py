@@ -19,7 +19,7 @@ from core.predict.projection import RATIO, ratio_error
 from core.study import Trial
 from core.target import Target
 from core.verdict.against import against
-from core.verdict.judge import UNPROJECTED
+from core.verdict.comparison import UNPROJECTED
 
 HERE = Target(
     "local", "This machine", "cpu", "local", 32_000_000_000, 26.5e9, (("bf16", 2e12),), local=True

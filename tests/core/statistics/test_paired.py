@@ -15,15 +15,12 @@ from core.statistics.paired import (
     DRAWS,
     MIN_WINDOWS,
     bca_bounds,
-    bonett_price,
-    mcnemar_exact,
     paired_interval,
     resampled_means,
     student_quantile,
-    tango,
     widened_quantile,
-    wilson,
 )
+from core.statistics.proportions import bonett_price, mcnemar_exact, tango, wilson
 
 
 def zeros_and_ones(

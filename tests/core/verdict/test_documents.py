@@ -17,7 +17,7 @@ def test_the_document_has_the_documented_keys(synthetic_study: Study) -> None:
         "study", "baseline", "frontier", "recommendation", "trials", "warnings",
     ]  # fmt: skip
     assert list(document["study"]) == [
-        "id", "model", "target", "workload", "priorities", "limits", "margins", "data", "state",
+        "id", "model", "target", "workload", "priorities", "limits", "margins", "data", "state", "who",
     ]  # fmt: skip
     assert set(document["recommendation"]) == {
         "trial", "because", "rejected", "p_best", "proven", "again",

@@ -12,8 +12,8 @@ from core.measurement import Measurement, unavailable
 from core.metrics import BY_NAME, metric
 from core.study import Trial
 from core.techniques.cache.kv_cache import KvCache
+from core.verdict.against import floor_between, floor_of
 from core.verdict.compare import compare
-from core.verdict.floors import floor_between, floor_of
 from core.verdict.judge import judge
 
 Make = Callable[..., Trial]

@@ -15,7 +15,7 @@ from core.planner.search import propose
 from core.study import Study, Trial
 from core.techniques.quantize.auto_mixed import AutoMixed
 from core.verdict.environments import cautions, disturbed, warnings
-from core.verdict.promises import broken
+from core.verdict.limits import broken
 from tests.core.verdict.noisy_study import noisy_study, timed
 
 

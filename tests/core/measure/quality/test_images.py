@@ -7,7 +7,8 @@ import torch
 
 from core.measure.quality.images import GROUP, image_quality, share, shares
 from core.measurement import Measurement
-from core.statistics.paired import mcnemar_exact, paired_interval, tango, wilson
+from core.statistics.paired import paired_interval
+from core.statistics.proportions import mcnemar_exact, tango, wilson
 
 
 class Table(torch.nn.Module):

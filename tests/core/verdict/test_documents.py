@@ -17,7 +17,8 @@ def test_the_document_has_the_documented_keys(synthetic_study: Study) -> None:
         "study", "baseline", "frontier", "recommendation", "trials", "warnings",
     ]  # fmt: skip
     assert list(document["study"]) == [
-        "id", "model", "target", "workload", "priorities", "limits", "margins", "data", "state", "who",
+        "id", "model", "target", "workload", "priorities", "limits", "margins", "data", "state",
+        "who",
     ]  # fmt: skip
     assert set(document["recommendation"]) == {
         "trial", "because", "rejected", "p_best", "proven", "again",
@@ -28,8 +29,8 @@ def test_the_document_has_the_documented_keys(synthetic_study: Study) -> None:
     assert set(document["recommendation"]["rejected"]) <= ids
     for trial in document["trials"]:
         assert set(trial) == {
-            "id", "plan", "state", "reason", "kernels", "environments", "cautions", "metrics",
-            "margins", "against_baseline",
+            "id", "plan", "state", "reason", "who", "kernels", "environments", "cautions",
+            "metrics", "margins", "against_baseline",
         }  # fmt: skip
         assert all("name" in technique for technique in trial["plan"]["techniques"])
         for one in trial["metrics"].values():

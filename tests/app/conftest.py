@@ -78,6 +78,12 @@ def events_of(study: Study) -> list[Event]:
     return found
 
 
+@pytest.fixture(autouse=True)
+def _one_thread_for_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials of tiny models in child processes: threads would wait for each other."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
 @pytest.fixture
 def journal() -> Callable[[Study], list[Event]]:
     """Turns a study into the events that would have made it."""

@@ -37,6 +37,9 @@ from tests.evidence.jobs import failing_worker
 
 BASELINE = "pycode-small"
 SCRIPT = Path(failing_worker.__file__)
+BRIEFLY = partial(
+    Spawned, command=(sys.executable, str(Path(__file__).with_name("brief_worker.py")))
+)
 Make = Callable[..., Supervisor]
 
 
@@ -96,7 +99,7 @@ def pids_of(events: list[Event]) -> list[int]:
 
 
 def test_a_study_runs_to_its_end_and_names_its_kernels(store: Store, tmp_path: Path) -> None:
-    supervisor = Supervisor(store, tmp_path)
+    supervisor = Supervisor(store, tmp_path, starter=BRIEFLY)
     study, plans = planned("weight-int8")
     supervisor.submit(study, plans)
     ended = supervisor.wait(study.id)
@@ -126,7 +129,7 @@ def test_trials_that_share_a_trained_prefix_train_it_once(store: Store, tmp_path
         if event.kind == "progress" and event.body["stage"] == "distill-soft":
             trained.append(event.trial_id)
 
-    jobs = Supervisor(store, tmp_path, listen)
+    jobs = Supervisor(store, tmp_path, listen, BRIEFLY)
     try:
         jobs.submit(study, plans)
         first, second = jobs.wait(study.id).trials
@@ -355,6 +358,8 @@ def test_resuming_a_finished_or_unknown_study_is_said_in_a_sentence(make: Make) 
         supervisor.cancel("s-unknown")
 
 
+# Its short twin is in tests/app/pages/test_notices.py, with trials that measure nothing.
+@pytest.mark.slow
 def test_a_kill_of_the_owner_loses_nothing_and_resume_doubles_nothing(tmp_path: Path) -> None:
     file = tmp_path / "store.duckdb"
     command = [sys.executable, "-m", "app.cli"]

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from app.cli.console import Console
-from app.jobs.stages import Stages
+from app.jobs.pace.stages import Stages
 from core import format as formats
 from core.journal.events import Event, TrialEnded, TrialProgressed, TrialQueued
 from core.plan import Plan

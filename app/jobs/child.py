@@ -16,9 +16,9 @@ from typing import Any
 from app.jobs.accept import refusal
 from app.jobs.limits import TrialLimits, impose
 from app.jobs.output import TOO_LONG, TOO_MUCH, Output
-from app.jobs.prefixes import PREFIXES
+from app.jobs.pace.prefixes import PREFIXES
+from app.jobs.pace.schedule import Turn
 from app.jobs.processes import OWNER, TRIAL, Process, ProcessTree, kernel_kills, owner_mark
-from app.jobs.schedule import Turn
 from app.jobs.spawn import ChildStart, Spawned, Starter
 from core.catalogue.planned import planned_files
 from core.errors import BadInput

@@ -13,8 +13,8 @@ from app.jobs import history
 from app.jobs.attempt import CLOSED, LATE, Attempt, Outcome
 from app.jobs.child import Child
 from app.jobs.limits import TrialLimits
+from app.jobs.pace.schedule import Turn
 from app.jobs.queues import device_environment
-from app.jobs.schedule import Turn
 from app.jobs.spawn import Starter
 from app.jobs.watchdog import Health
 from core.journal.events import Event, NoteWritten, TrialEnded

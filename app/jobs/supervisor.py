@@ -19,15 +19,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from app.jobs import history
-from app.jobs import prefixes as kept
 from app.jobs.accept import believed
 from app.jobs.attempt import CANCELLED, CLOSED, LATE
 from app.jobs.limits import TrialLimits, limits_for
 from app.jobs.listeners import Listener, Listeners
 from app.jobs.orphans import end_orphans
+from app.jobs.pace import prefixes as kept
+from app.jobs.pace.schedule import Schedule
 from app.jobs.queues import Queues, devices
 from app.jobs.runner import Runner, ended
-from app.jobs.schedule import Schedule
 from app.jobs.spawn import Spawned, Starter
 from app.jobs.watchdog import Health, disk_too_full
 from core.errors import BadInput, StoreError, TrimtabError

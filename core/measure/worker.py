@@ -19,12 +19,14 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from core.artefacts.prefix import Prefixes
 from core.errors import BadInput, Refused, TrimtabError
 from core.files.fingerprint import from_json
 from core.journal import codec
 from core.journal.events import Event, TrialEnded, TrialStarted, event
 from core.journal.journal import Journal, JournalError
 from core.journal.lines import to_line
+from core.machine.environment import environment
 from core.machine.kernel_choice import refusing
 from core.machine.parent import die_with_parent
 from core.plan import Plan
@@ -102,8 +104,6 @@ def run(job: dict[str, Any], emit: Any) -> tuple[str, str]:
         limit_memory(job.get("memory_bytes"))
         import torch
 
-        from core.artefacts.prefix import Prefixes
-        from core.machine.environment import environment
         from core.measure.trial import run_trial
 
         torch.manual_seed(plan.seed)

@@ -14,13 +14,7 @@ PAIRS: tuple[str, ...] = ()
 INSIDE: tuple[str, ...] = (
     "core.files.config.precision -> numpy",
     "core.machine.calibrate -> core.machine.calibration.measure.measure",
-    "core.measure.memory.disk -> core.artefacts.contents.contents",
-    "core.measure.memory.disk -> core.artefacts.save.native_layout",
-    "core.measure.memory.disk -> core.catalogue.models.find_folder",
-    "core.measure.memory.disk -> core.files.folder.check_folder",
-    "core.measure.memory.disk -> core.files.formats.companions.companions",
     "core.measure.serve -> numpy",
-    "core.measure.worker -> core.machine.environment.environment",
     "core.measure.worker -> core.measure.trial.run_trial",
     "kernels.attention.quantized -> kernels.kv_codes.PASS_TOKENS",
 )

@@ -7,7 +7,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from core.artefacts.contents import contents
+from core.artefacts.save import native_layout
+from core.catalogue.models import find_folder
 from core.errors import TrimtabError
+from core.files.folder import check_folder
+from core.files.formats.companions import companions
 from core.measurement import Measurement, unavailable
 from core.plan import Plan
 
@@ -24,8 +29,6 @@ def measure_disk(plan: Plan, engine: Any = None) -> Measurement:
     """
     if plan.case.model.source == "shape":
         return unavailable("disk_bytes", "B", "a shape model has random weights and no files")
-    from core.catalogue.models import find_folder
-
     folder = find_folder(plan.case.model.id)
     changing = [one.name for one in plan.techniques if one.kind not in KEEPING]
     if not changing:
@@ -44,8 +47,6 @@ def folder_bytes(folder: Path) -> Measurement:
 
     Cards, licences and other weights are not loaded, nor is our own manifest.
     """
-    from core.files.formats.companions import companions
-
     there = sorted(folder.iterdir()) if folder.is_dir() else [folder]
     files = [path for path in there if path.suffix in WEIGHTS or path.name in CONFIGS]
     sizes = {path.name: path.stat().st_size for path in files if path.is_file()}
@@ -59,11 +60,6 @@ def artefact_bytes(folder: Path, engine: Any) -> Measurement:
     """disk_bytes of the files that `apply` writes of this engine, counted and not written; `folder`
     is the source's.
     """
-    from core.artefacts.contents import contents
-    from core.artefacts.save import native_layout
-    from core.files.folder import check_folder
-    from core.files.formats.companions import companions
-
     try:
         layout = native_layout(contents(engine, check_folder(folder).config))
     except TrimtabError as error:

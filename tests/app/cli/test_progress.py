@@ -7,11 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.cli.progress import Progress
-from app.services import plan_study
+from app.cli.progress import StudyProgress
+from app.planning import plan_study
 from core import format as formats
 from core.journal.events import (
-    Content,
+    EventContent,
     TrialEnded,
     TrialProgressed,
     TrialStarted,
@@ -29,9 +29,9 @@ def test_a_line_has_the_seconds_of_the_trial_and_the_time_left(terminal: bool) -
     trials = [Trial(f"t-{n}", study.id, plan) for n, plan in enumerate(plans)]
     out, now = io.StringIO(), [0.0]
     console = SimpleNamespace(err=out, terminal=terminal)
-    progress = Progress(console, study.id, len(plans), clock=lambda: now[0])
+    progress = StudyProgress(console, study.id, len(plans), clock=lambda: now[0])
 
-    def say(content: Content, trial: Trial, after: float = 0.0) -> None:
+    def say(content: EventContent, trial: Trial, after: float = 0.0) -> None:
         now[0] += after
         progress(content.event(study.id, trial.id))
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from app.jobs.prefixes import PREFIXES
+from app.jobs.pace.prefixes import PREFIXES
+from app.jobs.pace.schedule import Schedule
 from app.jobs.processes import find
-from app.jobs.schedule import Schedule
 from app.jobs.spawn import Spawned
 from app.jobs.supervisor import CANCEL, Supervisor
 from app.planning import plan_study

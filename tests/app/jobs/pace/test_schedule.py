@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from app.jobs.schedule import Schedule, Turn
-from app.services import plan_study
+from app.jobs.pace.schedule import Schedule, Turn
+from app.planning import plan_study
 from core.journal.events import TrialEnded, TrialProgressed, TrialStarted
 from core.priorities import Priorities
 from core.study import Study, Trial

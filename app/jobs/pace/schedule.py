@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from app.jobs.stages import Stages
+from app.jobs.pace.stages import Stages
 from core import format as formats
 from core.measure.presets import Preset, preset
 from core.planner.pace import choose, whole_rounds

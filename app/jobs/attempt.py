@@ -1,6 +1,6 @@
 """One attempt of a trial, from the start of its process to an outcome in words.
 
-Whether another attempt follows is decided in jobs.py.
+Whether another attempt follows is decided in runner.py.
 """
 
 from __future__ import annotations

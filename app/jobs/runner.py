@@ -1,6 +1,6 @@
 """Runs one trial of a study: attempts until one ends in words; what crashed is tried again.
 
-Which trial runs when is decided in jobs.py, how one attempt is watched in attempt.py.
+Which trial runs when is decided in supervisor.py, how one attempt is watched in attempt.py.
 """
 
 from __future__ import annotations

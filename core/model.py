@@ -56,7 +56,7 @@ class Layers:
 
 @dataclass(frozen=True)
 class DecoderShape:
-    """Shape numbers of a decoder-only transformer; core.files.config.architectures reads them.
+    """Shape numbers of a decoder-only transformer; core.files.config.shape reads them.
 
     Without `kinds` it is a Llama: gated MLPs, grouped-query attention, matrices stacked as the lean
     decoder stacks them, two norms a layer, `layer_vectors` more numbers in each (biases of Qwen2,

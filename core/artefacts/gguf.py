@@ -1,7 +1,6 @@
 """The format "gguf": a decoder as one file for llama.cpp and what is built on it.
 
-Owns the metadata, the names and the order of rows there; bytes are gguf_blocks.py's and
-gguf_file.py's. Architectures llama (also for Mistral), qwen2 and qwen3.
+Owns the metadata and which tensors there are; names, blocks and bytes are core.files.gguf's.
 """
 
 from __future__ import annotations

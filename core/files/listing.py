@@ -1,6 +1,6 @@
 """Owns which files of a model folder are read: regular ones, inside the folder, in a safe format.
 
-It opens nothing but the index of the weights; what the files hold is judged by preflight.
+It opens nothing but the index of the weights; what the files hold is judged by core.files.folder.
 """
 
 from __future__ import annotations

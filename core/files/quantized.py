@@ -11,6 +11,7 @@ from typing import Any
 from core.errors import BadInput
 from core.files.architectures import LEAN as FAMILIES
 from core.files.config.classifier import classifier_shapes
+from core.files.config.fields import tied
 from core.files.config.hf_config import from_hf
 from core.files.formats import foreign, native
 from core.files.formats.foreign import MODULES
@@ -117,11 +118,6 @@ def plain(config: Mapping[str, Any]) -> native.Shapes:
         inside = tuple(f"{name}." for name in matrices(config))
         shapes = {n: s for n, s in classifier_shapes(config).items() if not n.startswith(inside)}
     return {name: (FILE_FLOATS, shape) for name, shape in shapes.items()}
-
-
-def tied(config: Mapping[str, Any]) -> bool:
-    """Whether a head that has no tensor of its own is the embedding."""
-    return bool(config.get("tie_word_embeddings"))
 
 
 def bits(config: Mapping[str, Any], entries: Iterable[TensorEntry]) -> int:

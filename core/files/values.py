@@ -1,4 +1,4 @@
-"""Owns the judgement of a loaded tensor's numbers; names and shapes were judged by preflight."""
+"""Owns the judgement of a loaded tensor's numbers; names and shapes were judged before."""
 
 from __future__ import annotations
 

@@ -12,7 +12,6 @@ PAIRS: tuple[str, ...] = ()
 
 # Imports inside functions that bring nothing heavy.
 INSIDE: tuple[str, ...] = (
-    "core.files.config.precision -> numpy",
     "core.machine.calibrate -> core.machine.calibration.measure.measure",
     "core.measure.serve -> numpy",
     "core.measure.worker -> core.measure.trial.run_trial",
@@ -35,7 +34,6 @@ LONG: tuple[str, ...] = (
     "core/catalogue/zoo/train_pycode.py",
     "core/data/passages.py",
     "core/data/split.py",
-    "core/files/config/architectures.py",
     "core/files/gguf/blocks.py",
     "core/measure/serve.py",
     "core/model.py",

@@ -1,4 +1,4 @@
-"""Owns turning a checked folder, a hub id or a shape into an engine. Files are judged by preflight.
+"""Owns turning a checked folder, a hub id or a shape into an engine. core.files judges the files.
 
 torch, safetensors and the hub's client are imported when something is loaded, not before.
 """
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.catalogue.models import find_folder, shapes
-from core.engine.load.restore import restore_classifier, restore_decoder
 from core.errors import BadInput
 from core.files import special_ids
 from core.files import tokenizer as tokenizer_file
@@ -114,6 +113,8 @@ def _engine(found: CheckedFolder, dtype: str | None, device: str) -> Any:
 
         return restore_gguf(found, dtype, device)
     if found.quantized:
+        from core.engine.load.restore import restore_classifier, restore_decoder
+
         restore = restore_classifier if found.family in CLASSIFIERS else restore_decoder
         return restore(found, dtype, device)
     if found.family in CLASSIFIERS:

@@ -6,23 +6,27 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from core.engine.classifier import new_classifier
+from core.engine.decoder import Decoder
+from core.engine.linear import DENSE, Linear
+from core.engine.load.native import restore
+from core.engine.modules import KernelLinear
 from core.errors import BadInput
 from core.files import listing as files
 from core.files import quantized
+from core.files.config.fields import tied
 from core.files.config.hf_config import from_hf
 from core.files.folder import CheckedFolder
 from core.files.formats import foreign, native
 from core.files.formats.layout import EMBEDDING, Stack
-from kernels.dtypes import as_torch
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from core.engine.decoder import Decoder
-    from core.engine.linear import Linear
-    from kernels.weight import KernelWeight
+from core.files.values import check_values
+from kernels.weight import KernelWeight
 
 
 class StoredWeights:
@@ -31,8 +35,6 @@ class StoredWeights:
     """
 
     def __init__(self, found: CheckedFolder, stack: contextlib.ExitStack) -> None:
-        from safetensors import SafetensorError, safe_open
-
         self._homes: dict[str, tuple[str, Any]] = {}
         for path in found.weight_files:
             try:
@@ -49,18 +51,14 @@ class StoredWeights:
 
     def dense(self, name: str, dtype: str) -> Tensor:
         """Floats that were judged by core.files.values, in `dtype`."""
-        from core.files.values import check_values
-
         tensor = self(name)
         check_values(self._homes[name][0], name, tensor, dtype)
-        return tensor.to(as_torch(dtype))
+        return tensor.to(DENSE[dtype])
 
 
 @contextlib.contextmanager
 def opened(found: CheckedFolder) -> Iterator[StoredWeights]:
     """The folder's tensors; BadInput instead of the library's errors."""
-    from safetensors import SafetensorError
-
     with contextlib.ExitStack() as stack:
         try:
             yield StoredWeights(found, stack)
@@ -70,9 +68,6 @@ def opened(found: CheckedFolder) -> Iterator[StoredWeights]:
 
 def restore_decoder(found: CheckedFolder, dtype: str, device: str) -> Decoder:
     """The lean decoder of a checked folder; its matrices are what the folder holds, bit for bit."""
-    from core.engine.decoder import Decoder
-    from core.engine.linear import DENSE, Linear
-
     config = from_hf(found.config)
     weigh = _reader(found, DENSE[dtype], device)
     with opened(found) as stored:
@@ -85,7 +80,7 @@ def restore_decoder(found: CheckedFolder, dtype: str, device: str) -> Decoder:
             kept = weigh(stack, stored)
             if kept is not None:
                 return Linear.from_kernel(kept)
-            if stack.name == "head" and quantized.tied(found.config):
+            if stack.name == "head" and tied(found.config):
                 return Linear(embedding)
             return _dense(stored, stack, dtype, device)
 
@@ -94,10 +89,6 @@ def restore_decoder(found: CheckedFolder, dtype: str, device: str) -> Decoder:
 
 def restore_classifier(found: CheckedFolder, dtype: str, device: str) -> Any:
     """The classifier of a checked folder, its nn.Linear replaced where the folder holds codes."""
-    from core.engine.classifier import new_classifier
-    from core.engine.linear import DENSE
-    from core.engine.modules import KernelLinear
-
     model = new_classifier(found.config).to(DENSE[dtype])
     weigh = _reader(found, DENSE[dtype], device)
     with opened(found) as stored:
@@ -118,8 +109,6 @@ def _reader(
     known, method = quantized.matrices(found.config), str(quantized.method(found.config))
     file = found.weight_files[0].name if len(found.weight_files) == 1 else files.INDEX
     if method == native.METHOD:
-        from core.engine.load.native import restore
-
         records = native.records(found.config, known)
 
         def ours(stack: Stack, stored: StoredWeights) -> KernelWeight | None:
@@ -151,10 +140,6 @@ def _named(file: str) -> Iterator[None]:
 
 
 def _dense(stored: StoredWeights, stack: Stack, dtype: str, device: str) -> Linear:
-    import torch
-
-    from core.engine.linear import Linear
-
     weight = torch.cat([stored.dense(f"{name}.weight", dtype) for name, _ in stack.parts])
     bias = None
     if stack.bias:

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from core.files import quantized
 from core.files.config import names
 from core.files.gguf import folder as gguf_files
@@ -93,8 +95,6 @@ def _numbers(files: Sequence[Path], wanted: set[str]) -> Iterable[tuple[str, byt
 
 def _holds(main: str, dtype: str, raw: bytes) -> bool:
     """Whether bf16 or fp16 (`main`) holds each number of a tensor of another format."""
-    import numpy as np
-
     if dtype == "BF16":
         numbers = (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
     else:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from core.errors import BadInput
+from core.files.config.fields import tied
 from core.files.formats import awq, compressed_tensors, gptq
 from core.files.formats.layout import HEAD, Stack
 from core.files.formats.native import Shapes
@@ -32,9 +33,8 @@ def schemes(config: Mapping[str, Any], known: Mapping[str, Stack]) -> dict[str, 
     """The scheme of every quantized module of a folder; BadInput names the field."""
     given = config["quantization_config"]
     modules = [one for stack in known.values() for one in stack.modules()]
-    tied = bool(config.get("tie_word_embeddings"))
     found: dict[str, Scheme] = MODULES[given["quant_method"]].schemes(
-        given, [m for m in modules if m.name != HEAD or not tied]
+        given, [m for m in modules if m.name != HEAD or not tied(config)]
     )
     for stack in known.values():
         kinds = {found.get(name) for name, _ in stack.parts}

@@ -1,7 +1,7 @@
 """The container GGUF, version 3: metadata and tensors in one file. It needs no torch.
 
 Owns the bytes of the header and the places of the tensors; which metadata a model has and how a
-matrix lies in blocks is said by gguf.py and gguf_blocks.py. Source: ggml, docs/gguf.md.
+matrix lies in blocks is said by model.py and blocks.py. Source: ggml, docs/gguf.md.
 """
 
 from __future__ import annotations

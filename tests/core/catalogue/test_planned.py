@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from dataclasses import replace
@@ -18,9 +19,12 @@ from core.errors import Refused
 from core.files import fingerprint
 from core.files.fingerprint import file_digest, from_json
 from core.files.listing import SINGLE
-from core.measure import trial
+from core.journal import codec
+from core.measure.trial import run_trial
 from core.model import Model
 from core.plan import Case, Plan
+from core.priorities import Priorities
+from core.study import Study, Trial
 from core.target import Target
 from core.workload import Workload
 from tests.core.engine.transformers_models import transformers_model
@@ -51,7 +55,7 @@ def measured(model: Model, planned: fingerprint.Fingerprint | None) -> list[Any]
     events: list[Any] = []
     plan = Plan(Case(model, PLACE, SHORT))
     with pytest.raises(Refused, match="changed since this study was planned") as refusal:
-        trial.run_trial(plan, "quick", "e", lambda kind, **_: events.append(kind), planned)
+        run_trial(plan, "quick", "e", lambda kind, **_: events.append(kind), planned)
     assert model.id in str(refusal.value)
     assert "plan a new study" in str(refusal.value)
     return [kind for kind in events if kind != "progress"]
@@ -187,6 +191,47 @@ def test_a_file_is_hashed_once_and_again_when_it_was_written(
     assert (file_digest(path), len(reads)) == (before, 3)
     flip(path)
     assert file_digest(path) != before
+
+
+def test_the_worker_refuses_what_is_no_longer_the_files_of_its_job(
+    folder: Path, tmp_path: Path
+) -> None:
+    from core.measure import worker
+
+    model = models.resolve(str(folder))
+    planned = planned_files(model, tmp_path)
+    assert planned is not None
+    (folder / "generation_config.json").write_text('{"eos_token_id": 3}')
+    plan = codec.dumps(Plan(Case(model, PLACE, SHORT)))
+    kinds: list[str] = []
+    job = {"plan": plan, "preset": "quick", "files": planned.to_json()}
+    state, reason = worker.run(job, lambda kind, **_: kinds.append(kind))
+    assert (state, "generation_config.json changed" in reason) == ("refused", True)
+    assert "measurement" not in kinds
+
+
+def test_the_job_of_a_trial_carries_the_files_of_its_study(folder: Path, tmp_path: Path) -> None:
+    from app.jobs.child import Child
+    from app.jobs.limits import limits_for
+    from app.jobs.spawn import ChildStart
+
+    model = models.resolve(str(folder))
+    case = Case(model, PLACE, SHORT)
+    jobs: list[dict[str, Any]] = []
+
+    def capture(start: ChildStart) -> Any:
+        jobs.append(json.loads(start.job))
+        raise RuntimeError("no process is wanted")
+
+    study = Study("s-1", case, Priorities())
+    trial = Trial("t-1", study.id, Plan(case))
+    limits = limits_for(trial.plan, "quick")
+    for number in (1, 2):
+        with pytest.raises(RuntimeError, match="no process"):
+            Child(tmp_path, study, trial, number, limits, capture)
+        flip(folder / SINGLE)
+    assert jobs[0]["files"]["path"] == str(folder)
+    assert jobs[0]["files"] == jobs[1]["files"]
 
 
 def test_a_damaged_record_is_no_fingerprint() -> None:

@@ -54,7 +54,7 @@ def gguf_bytes() -> bytes:
         kind = gguf_file.TYPES["F32" if len(shape) == 1 else "Q4_0"]
         rows = shape[0] if len(shape) == 2 else None
         size = kind.nbytes(rows or 1, shape[-1])
-        made = gguf_file.Entry(
+        made = gguf_file.GgufEntry(
             gguf_name(name), kind, rows, shape[-1], lambda size=size: bytes(size)
         )
         entries.append(made)

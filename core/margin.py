@@ -63,12 +63,12 @@ def parse_margin(text: str) -> Margin:
 
 def parse_margins(texts: list[str]) -> tuple[Margin, ...]:
     """All margins of the command line; BadInput when one metric has two."""
-    found = tuple(parse_margin(text) for text in texts)
-    names = [one.metric for one in found]
+    margins = tuple(parse_margin(text) for text in texts)
+    names = [one.metric for one in margins]
     for name in names:
         if names.count(name) > 1:
             raise BadInput(f"--margin gives {name} twice: give each metric one margin")
-    return found
+    return margins
 
 
 def non_inferiority(

@@ -90,33 +90,33 @@ class Conditions:
 
 def notes(first: MachineReading, last: MachineReading) -> list[Note]:
     """What a trial writes into its log about the machine between two readings."""
-    found: list[Note] = [f"machine before the timed work: {first.text()}; after it: {last.text()}"]
+    lines: list[Note] = [f"machine before the timed work: {first.text()}; after it: {last.text()}"]
     cores = readers.cpu_quota() or len(readers.affinity())
     others = others_cores(first, last)
     if others is not None and others > FOREIGN * cores:
         sentence = f"other processes took {others:.2f} of {cores:g} cores while this was timed"
-        found.append(Caution("load", sentence))
+        lines.append(Caution("load", sentence))
     stolen = _rate(first, last, "stolen_s")
     if stolen is not None and stolen > max(STOLEN * cores, HOUSEKEEPING):
         sentence = f"the host of this virtual machine took {stolen:.2f} cores while this was timed"
-        found.append(Caution("stolen", sentence))
+        lines.append(Caution("stolen", sentence))
     if first.throttled is not None and last.throttled is not None:
         times = last.throttled - first.throttled
         if times > 0:
             sentence = f"the processor was throttled {times} times while this was timed"
-            found.append(Caution("throttled", sentence))
+            lines.append(Caution("throttled", sentence))
     if any(one.get("throttled") for one in last.gpus):
         sentence = "the GPU's driver slowed its clock (heat or power) when this had been timed"
-        found.append(Caution("throttled", sentence))
+        lines.append(Caution("throttled", sentence))
     before, after = first.frequency_mhz, last.frequency_mhz
     if before and after and abs(after - before) > CLOCK * before:
         sentence = f"the clock went from {before} to {after} MHz while this was timed"
-        found.append(Caution("clock", sentence))
+        lines.append(Caution("clock", sentence))
     governor = readers.text(readers.SYS / "devices/system/cpu/cpu0/cpufreq/scaling_governor")
     if governor and governor not in USUAL_GOVERNORS:
         sentence = f"the clock governor is `{governor}`, not `performance`: clocks follow the load"
-        found.append(Caution("governor", sentence))
-    return found
+        lines.append(Caution("governor", sentence))
+    return lines
 
 
 def others_cores(first: MachineReading, last: MachineReading) -> float | None:

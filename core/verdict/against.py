@@ -43,13 +43,13 @@ def against(trial: Trial, baseline: Trial, name: str) -> Judgement:
 def asked(trial: Trial, name: str) -> Measurement | None:
     """The measurement of `name` at the concurrency that the workload asks for; None when there is
     none. A trial that was timed at another one counts by what it measured at the workload's."""
-    found = trial.metric(name)
+    measurement = trial.metric(name)
     wanted = trial.plan.case.workload.concurrency
-    if found is None or not metrics.metric(name).timed or served_at(trial) == wanted:
-        return found
-    if found.origin == "unavailable":
-        return found
-    return next((one for one in trial.curve(name) if one.condition == concurrency(wanted)), None)
+    if measurement is None or not metrics.metric(name).timed or served_at(trial) == wanted:
+        return measurement
+    if measurement.origin == "unavailable":
+        return measurement
+    return next((row for row in trial.curve(name) if row.condition == concurrency(wanted)), None)
 
 
 def served_at(trial: Trial) -> int:
@@ -72,18 +72,18 @@ def pairing(trial: Trial, baseline: Trial) -> str:
 def reference(baseline: Trial, judged: Measurement) -> Measurement | None:
     """The baseline's number that `judged` is compared with; what the unchanged model has to itself
     is known by definition, whatever the origin of the number that is judged."""
-    found = asked(baseline, judged.metric)
-    exact = metrics.metric(judged.metric).defined
-    if found is None and exact is not None and baseline.is_baseline and judged.value is not None:
+    row = asked(baseline, judged.metric)
+    constant = metrics.metric(judged.metric).defined
+    if row is None and constant is not None and baseline.is_baseline and judged.value is not None:
         return replace(
             judged,
             samples=(),
             reference=(),
             method="by definition",
-            pooled=exact,
-            bounds=(exact, exact),
+            pooled=constant,
+            bounds=(constant, constant),
         )
-    return found
+    return row
 
 
 def _unlike(metric: Metric, trial: Trial, baseline: Trial) -> str:

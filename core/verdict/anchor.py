@@ -48,8 +48,8 @@ def at_own_baseline(trials: Sequence[Trial], studies: Iterable[Study]) -> tuple[
 
 
 def _names(study: Study) -> tuple[str, ...]:
-    found = {one.metric: None for trial in study.done() for one in trial.measurements}
-    return tuple(name for name in found if metrics.metric(name).timed)
+    names = {row.metric: None for trial in study.done() for row in trial.measurements}
+    return tuple(name for name in names if metrics.metric(name).timed)
 
 
 def _readings(study: Study, baseline: Trial, name: str) -> list[float]:
@@ -59,11 +59,11 @@ def _readings(study: Study, baseline: Trial, name: str) -> list[float]:
         return []
     readings = [_statistic(name, own.samples)]
     for trial in study.done():
-        found = asked(trial, name)
-        if trial.is_baseline or found is None or pairing(trial, baseline) != "turns":
+        beside = asked(trial, name)
+        if trial.is_baseline or beside is None or pairing(trial, baseline) != "turns":
             continue
-        if found.origin == own.origin and len(found.reference) == len(found.samples) > 0:
-            readings.append(_statistic(name, found.reference))
+        if beside.origin == own.origin and len(beside.reference) == len(beside.samples) > 0:
+            readings.append(_statistic(name, beside.reference))
     return readings
 
 
@@ -74,10 +74,10 @@ def _statistic(name: str, samples: tuple[float, ...]) -> float:
 
 def _at_baseline(trial: Trial, baseline: Trial, pools: dict[str, list[float]]) -> Trial:
     found = tuple(
-        _moved(one, trial, baseline, pools[one.metric])
-        if one.metric in pools and one is asked(trial, one.metric) and not one.condition
-        else one
-        for one in trial.measurements
+        _moved(row, trial, baseline, pools[row.metric])
+        if row.metric in pools and row is asked(trial, row.metric) and not row.condition
+        else row
+        for row in trial.measurements
     )
     return replace(trial, measurements=found)
 

@@ -148,36 +148,34 @@ def _metric_rows(
 
 
 def _metric_cell(metric: Metric, trial: Trial, baseline: Trial, margins: Sequence[Margin]) -> Cell:
-    found = trial.metric(metric.name)
-    if found is None:
+    row = trial.metric(metric.name)
+    if row is None:
         verdict = "baseline" if trial is baseline else "not comparable"
         why = "this trial has no such number"
         return Cell(trial.id, ABSENT, unit=metric.unit, verdict=verdict, why=why)
-    spread = found.interval() or (None, None)
-    text = "unavailable" if found.value is None else format.of_metric(metric.name, found.value)
+    spread = row.interval() or (None, None)
+    text = "unavailable" if row.value is None else format.of_metric(metric.name, row.value)
     judgement = against(trial, baseline, metric.name)
-    beside = reference(baseline, found)
+    beside = reference(baseline, row)
     delta = change = None
     comparable = judgement.verdict not in ("baseline", "not comparable")
-    if comparable and found.value is not None and beside is not None and beside.value is not None:
+    if comparable and row.value is not None and beside is not None and beside.value is not None:
         # A ratio from interleaved pairs is nearer to the truth than that of two values taken apart.
         change = None if judgement.ratio is None else judgement.ratio - 1
         delta = (
-            found.value - found.value / judgement.ratio
-            if judgement.ratio
-            else found.value - beside.value
+            row.value - row.value / judgement.ratio if judgement.ratio else row.value - beside.value
         )
-    margin = () if trial is baseline else _margin(metric, found, margins)
+    margin = () if trial is baseline else _margin(metric, row, margins)
     return Cell(
         trial.id,
         text,
-        found.value,
+        row.value,
         spread[0],
         spread[1],
-        found.n,
-        found.unit or metric.unit,
-        found.origin,
-        found.method,
+        row.n,
+        row.unit or metric.unit,
+        row.origin,
+        row.method,
         delta,
         change,
         None if trial is baseline else judgement.ratio,
@@ -198,7 +196,7 @@ def _margin(metric: Metric, found: Measurement, margins: Sequence[Margin]) -> tu
 def _warnings(
     trials: Sequence[Trial], baseline: Trial, environments: Mapping[str, Mapping[str, Any] | None]
 ) -> tuple[str, ...]:
-    found: list[str] = []
+    sentences: list[str] = []
     for word, names in (
         ("models", [trial.plan.case.model.id for trial in trials]),
         ("targets", [trial.plan.case.target.id for trial in trials]),
@@ -206,16 +204,16 @@ def _warnings(
     ):
         distinct = list(dict.fromkeys(names))
         if len(distinct) > 1:
-            found.append(f"The trials ran with different {word}: {', '.join(distinct)}.")
-    found.extend(unlike_things(trials, environments))
+            sentences.append(f"The trials ran with different {word}: {', '.join(distinct)}.")
+    sentences.extend(unlike_things(trials, environments))
     plans = ids.distinct({trial.id: trial.plan.title for trial in trials})
     if baseline.state != "done":
-        found.append(f"The baseline is {baseline.state}: its numbers may be missing.")
+        sentences.append(f"The baseline is {baseline.state}: its numbers may be missing.")
     for trial in trials:
         if trial.state != "done" and trial is not baseline:
             reason = f": {trial.reason.rstrip('.')}" if trial.reason else ""
-            found.append(f"{plans[trial.id]} is {trial.state}{reason}.")
-    return tuple(found)
+            sentences.append(f"{plans[trial.id]} is {trial.state}{reason}.")
+    return tuple(sentences)
 
 
 def _traffic(trial: Trial) -> str:

@@ -24,19 +24,19 @@ SHORT = 48
 
 def environment_ids(trial: Trial) -> tuple[str, ...]:
     """The environments that the trial's measurements name, in order of appearance."""
-    return tuple(dict.fromkeys(one.environment for one in trial.measurements if one.environment))
+    return tuple(dict.fromkeys(row.environment for row in trial.measurements if row.environment))
 
 
 def differences(environments: Sequence[Facts]) -> tuple[str, ...]:
     """What these environments differ in, as `torch (2.12.0 / 2.13.0)`; volatile facts left out."""
-    flat = [dict(_flat(one)) for one in environments]
-    keys = dict.fromkeys(key for one in flat for key in one)
-    found = []
+    flat = [dict(_flat(facts)) for facts in environments]
+    keys = dict.fromkeys(key for facts in flat for key in facts)
+    sentences = []
     for key in sorted(keys, key=_position):
-        values = [one.get(key) for one in flat]
+        values = [facts.get(key) for facts in flat]
         if len({repr(value) for value in values}) > 1:
-            found.append(_difference(key, values))
-    return tuple(found)
+            sentences.append(_difference(key, values))
+    return tuple(sentences)
 
 
 def warnings(

@@ -191,10 +191,10 @@ def _above_floor(
     return replace(judgement, verdict=verdict, why=why)
 
 
-def _of_projection(metric: Metric, found: Ratio, model_error: float) -> Judgement:
+def _of_projection(metric: Metric, taken: Ratio, model_error: float) -> Judgement:
     """The ratio of two projections: what both take from the same model of the target cancels, and
     `model_error` is what may remain."""
-    ratio, low, high = found
+    ratio, low, high = taken
     low, high = (low or ratio) / model_error, (high or ratio) * model_error
     why = (
         "the ratio of what was carried over: what the model of one target gets wrong for both plans"
@@ -207,9 +207,9 @@ def _of_projection(metric: Metric, found: Ratio, model_error: float) -> Judgemen
     return Judgement(word, ratio, low, high, why)
 
 
-def _of_ratio(metric: Metric, found: Ratio, pairing: str) -> Judgement:
+def _of_ratio(metric: Metric, taken: Ratio, pairing: str) -> Judgement:
     """The verdict on a ratio with its interval; `pairing` is empty where nothing was timed."""
-    ratio, low, high = found
+    ratio, low, high = taken
     assert low is not None
     assert high is not None
     judgement = Judgement(_verdict(metric, low - 1, high - 1), ratio, low, high)

@@ -19,8 +19,8 @@ def failures(trial: Trial, limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
 def known(trial: Trial, name: str) -> float | None:
     """The value of a metric for the workload as it is asked; the baseline's distance to itself is
     known without measuring it."""
-    found = asked(trial, name)
-    value = None if found is None else found.value
+    measurement = asked(trial, name)
+    value = None if measurement is None else measurement.value
     if value is None and trial.is_baseline:
         return metrics.metric(name).defined
     return value
@@ -44,8 +44,8 @@ def violation(trial: Trial, limits: tuple[Limit, ...]) -> str:
     for limit in failures(trial, limits):
         value = known(trial, limit.metric)
         if value is None:
-            why = trial.metric(limit.metric)
-            reason = f" ({why.method})" if why is not None and why.method else ""
+            row = trial.metric(limit.metric)
+            reason = f" ({row.method})" if row is not None and row.method else ""
             parts.append(
                 f"{limit_words(limit)}: the value is unknown{reason}, and unknown never passes"
             )
@@ -59,7 +59,7 @@ def nothing_passes(done: tuple[Trial, ...], study: Study) -> tuple[str, ...]:
     once.
     """
     limits = study.priorities.limits
-    said = []
+    sentences = []
     for limit in limits:
         if any(limit.passes(known(trial, limit.metric)) for trial in done):
             continue
@@ -67,16 +67,18 @@ def nothing_passes(done: tuple[Trial, ...], study: Study) -> tuple[str, ...]:
             (value, trial) for trial in done if (value := known(trial, limit.metric)) is not None
         ]
         if not values:
-            said.append(f"No trial passes {limit_words(limit)}: it is unknown for all of them.")
+            sentences.append(
+                f"No trial passes {limit_words(limit)}: it is unknown for all of them."
+            )
             continue
         chosen = min if limit.relation == "<=" else max
         nearest, trial = chosen(values, key=lambda pair: pair[0])
-        said.append(
+        sentences.append(
             f"No trial passes {limit_words(limit)}: the nearest is "
             f"{shown.of_metric(limit.metric, nearest)} ({trial.plan.title})."
         )
-    if said:
-        return tuple(said)
+    if sentences:
+        return tuple(sentences)
     fewest = min(done, key=lambda trial: len(failures(trial, limits)))
     missed = ", ".join(map(limit_words, failures(fewest, limits)))
     return (
@@ -87,20 +89,20 @@ def nothing_passes(done: tuple[Trial, ...], study: Study) -> tuple[str, ...]:
 
 def broken(trial: Trial) -> tuple[str, ...]:
     """A sentence for each technique whose promised limit the trial's own numbers do not keep."""
-    said = []
+    sentences = []
     for technique in trial.plan.techniques:
         limit = technique.promise()
-        found = None if limit is None else trial.metric(limit.metric)
-        if limit is None or found is None or found.value is None or limit.passes(found.value):
+        row = None if limit is None else trial.metric(limit.metric)
+        if limit is None or row is None or row.value is None or limit.passes(row.value):
             continue
-        low, high = found.interval() or (None, None)
-        spread = shown.interval(found.value, low, high, found.unit, found.metric)
+        low, high = row.interval() or (None, None)
+        spread = shown.interval(row.value, low, high, row.unit, row.metric)
         label = metrics.metric(limit.metric).label
         relation = "at most" if limit.relation == "<=" else "at least"
-        said.append(
+        sentences.append(
             f"{technique.name} was asked for {label} of {relation}"
             f" {shown.of_metric(limit.metric, limit.value)} and reached"
-            f" {shown.of_metric(limit.metric, found.value)}"
+            f" {shown.of_metric(limit.metric, row.value)}"
             f"{f' ({spread})' if spread and low != high else ''} on the judged data"
         )
-    return tuple(said)
+    return tuple(sentences)

@@ -35,33 +35,33 @@ def because(
     """How sure the choice is, what the winner gains and costs, one sentence a word, then the
     limits, then what is not known.
     """
-    said = [headline(study, winner, scores, doubt)]
+    sentences = [headline(study, winner, scores, doubt)]
     if not winner.is_baseline:
-        said += [
+        sentences += [
             sentence(metric_name, winner, baseline)
             for metric_name in _told(study, winner, baseline)
         ]
     for limit in study.priorities.limits:
         value = known(winner, limit.metric)
-        said.append(f"It passes {limit_words(limit)}: {shown.of_metric(limit.metric, value)}.")
-    said += _unknown(study)
-    said += _unmeasured(winner)
-    return tuple(said)
+        sentences.append(f"It passes {limit_words(limit)}: {shown.of_metric(limit.metric, value)}.")
+    sentences += _unknown(study)
+    sentences += _unmeasured(winner)
+    return tuple(sentences)
 
 
 def _unmeasured(winner: Trial) -> list[str]:
     """Which of the winner's numbers were not measured, each once and by its label, in one sentence
     an origin."""
-    said = []
+    sentences = []
     for origin in ("projected", "estimated"):
         labels = dict.fromkeys(
-            _listed(one.metric)
-            for one in winner.measurements
-            if one.origin == origin and not one.condition
+            _listed(row.metric)
+            for row in winner.measurements
+            if row.origin == origin and not row.condition
         )
         if labels:
-            said.append(f"Not measured but {origin}: {', '.join(labels)}.")
-    return said
+            sentences.append(f"Not measured but {origin}: {', '.join(labels)}.")
+    return sentences
 
 
 def _listed(name: str) -> str:
@@ -97,18 +97,18 @@ def sentence(name: str, trial: Trial, baseline: Trial) -> str:
     if before is None:
         return f"{label}: {shown.of_metric(name, after)}; the baseline's is unknown."
     numbers = f"({shown.of_metric(name, before)} → {shown.of_metric(name, after)})"
-    found = against(trial, baseline, name)
-    if found.verdict == "not comparable":
-        return f"{label}: not comparable, {found.why}."
-    if found.verdict == "same":
+    judgement = against(trial, baseline, name)
+    if judgement.verdict == "not comparable":
+        return f"{label}: not comparable, {judgement.why}."
+    if judgement.verdict == "same":
         return f"{label}: unchanged ({shown.of_metric(name, after)})."
-    if found.verdict == "within noise":
+    if judgement.verdict == "within noise":
         return f"{label}: no proven change {numbers}."
-    if found.verdict == UNPROJECTED:
+    if judgement.verdict == UNPROJECTED:
         return f"{label}: {UNPROJECTED} {numbers}."
-    if found.verdict == "too few runs":
+    if judgement.verdict == "too few runs":
         return f"{label}: too few runs to say {numbers}."
-    return f"{label}: {_by_how_much(name, found.ratio, found.verdict)} {numbers}."
+    return f"{label}: {_by_how_much(name, judgement.ratio, judgement.verdict)} {numbers}."
 
 
 def _by_how_much(name: str, ratio: float | None, verdict: str) -> str:
@@ -132,12 +132,12 @@ def _unknown(study: Study) -> list[str]:
     knowledge.
     """
     found = dict(utility.axes(study))
-    said = []
+    sentences = []
     for word in metrics.PRIORITIES:
         if study.priorities.weight(word) <= 0:
             continue
         if word not in found:
-            said.append(f"Nothing is known about {word} here, so its weight did not count.")
+            sentences.append(f"Nothing is known about {word} here, so its weight did not count.")
             continue
         baseline = next(trial for trial in study.done() if trial.is_baseline)
         blind = [
@@ -147,11 +147,11 @@ def _unknown(study: Study) -> list[str]:
         ]
         if blind:
             count = "1 trial" if len(blind) == 1 else f"{len(blind)} trials"
-            said.append(
+            sentences.append(
                 f"{metrics.metric(found[word]).label} cannot be compared for {count}, "
                 "which got the worst gain of the others."
             )
-    return said
+    return sentences
 
 
 def why_not(study: Study, winner: Trial, other: Trial, scores: dict[str, float]) -> str:

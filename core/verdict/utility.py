@@ -43,14 +43,14 @@ class Gain:
 def axes(study: Study) -> tuple[tuple[str, str], ...]:
     """(word, metric) for every word with a weight above 0 that some candidate can be judged by."""
     images = study.case.model.task == "image"
-    found = []
+    pairs = []
     for word in metrics.PRIORITIES:
         if study.priorities.weight(word) > 0:
             place = "decides_images" if images and word == "quality" else "decides"
             name = _first_known(metrics.listed(place, word), study)
             if name is not None:
-                found.append((word, name))
-    return tuple(found)
+                pairs.append((word, name))
+    return tuple(pairs)
 
 
 def _first_known(names: Iterable[str], study: Study) -> str | None:
@@ -60,8 +60,8 @@ def _first_known(names: Iterable[str], study: Study) -> str | None:
     done = study.done()
     baseline = next((trial for trial in done if trial.is_baseline), None)
     for name in names:
-        found = None if baseline is None else asked(baseline, name)
-        if found is not None and _usable(name, found.value):
+        measurement = None if baseline is None else asked(baseline, name)
+        if measurement is not None and _usable(name, measurement.value):
             return name
         defined = metrics.metric(name).defined is not None
         if defined and any(trial.value(name) is not None for trial in done):
@@ -77,13 +77,13 @@ def _usable(name: str, value: float | None) -> bool:
 def gain(word: str, name: str, trial: Trial, rival: Trial) -> Gain | None:
     """How much better `trial` is than `rival` on the metric `name`, as the one judge of trials has
     it (core.verdict.against); None when they cannot be compared."""
-    found = against(trial, rival, name)
-    if found.verdict == "not comparable":
+    judgement = against(trial, rival, name)
+    if judgement.verdict == "not comparable":
         return None
-    ends = (found.difference, found.difference_low, found.difference_high)
+    ends = (judgement.difference, judgement.difference_low, judgement.difference_high)
     metric = metrics.metric(name)
     if metric.halving_loss is None or metric.geometric:
-        ends = (_logarithm(found.ratio), _logarithm(found.low), _logarithm(found.high))
+        ends = (_logarithm(judgement.ratio), _logarithm(judgement.low), _logarithm(judgement.high))
     centre, low, high = (None if end is None else end * points(name) for end in ends)
     if centre is None:
         return None
@@ -110,10 +110,12 @@ def utilities(study: Study) -> dict[str, float]:
         return {}
     totals = dict.fromkeys((trial.id for trial in done), 0.0)
     for word, name in axes(study):
-        found = {trial.id: gain(word, name, trial, baseline) for trial in done}
-        worst = min([0.0, *(one.gain for one in found.values() if one is not None)])
-        for trial_id, one in found.items():
-            totals[trial_id] += study.priorities.weight(word) * (worst if one is None else one.gain)
+        gains = {trial.id: gain(word, name, trial, baseline) for trial in done}
+        worst = min([0.0, *(known.gain for known in gains.values() if known is not None)])
+        for trial_id, known in gains.items():
+            totals[trial_id] += study.priorities.weight(word) * (
+                worst if known is None else known.gain
+            )
     return totals
 
 
@@ -127,12 +129,12 @@ def lead(study: Study, winner: Trial, other: Trial) -> tuple[float, float | None
     total, squares, timed, known = 0.0, 0.0, 0.0, True
     for word, name in axes(study):
         weight = study.priorities.weight(word)
-        one = gain(word, name, winner, other)
-        if one is None or one.spread is None:
+        judged = gain(word, name, winner, other)
+        if judged is None or judged.spread is None:
             known = False
-        if one is not None:
-            total += weight * one.gain
-            wide = weight * (one.spread or 0.0)
+        if judged is not None:
+            total += weight * judged.gain
+            wide = weight * (judged.spread or 0.0)
             if metrics.metric(name).timed:
                 timed += wide
             else:

@@ -116,7 +116,7 @@ def _share(measurement: Measurement) -> None:
     if measurement.value is None:
         st.markdown(f"**{words.plain(label)}**: unavailable")
         st.caption(words.plain(f"{measurement.method[:1].upper()}{measurement.method[1:]}."))
-        if measurement.method == share.UNCALIBRATED:
+        if share.needs_calibration(measurement):
             st.page_link(state.page("hardware"), label="Calibrate", icon=":material/speed:")
         return
     st.progress(

@@ -61,6 +61,11 @@ def shares(
     ]
 
 
+def needs_calibration(measurement: Measurement) -> bool:
+    """Whether the share is unavailable only because this machine has not been calibrated."""
+    return measurement.origin == "unavailable" and measurement.method == UNCALIBRATED
+
+
 def sentence(measurement: Measurement) -> str:
     """`Decoding reads 71 % of what this machine's memory can deliver.`; empty when unavailable."""
     if measurement.value is None:

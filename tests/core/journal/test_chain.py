@@ -203,3 +203,34 @@ def test_any_damage_gives_only_true_events_and_is_named(data: st.DataObject) -> 
     gone = [place for place, one in enumerate(TOLD) if one not in checked.events]
     if gone and min(gone) < checked.last.number:
         assert any(one.lost for one in checked.damage)
+
+
+# As a version without authors wrote them.
+OLDER = b"""\
+{"id":"e-0000000000000a","kind":"trial-started","study":"s-1","trial":"t-1",\
+"at":"2026-11-21T10:00:00.000","body":{"attempt":1,"pid":7},"n":1,\
+"prev":"41d2a1e85e09bbbc6b7d1723f3cc73c1","hash":"893198f4db9eeca718138847ba81c1d3"}
+{"id":"e-0000000000000b","kind":"note","study":"s-1","trial":"t-1",\
+"at":"2026-11-21T10:00:01.000","body":{"attempt":1,"text":"x"},"n":2,\
+"prev":"893198f4db9eeca718138847ba81c1d3","hash":"41db2317e1d032fad8537f453b79067e"}
+"""
+
+
+def test_a_journal_of_before_authors_is_whole_and_goes_on_with_them() -> None:
+    name = "s-1/t-1-1.jsonl"
+    checked = chain.check(name, OLDER)
+    assert (checked.damage, checked.torn, len(checked.events)) == ((), False, 2)
+    assert {event.who for event in checked.events} == {""}
+    more = events.NoteWritten(1, "y").event("s-1", "t-1", "Ada")
+    line, _ = chain.seal(name, checked.last, to_line(more))
+    checked = chain.check(name, OLDER + line.encode() + b"\n")
+    assert (checked.damage, checked.events[-1]) == ((), more)
+
+
+def test_an_author_cannot_be_changed_unnoticed() -> None:
+    name = "s-1/t-1-1.jsonl"
+    note = events.NoteWritten(1, "y").event("s-1", "t-1", "Ada")
+    line, _ = chain.seal(name, chain.root(name), to_line(note))
+    checked = chain.check(name, line.replace("Ada", "Eve").encode() + b"\n")
+    assert checked.events == ()
+    assert checked.damage

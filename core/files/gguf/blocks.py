@@ -17,7 +17,7 @@ from torch import Tensor
 
 from core.files.formats.scheme import OTHER, Kept, Module
 from core.files.gguf.file import TYPES, BlockType
-from core.files.gguf.k_blocks import KBlocks
+from core.files.gguf.k_blocks import KBlocks, counting_up
 from core.files.gguf.k_pack import pack as pack_super
 from core.files.gguf.k_types import BLOCK, K_TYPES, SUPER
 from core.files.gguf.k_unpack import unpack as unpack_super
@@ -261,10 +261,4 @@ def unpack(data: bytes, type: BlockType, rows: int, columns: int) -> LowBit | Te
     codes = codes.reshape(rows, columns).contiguous()
     if low is None:
         return LowBit(codes, scale.contiguous(), None, bits, BLOCK)
-    # A block of one value has no step: it becomes -1 times the minimum.
-    flat = scale == 0
-    step = torch.where(flat, -low, scale)
-    divisor = torch.where(step == 0, torch.ones_like(step), step)
-    zero = torch.where(flat, torch.ones_like(step), -low / divisor)
-    codes = codes.masked_fill(flat.repeat_interleave(BLOCK, dim=1), 0)
-    return LowBit(codes, step, zero, bits, BLOCK)
+    return counting_up(codes, scale, low, bits)

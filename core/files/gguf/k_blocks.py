@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.files.gguf.k_types import SUPER, KType
+from core.files.gguf.k_types import BLOCK, SUPER, KType
 from kernels.linear_lowbit import LowBit
 
 # Of fp16.
@@ -64,11 +64,23 @@ class KBlocks:
         return LowBit(codes, scale, zero, self.type.bits, self.type.group)
 
 
+def counting_up(codes: Tensor, scale: Tensor, low: Tensor, bits: int) -> LowBit:
+    """Plain blocks w = scale q + low in the form that kernels take: codes uint8 [n, k], scale and
+    low fp32 [n, k / 32]. A block without a step becomes -1 times its minimum.
+    """
+    flat = scale == 0
+    step = torch.where(flat, -low, scale)
+    divisor = torch.where(step == 0, torch.ones_like(step), step)
+    zero = torch.where(flat, torch.ones_like(step), -low / divisor)
+    codes = codes.masked_fill(flat.repeat_interleave(BLOCK, dim=1), 0)
+    return LowBit(codes, step, zero, bits, BLOCK)
+
+
 def to_half(values: Tensor) -> Tensor:
     """The values of fp16 nearest to fp32 ones; ValueError above the largest."""
     rounded = values.half().float()
     if not bool(rounded.isfinite().all()):
-        raise ValueError(f"a scale is above {LARGEST:g}, which the fp16 of k-quants cannot hold.")
+        raise ValueError(f"a scale is above {LARGEST:g}, which the fp16 of GGUF cannot hold.")
     return rounded
 
 

@@ -16,11 +16,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from core.files.gguf.k_blocks import counting_up, to_half
 from core.files.gguf.k_types import BLOCK
 from core.techniques.solve.groups import check_fp16_scales
 from kernels.linear_lowbit import LowBit
-
-LARGEST = 65504.0
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def plain_blocks(weight: Tensor, name: str) -> LowBit:
         exact = blocks.gather(2, blocks.abs().argmax(2, keepdim=True))[..., 0] / -middle
         steps = (blocks * _inverse(exact)[..., None] + (middle + 0.5)).trunc()
     codes = steps.clamp(0, most).to(torch.uint8).view(n, k)
-    return LowBit(codes, _half(exact), None, kind.bits, BLOCK)
+    return LowBit(codes, to_half(exact), None, kind.bits, BLOCK)
 
 
 def _affine(blocks: Tensor, bits: int, most: int) -> LowBit:
@@ -70,22 +69,9 @@ def _affine(blocks: Tensor, bits: int, most: int) -> LowBit:
     low, high = blocks.amin(2), blocks.amax(2)
     exact = (high - low) / most
     codes = ((blocks - low[..., None]) * _inverse(exact)[..., None] + 0.5).trunc().clamp(0, most)
-    scale, low = _half(exact), _half(low)
-    # A block without a step is -1 times its minimum, as KBlocks.low_bit has it.
-    flat = scale == 0
-    codes = codes.masked_fill(flat[..., None], 0)
-    step = torch.where(flat, -low, scale)
-    divisor = torch.where(step == 0, torch.ones_like(step), step)
-    zero = torch.where(flat, torch.ones_like(step), -low / divisor)
-    return LowBit(codes.to(torch.uint8).view(n, -1), step, zero, bits, BLOCK)
+    codes = codes.to(torch.uint8).view(n, -1)
+    return counting_up(codes, to_half(exact), to_half(low), bits)
 
 
 def _inverse(scale: Tensor) -> Tensor:
     return torch.where(scale == 0, torch.zeros_like(scale), 1 / scale)
-
-
-def _half(values: Tensor) -> Tensor:
-    rounded = values.half().float()
-    if not bool(rounded.isfinite().all()):
-        raise ValueError(f"a scale is above {LARGEST:g}, which the fp16 of GGUF cannot hold.")
-    return rounded

@@ -34,7 +34,6 @@ LONG: tuple[str, ...] = (
     "core/catalogue/zoo/train_pycode.py",
     "core/data/passages.py",
     "core/data/split.py",
-    "core/files/gguf/blocks.py",
     "core/measure/serve.py",
     "core/model.py",
     "core/predict/projection.py",

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from core.files.formats.scheme import OTHER, Kept, Module
 from core.files.gguf.file import TYPES, BlockType
-from core.files.gguf.k_blocks import KBlocks, counting_up
+from core.files.gguf.k_blocks import blocks_of, counting_up
 from core.files.gguf.k_pack import pack as pack_super
 from core.files.gguf.k_types import BLOCK, K_TYPES, SUPER
 from core.files.gguf.k_unpack import unpack as unpack_super
@@ -148,71 +148,6 @@ def moved(form: LowBit, device: str) -> LowBit:
 def floats(tensor: Tensor) -> Any:
     """The bytes of floats."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-
-
-def blocks_of(form: LowBit, name: str) -> KBlocks | None:
-    """The super-blocks that `KBlocks.low_bit` made the form of; None when there are none such."""
-    kind = K_TYPES[name]
-    n, each = form.n, SUPER // kind.group
-    scale, zero = form.scale.cpu(), None if form.zero is None else form.zero.cpu()
-    flat = torch.zeros_like(scale, dtype=torch.bool)
-    if zero is not None:
-        # low_bit's word for a group without a step: every code 0, the zero 1.
-        unused = (form.codes.cpu() == 0).view(n, -1, kind.group).all(dim=2)
-        flat = unused & (zero == 1)
-    stepped = torch.where(flat, torch.zeros_like(scale), scale)
-    most = 2 ** (kind.scale_bits - (0 if kind.minimum else 1))
-    bounds = (0, most - 1) if kind.minimum else (-most, most - 1)
-    found = _codes(stepped.view(n, -1, each), bounds, lambda value, _: value)
-    if found is None:
-        return None
-    s, d = found
-    if zero is None:
-        return KBlocks(kind, form.codes.cpu(), s.view(n, -1), None, d, None)
-    whole = torch.where(flat | (scale == 0), torch.ones_like(scale), scale).view(n, -1, each)
-    wanted = torch.where(flat, scale, zero).view(n, -1, each)
-    lows = _codes(wanted * whole, bounds, lambda value, at: value / whole[at], wanted)
-    if lows is None:
-        return None
-    return KBlocks(kind, form.codes.cpu(), s.view(n, -1), lows[0].view(n, -1), d, lows[1])
-
-
-def _codes(
-    values: Tensor, bounds: tuple[int, int], shown: Any, wanted: Tensor | None = None
-) -> tuple[Tensor, Tensor] | None:
-    """(codes int16 [n, supers, each], step fp32 [n, supers] of fp16's values): codes * step are
-    `values` up to fp16's rounding of what `shown` makes of them, which is `wanted`.
-    """
-    wanted = values if wanted is None else wanted
-    peak = values.gather(2, values.abs().argmax(dim=2, keepdim=True))
-    codes = torch.zeros_like(values)
-    step = torch.zeros_like(peak)
-    open_ = (peak != 0).squeeze(2)
-    low, high = bounds
-    # The peak's code is the outermost one where the search left it there; else one further in.
-    for outer in (one for size in range(max(high, -low), 0, -1) for one in (-size, size)):
-        if not low <= outer <= high or not bool(open_.any()):
-            continue
-        at = open_.nonzero(as_tuple=True)
-        first = (peak[at] / outer).half()
-        bits = first.view(torch.int16)
-        for move in (0, -1, 1, -2, 2):
-            tried = (bits + move).view(torch.float16).float()
-            made = (values[at] / torch.where(tried == 0, torch.ones_like(tried), tried)).round()
-            fits = (made >= low) & (made <= high) & tried.isfinite() & (tried != 0)
-            fits &= shown(made * tried, at).half().float() == wanted[at]
-            good = fits.all(dim=1)
-            where = tuple(side[good] for side in at)
-            codes[where], step[where] = made[good], tried[good]
-            open_[where] = False
-            left = ~good
-            at = tuple(side[left] for side in at)
-            bits = bits[left]
-            if not len(bits):
-                break
-    if bool(open_.any()):
-        return None
-    return codes.to(torch.int16), step.squeeze(2)
 
 
 def _halves(values: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -25,7 +24,7 @@ from app.jobs.limits import TrialLimits, limits_for
 from app.jobs.listeners import Listener, Listeners
 from app.jobs.orphans import end_orphans
 from app.jobs.pace import prefixes as kept
-from app.jobs.pace.schedule import Schedule
+from app.jobs.pace.schedule import Schedule, open_trials, without_baseline
 from app.jobs.queues import Queues, devices
 from app.jobs.runner import Runner, ended
 from app.jobs.spawn import Spawned, Starter
@@ -118,7 +117,7 @@ class Supervisor:
         if study_id not in self.active():
             self.ingest_journals(study_id)
         study = self._study(study_id)
-        if study.state == "done" and not _left(study):
+        if study.state == "done" and not open_trials(study):
             raise BadInput(
                 f"study {study_id} is done: every trial has ended, there is nothing to resume"
             )
@@ -299,6 +298,7 @@ class Supervisor:
                 logger.exception("the supervisor met what it does not know")
                 self._fail(study_id, f"unexpected {type(error).__name__}; the log says more")
             finally:
+                self._schedules.pop(study_id, None)
                 self._queues.done(device)
 
     def _fail(self, study_id: str, reason: str) -> None:
@@ -314,12 +314,11 @@ class Supervisor:
     def _run_study(self, study_id: str, device: str) -> None:
         study = self._study(study_id)
         self._keep(study_id, [StudyStateChanged("running").event(study_id)])
-        began = time.monotonic()
-        schedule = Schedule(study, _left(study))
-        self._schedules[study_id] = schedule
+        schedule = self._schedules[study_id] = Schedule(study, open_trials(study))
         with self._listeners.joined(schedule.stages):
-            if not self._run_trials(study, schedule, began, device):
-                return
+            goes_on = self._run_trials(study, schedule, device)
+        if not goes_on:
+            return
         wanted = self._wanted(study_id)
         if wanted:
             self._give_up(study_id, wanted)
@@ -329,7 +328,7 @@ class Supervisor:
             self._keep(study_id, [*out, StudyStateChanged("done").event(study_id)])
         self.ingest_journals(study_id)
 
-    def _run_trials(self, study: Study, schedule: Schedule, began: float, device: str) -> bool:
+    def _run_trials(self, study: Study, schedule: Schedule, device: str) -> bool:
         """Run the study's trials as they are scheduled; False when the study had to stop."""
         study_id = study.id
         while not self._wanted(study_id) and not self._queues.closed:
@@ -337,17 +336,13 @@ class Supervisor:
             if turn is None:
                 break
             trial = turn.trial
-            if study.budget_s is not None and time.monotonic() - began > study.budget_s:
-                reason = f"the budget of {study.budget_s:g} s was used up before this trial"
-                self._keep(study_id, [ended(trial, trial.attempt, "cancelled", reason)])
-                continue
             full = disk_too_full(self._folder, self._limits(trial.plan, study.preset))
             if full is not None:
                 self._fail(study_id, full.reason)
                 return False
             self._runner.run(study, turn, device, schedule.left_out)
             self.ingest_journals(study_id)
-            lost = _without_baseline(self._study(study_id)) if trial.is_baseline else ""
+            lost = without_baseline(self._study(study_id)) if trial.is_baseline else ""
             if lost:
                 self._fail(study_id, lost)
                 return False
@@ -377,23 +372,3 @@ class Supervisor:
 def _lasting(wanted: str) -> str:
     """The state of a study that was asked to stop in this way."""
     return "paused" if wanted == _INTERRUPTED else wanted
-
-
-def _without_baseline(study: Study) -> str:
-    """Why the study stops after its baseline: it failed, and others wait. Empty when it goes on."""
-    baseline, left = study.baseline, _left(study)
-    if baseline is None or baseline.state != "failed" or not left:
-        return ""
-    waiting = "1 other trial" if len(left) == 1 else f"{len(left)} other trials"
-    return (
-        f"the unchanged model failed ({baseline.reason.rstrip('.')}), and every gain is a ratio to"
-        f" it: {waiting} did not start. Plan the study again with a longer preset, a shorter"
-        " workload or a smaller model; resuming this one measures the others without a baseline"
-    )
-
-
-def _left(study: Study) -> list[Trial]:
-    """Trials that resume runs: not ended, or cancelled."""
-    return [
-        trial for trial in study.trials if trial.state not in ENDED or trial.state == "cancelled"
-    ]

@@ -13,7 +13,7 @@ from core import format as formats
 from core.measure.presets import Preset, preset
 from core.planner.pace import choose, whole_rounds
 from core.planner.prefixes import shared
-from core.study import Study, Trial
+from core.study import ENDED, Study, Trial
 
 # Of the promised time, what the start of the program and the printing of the result may take.
 RESERVE = 1 / 12
@@ -45,13 +45,15 @@ class Schedule:
         self._study_id = study.id
         self._clock = clock
         self._begun = 0
-        # Who states a budget has said how long it may take.
+        # Who states a budget has said how long it may take: no trial starts after it.
+        self._budget_s = study.budget_s
+        self._last_start = None if study.budget_s is None else clock() + study.budget_s
         promise = self._preset.promise_s if study.budget_s is None else None
         self._end = None if promise is None else clock() + promise * (1 - RESERVE)
 
     def next(self) -> Turn | None:
         """The next turn; None when nothing is left or nothing fits into the time that is left."""
-        if not self.left:
+        if not self.left or (self._last_start is not None and self._clock() > self._last_start):
             return None
         trial, rounds = self.left[0], None
         if self._end is not None and self._begun >= FIRST:
@@ -74,8 +76,30 @@ class Schedule:
     @property
     def left_out(self) -> str:
         """Why a trial was not measured to its end."""
+        if self._budget_s is not None:
+            return f"the budget of {self._budget_s:g} s was used up before this trial"
         promise = formats.duration(self._preset.promise_s or 0.0)
         return (
             f"left out: the time did not suffice, the study had promised to end within {promise};"
             f" measure it with: trimtab resume {self._study_id}"
         )
+
+
+def open_trials(study: Study) -> list[Trial]:
+    """Trials that resume runs: not ended, or cancelled."""
+    return [
+        trial for trial in study.trials if trial.state not in ENDED or trial.state == "cancelled"
+    ]
+
+
+def without_baseline(study: Study) -> str:
+    """Why the study stops after its baseline: it failed, and others wait. Empty when it goes on."""
+    baseline, left = study.baseline, open_trials(study)
+    if baseline is None or baseline.state != "failed" or not left:
+        return ""
+    waiting = "1 other trial" if len(left) == 1 else f"{len(left)} other trials"
+    return (
+        f"the unchanged model failed ({baseline.reason.rstrip('.')}), and every gain is a ratio to"
+        f" it: {waiting} did not start. Plan the study again with a longer preset, a shorter"
+        " workload or a smaller model; resuming this one measures the others without a baseline"
+    )

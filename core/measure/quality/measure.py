@@ -41,9 +41,10 @@ def measure_quality(
         return no_quality("the model folder has no tokenizer.json: held-out text cannot be read")
     baseline = None if unchanged else deployment.load_baseline()
 
-    def on_file(one: Dataset) -> list[Measurement]:
-        content, name = parted.judged[one.id], f"{one.id}, sha256 {one.sha256[:12]}"
-        if one.id in parted.taken:
+    def on_file(dataset: Dataset) -> list[Measurement]:
+        content = parted.judged[dataset.id]
+        name = f"{dataset.id}, sha256 {dataset.sha256[:12]}"
+        if dataset.id in parted.taken:
             name += ", the part that nothing learns from"
         if content.pictures is not None:
             import torch
@@ -99,26 +100,23 @@ def measure_quality(
         )
         return of_data(rows, pixels.cpu().numpy().tobytes(), labels.cpu().numpy().tobytes())
 
-    def on_task(one: Dataset) -> list[Measurement]:
+    def on_task(task: Dataset) -> list[Measurement]:
         from core.measure.quality.lm_eval_adapter import task_quality
 
-        rows = task_quality(deployment.engine, baseline, deployment.tokenizer, prefix, one)
-        return of_data(rows, one.id.encode())
+        rows = task_quality(deployment.engine, baseline, deployment.tokenizer, prefix, task)
+        return of_data(rows, task.id.encode())
 
-    found: list[list[Measurement]] = []
-    names: list[str] = []
+    groups: list[tuple[str, list[Measurement]]] = []
     if model.task == "image" and not data:
-        found.append(on_images(*digits("held_out"), "held-out digits"))
-        names.append("held-out digits")
-    elif model.task == "text" and not any(one.kind == "text" for one in data):
+        groups.append(("held-out digits", on_images(*digits("held_out"), "held-out digits")))
+    elif model.task == "text" and not any(dataset.kind == "text" for dataset in data):
         length = min(preset.window, model.decoder().context)
         windows = held_out_windows(deployment.tokenizer, prefix, preset.windows, length)
-        found.append(on_text(windows))
-        names.append("held-out text")
-    for one in data:
-        found.append(on_file(one) if one.path else on_task(one))
-        names.append(one.id)
-    return list(_conditioned(zip(names, found, strict=True)))
+        groups.append(("held-out text", on_text(windows)))
+    for dataset in data:
+        rows = on_file(dataset) if dataset.path else on_task(dataset)
+        groups.append((dataset.id, rows))
+    return list(_conditioned(groups))
 
 
 def of_data(rows: list[Measurement], *parts: bytes) -> list[Measurement]:
@@ -130,7 +128,7 @@ def of_data(rows: list[Measurement], *parts: bytes) -> list[Measurement]:
 def _conditioned(groups: Iterable[tuple[str, list[Measurement]]]) -> Iterable[Measurement]:
     """The first of each metric as it is, every later one under the condition of its data."""
     seen: set[str] = set()
-    for name, measurements in groups:
-        for one in measurements:
-            yield replace(one, condition=Condition("data", name)) if one.metric in seen else one
-        seen.update(one.metric for one in measurements)
+    for name, rows in groups:
+        for row in rows:
+            yield replace(row, condition=Condition("data", name)) if row.metric in seen else row
+        seen.update(row.metric for row in rows)

@@ -214,7 +214,7 @@ def test_a_study_leaves_out_what_its_promise_has_no_time_for(
 def test_a_trial_that_runs_when_the_time_is_over_is_ended_and_left_out(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    supervisor = make("await-leave")
+    supervisor = make("spin")
     study, plans = planned("weight-int8")
     monkeypatch.setattr(Schedule, "is_late", lambda self: bool(self.stages.running))
     supervisor.submit(study, plans)

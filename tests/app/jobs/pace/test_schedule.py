@@ -105,6 +105,15 @@ def test_the_promise_is_of_the_quick_preset_and_not_of_who_states_a_budget() -> 
         assert {turn.rounds for turn in machine.turns} == {None}
 
 
+def test_no_trial_starts_after_the_budget() -> None:
+    machine = Machine(1.0, budget_s=20.0)
+    turns = machine.run()
+    assert 20 < machine.now < 40
+    assert [turn.trial for turn in turns] == list(machine.study.trials[: len(turns)])
+    assert machine.schedule.left
+    assert machine.schedule.left_out == "the budget of 20 s was used up before this trial"
+
+
 def test_only_a_trial_after_the_first_two_is_ended_for_being_late() -> None:
     machine = Machine(1.0)
     late = []

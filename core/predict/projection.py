@@ -16,7 +16,6 @@ ratio_error() says what may remain.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from core.machine import targets
@@ -24,6 +23,7 @@ from core.measurement import Measurement, unavailable
 from core.metrics import metric
 from core.plan import Case, Plan
 from core.predict.account import account
+from core.predict.carried import applied_here, carried, on_sensor
 from core.predict.effects import effects
 from core.predict.estimate import TIMES, cost, energy, predict
 from core.predict.limits import Rates, TargetLimits, limits
@@ -31,7 +31,6 @@ from core.predict.roofline import Span, decoder_times
 from core.predict.work import decoder_work
 from core.study import Trial
 from core.target import Target
-from kernels.w8a8_bytes import W8A8Bytes
 
 # By which factor the reached share of the limit may differ between like and unlike devices.
 TRANSFER = {"same": 2.0, "other": 4.0}
@@ -52,7 +51,7 @@ def project(trial: Trial, target: Target) -> tuple[Measurement, ...]:
     """
     plan = Plan(replace(trial.plan.case, target=target), trial.plan.techniques, trial.plan.seed)
     if target.kind == "mcu":
-        return _sensor(trial, plan)
+        return on_sensor(trial, plan)
     expected = {one.metric: one for one in predict(plan)}
     if plan.case.model.task == "image":
         return (*_merged(trial, {}, expected), *_memory(plan))
@@ -102,9 +101,9 @@ def _merged(
         if way == "account":
             continue
         if way == "carried":
-            found.append(_carried(one))
+            found.append(carried(one))
         elif way == "stays":
-            found.append(_note(one, "the techniques are applied on the machine that measured it"))
+            found.append(applied_here(one))
         elif one.metric in times:
             found.append(times.pop(one.metric))
         elif one.metric in expected:
@@ -227,57 +226,6 @@ def _here(case: Case) -> Target | None:
     """The machine that measured: the study's own target when it is local, else this one."""
     here = case.target if case.target.local else targets.resolve("local")
     return here if here.bandwidth is not None else None
-
-
-def _sensor(trial: Trial, plan: Plan) -> tuple[Measurement, ...]:
-    expected = {one.metric: one for one in predict(plan)}
-    found = []
-    for one in trial.measurements:
-        if one.condition:
-            continue
-        if one.metric in expected:
-            found.append(expected.pop(one.metric))
-        elif metric(one.metric).projected == "stays":
-            found.append(_note(one, "the techniques are applied on the machine that measured it"))
-        elif one.metric == "concurrency":
-            found.append(_carried(one))
-        else:
-            found.append(_on_sensor(one, plan))
-    return (*found, *expected.values())
-
-
-def place_quality(found: Sequence[Measurement], plan: Plan) -> tuple[Measurement, ...]:
-    """Quality measured here, as it counts on the plan's target: a fact of the artefact, except on a
-    microcontroller, which runs another artefact."""
-    if plan.case.target.local:
-        return tuple(found)
-    if plan.case.target.kind == "mcu":
-        return tuple(_on_sensor(one, plan) for one in found)
-    return tuple(_carried(one) for one in found)
-
-
-def _on_sensor(one: Measurement, plan: Plan) -> Measurement:
-    """What a number measured here says of the 8-bit copy on the sensor: an estimate where the plan
-    itself computes in 8 bit, else nothing."""
-    if one.origin == "unavailable":
-        return one
-    shown = "unknown" if one.value is None else f"{one.value:.4g}"
-    if isinstance(effects(plan).stored, W8A8Bytes) and metric(one.metric).group == "quality":
-        how = "measured here in 8 bit; the sensor's own rounding may differ"
-        return replace(one, origin="estimated", method="; ".join(filter(None, (one.method, how))))
-    why = f"the sensor runs an 8-bit copy: the {shown} measured here must be measured again on it"
-    return unavailable(one.metric, one.unit, why)
-
-
-def _carried(one: Measurement) -> Measurement:
-    if one.origin == "unavailable":
-        return one
-    return _note(one, "a fact of the artefact, the same on any device")
-
-
-def _note(one: Measurement, text: str) -> Measurement:
-    where = f"measured on {one.environment}" if one.environment else "measured on this machine"
-    return replace(one, method="; ".join(filter(None, (one.method, f"{where}: {text}"))))
 
 
 def _projected(name: str, span: Span, method: str) -> Measurement:

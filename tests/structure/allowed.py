@@ -36,7 +36,6 @@ LONG: tuple[str, ...] = (
     "core/data/split.py",
     "core/measure/serve.py",
     "core/model.py",
-    "core/predict/projection.py",
     "kernels/attention/kv.cpp",
     "kernels/bench/linear.py",
     "kernels/linear_dense/cpu.cpp",

@@ -9,7 +9,7 @@ from core.engine.load.load import load_engine
 from core.measure.quality.measure import measure_quality
 from core.measure.steps.context import TrialRun
 from core.measurement import Measurement
-from core.predict.projection import place_quality
+from core.predict.carried import place_quality
 
 
 def quality(run: TrialRun) -> None:

@@ -15,7 +15,7 @@ from core.metrics import BY_NAME
 from core.model import ClassifierShape
 from core.plan import Case, Plan
 from core.predict import project
-from core.predict.projection import place_quality
+from core.predict.carried import place_quality
 from core.study import Study, Trial
 from core.target import Target
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from core.machine.calibration.measure import measure
 from core.machine.calibration.record import VERSION, Calibration, Rate, folder, store, stored
 from core.machine.environment import environment
 
@@ -46,8 +47,6 @@ def calibrate(
     Each rate is the best of its repetitions (a limit is asked for, not a typical value), with their
     median and spread beside it. A format that torch cannot multiply here is left out.
     """
-    from core.machine.calibration.measure import measure
-
     return measure(seconds, device, report)
 
 

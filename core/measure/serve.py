@@ -16,6 +16,8 @@ from itertools import groupby
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from core.condition import AS_ASKED, Condition
 from core.engine.serve import PREFILL
 from core.machine.watch import DISTURBED, settle, waited_seconds
@@ -269,8 +271,6 @@ def tail(
     """A high quantile of seconds; its interval only where enough samples lie beyond it. `counted`
     is what one sample is of, in the plural.
     """
-    import numpy as np
-
     value = float(np.quantile(samples, q))
     bounds = quantile_interval(samples, q)
     if bounds is None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from kernels import calls, registry
 from kernels.attention import OP, Heads, Start, check_room, check_starts, common
 from kernels.dtypes import FLOAT_OF
+from kernels.kv_codes import PASS_TOKENS
 from kernels.kv_codes.codes import KVCodes
 
 
@@ -49,8 +50,6 @@ def prepare(
     caller sees to it that start + tokens fits. The tensors must stay where they are as long as the
     call is used.
     """
-    from kernels.kv_codes import PASS_TOKENS
-
     _check(qkv, cache, heads)
     if out.shape != (*qkv.shape[:2], heads.heads * heads.dim) or out.dtype != qkv.dtype:
         raise ValueError("attention: out must be [batch, tokens, heads * dim] of qkv's dtype.")

@@ -15,11 +15,11 @@ from typing import Any
 # A bias is there, is not, or as the field of this name says (its default behind it).
 Flag = bool | tuple[str, bool]
 # Name, rows, columns, bias.
-Part = tuple[str, str, str, Flag]
+MatrixRow = tuple[str, str, str, Flag]
 
 
 @dataclass(frozen=True)
-class Experts:
+class Mixture:
     """A mixture's layers: `used` experts a token where the config says nothing, each as wide as the
     field `width`; `shared` adds one that all tokens go through; `every` layer is a mixture.
     """
@@ -31,7 +31,7 @@ class Experts:
 
 
 @dataclass(frozen=True)
-class Window:
+class SlidingWindow:
     """Which layers slide (core.files.config.windows has the patterns), over `default` tokens where
     sliding_window is left out; `asked` ones only with use_sliding_window. `listed`: a config's
     layer_types say it instead.
@@ -44,7 +44,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Lean:
+class LeanFamily:
     """What a family of the lean decoder adds: the class that transformers runs it with, llama.cpp's
     architecture, and the positions where the config says nothing.
     """
@@ -66,8 +66,8 @@ class Family:
     `adds_one`: norms multiply by 1 + w.
     """
 
-    attention: tuple[Part, ...] = ()
-    mlp: tuple[Part, ...] = ()
+    attention: tuple[MatrixRow, ...] = ()
+    mlp: tuple[MatrixRow, ...] = ()
     norms: int = 2
     final: int = 1
     head_norms: str = ""
@@ -80,27 +80,27 @@ class Family:
     head_dim: int | None = None
     tied: bool = False
     adds_one: bool = False
-    experts: Experts | None = None
-    window: Window | None = None
-    lean: Lean | None = None
+    experts: Mixture | None = None
+    window: SlidingWindow | None = None
+    lean: LeanFamily | None = None
 
 
 def _attention(
     bias: Flag = False, out: Flag = False, name: str = "o_proj", inside: str = "self_attn"
-) -> tuple[Part, ...]:
+) -> tuple[MatrixRow, ...]:
     inner = tuple((f"{inside}.{one}_proj", one, "h", bias) for one in "qkv")
     return (*inner, (f"{inside}.{name}", "h", "q", out))
 
 
-def _fused(module: str, bias: Flag = True) -> tuple[Part, ...]:
+def _fused(module: str, bias: Flag = True) -> tuple[MatrixRow, ...]:
     return ((f"{module}.query_key_value", "q+k+v", "h", bias), (f"{module}.dense", "h", "q", bias))
 
 
-def _plain(first: str, second: str, bias: Flag = True) -> tuple[Part, ...]:
+def _plain(first: str, second: str, bias: Flag = True) -> tuple[MatrixRow, ...]:
     return ((f"mlp.{first}", "m", "h", bias), (f"mlp.{second}", "h", "m", bias))
 
 
-def _gated(bias: Flag = False) -> tuple[Part, ...]:
+def _gated(bias: Flag = False) -> tuple[MatrixRow, ...]:
     return (
         ("mlp.gate_proj", "m", "h", bias),
         ("mlp.up_proj", "m", "h", bias),
@@ -111,11 +111,14 @@ def _gated(bias: Flag = False) -> tuple[Part, ...]:
 _ASKED: Flag = ("attention_bias", False)
 _MLP_ASKED: Flag = ("mlp_bias", False)
 _FOUR_H = ("dense_h_to_4h", "dense_4h_to_h")
-_GATE_UP: tuple[Part, ...] = (
+_GATE_UP: tuple[MatrixRow, ...] = (
     ("mlp.gate_up_proj", "m+m", "h", False),
     ("mlp.down_proj", "h", "m", False),
 )
-_C_ATTN: tuple[Part, ...] = (("attn.c_attn", "q+k+v", "h", True), ("attn.c_proj", "h", "q", True))
+_C_ATTN: tuple[MatrixRow, ...] = (
+    ("attn.c_attn", "q+k+v", "h", True),
+    ("attn.c_proj", "h", "q", True),
+)
 _FALCON: Flag = ("bias", False)
 _STAR: Flag = ("use_bias", True)
 _OPT: Flag = ("enable_bias", True)
@@ -130,25 +133,26 @@ _GPT2 = Family(
     kv_heads="all", tied=True,
 )  # fmt: skip
 _GEMMA = Family(_attention(_ASKED, _ASKED), _gated(), head_dim=256, tied=True, adds_one=True)
-_GEMMA2 = replace(_GEMMA, norms=4, window=Window("alternate", 4096))
-_LATE = Window("late", 4096, asked=True)
+_GEMMA2 = replace(_GEMMA, norms=4, window=SlidingWindow("alternate", 4096))
+_LATE = SlidingWindow("late", 4096, asked=True)
 
 # The families of the lean decoder, then those that transformers runs without code from the folder.
 FAMILIES: dict[str, Family] = {
     "llama": Family(
         _attention(_ASKED, _ASKED), _gated(_MLP_ASKED),
-        lean=Lean("LlamaForCausalLM", "llama", 2048),
+        lean=LeanFamily("LlamaForCausalLM", "llama", 2048),
     ),
     "mistral": Family(
-        _attention(), _gated(), window=Window("every", 4096, listed=False),
-        lean=Lean("MistralForCausalLM", "llama", 131072),
+        _attention(), _gated(), window=SlidingWindow("every", 4096, listed=False),
+        lean=LeanFamily("MistralForCausalLM", "llama", 131072),
     ),
     "qwen2": Family(
-        _attention(True), _gated(), window=_LATE, lean=Lean("Qwen2ForCausalLM", "qwen2", 32768)
+        _attention(True), _gated(), window=_LATE,
+        lean=LeanFamily("Qwen2ForCausalLM", "qwen2", 32768),
     ),
     "qwen3": Family(
         _attention(_ASKED, _ASKED), _gated(), head_norms="d+d", head_dim=128, window=_LATE,
-        lean=Lean("Qwen3ForCausalLM", "qwen3", 32768),
+        lean=LeanFamily("Qwen3ForCausalLM", "qwen3", 32768),
     ),
     "bloom": Family(
         _fused("self_attention"), _plain(*_FOUR_H), 4, 4,
@@ -163,7 +167,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "gemma": _GEMMA,
     "gemma2": _GEMMA2,
-    "gemma3_text": replace(_GEMMA2, head_norms="d+d", window=Window("periodic", 4096)),
+    "gemma3_text": replace(_GEMMA2, head_norms="d+d", window=SlidingWindow("periodic", 4096)),
     "glm": Family(_attention(("attention_bias", True)), _GATE_UP, head_dim=128),
     "gpt2": _GPT2,
     "gpt_bigcode": replace(_GPT2, kv_heads="one"),
@@ -181,7 +185,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "granite": Family(_attention(_ASKED, _ASKED), _gated(_MLP_ASKED)),
     "mixtral": Family(
-        _attention(), experts=Experts(2, "intermediate_size", every=True), window=Window()
+        _attention(), experts=Mixture(2, "intermediate_size", every=True), window=SlidingWindow()
     ),
     "olmo": Family(_attention(_ASKED, _ASKED), _gated(), 0, 0),
     "olmo2": Family(_attention(_ASKED, _ASKED), _gated(), 2, 1, "q+k"),
@@ -196,25 +200,26 @@ FAMILIES: dict[str, Family] = {
     ),
     "phi3": Family(
         (("self_attn.qkv_proj", "q+k+v", "h", False), ("self_attn.o_proj", "h", "q", False)),
-        _GATE_UP, window=Window(),
+        _GATE_UP, window=SlidingWindow(),
     ),
     "qwen2_moe": Family(
-        _attention(("qkv_bias", True)), _gated(), experts=Experts(4, shared=True),
-        window=Window("early", 4096, asked=True),
+        _attention(("qkv_bias", True)), _gated(), experts=Mixture(4, shared=True),
+        window=SlidingWindow("early", 4096, asked=True),
     ),
     "qwen3_moe": Family(
-        _attention(_ASKED, _ASKED), _gated(), head_norms="d+d", experts=Experts(8),
-        window=Window("every", 4096, asked=True),
+        _attention(_ASKED, _ASKED), _gated(), head_norms="d+d", experts=Mixture(8),
+        window=SlidingWindow("every", 4096, asked=True),
     ),
     "smollm3": Family(
         _attention(_ASKED, _ASKED), _gated(_MLP_ASKED), tied=True,
-        window=Window("no_rope", asked=True),
+        window=SlidingWindow("no_rope", asked=True),
     ),
     "stablelm": Family(
         _attention(("use_qkv_bias", False)), _gated(), 4, 2, "q+k", _QUERY_NORM
     ),
     "starcoder2": Family(
-        _attention(_STAR, _STAR), _plain("c_fc", "c_proj", _STAR), 4, 2, tied=True, window=Window()
+        _attention(_STAR, _STAR), _plain("c_fc", "c_proj", _STAR), 4, 2, tied=True,
+        window=SlidingWindow(),
     ),
 }  # fmt: skip
 LEAN = tuple(name for name, family in FAMILIES.items() if family.lean is not None)

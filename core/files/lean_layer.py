@@ -13,7 +13,7 @@ from core.files.config.decoder_config import DecoderConfig
 
 
 @dataclass(frozen=True)
-class Top:
+class OuterTensor:
     """A tensor outside of the layers: Hugging Face's module and llama.cpp's."""
 
     module: str
@@ -26,7 +26,7 @@ class Top:
 
 
 @dataclass(frozen=True)
-class Norm:
+class LayerNorm:
     """A norm's weights, `name` in the engine; there only where the config's field `given` says."""
 
     name: str
@@ -37,7 +37,7 @@ class Norm:
 
 
 @dataclass(frozen=True)
-class Part:
+class StackedModule:
     """A module of Hugging Face that is some rows of a matrix. llama.cpp's llama `turns` neighbours
     where Hugging Face turns halves of a head. A sound file has no `filled` module of zeros; the
     others may begin so, that a block changes nothing at first.
@@ -56,7 +56,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Matrix:
+class LayerMatrix:
     """A matrix of the engine: `parts` stacked along its rows, as they share their input.
 
     `bias` is the config's field that says whether it has one. Its input comes from the norm `norm`;
@@ -64,49 +64,52 @@ class Matrix:
     """
 
     name: str
-    parts: tuple[Part, ...]
+    parts: tuple[StackedModule, ...]
     columns: str
     bias: str
     norm: str = ""
 
 
-EMBEDDING = Top("model.embed_tokens", "token_embd")
-FINAL_NORM = Top("model.norm", "output_norm")
-HEAD = Top("lm_head", "output")
+EMBEDDING = OuterTensor("model.embed_tokens", "token_embd")
+FINAL_NORM = OuterTensor("model.norm", "output_norm")
+HEAD = OuterTensor("lm_head", "output")
 NORMS = (
-    Norm("attn_norm", "input_layernorm", "attn_norm"),
-    Norm("mlp_norm", "post_attention_layernorm", "ffn_norm"),
-    Norm("q_norm", "self_attn.q_norm", "attn_q_norm", "d", "qk_norm"),
-    Norm("k_norm", "self_attn.k_norm", "attn_k_norm", "d", "qk_norm"),
+    LayerNorm("attn_norm", "input_layernorm", "attn_norm"),
+    LayerNorm("mlp_norm", "post_attention_layernorm", "ffn_norm"),
+    LayerNorm("q_norm", "self_attn.q_norm", "attn_q_norm", "d", "qk_norm"),
+    LayerNorm("k_norm", "self_attn.k_norm", "attn_k_norm", "d", "qk_norm"),
 )
 MATRICES = (
-    Matrix(
+    LayerMatrix(
         "qkv",
         (
-            Part("self_attn.q_proj", "q", "attn_q", turns=True),
-            Part("self_attn.k_proj", "k", "attn_k", turns=True),
-            Part("self_attn.v_proj", "k", "attn_v", filled=False),
+            StackedModule("self_attn.q_proj", "q", "attn_q", turns=True),
+            StackedModule("self_attn.k_proj", "k", "attn_k", turns=True),
+            StackedModule("self_attn.v_proj", "k", "attn_v", filled=False),
         ),
         "h",
         "qkv_bias",
         norm="attn_norm",
     ),
-    Matrix(
+    LayerMatrix(
         "o",
-        (Part("self_attn.o_proj", "h", "attn_output", filled=False),),
+        (StackedModule("self_attn.o_proj", "h", "attn_output", filled=False),),
         "q",
         "o_bias",
     ),
-    Matrix(
+    LayerMatrix(
         "gate_up",
-        (Part("mlp.gate_proj", "m", "ffn_gate"), Part("mlp.up_proj", "m", "ffn_up")),
+        (
+            StackedModule("mlp.gate_proj", "m", "ffn_gate"),
+            StackedModule("mlp.up_proj", "m", "ffn_up"),
+        ),
         "h",
         "mlp_bias",
         norm="mlp_norm",
     ),
-    Matrix(
+    LayerMatrix(
         "down",
-        (Part("mlp.down_proj", "h", "ffn_down", filled=False),),
+        (StackedModule("mlp.down_proj", "h", "ffn_down", filled=False),),
         "m",
         "mlp_bias",
     ),
@@ -133,6 +136,6 @@ def in_layer(layer: int, module: str) -> str:
     return f"model.layers.{layer}.{module}"
 
 
-def norms(config: DecoderConfig) -> tuple[Norm, ...]:
+def norms(config: DecoderConfig) -> tuple[LayerNorm, ...]:
     """The norms that each layer of this decoder has."""
     return tuple(one for one in NORMS if not one.given or getattr(config, one.given))

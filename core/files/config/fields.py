@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.errors import BadInput
-from core.files.architectures import Experts, family_of
+from core.files.architectures import Mixture, family_of
 
 # Mixtral has no width of its own for experts; the others have both.
 EXPERTS = ("num_local_experts", "num_experts")
@@ -99,7 +99,7 @@ def tied(config: Mapping[str, Any]) -> bool:
     return bool(config.get("tie_word_embeddings", family_of(config).tied))
 
 
-def _mixture(config: Mapping[str, Any]) -> Experts:
+def _mixture(config: Mapping[str, Any]) -> Mixture:
     mixture = family_of(config).experts
     assert mixture is not None
     return mixture

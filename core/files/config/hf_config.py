@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.errors import BadInput
-from core.files.architectures import FAMILIES, LEAN, Flag, Window
+from core.files.architectures import FAMILIES, LEAN, Flag, SlidingWindow
 from core.files.config.decoder_config import FILE, DecoderConfig, RopeScaling
 
 ROPE_KINDS = ("default", "linear", "llama3")
@@ -193,7 +193,7 @@ def _intermediate_sizes(fields: _Fields, layers: int) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def _sliding_window(fields: _Fields, slides: Window | None, layers: int) -> int | None:
+def _sliding_window(fields: _Fields, slides: SlidingWindow | None, layers: int) -> int | None:
     """One window for all layers or None; a mix of both is refused."""
     window: int | None = fields.integer("sliding_window", 1, 1 << 28, default=None)
     kinds = fields.config.get("layer_types")

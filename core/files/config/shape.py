@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from core.errors import BadInput
-from core.files.architectures import Family, Flag, Part, family_of
+from core.files.architectures import Family, Flag, MatrixRow, family_of
 from core.files.config import fields
 from core.files.config.windows import windows
 from core.model import DecoderShape, Layers, Projection
@@ -118,7 +118,7 @@ def _lean(config: Mapping[str, Any], family: Family, shape: DecoderShape) -> Dec
     return replace(shape, intermediate=widest, kinds=tuple(kinds), loose=shape.hidden)
 
 
-def _projection(part: Part, sizes: _Sizes) -> Projection:
+def _projection(part: MatrixRow, sizes: _Sizes) -> Projection:
     name, rows, columns, _ = part
     return Projection(name, sizes.of(rows), sizes.of(columns))
 
@@ -158,7 +158,7 @@ class _Asked:
         value = self.config.get(wanted[0])
         return wanted[1] if value is None else bool(value)
 
-    def biases(self, parts: tuple[Part, ...], sizes: _Sizes) -> int:
+    def biases(self, parts: tuple[MatrixRow, ...], sizes: _Sizes) -> int:
         """Numbers in the biases of these matrices."""
         return sum(sizes.of(rows) for _, rows, _, bias in parts if self.flag(bias))
 

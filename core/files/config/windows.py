@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from core.files.architectures import Window, family_of
+from core.files.architectures import SlidingWindow, family_of
 
 
 def windows(config: Mapping[str, Any], layers: int) -> list[int]:
@@ -17,7 +17,7 @@ def windows(config: Mapping[str, Any], layers: int) -> list[int]:
     return [int(tokens) if one else 0 for one in _sliding(slides, config, layers)]
 
 
-def _sliding(slides: Window, config: Mapping[str, Any], layers: int) -> list[bool]:
+def _sliding(slides: SlidingWindow, config: Mapping[str, Any], layers: int) -> list[bool]:
     kinds = config.get("layer_types")
     if isinstance(kinds, list) and len(kinds) == layers and slides.listed:
         return [kind == "sliding_attention" for kind in kinds]

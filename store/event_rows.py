@@ -135,13 +135,13 @@ def _trial_rows(keys: Keys, at: datetime, trial: Trial) -> Named:
 
 def _trial_started(keys: Keys, at: datetime, content: TrialStarted) -> Named:
     pid = None if content.pid is None else whole(content.pid)
-    times = {"started_at": keys.time, "pid": pid}
+    times = {"started_at": clean_time(keys.time), "pid": pid}
     yield "trial_states", _state_row(keys, at, content.attempt, STARTED, "running", "", **times)
 
 
 def _trial_ended(keys: Keys, at: datetime, content: TrialEnded) -> Named:
     state, reason = content.state, content.reason
-    times = {"ended_at": keys.time}
+    times = {"ended_at": clean_time(keys.time)}
     yield "trial_states", _state_row(keys, at, content.attempt, FINISHED, state, reason, **times)
 
 

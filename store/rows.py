@@ -15,7 +15,7 @@ from core.journal.events import (
 from core.report import Report
 from core.times import moment
 from store.event_rows import ROWS, Keys, report_columns
-from store.health.clean import clean, clean_data, clean_time
+from store.health.clean import clean, clean_data
 from store.interface import TableRow, TableRows, TrialFilter
 
 _DAMAGES = (
@@ -56,7 +56,7 @@ def rows_of(events: Iterable[Event]) -> TableRows:
 
 def _keys(event: Event) -> Keys:
     ids = clean(event.id), clean(event.study_id), clean(event.trial_id)
-    return Keys(*ids, clean_time(event.at))
+    return Keys(*ids, event.at)
 
 
 def by_id(events: Iterable[Event]) -> dict[str, Event]:

@@ -107,14 +107,15 @@ def fields_from(kind: Callable[..., Value], data: dict[str, Any], name: str) -> 
     """A dataclass from its fields alone, without a type tag; what is not among them is passed over.
     BadInput calls it by `name` and says what is missing or damaged.
     """
-    fields = _fields(kind)
     try:
-        return _build(kind, {key: item for key, item in data.items() if key in fields}, name)
+        return _build(kind, data, name, pass_over=True)
     except RecursionError:
         raise BadInput(f"stored {name} is nested too deeply: it is damaged") from None
 
 
-def _build(kind: Callable[..., Value], data: dict[str, Any], name: str) -> Value:
+def _build(
+    kind: Callable[..., Value], data: dict[str, Any], name: str, pass_over: bool = False
+) -> Value:
     fields = _fields(kind)
     try:
         values = {}
@@ -123,6 +124,8 @@ def _build(kind: Callable[..., Value], data: dict[str, Any], name: str) -> Value
                 continue
             field = fields.get(key)
             if field is None:
+                if pass_over:
+                    continue
                 unknown = sorted(data.keys() - fields.keys() - {"type"})
                 raise BadInput(f"stored {name} has unknown fields: {', '.join(unknown)}")
             if type(item) not in _PLAIN and not field.is_raw:

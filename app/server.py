@@ -29,9 +29,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import services
-from app.cli.remote import server_of
-from app.cli.serving import answering
-from app.cli.wire import version
+from app.cli.link.remote import server_of
+from app.cli.link.serving import answering
+from app.cli.link.wire import version
 from app.guard import KnownHosts, KnownOrigins
 from app.hosts import ADDRESS, LOCAL, Address, address_of
 from app.parts import common

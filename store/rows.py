@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from core.data.times import moment
 from core.errors import BadInput, StoreError
 from core.journal.events import (
     CONTENTS,
     Event,
 )
 from core.report import Report
-from core.times import moment
 from store.event_rows import ROWS, Keys, report_columns
 from store.health.clean import clean, clean_data
 from store.interface import TableRow, TableRows, TrialFilter

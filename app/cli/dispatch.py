@@ -14,7 +14,7 @@ from app.cli.commands import COMMANDS, perform
 from app.cli.console import here
 from app.cli.doctor import doctor
 from app.cli.grammar import LISTS
-from app.cli.remote import server_of
+from app.cli.link.remote import server_of
 from app.cli.show import listing
 from app.services import opened
 from core.errors import StoreError

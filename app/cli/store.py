@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from app.cli.console import Console, here
-from app.cli.remote import RunningServer, server_of
+from app.cli.link.remote import RunningServer, server_of
 from app.services import Services, opened, studies_folder
 from core import format as formats
 from core.errors import BadInput, StoreError, StoreHeld

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from core.data.times import moment
 from core.study import ENDED, Study, Trial
-from core.times import moment
 
 _CRASH = re.compile(r"attempt \d+ of \d+ crashed: ")
 

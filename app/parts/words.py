@@ -6,10 +6,10 @@ import re
 from datetime import UTC, datetime
 
 from core import format, metrics
+from core.data.times import moment
 from core.measurement import Measurement
 from core.priorities import Limit
 from core.study import ENDED, Trial
-from core.times import moment
 from core.verdict.comparison import MARKS as VERDICT_MARKS
 from store.interface import StudySummary
 

@@ -6,8 +6,8 @@ Texts that come from the store pass through unchanged: each format escapes them.
 from __future__ import annotations
 
 from core import format, metrics
+from core.data.times import moment
 from core.priorities import Limit
-from core.times import moment
 from core.verdict.comparison import MARKS, Cell, Column, Row
 
 

@@ -11,12 +11,9 @@ from app.parts import (
     common,
     environment_facts,
     margin_words,
-    memory_parts,
-    rounds,
-    sensitivity,
-    take_along,
     words,
 )
+from app.parts.trial import memory_parts, rounds, sensitivity, take_along
 from core import metrics
 from core.machine import share
 from core.measurement import Measurement

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from core.data.times import nanoseconds
 from core.errors import BadInput
-from core.times import nanoseconds
 from core.workload import Workload
 
 MOST_BYTES = 64 << 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from core.times import utc
+from core.data.times import utc
 
 
 def whole(value: Any, bits: int = 31) -> int:

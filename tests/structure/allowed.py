@@ -61,21 +61,13 @@ LONG_TESTS: tuple[str, ...] = (
 )
 
 # Folders of more than 16 files of code.
-FULL: tuple[str, ...] = (
-    "app/cli",
-    "app/parts",
-    "core",
-)
+FULL: tuple[str, ...] = ()
 
 # Names that two or more public classes have: a technique and the codes it makes, the products of
 # kernels, parts and stacks of files and of the engine's matrices.
 SHARED = (
-    "Experts",
     "Fp8",
     "Gemv",
-    "Lean",
-    "Matrix",
-    "Part",
     "Product",
     "Speculative",
     "Stack",

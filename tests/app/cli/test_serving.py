@@ -25,11 +25,11 @@ from pathlib import Path
 import pytest
 
 from app.cli import main as cli
-from app.cli import wire
 from app.cli.console import here
-from app.cli.remote import server_of
+from app.cli.link import wire
+from app.cli.link.remote import server_of
+from app.cli.link.serving import answering
 from app.cli.run import plan
-from app.cli.serving import answering
 from app.jobs.spawn import Spawned
 from app.jobs.supervisor import Supervisor
 from app.reports import new_report

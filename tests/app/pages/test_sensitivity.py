@@ -10,7 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
-from app.parts import sensitivity
+from app.parts.trial import sensitivity
 from core.condition import matrix
 from core.condition import read as read_condition
 from core.measurement import Measurement

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from app.cli import wire
 from app.cli.console import Console
+from app.cli.link import wire
 from core.errors import StoreError, StoreHeld
 
 # These go on until a study ends, and stop it when they are stopped.

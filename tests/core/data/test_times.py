@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from core.times import EPOCH, moment, nanoseconds, utc
+from core.data.times import EPOCH, moment, nanoseconds, utc
 
 ZONES = ("UTC", "America/New_York", "Asia/Kathmandu", "Pacific/Apia", "Australia/Lord_Howe")
 SECOND = 10**9
@@ -79,7 +79,7 @@ from app.reports.words import when
 from app.parts import words
 from core import ids
 from core.data.arrivals import read_trace
-from core.times import moment
+from core.data.times import moment
 
 trace = Path(sys.argv[1])
 now = moment(ids.now())

@@ -1,4 +1,4 @@
-"""The server's side of app/cli/wire.py: does commands for the command line while it has the store
+"""The server's side of wire.py: does commands for the command line while it has the store
 open.
 
 A command runs in a thread of its own over the server's services. What it prints is sent by the
@@ -20,9 +20,9 @@ from typing import Any, cast
 import anyio
 import anyio.to_thread
 
-from app.cli import wire
 from app.cli.commands import COMMANDS, perform
 from app.cli.console import CANCEL, INTERRUPT, Console, Stop
+from app.cli.link import wire
 from app.services import Services
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""How the command line and a running server work together, by a Unix socket beside the store."""

@@ -1,0 +1,1 @@
+"""What the page of one trial draws, a part a file."""

@@ -62,10 +62,9 @@ def contents(engine: Any, source: Mapping[str, Any]) -> Contents:
     Raises Refused for an engine that no folder of ours holds.
     """
     from core.engine.classifier import DigitsCNN, DigitsMLP
-    from core.engine.decoder import Decoder
 
-    if isinstance(engine, Decoder):
-        return _of_decoder(engine, source)
+    if engine.lean is not None:
+        return _of_decoder(engine.lean, source)
     if isinstance(engine, DigitsMLP | DigitsCNN):
         return _of_classifier(engine)
     raise Refused(refusal(source))

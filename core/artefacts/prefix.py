@@ -150,7 +150,8 @@ def _write(place: Path, deployment: Deployment, source: Mapping[str, Any], makin
             f"they take {formats.number(total, 'B')}, and only {formats.number(free, 'B')} are free"
             " on the disk of the study"
         )
-    special = getattr(deployment.engine, "special_ids", None)
+    image = deployment.case.model.task == "image"
+    special = None if image else deployment.engine.special_ids
     state: dict[str, Any] = {
         "trial": making.trial,
         "seconds": making.seconds,

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core.engine.held import HeldByModule
 from core.errors import BadInput
 
 SIDE = 8
 MODEL_TYPES = ("trimtab-mlp", "trimtab-cnn")
 
 
-class _Classifier(nn.Module):
+class _Classifier(HeldByModule, nn.Module):
     """What both classifiers share: their config, the image check and the weight count."""
 
     def __init__(self, widths: Sequence[int], classes: int) -> None:
@@ -34,9 +35,15 @@ class _Classifier(nn.Module):
         dense = next(self.parameters(), None)
         return images if dense is None else images.to(dense.dtype)
 
-    def weight_bytes(self) -> int:
-        """Bytes that the weights occupy now, packed ones included."""
-        return sum(one.nbytes for one in (*self.parameters(), *self.buffers()))
+    @property
+    def module(self) -> nn.Module:
+        """Itself, see core.engine.protocol.Engine."""
+        return self
+
+    @property
+    def device(self) -> str:
+        """Where its weights lie."""
+        return str(next(tensor.device for _, _, tensor in self.tensors()))
 
 
 class DigitsMLP(_Classifier):

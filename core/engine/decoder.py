@@ -16,6 +16,7 @@ from torch import Tensor
 from core.engine.cache.contiguous import KVCache, Rows
 from core.engine.cache.quantized import QuantizedCache
 from core.engine.export import export
+from core.engine.held import HeldByDecoder
 from core.engine.linear import DENSE, Linear
 from core.engine.step import MAX_ROWS, Step
 from core.errors import BadInput
@@ -49,7 +50,7 @@ class Layer:
     k_norm: Tensor | None = None
 
 
-class Decoder:
+class Decoder(HeldByDecoder):
     """A decoder whose logits equal transformers' for the same weights within rounding.
 
     `layers` and `head` may be changed in place (`layer.gate_up = layer.gate_up.to_format("int8")`),
@@ -196,13 +197,9 @@ class Decoder:
             for norm in lean_layer.norms(self.config):
                 yield f"{lean_layer.in_layer(i, norm.module)}.weight", getattr(layer, norm.name)
 
-    def weight_bytes(self) -> int:
-        """Bytes resident for all weights; memory that two names share counts once."""
-        tensors = [norm for _, norm in self.norms()]
-        tensors += [self.embedding, self.final_norm]
-        for _, linear in self.linears():
-            tensors += linear.tensors()
-        return sum({t.data_ptr(): t.numel() * t.element_size() for t in tensors}.values())
+    def table_bytes(self) -> int:
+        """Rotary cosines and sines, computed once and kept."""
+        return self._cos.nbytes + self._sin.nbytes
 
     def export_tensors(self) -> dict[str, Tensor]:
         """All weights in Hugging Face names and the engine's dtype, quantized ones unpacked.

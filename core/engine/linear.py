@@ -30,8 +30,8 @@ _WHOLE_ROW = 1 << 30
 
 
 def name_of(dtype: torch.dtype) -> str:
-    """fp32, bf16 or fp16."""
-    return NAMES[dtype]
+    """fp32, bf16 or fp16; another dtype as torch calls it."""
+    return NAMES.get(dtype, str(dtype).removeprefix("torch."))
 
 
 class Linear:

@@ -1,20 +1,12 @@
-"""Owns the torch module of classifiers and of models that run through transformers, and a kernel's
-weight in the place of its torch.nn.Linear.
+"""Owns a kernel's weight in the place of a torch.nn.Linear, for classifiers and for models that run
+through transformers.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
 from kernels.weight import KernelWeight
-
-
-def module_of(engine: Any) -> nn.Module | None:
-    """The module that an engine is or runs; None for the lean decoder, which has none."""
-    module = getattr(engine, "model", engine)
-    return module if isinstance(module, nn.Module) else None
 
 
 class KernelLinear(nn.Module):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Several
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
+    from core.engine.decoder import Decoder
+    from core.engine.matrices import Matrix
     from core.files.special_ids import SpecialIds
 
 
@@ -29,12 +32,51 @@ class Cache(Protocol):
         """
 
 
+class Engine(Protocol):
+    """A loaded model, whatever runs it: what techniques and measuring may ask of its weights."""
+
+    @property
+    def device(self) -> str:
+        """Where the weights lie."""
+
+    @property
+    def lean(self) -> Decoder | None:
+        """The model as our own decoder, for what needs to know its layers; None for others."""
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The torch module that runs, for hooks and training; None for our own decoder."""
+
+    @property
+    def compute_format(self) -> str:
+        """The format that multiplies ("bf16"): packed weights are widened to it first."""
+
+    def kernel_formats(self) -> set[str]:
+        """The formats of what kernels of ours multiply with; empty when none of them is used."""
+
+    def matrices(self) -> list[Matrix]:
+        """The matrices that can be read and replaced, in the order of the forward pass."""
+
+    def packed(self) -> Mapping[str, str]:
+        """The format of every matrix that is not dense, by name."""
+
+    def tensors(self) -> Iterator[tuple[str, str, Tensor]]:
+        """Name, storage format and tensor of every weight; tensors may share memory."""
+
+    def weight_bytes(self) -> int:
+        """Bytes resident for the weights, shared memory counted once."""
+
+    def table_bytes(self) -> int:
+        """Bytes of what was computed once and is kept beside the weights: rotary tables."""
+
+
 @runtime_checkable
-class TextEngine(Protocol):
+class TextEngine(Engine, Protocol):
     """A causal language model that can be run step by step."""
 
-    device: str
-    special_ids: SpecialIds
+    @property
+    def special_ids(self) -> SpecialIds:
+        """The ids that begin and end a text."""
 
     @property
     def vocab_size(self) -> int:
@@ -50,18 +92,15 @@ class TextEngine(Protocol):
     def forward(self, ids: Tensor, cache: Any = None, last_only: bool = False) -> Tensor:
         """Logits float32 [B, T, V], or [B, 1, V]; appends ids int64 [B, T] to the cache."""
 
-    def weight_bytes(self) -> int:
-        """Bytes resident for the weights, shared memory counted once."""
+    def looked_up_bytes(self) -> int:
+        """Bytes of the weights that are looked up row by row and never multiplied."""
 
 
 @runtime_checkable
-class ImageEngine(Protocol):
+class ImageEngine(Engine, Protocol):
     """An image classifier."""
 
     classes: int
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits [B, classes] of images [B, 1, 8, 8]."""
-
-    def weight_bytes(self) -> int:
-        """Bytes resident for the weights."""

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.engine import positions
 from core.engine.cache.transformers_cache import TransformersCache
+from core.engine.held import HeldByModule
 from core.engine.linear import DENSE
 from core.errors import BadInput
 from core.files.special_ids import SpecialIds
@@ -40,7 +41,7 @@ def cache_name(kind: Any) -> str:
     )
 
 
-class TransformersEngine:
+class TransformersEngine(HeldByModule):
     """A TextEngine over AutoModelForCausalLM."""
 
     def __init__(self, model: Any) -> None:
@@ -159,7 +160,18 @@ class TransformersEngine:
         logits: Tensor = out.logits.float()
         return logits
 
-    def weight_bytes(self) -> int:
-        """Bytes of all parameters and buffers, shared memory counted once."""
-        tensors = (*self.model.parameters(), *self.model.buffers())
-        return sum({t.data_ptr(): t.nbytes for t in tensors}.values())
+    @property
+    def module(self) -> nn.Module:
+        """See core.engine.protocol.Engine."""
+        module: nn.Module = self.model
+        return module
+
+    def looked_up_bytes(self) -> int:
+        """Tables of tokens, and of positions, that the head does not read too."""
+        outer = self.model.get_output_embeddings()
+        # A head that a technique replaced keeps its codes in buffers.
+        read = () if outer is None else (*outer.parameters(), *outer.buffers())
+        shared = {tensor.data_ptr() for tensor in read}
+        tables = [part.weight for part in self.model.modules() if isinstance(part, nn.Embedding)]
+        sizes = {one.data_ptr(): one.nbytes for one in tables if one.data_ptr() not in shared}
+        return sum(sizes.values())

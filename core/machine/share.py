@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from core.machine.calibrate import DISTURBED, Calibration
-from core.machine.work import Work, format_of, work_of
+from core.machine.work import Work, work_of
 from core.measurement import Measurement, unavailable
 from core.metrics import METRICS
 from core.plan import Plan
@@ -166,7 +166,7 @@ def _images(
 ) -> Measurement:
     """A classifier's operations over its throughput."""
     rate = found.get("examples_per_s")
-    name = format_of(deployment.engine)
+    name = deployment.engine.compute_format
     peak = calibration.peak(name)
     if rate is None or not rate.samples or peak is None:
         return unavailable("mfu", "", f"throughput or the matrix peak of {name} is not known")

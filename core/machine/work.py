@@ -6,10 +6,13 @@ core.predict.work counts the same from a plan's shapes, before anything is loade
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from core.model import DecoderShape, attended
-from kernels.dtypes import FLOAT_OF, nbytes
+from kernels.dtypes import nbytes
+
+if TYPE_CHECKING:
+    from core.engine.protocol import TextEngine
 
 
 @dataclass(frozen=True)
@@ -63,69 +66,48 @@ class Work:
         return context if self.window is None else min(context, self.window - 1)
 
 
-def work_of(engine: Any, shape: DecoderShape) -> Work:
+def work_of(engine: TextEngine, shape: DecoderShape) -> Work:
     """What a loaded decoder reads and computes; `shape` stands in where the engine has no matrices
     of ours (families that run through transformers).
 
     A table that is only looked up, the embedding that the head does not share, is not read.
     """
     kv, near, near_kv = _kv_bytes(engine, shape)
-    weights = float(engine.weight_bytes() - _looked_up(engine))
-    window = getattr(getattr(engine, "config", None), "sliding_window", None)
-    seen = window if isinstance(window, int) and window > 0 else None
+    weights = float(engine.weight_bytes() - engine.looked_up_bytes())
+    form = engine.compute_format
     attention = 4.0 * shape.layers * shape.heads * shape.head_dim
-    if hasattr(engine, "linears"):
-        config = engine.config
+    if engine.lean is not None:
+        config, seen = engine.lean.config, engine.lean.config.sliding_window
         attention = 4.0 * config.num_layers * config.num_heads * config.head_dim
-        sizes = {name: one.in_features * one.out_features for name, one in engine.linears()}
+        sizes = {name: one.in_features * one.out_features for name, one in engine.lean.linears()}
         head = 2.0 * sizes.pop("head", 0)
-        body, form = 2.0 * sum(sizes.values()), format_of(engine)
+        body = 2.0 * sum(sizes.values())
         return Work(weights, kv, body, attention, head, form, seen, near, near_kv)
     head = 2.0 * shape.head().numbers()
     body = 2.0 * shape.read_params() - head
     experts, used = _experts(engine, shape)
     return Work(
-        weights, kv, body, attention, head, format_of(engine), experts=experts, used=used,
+        weights, kv, body, attention, head, form, experts=experts, used=used,
         shape=shape,
     )  # fmt: skip
 
 
-def _experts(engine: Any, shape: DecoderShape) -> tuple[float, float]:
+def _experts(engine: TextEngine, shape: DecoderShape) -> tuple[float, float]:
     """Bytes of the experts of a mixture, and the share of them that a token uses."""
     mixed = [one for one in shape.projections() if one.used < one.count]
     if not mixed:
         return 0.0, 1.0
-    parts = (*engine.model.named_parameters(), *engine.model.named_buffers())
-    held = sum(tensor.nbytes for name, tensor in parts if ".experts." in name)
+    held = sum(tensor.nbytes for name, _, tensor in engine.tensors() if ".experts." in name)
     return float(held), mixed[0].used / mixed[0].count
 
 
-def _looked_up(engine: Any) -> int:
-    """Bytes of the tables of tokens, and of positions, that the head does not read too."""
-    table = getattr(engine, "embedding", None)
-    if table is not None and hasattr(engine, "head"):
-        read = [tensor.data_ptr() for tensor in engine.head.tensors()]
-        return 0 if table.data_ptr() in read else int(table.nbytes)
-    model = getattr(engine, "model", None)
-    if model is None or not hasattr(model, "get_output_embeddings"):
-        return 0
-    from torch import nn
-
-    outer = model.get_output_embeddings()
-    # A head that a technique replaced keeps its codes in buffers.
-    read = [] if outer is None else [t.data_ptr() for t in (*outer.parameters(), *outer.buffers())]
-    tables = [part.weight for part in model.modules() if isinstance(part, nn.Embedding)]
-    sizes = {one.data_ptr(): int(one.nbytes) for one in tables if one.data_ptr() not in read}
-    return sum(sizes.values())
-
-
-def _kv_bytes(engine: Any, shape: DecoderShape) -> tuple[float, float, float]:
+def _kv_bytes(engine: TextEngine, shape: DecoderShape) -> tuple[float, float, float]:
     """Bytes of keys and values that a cached token holds, as the engine's own cache keeps them; how
     many of the newest tokens are held in another way, on average, and their bytes.
     """
-    kept = getattr(engine, "cache_format", None)
-    if kept is not None:
-        config, item = engine.config, nbytes(format_of(engine))
+    lean, item = engine.lean, nbytes(engine.compute_format)
+    if lean is not None and lean.cache_format is not None:
+        config, kept = lean.config, lean.cache_format
         heads = config.num_layers * config.num_kv_heads
         codes = heads * kept.block_bytes(config.head_dim) / kept.group_size
         near = kept.residual + (kept.group_size - 1) / 2
@@ -134,16 +116,4 @@ def _kv_bytes(engine: Any, shape: DecoderShape) -> tuple[float, float, float]:
     held = int(engine.new_cache(1, tokens).nbytes)
     if held:
         return held / tokens, 0.0, 0.0
-    item = nbytes(format_of(engine))
     return float(shape.kv_values_per_token() * item), 0.0, 0.0
-
-
-def format_of(engine: Any) -> str:
-    """The format that multiplies: packed weights are widened to that of the activations first."""
-    kind = getattr(engine, "dtype", None) or getattr(getattr(engine, "model", None), "dtype", None)
-    if kind is None and hasattr(engine, "parameters"):
-        # A classifier whose every matrix is packed has no parameters left.
-        packed = (getattr(one, "weight_of_kernel", None) for one in engine.modules())
-        held = [one.dtype for one in (*engine.parameters(), *packed) if one is not None]
-        kind = held[0] if held else None
-    return FLOAT_OF.get(str(kind), str(kind).removeprefix("torch."))

@@ -6,11 +6,10 @@ A fallback is correct, so nothing fails: only these sentences tell that its time
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from core.caution import Caution
 from core.study import KernelCalls
-from kernels.dtypes import FLOAT_OF, FLOATS
+from kernels.dtypes import FLOATS
 from kernels.registry import KERNELS, KernelInfo, kernels_available, named
 
 # What values the kernels of ours over codes take; those of other operations name them themselves.
@@ -24,21 +23,6 @@ def lost(device: str) -> dict[str, list[str]]:
     """
     ours = [info for info in KERNELS if info.needs and device in info.devices]
     return _by_reason(ours, device)
-
-
-def floats(engine: Any) -> set[str]:
-    """The formats ("bf16", ...) of what the kernels of `engine` multiply with; empty when it uses
-    none.
-    """
-    from core.engine.modules import KernelLinear
-
-    if hasattr(engine, "dtype"):
-        return {FLOAT_OF[str(engine.dtype)]}
-    module = getattr(engine, "model", engine)
-    parts = module.modules() if hasattr(module, "modules") else ()
-    return {
-        FLOAT_OF[str(one.weight_of_kernel.dtype)] for one in parts if isinstance(one, KernelLinear)
-    }
 
 
 def notes(device: str, formats: set[str], ran: Iterable[KernelCalls]) -> list[Caution]:

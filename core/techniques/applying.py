@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from core.errors import Refused
 from core.plan import Technique
@@ -29,7 +29,7 @@ def apply_all(
     """
     from core.techniques.solve.matrices import left_alone
 
-    packed = None if begun else packed_matrix(deployment.engine)
+    packed = None if begun else next(iter(deployment.engine.packed()), None)
     model = deployment.case.model.id
     for count, technique in enumerate(techniques, 1):
         if count <= begun:
@@ -51,18 +51,3 @@ def apply_all(
     left = left_alone(deployment)
     if left:
         deployment.note(left)
-
-
-def packed_matrix(engine: Any) -> str | None:
-    """The name of the engine's first matrix that is not dense, or None."""
-    from core.engine.decoder import Decoder
-    from core.engine.linear import DENSE
-    from core.engine.modules import KernelLinear, module_of
-
-    if isinstance(engine, Decoder):
-        return next((name for name, one in engine.linears() if one.format not in DENSE), None)
-    module = module_of(engine)
-    if module is None:
-        return None
-    found = (name for name, one in module.named_modules() if isinstance(one, KernelLinear))
-    return next(found, None)

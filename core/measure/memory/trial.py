@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 from core import condition
 from core import format as shown
 from core.measure.memory.peak import Pages, device_peak, page_peak, tensor_peak
-from core.measure.memory.weights import StoredTensor, by_format, stored, tables
+from core.measure.memory.weights import StoredTensor, by_format, stored
 from core.measurement import Measurement, unavailable
 from core.plan import Plan
 from core.predict.account import MemoryAccount, account
 from core.workload import Workload
 
 if TYPE_CHECKING:
+    from core.engine.protocol import TextEngine
     from core.techniques.deployment import Deployment
 
 COUNTED = (
@@ -91,23 +92,22 @@ def _held(
         formats |= {name: float(size) for name, size in by_format(mine).items()}
     peak = tensor_peak(run, deployment.device)
     together = min(deployment.serving.batch, workload.concurrency)
-    kv = _cache_bytes(engines, together, workload)
+    text = deployment.case.model.task == "text"
+    kv = _cache_bytes(engines, together, workload) if text else 0.0
     kv = predicted.kv if kv is None else kv
     space = predicted.workspace
     if peak is not None:
-        space = max(peak - kv, 0.0) + sum(tables(engine) for engine in engines)
+        space = max(peak - kv, 0.0) + sum(engine.table_bytes() for engine in engines)
     per_token = kv / _tokens(together, workload) if kv else 0.0
     held = MemoryAccount(tuple(formats.items()), kv, per_token, space)
     return held, tuple(tensors), peak is not None
 
 
-def _cache_bytes(engines: list[object], batch: int, workload: Workload) -> float | None:
+def _cache_bytes(engines: list[TextEngine], batch: int, workload: Workload) -> float | None:
     """Bytes of a real, empty cache of every engine; None when one grows only as it is filled."""
     capacity = workload.prompt_tokens + workload.output_tokens
     total = 0.0
     for engine in engines:
-        if not hasattr(engine, "new_cache"):
-            continue
         size = float(engine.new_cache(batch, capacity).nbytes)
         if not size:
             return None

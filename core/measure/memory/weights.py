@@ -6,14 +6,13 @@ storage counts what it keeps alive.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from kernels.dtypes import FLOAT_OF
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from core.engine.protocol import Engine
+
+    pass
 
 
 @dataclass(frozen=True)
@@ -27,11 +26,11 @@ class StoredTensor:
     nbytes: int
 
 
-def stored(engine: Any) -> tuple[StoredTensor, ...]:
+def stored(engine: Engine) -> tuple[StoredTensor, ...]:
     """Every weight tensor of a lean decoder, of a transformers model or of a torch module."""
     seen: set[int] = set()
     found = []
-    for name, format_, tensor in _tensors(engine):
+    for name, format_, tensor in engine.tensors():
         storage = tensor.untyped_storage()
         fresh = storage.data_ptr() not in seen
         seen.add(storage.data_ptr())
@@ -45,31 +44,3 @@ def by_format(tensors: tuple[StoredTensor, ...]) -> dict[str, int]:
     for one in tensors:
         sizes[one.format] = sizes.get(one.format, 0) + one.nbytes
     return {name: size for name, size in sizes.items() if size}
-
-
-def tables(engine: Any) -> int:
-    """Bytes of what an engine computed once and keeps: rotary cosines and sines."""
-    kept = (getattr(engine, name, None) for name in ("_cos", "_sin"))
-    return sum(int(tensor.nbytes) for tensor in kept if tensor is not None)
-
-
-def _tensors(engine: Any) -> Iterator[tuple[str, str, Tensor]]:
-    if not hasattr(engine, "final_norm"):
-        module = getattr(engine, "model", engine)
-        for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-            yield name, _dtype(tensor), tensor
-        return
-    yield "embedding", _dtype(engine.embedding), engine.embedding
-    for name, linear in engine.linears():
-        for i, tensor in enumerate(linear.tensors()):
-            yield f"{name}.{i}" if i else name, linear.format, tensor
-    for i, layer in enumerate(engine.layers):
-        for name, value in vars(layer).items():
-            if hasattr(value, "untyped_storage"):
-                yield f"layers.{i}.{name}", _dtype(value), value
-    yield "final_norm", _dtype(engine.final_norm), engine.final_norm
-
-
-def _dtype(tensor: Tensor) -> str:
-    name = str(tensor.dtype)
-    return FLOAT_OF.get(name, name.removeprefix("torch."))

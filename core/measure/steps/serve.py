@@ -28,7 +28,7 @@ def serve(run: TrialRun) -> None:
         KernelCalls(str(row["op"]), str(row["name"]), int(row["calls"])) for row in calls.snapshot()
     )
     run.emit("kernels", kernels=kernels)
-    floats = fallbacks.floats(run.deployment.engine)
+    floats = run.deployment.engine.kernel_formats()
     run.note(*fallbacks.notes(run.device, floats, kernels))
     run.served = [
         *timed,

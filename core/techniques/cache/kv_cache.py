@@ -64,10 +64,8 @@ class KvCache(Base):
 
     def apply(self, deployment: Any) -> None:
         """From here on every pass of the engine keeps its keys and values in codes."""
-        from core.engine.decoder import Decoder
-
-        engine, model = deployment.engine, deployment.case.model
-        if not isinstance(engine, Decoder):
+        engine, model = deployment.engine.lean, deployment.case.model
+        if engine is None:
             raise Refused(
                 "kv-cache: a cache in codes needs a model of the Llama family (llama, mistral,"
                 f" qwen2, qwen3); {model.id} is {model.family} and runs through transformers"

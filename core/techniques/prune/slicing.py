@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from core.engine.linear import DENSE, Linear
+from core.engine.matrices import Matrix
 from core.errors import Refused
 from core.techniques.deployment import Deployment
 from core.techniques.prune.width import MULTIPLE, kept_width
 from core.techniques.solve.calibration import CalibrationSet, each_matrix
 from core.techniques.solve.inputs import Inputs
-from core.techniques.solve.matrices import Matrix, lean
+from core.techniques.solve.matrices import lean
 
 # Sequences of calibration text: the power of a channel needs fewer than a Hessian.
 SAMPLES = 32

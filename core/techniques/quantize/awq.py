@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from core.engine.decoder import Decoder, Layer
+    from core.engine.matrices import Matrix
     from core.techniques.solve.gptq_rounding import Grid
     from core.techniques.solve.inputs import Inputs
-    from core.techniques.solve.matrices import Matrix
     from core.techniques.solve.smoothquant import Folded
     from kernels.weight import KernelWeight
 

@@ -49,17 +49,15 @@ class Cast(Base):
 
     def apply(self, deployment: Any) -> None:
         """Convert every tensor of the engine."""
-        from core.engine.decoder import Decoder
         from core.engine.linear import DENSE
-        from core.engine.modules import module_of
 
         engine, to = deployment.engine, DENSE[self.dtype]
         before = engine.weight_bytes()
         if self.dtype == deployment.case.model.precision:
             deployment.note(f"the file's numbers are {self.dtype} already: a cast keeps them all")
-        module = module_of(engine)
-        if isinstance(engine, Decoder):
-            cast_decoder(engine, to)
+        module = engine.module
+        if engine.lean is not None:
+            cast_decoder(engine.lean, to)
         elif module is not None:
             for name, one in (*module.named_parameters(), *module.named_buffers()):
                 if one.is_floating_point():

@@ -11,8 +11,8 @@ from core.techniques.base import QUICK, STANDARD, Calibrated, Proposal
 from core.techniques.effects import Effects, integers
 
 if TYPE_CHECKING:
+    from core.engine.matrices import Matrix
     from core.techniques.solve.inputs import Inputs
-    from core.techniques.solve.matrices import Matrix
     from kernels.weight import KernelWeight
 
 

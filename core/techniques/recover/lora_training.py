@@ -13,10 +13,11 @@ from torch.nn.functional import linear
 from core.engine.adapted import Adapted
 from core.engine.decoder import Decoder
 from core.engine.linear import DENSE
+from core.engine.matrices import Matrix, of_decoder
 from core.engine.reference import TrainableDecoder
 from core.files.formats.layout import stacks
 from core.techniques.deployment import Deployment
-from core.techniques.solve.matrices import Matrix, lean, of_decoder, replace_each
+from core.techniques.solve.matrices import lean, replace_each
 from core.techniques.training_loop import Course, LossPart, divergence, learn
 from kernels.linear_lowbit import quantize
 from kernels.linear_lowbit.codes import bits_of

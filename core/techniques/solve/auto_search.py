@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from core.condition import matrix
-from core.engine.decoder import Decoder
+from core.engine.matrices import Matrix
 from core.errors import Refused
 from core.measurement import Measurement
 from core.techniques.deployment import Deployment
@@ -31,7 +31,7 @@ from core.techniques.solve.calibration import (
 )
 from core.techniques.solve.gptq_rounding import Effort, Grid, quantize_by_inputs
 from core.techniques.solve.inputs import Inputs
-from core.techniques.solve.matrices import Matrix, matrices
+from core.techniques.solve.matrices import matrices
 from core.techniques.solve.sensitivity import Judge, MatrixPlace, Scores, by_gradient, by_trying
 from kernels.linear_lowbit import LowBitWeight, quantize
 from kernels.lowbit_bytes import LowBitBytes
@@ -53,7 +53,7 @@ def search(deployment: Deployment, settings: AutoMixed) -> None:
     """Replace the matrices as AutoMixed says. Raises Refused when the size cannot be reached."""
     found = matrices(deployment)
     scored, judged = _probes(deployment, settings.samples)
-    places = [MatrixPlace(deployment, one) for one in found]
+    places = [MatrixPlace(one) for one in found]
     judge = Judge(deployment, judged)
     report = deployment.report
     grid = WIDTHS, settings.group_size, lambda share: report(0.8 * share)
@@ -164,8 +164,8 @@ class _Choices:
         return found
 
     def _tied(self) -> bool:
-        engine, head = self.deployment.engine, self.places["head"].first.weight
-        return isinstance(engine, Decoder) and head.data_ptr() == engine.embedding.data_ptr()
+        lean, head = self.deployment.engine.lean, self.places["head"].first.weight
+        return lean is not None and head.data_ptr() == lean.embedding.data_ptr()
 
     def _measure(self, chosen: Chosen) -> float:
         self._put(chosen)

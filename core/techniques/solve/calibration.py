@@ -19,13 +19,13 @@ from core.data.passages import drawn
 from core.engine.allocator import give_back
 from core.engine.decoder import Decoder, Layer
 from core.engine.linear import Linear
-from core.engine.modules import module_of
+from core.engine.matrices import Matrix, of_decoder
 from core.errors import Refused
 from core.files.lean_layer import NAMES as MATRICES
 from core.techniques import training_text
 from core.techniques.deployment import Deployment
 from core.techniques.solve.inputs import Inputs
-from core.techniques.solve.matrices import Matrix, matrices, of_decoder
+from core.techniques.solve.matrices import matrices
 from kernels.rms_norm import rms_norm
 from kernels.swiglu import swiglu
 from kernels.weight import KernelWeight
@@ -70,8 +70,8 @@ def each_matrix(
     is visited, and is not called for other models, which have no cross moments either. Raises
     Refused when there is nothing to calibrate on.
     """
-    engine = deployment.engine
-    if not isinstance(engine, Decoder):
+    engine: Decoder | None = deployment.engine.lean
+    if engine is None:
         _each_of_module(deployment, settings, choose, second_order)
         return
     ids = calibration_ids(deployment, settings)
@@ -210,8 +210,7 @@ def _each_of_module(
     deployment: Deployment, settings: CalibrationSet, choose: Choose, second_order: bool
 ) -> None:
     found = matrices(deployment)
-    module = module_of(deployment.engine)
-    assert module is not None
+    module: nn.Module = deployment.engine.module
     inputs = {one.name: Inputs(one.k, settings.rows, second_order=second_order) for one in found}
     hooks = [
         module.get_submodule(name).register_forward_pre_hook(_collector(one))

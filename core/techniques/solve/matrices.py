@@ -7,81 +7,26 @@ them is each technique's business.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
 from core.engine.decoder import Decoder
-from core.engine.experts import split_experts
-from core.engine.linear import Linear
-from core.engine.modules import KernelLinear, module_of
+from core.engine.matrices import Matrix, is_linear
+from core.engine.modules import KernelLinear
 from core.errors import Refused
-from core.files.lean_layer import NAMES as MATRICES
 from core.techniques.deployment import Deployment
 from kernels.forms import weight_of
 from kernels.linear_lowbit import LowBit, quantize
-from kernels.weight import KernelWeight
 
 # Up to this share of the weights, norms and the like, nobody needs to be told of.
 NOTED = 0.01
-# Linear layers of transformers' own: GPT-2's y = x W + b with W [k, n], and Falcon's, an nn.Linear.
-CONV1D = ("transformers.pytorch_utils", "Conv1D")
-FALCON = ("transformers.models.falcon.modeling_falcon", "FalconLinear")
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """One matrix [n, k] in its place; `layer` is that of a lean decoder (None: the head, or a torch
-    module's), `dtype` that of its input and output.
-    """
-
-    name: str
-    n: int
-    k: int
-    dtype: Any
-    bias: Tensor | None
-    layer: int | None
-    dense: Callable[[], Tensor]
-    replace: Callable[[KernelWeight], None]
 
 
 def matrices(deployment: Deployment) -> list[Matrix]:
-    """Those of the layers and the head of a lean decoder, or every linear layer of a torch module,
-    whose fused experts are taken apart first.
-
-    `dense()` gives fp32 [n, k] as it is now. Raises Refused when there is none.
-    """
-    engine = deployment.engine
-    if isinstance(engine, Decoder):
-        return of_decoder(engine)
-    module = module_of(engine)
-    if module is not None:
-        split_experts(module)
-    found = [] if module is None else of_module(module)
+    """The engine's matrices; Refused when there is none."""
+    found: list[Matrix] = deployment.engine.matrices()
     if not found:
         raise Refused(f"{deployment.case.model.id} has no linear layer that could be quantized")
-    return found
-
-
-def of_decoder(decoder: Decoder) -> list[Matrix]:
-    """Layer by layer qkv, o, gate_up, down; then the head. A tied head becomes a matrix of its own
-    when it is replaced; the 16-bit embedding stays for the lookup of input tokens.
-    """
-    found = []
-    for index, layer in enumerate(decoder.layers):
-        for name in MATRICES:
-            found.append(_of_linear(layer, name, f"layers.{index}.{name}", index))
-    return [*found, _of_linear(decoder, "head", "head", None)]
-
-
-def of_module(module: nn.Module) -> list[Matrix]:
-    """Every nn.Linear, and those of transformers, under `module`, in the order of its names."""
-    found = []
-    for name, part in module.named_modules():
-        if _is_linear(part):
-            owner, _, leaf = name.rpartition(".")
-            found.append(_of_module_linear(module.get_submodule(owner), leaf, name, part))
     return found
 
 
@@ -89,7 +34,7 @@ def left_alone(deployment: Deployment) -> str:
     """A sentence when linear layers of a torch module were replaced, and more than NOTED of its
     weights outside of embeddings are in none; otherwise nothing.
     """
-    module = module_of(deployment.engine)
+    module = deployment.engine.module
     if module is None:
         return ""
     replaced = kept = 0
@@ -97,7 +42,7 @@ def left_alone(deployment: Deployment) -> str:
     for part in module.modules():
         if isinstance(part, KernelLinear):
             replaced += part.in_features * part.out_features
-        elif _is_linear(part):
+        elif is_linear(part):
             kept += sum(weight.numel() for weight in part.parameters())
         elif not isinstance(part, nn.Embedding):
             left += part.parameters(recurse=False)
@@ -107,45 +52,6 @@ def left_alone(deployment: Deployment) -> str:
         return ""
     bits = 8 * left[0].dtype.itemsize
     return f"{100 * share:.0f} % of the weights are not in linear layers and stay in {bits} bit"
-
-
-def _is_linear(part: nn.Module) -> bool:
-    return type(part) is nn.Linear or _kind(part) in (CONV1D, FALCON)
-
-
-def _kind(part: nn.Module) -> tuple[str, str]:
-    """By name, so that transformers is not imported for a classifier."""
-    return type(part).__module__, type(part).__name__
-
-
-def _of_linear(owner: Any, attribute: str, name: str, layer: int | None) -> Matrix:
-    linear: Linear = getattr(owner, attribute)
-
-    def replace(weight: KernelWeight) -> None:
-        setattr(owner, attribute, Linear.from_kernel(weight))
-
-    def dense() -> Tensor:
-        now: Linear = getattr(owner, attribute)
-        return now.dense()
-
-    rows, columns = linear.out_features, linear.in_features
-    return Matrix(name, rows, columns, linear.dtype, linear.bias, layer, dense, replace)
-
-
-def _of_module_linear(owner: nn.Module, leaf: str, name: str, part: Any) -> Matrix:
-    def replace(weight: KernelWeight) -> None:
-        setattr(owner, leaf, KernelLinear(weight))
-
-    bias = None if part.bias is None else part.bias.detach()
-    weight = part.weight
-    turned = _kind(part) == CONV1D
-    rows, columns = weight.T.shape if turned else weight.shape
-
-    def dense() -> Tensor:
-        now: Tensor = weight.detach().float()
-        return now.T.contiguous() if turned else now
-
-    return Matrix(name, rows, columns, weight.dtype, bias, None, dense, replace)
 
 
 def replace_each(deployment: Deployment, form: Callable[[Matrix], LowBit | None]) -> None:
@@ -194,9 +100,10 @@ def is_head(deployment: Deployment, matrix: Matrix) -> bool:
 
 def lean(deployment: Deployment, what: str) -> Decoder:
     """The deployment's engine as the lean decoder; Refused names what needed it."""
-    if not isinstance(deployment.engine, Decoder):
+    decoder: Decoder | None = deployment.engine.lean
+    if decoder is None:
         raise Refused(
             f"{what} needs a model of the Llama family (llama, mistral, qwen2, qwen3);"
             f" {deployment.case.model.id} is {deployment.case.model.family}"
         )
-    return deployment.engine
+    return decoder

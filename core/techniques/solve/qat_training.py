@@ -5,23 +5,25 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from core.engine.decoder import Decoder
+from core.engine.matrices import Matrix
 from core.engine.modules import KernelLinear
+from core.engine.protocol import Engine
 from core.engine.reference import TrainableDecoder
 from core.errors import Refused
 from core.files.config.decoder_config import DecoderConfig
 from core.files.formats.layout import stacks
 from core.techniques.deployment import Deployment
 from core.techniques.solve.fake import FakeLinear, FakeQuantized, nearest_form, stack
-from core.techniques.solve.matrices import Matrix, lean, matrices
+from core.techniques.solve.matrices import lean, matrices
 from core.techniques.training_loop import LOSSES, Course, Forward, LossPart, learn
 from kernels.linear_lowbit import LowBit, LowBitWeight
+from kernels.weight import KernelWeight
 
 if TYPE_CHECKING:
     from core.techniques.quantize.qat import Qat
@@ -132,11 +134,12 @@ def _start(deployment: Deployment, settings: Qat, found: Sequence[Matrix]) -> Fo
     return forms
 
 
-def _packed(engine: Any) -> Forms:
+def _packed(engine: Engine) -> Forms:
     """The forms of the low-bit matrices of an engine, by name."""
-    if isinstance(engine, Decoder):
-        weights = {name: one.kernel_weight for name, one in engine.linears()}
-    else:
-        kept = {n: one for n, one in engine.named_modules() if isinstance(one, KernelLinear)}
+    weights: dict[str, KernelWeight] = {}
+    if engine.lean is not None:
+        weights = {name: one.kernel_weight for name, one in engine.lean.linears()}
+    elif engine.module is not None:
+        kept = {n: one for n, one in engine.module.named_modules() if isinstance(one, KernelLinear)}
         weights = {name: one.weight_of_kernel for name, one in kept.items()}
     return {name: one.form() for name, one in weights.items() if isinstance(one, LowBitWeight)}

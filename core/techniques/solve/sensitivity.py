@@ -21,13 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.engine.decoder import Decoder
-from core.engine.modules import module_of
+from core.engine.matrices import Matrix
 from core.engine.reference import TrainableDecoder
 from core.errors import Refused
 from core.files.lean_layer import MATRICES
 from core.techniques.deployment import Deployment
-from core.techniques.solve.matrices import Matrix
 from kernels.linear_lowbit import LowBitWeight, quantize
 
 # nats a token (or image) for each matrix and precision.
@@ -76,18 +74,12 @@ class Judge:
 class MatrixPlace:
     """Where a matrix stands in the engine: what stood there first can be put back."""
 
-    def __init__(self, deployment: Deployment, matrix: Matrix) -> None:
-        engine = deployment.engine
-        at: Any = engine if isinstance(engine, Decoder) else module_of(engine)
-        *path, self._leaf = matrix.name.split(".")
-        for part in path:
-            at = at[int(part)] if isinstance(at, list) else getattr(at, part)
-        self._owner = at
-        self.matrix, self.first = matrix, getattr(at, self._leaf)
+    def __init__(self, matrix: Matrix) -> None:
+        self.matrix, self.first = matrix, matrix.held
 
     def put_back(self) -> None:
         """Undo every replacement."""
-        setattr(self._owner, self._leaf, self.first)
+        self.matrix.put(self.first)
 
 
 def by_trying(
@@ -209,14 +201,13 @@ class _Watched(TrainableDecoder):
 @contextmanager
 def _watched(engine: Any, found: list[Matrix], seen: Seen) -> Iterator[Callable[[Tensor], Tensor]]:
     """A differentiable forward pass whose linear layers are seen; nothing is left behind."""
-    if isinstance(engine, Decoder):
-        copy = _Watched.from_decoder(engine)
+    if engine.lean is not None:
+        copy = _Watched.from_decoder(engine.lean)
         assert isinstance(copy, _Watched)
         copy.seen = seen
         yield copy
         return
-    module = module_of(engine)
-    assert module is not None
+    module: nn.Module = engine.module
     trainable = {one: one.requires_grad for one in module.parameters()}
     hooks = []
     for matrix in found:

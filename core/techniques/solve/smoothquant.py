@@ -17,6 +17,7 @@ from torch import Tensor
 
 from core.engine.decoder import Decoder, Layer
 from core.engine.linear import Linear
+from core.engine.matrices import Matrix
 from core.errors import Refused
 from core.files.config.decoder_config import DecoderConfig
 from core.files.lean_layer import NAMES as MATRICES
@@ -24,7 +25,7 @@ from core.files.lean_layer import NORMED
 from core.techniques.deployment import Deployment
 from core.techniques.solve.calibration import CalibrationSet, each_matrix
 from core.techniques.solve.inputs import Inputs
-from core.techniques.solve.matrices import Matrix, matrices
+from core.techniques.solve.matrices import matrices
 from kernels.linear_w8a8 import W8A8Weight, quantize
 from kernels.weight import KernelWeight
 
@@ -125,8 +126,8 @@ def apply_w8a8(deployment: Deployment, settings: W8A8) -> None:
     """Replace every matrix by W8A8; smoothed ones need the lean decoder. Raises Refused."""
     engine = deployment.engine
     before = engine.weight_bytes()
-    if isinstance(engine, Decoder):
-        _apply_to_decoder(deployment, engine, settings)
+    if engine.lean is not None:
+        _apply_to_decoder(deployment, engine.lean, settings)
     elif settings.smooth:
         raise Refused(
             f"w8a8: smooth needs a model of the Llama family, whose norms take the scales;"

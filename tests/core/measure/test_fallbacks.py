@@ -5,12 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from core.engine.linear import Linear
-from core.engine.modules import KernelLinear
 from core.measure import fallbacks
 from core.study import KernelCalls
 from kernels.linear_fp8 import cpu as fp8
-from kernels.linear_lowbit import LowBitWeight, cpp, quantize
+from kernels.linear_lowbit import cpp, quantize
 from kernels.linear_w8a8 import cpu as w8a8
 from kernels.registry import ENVIRONMENT, KERNELS
 
@@ -105,12 +103,3 @@ def test_the_kernels_over_codes_take_what_they_say() -> None:
             if module.refuse(form, dtype) is None  # type: ignore[arg-type]
         }
         assert taken == fallbacks.TAKES.get(op, fallbacks.MOST_TAKE)
-
-
-def test_the_formats_are_those_of_what_a_kernel_multiplies_with() -> None:
-    plain = torch.nn.Sequential(torch.nn.Linear(64, 16))
-    assert fallbacks.floats(plain) == set()
-    form = quantize(torch.ones(16, 64), 4, 32, "int", symmetric=False)
-    packed = KernelLinear(LowBitWeight(form, None, torch.float32))
-    assert fallbacks.floats(torch.nn.Sequential(packed)) == {"fp32"}
-    assert fallbacks.floats(Linear(torch.ones(4, 8, dtype=torch.bfloat16))) == {"bf16"}

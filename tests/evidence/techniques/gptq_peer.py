@@ -17,6 +17,7 @@ import torch
 
 from core.catalogue import models, workloads
 from core.engine.load.load import load_engine, load_tokenizer
+from core.engine.matrices import Matrix
 from core.machine import targets
 from core.plan import Case
 from core.techniques.deployment import Deployment
@@ -24,7 +25,6 @@ from core.techniques.solve.calibration import CalibrationSet, each_matrix
 from core.techniques.solve.gptq_rounding import Grid, loss, round_in_order
 from core.techniques.solve.hessian import factor
 from core.techniques.solve.inputs import Inputs
-from core.techniques.solve.matrices import Matrix
 from kernels.linear_lowbit.codes import LowBit
 
 LAYER, BITS, GROUP = 2, 4, 64

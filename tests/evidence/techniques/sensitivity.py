@@ -55,7 +55,7 @@ def main(options: argparse.Namespace) -> int:
     cheap = by_gradient(one, found, list(ids.split(1)), WIDTHS, GROUP, lambda share: None)
     quick = time.perf_counter() - began
     began = time.perf_counter()
-    places = [MatrixPlace(one, matrix) for matrix in found]
+    places = [MatrixPlace(matrix) for matrix in found]
     judge = Judge(one, list(ids.split(4)))
     tried = by_trying(judge, places, WIDTHS, GROUP, lambda share: None)
     slow = time.perf_counter() - began

@@ -10,7 +10,7 @@ import torch
 from core.engine.classifier import DigitsCNN, DigitsMLP
 from core.engine.load.load import random_engine
 from core.files.config.decoder_config import DecoderConfig
-from core.measure.memory.weights import by_format, stored, tables
+from core.measure.memory.weights import by_format, stored
 
 
 def config(**fields: Any) -> DecoderConfig:
@@ -56,7 +56,6 @@ def test_classifiers_are_modules(engine: Any) -> None:
 
 def test_tables_are_what_the_decoder_computed() -> None:
     engine = random_engine(config())
-    assert tables(engine) == 0
+    assert engine.table_bytes() == 0
     engine.forward(torch.zeros(1, 33, dtype=torch.int64))
-    assert tables(engine) == 2 * 4 * 16 * 64
-    assert tables(object()) == 0
+    assert engine.table_bytes() == 2 * 4 * 16 * 64

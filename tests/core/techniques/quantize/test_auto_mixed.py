@@ -151,7 +151,7 @@ def test_the_score_by_trying_is_the_kl_with_one_matrix_rounded(
     ids = torch.randint(0, 131, (2, 24))
     judge = Judge(deployment, [ids[:1], ids[1:]])
     assert judge.kl() == 0.0
-    places = [MatrixPlace(deployment, one) for one in matrices(deployment)]
+    places = [MatrixPlace(one) for one in matrices(deployment)]
     scores = by_trying(judge, places, (2,), 32, nothing)
     before = torch.log_softmax(other.forward(ids), -1).double()
     other.layers[1].down = other.layers[1].down.to_format("int2-g32")
@@ -174,7 +174,7 @@ def test_a_backward_pass_ranks_as_trying_does(deploy: Deploy, case: Case) -> Non
     found = matrices(deployment)
     cheap = by_gradient(deployment, found, list(ids.split(1)), (3,), 32, nothing)
     judge = Judge(deployment, [ids])
-    tried = by_trying(judge, [MatrixPlace(deployment, one) for one in found], (3,), 32, nothing)
+    tried = by_trying(judge, [MatrixPlace(one) for one in found], (3,), 32, nothing)
     ranks = spearmanr([tried[key] for key in tried], [cheap[key] for key in tried])
     assert ranks.statistic >= 0.8
 

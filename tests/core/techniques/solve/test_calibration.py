@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from core.engine.matrices import Matrix, of_decoder
 from core.engine.modules import KernelLinear
 from core.errors import Refused
 from core.techniques import training_text
@@ -15,7 +16,7 @@ from core.techniques.deployment import Deployment
 from core.techniques.solve import calibration
 from core.techniques.solve.calibration import CalibrationSet, each_matrix
 from core.techniques.solve.inputs import Inputs
-from core.techniques.solve.matrices import Matrix, matrices, of_decoder
+from core.techniques.solve.matrices import matrices
 from kernels.linear_lowbit import LowBitWeight, quantize
 
 pytestmark = pytest.mark.usefixtures("one_thread")

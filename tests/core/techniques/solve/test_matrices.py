@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from core.engine.matrices import of_module
 from core.engine.modules import KernelLinear
 from core.engine.transformers_engine import TransformersEngine
 from core.techniques.deployment import Deployment
@@ -16,7 +17,7 @@ from core.techniques.quantize.fp8 import Fp8
 from core.techniques.quantize.gptq import Gptq
 from core.techniques.quantize.w8a8 import W8A8
 from core.techniques.quantize.weight_int import WeightInt8
-from core.techniques.solve.matrices import left_alone, matrices, of_module
+from core.techniques.solve.matrices import left_alone, matrices
 
 Deploy = Callable[..., tuple[Deployment, list[str]]]
 IDS = {"vocab_size": 97, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}

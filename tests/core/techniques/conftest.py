@@ -60,12 +60,26 @@ def tiny() -> Callable[..., Any]:
     return make
 
 
+def as_engine(engine: Any) -> Any:
+    """`engine`; a bare torch module also answers as an engine from here on."""
+    from torch import nn
+
+    from core.engine.held import HeldByModule
+
+    if isinstance(engine, nn.Module) and not isinstance(engine, HeldByModule):
+        kind = type(engine)
+        itself = {"module": property(lambda module: module)}
+        engine.__class__ = type(kind.__name__, (HeldByModule, kind), itself)
+    return engine
+
+
 @pytest.fixture
 def deploy() -> Callable[..., tuple[Deployment, list[str]]]:
     """A deployment around an engine, and the list that its notes go to."""
 
     def make(engine: Any, case: Case = CASE, **fields: Any) -> tuple[Deployment, list[str]]:
         notes: list[str] = []
+        engine = as_engine(engine)
         found = Deployment(case, engine, lambda: engine, note=notes.append, **fields)
         return found, notes
 

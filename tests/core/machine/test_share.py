@@ -207,13 +207,14 @@ def test_a_disturbed_calibration_is_said_in_the_method(plan: Plan) -> None:
 
 def test_a_classifier_has_a_matrix_share_and_no_decoding() -> None:
     from core.catalogue import models, workloads
+    from core.engine.classifier import DigitsMLP
     from core.machine import targets
 
     model = models.resolve("digits-mlp")
     case = Case(
         model, replace(targets.resolve("local"), local=True), workloads.resolve("sensor-frame")
     )
-    engine = torch.nn.Linear(4, 4)
+    engine = DigitsMLP([4])
     deployment = Deployment(case, engine, lambda: engine)
     made = shares(deployment, Plan(case), [timed("examples_per_s", 1e4, 2e4)], CALIBRATION)
     mbu, mfu = made

@@ -9,15 +9,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from app.jobs.pace.prefixes import PREFIXES
-from app.jobs.pace.schedule import Schedule
 from app.jobs.processes import find
 from app.jobs.spawn import Spawned
 from app.jobs.supervisor import CANCEL, Supervisor
@@ -25,12 +23,9 @@ from app.planning import plan_study
 from core.errors import BadInput
 from core.journal.events import Event
 from core.journal.journal import read
-from core.measure.presets import PRESETS
 from core.plan import Plan
 from core.priorities import Priorities
 from core.study import ENDED, Study
-from core.techniques import parse
-from core.verdict.documents import study_document
 from store import open_store
 from store.interface import Store
 from tests.evidence.jobs import failing_worker
@@ -58,26 +53,6 @@ def on_a_gpu(study: Study, plans: tuple[Plan, ...]) -> tuple[Study, tuple[Plan, 
         replace(study, case=moved(study.case)),
         tuple(replace(plan, case=moved(plan.case)) for plan in plans),
     )
-
-
-@pytest.fixture
-def store() -> Store:
-    return open_store("memory:")
-
-
-@pytest.fixture
-def make(store: Store, tmp_path: Path) -> Iterator[Make]:
-    """Supervisors over the store whose worker behaves as it is told; closed at the end."""
-    made: list[Supervisor] = []
-
-    def new(kind: str = "none", listener=None, folder: Path = tmp_path) -> Supervisor:
-        starter = partial(Spawned, command=(sys.executable, str(SCRIPT), kind))
-        made.append(Supervisor(store, folder, listener, starter))
-        return made[-1]
-
-    yield new
-    for one in made:
-        one.close()
 
 
 def until(condition, seconds: float = 60.0) -> None:
@@ -114,36 +89,6 @@ def test_a_study_runs_to_its_end_and_names_its_kernels(store: Store, tmp_path: P
     rebuilt = open_store("memory:")
     Supervisor(rebuilt, tmp_path).ingest_journals(study.id)
     assert rebuilt.study(study.id) == ended
-
-
-def test_trials_that_share_a_trained_prefix_train_it_once(store: Store, tmp_path: Path) -> None:
-    study, (baseline, *_) = planned("prune-mlp", "distill-soft:steps=2", "weight-int8")
-    prune, distill, int8 = map(parse, ("prune-mlp", "distill-soft:steps=2", "weight-int8"))
-    plans = (
-        replace(baseline, techniques=(prune, distill)),
-        replace(baseline, techniques=(prune, distill, int8)),
-    )
-    trained: list[str] = []
-
-    def listen(event: Event) -> None:
-        if event.kind == "progress" and event.body["stage"] == "distill-soft":
-            trained.append(event.trial_id)
-
-    jobs = Supervisor(store, tmp_path, listen, BRIEFLY)
-    try:
-        jobs.submit(study, plans)
-        first, second = jobs.wait(study.id).trials
-    finally:
-        jobs.close()
-    assert (first.state, second.state) == ("done", "done")
-    assert set(trained) == {first.id}
-    for trial in (first, second):
-        assert any("2 steps of" in note for note in trial.notes)
-        assert any(row.metric == "learning_items" for row in trial.measurements)
-    prepared = second.metric("prepare_s")
-    assert prepared is not None
-    assert f"was made by trial {first.id} in" in prepared.method
-    assert not (tmp_path / study.id / PREFIXES).exists()
 
 
 def test_a_refused_plan_is_a_refused_trial_with_its_sentence(make: Make) -> None:
@@ -186,43 +131,6 @@ def test_a_study_whose_baseline_failed_stops_and_says_what_to_change(make: Make)
     # Whoever wants the others all the same resumes.
     supervisor.resume(study.id)
     assert [trial.state for trial in supervisor.wait(study.id).trials] == ["failed", "done", "done"]
-
-
-def test_a_study_leaves_out_what_its_promise_has_no_time_for(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    supervisor = make()
-    study, plans = planned("weight-int8", "weight-int4", "kv-cache")
-    monkeypatch.setitem(PRESETS, "quick", replace(PRESETS["quick"], promise_s=0.05))
-    supervisor.submit(study, plans)
-    ended = supervisor.wait(study.id)
-    assert ended.state == "done"
-    assert [trial.state for trial in ended.trials[:2]] == ["done", "done"]
-    out = ended.trials[2:]
-    assert {trial.state for trial in out} == {"cancelled"}
-    assert all(trial.reason.startswith("left out: ") for trial in out)
-    (warning,) = study_document(ended)["warnings"]
-    assert warning.startswith(f"{len(out)} of {len(plans)} plans were left out")
-    # Resuming measures them, as long as it takes when nothing is promised.
-    monkeypatch.setitem(PRESETS, "quick", replace(PRESETS["quick"], promise_s=None))
-    supervisor.resume(study.id)
-    again = supervisor.wait(study.id)
-    assert {trial.state for trial in again.trials} == {"done"}
-    assert study_document(again)["warnings"] == []
-
-
-def test_a_trial_that_runs_when_the_time_is_over_is_ended_and_left_out(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    supervisor = make("spin")
-    study, plans = planned("weight-int8")
-    monkeypatch.setattr(Schedule, "is_late", lambda self: bool(self.stages.running))
-    supervisor.submit(study, plans)
-    ended = supervisor.wait(study.id)
-    assert ended.state == "done"
-    # The worker of this test spins for the baseline; the other may be done before anybody looks.
-    assert ended.trials[0].state == "cancelled"
-    assert ended.trials[0].reason.startswith("left out: ")
 
 
 def test_cancel_kills_the_child_and_gives_up_the_rest(make: Make) -> None:

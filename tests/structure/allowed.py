@@ -46,7 +46,6 @@ LONG: tuple[str, ...] = (
 # Files of tests of more than 350 lines.
 LONG_TESTS: tuple[str, ...] = (
     "tests/app/cli/test_serving.py",
-    "tests/app/jobs/test_supervisor.py",
     "tests/app/pages/test_pages.py",
     "tests/core/artefacts/test_gguf_read.py",
     "tests/core/data/test_dataset.py",

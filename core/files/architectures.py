@@ -88,7 +88,7 @@ class Family:
 def _attention(
     bias: Flag = False, out: Flag = False, name: str = "o_proj", inside: str = "self_attn"
 ) -> tuple[MatrixRow, ...]:
-    inner = tuple((f"{inside}.{one}_proj", one, "h", bias) for one in "qkv")
+    inner = tuple((f"{inside}.{letter}_proj", letter, "h", bias) for letter in "qkv")
     return (*inner, (f"{inside}.{name}", "h", "q", out))
 
 

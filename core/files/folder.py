@@ -107,7 +107,7 @@ class CheckedFolder:
         for entry in self.tensors:
             if not tables.spare(self.config, entry.name):
                 sizes[entry.dtype] = sizes.get(entry.dtype, 0) + entry.nbytes
-        return tuple(sorted(sizes.items(), key=lambda one: -one[1]))
+        return tuple(sorted(sizes.items(), key=lambda size: -size[1]))
 
 
 def check_folder(path: Path | str, need_tokenizer: bool = False) -> CheckedFolder:

@@ -18,7 +18,7 @@ from kernels.dtypes import DTYPES
 # together; the format's own end, 100 MB, takes a parser minutes and gigabytes.
 MAX_HEADER_BYTES = 32_000_000
 MAX_TENSORS = 200_000
-ITEM_BYTES = {one.file: one.bytes for one in DTYPES}
+ITEM_BYTES = {dtype.file: dtype.bytes for dtype in DTYPES}
 _FIELDS = frozenset({"dtype", "shape", "data_offsets"})
 
 

@@ -56,11 +56,11 @@ class _Doubled(dict[str, Any]):
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) == len(pairs):
-        return made
+    fields = dict(pairs)
+    if len(fields) == len(pairs):
+        return fields
     seen: set[str] = set()
-    doubled = _Doubled(made)
+    doubled = _Doubled(fields)
     doubled.key = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
     return doubled
 

@@ -138,4 +138,4 @@ def in_layer(layer: int, module: str) -> str:
 
 def norms(config: DecoderConfig) -> tuple[LayerNorm, ...]:
     """The norms that each layer of this decoder has."""
-    return tuple(one for one in NORMS if not one.given or getattr(config, one.given))
+    return tuple(norm for norm in NORMS if not norm.given or getattr(config, norm.given))

@@ -115,7 +115,7 @@ def _belongs(target: Path, folder: Path) -> bool:
     if target.is_relative_to(folder):
         return True
     snapshot = next(
-        (one for one in (folder, *folder.parents) if one.parent.name == SNAPSHOTS), None
+        (place for place in (folder, *folder.parents) if place.parent.name == SNAPSHOTS), None
     )
     if snapshot is None:
         return False

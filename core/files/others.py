@@ -65,11 +65,11 @@ def check_tensors(
     config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], file: str
 ) -> None:
     """Raise BadInput unless the tensors have the config's number of layers and its vocabulary."""
-    found = {int(match[1]) for match in map(_LAYER.search, shapes) if match}
+    indices = {int(match[1]) for match in map(_LAYER.search, shapes) if match}
     for field in LAYERS:
         layers = config.get(field)
-        if layers is not None and found != set(range(layers)):
-            odd = min(found ^ set(range(layers)))
+        if layers is not None and indices != set(range(layers)):
+            odd = min(indices ^ set(range(layers)))
             what = "has no tensor" if odd < layers else "is there"
             raise BadInput(f"{file}: config.json's {field} is {layers}, but layer {odd} {what}.")
     rows = config["vocab_size"]
@@ -95,12 +95,12 @@ def _check_attention_types(config: Mapping[str, Any]) -> None:
     if kinds is None:
         return
     whole = isinstance(kinds, list) and all(
-        isinstance(one, list)
-        and len(one) == 2
-        and isinstance(one[0], list)
-        and type(one[1]) is int
-        and 1 <= one[1] <= 1024
-        for one in kinds
+        isinstance(kind, list)
+        and len(kind) == 2
+        and isinstance(kind[0], list)
+        and type(kind[1]) is int
+        and 1 <= kind[1] <= 1024
+        for kind in kinds
     )
     if not whole:
         raise BadInput("config.json: attention_types must list pairs of kinds and a count.")

@@ -27,16 +27,16 @@ def method(config: Mapping[str, Any]) -> str | None:
     """The quant_method of a config, None for plain weights. BadInput for one that nobody here
     reads.
     """
-    given = config.get(FIELD)
-    if not given:
+    settings = config.get(FIELD)
+    if not settings:
         return None
-    found = given.get("quant_method") if isinstance(given, Mapping) else None
-    if not isinstance(found, str) or found not in METHODS:
+    name = settings.get("quant_method") if isinstance(settings, Mapping) else None
+    if not isinstance(name, str) or name not in METHODS:
         raise BadInput(
-            f"config.json: {FIELD}.quant_method {found!r:.60} is not supported; supported are "
+            f"config.json: {FIELD}.quant_method {name!r:.60} is not supported; supported are "
             f"{', '.join(METHODS)}, and unquantized weights."
         )
-    return found
+    return name
 
 
 def saved_dtype(config: Mapping[str, Any]) -> str | None:
@@ -84,15 +84,15 @@ def expected(config: Mapping[str, Any]) -> native.Shapes:
     known = matrices(config)
     if method(config) != native.METHOD:
         return _foreign(config, known) | plain(config)
-    found = native.records(config, known)
-    if "head" in found and tied(config):
+    records = native.records(config, known)
+    if "head" in records and tied(config):
         raise BadInput(
             f"config.json: tie_word_embeddings is true, but {FIELD} has a head of its own."
         )
     wanted: native.Shapes = {}
     for name, stack in known.items():
-        if name in found:
-            wanted |= native.expected(stack, found[name])
+        if name in records:
+            wanted |= native.expected(stack, records[name])
         else:
             wanted |= _dense(stack, tied(config))
     return wanted | plain(config)
@@ -101,13 +101,13 @@ def expected(config: Mapping[str, Any]) -> native.Shapes:
 def matrices(config: Mapping[str, Any]) -> dict[str, Stack]:
     """The matrices of a decoder or a classifier by the engine's names."""
     if config["model_type"] in FAMILIES:
-        return {one.name: one for one in stacks(from_hf(config))}
-    found = {}
+        return {stack.name: stack for stack in stacks(from_hf(config))}
+    known = {}
     for name, shape in classifier_shapes(config).items():
         if name.endswith(".weight") and len(shape) == 2:
             part = name.removesuffix(".weight")
-            found[part] = Stack(part, ((part, shape[0]),), shape[1], bias=True)
-    return found
+            known[part] = Stack(part, ((part, shape[0]),), shape[1], bias=True)
+    return known
 
 
 def plain(config: Mapping[str, Any]) -> native.Shapes:
@@ -139,23 +139,23 @@ def _foreign(config: Mapping[str, Any], known: Mapping[str, Stack]) -> native.Sh
     name = str(method(config))
     if config["model_type"] not in FAMILIES:
         raise BadInput(f"config.json: {FIELD}.quant_method {name} is for language models.")
-    found = foreign.schemes(config, known)
+    schemes = foreign.schemes(config, known)
     wanted: native.Shapes = {}
     for stack in known.values():
         for module in stack.modules():
-            if module.name in found:
-                wanted |= foreign.expected(name, module, found[module.name])
-        if stack.parts[0][0] not in found:
+            if module.name in schemes:
+                wanted |= foreign.expected(name, module, schemes[module.name])
+        if stack.parts[0][0] not in schemes:
             wanted |= _dense(stack, tied(config))
     return wanted
 
 
 def _dense(stack: Stack, is_tied: bool) -> native.Shapes:
-    found: native.Shapes = {}
+    shapes: native.Shapes = {}
     for name, rows in stack.parts:
         if name == HEAD and is_tied:
             continue
-        found[f"{name}.weight"] = (FILE_FLOATS, (rows, stack.columns))
+        shapes[f"{name}.weight"] = (FILE_FLOATS, (rows, stack.columns))
         if stack.bias:
-            found[f"{name}.bias"] = (FILE_FLOATS, (rows,))
-    return found
+            shapes[f"{name}.bias"] = (FILE_FLOATS, (rows,))
+    return shapes

@@ -107,21 +107,21 @@ def _added(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Ids that the tokenizer's own post-processor puts before and behind a text."""
     if tokenizer is None:
         return (), ()
-    made = tokenizer.encode(PROBE, add_special_tokens=True)
+    around = tokenizer.encode(PROBE, add_special_tokens=True)
     own = tokenizer.encode(PROBE, add_special_tokens=False)
-    marks = list(made.special_tokens_mask)
+    marks = list(around.special_tokens_mask)
     before = marks.index(0) if 0 in marks else 0
     end = before + len(own.ids)
-    return tuple(made.ids[:before]), tuple(made.ids[end:])
+    return tuple(around.ids[:before]), tuple(around.ids[end:])
 
 
 def _named(path: Path, tokenizer: Any, field: str) -> int | None:
     """The id of a token that tokenizer_config.json gives by its text, plain or with settings."""
     if not path.is_dir() or not files.present(path, TOKENIZER_CONFIG):
         return None
-    said = read_object(files.regular(path, TOKENIZER_CONFIG), MAX_TOKENIZER_CONFIG).get(field)
-    text = said.get("content") if isinstance(said, Mapping) else said
+    value = read_object(files.regular(path, TOKENIZER_CONFIG), MAX_TOKENIZER_CONFIG).get(field)
+    text = value.get("content") if isinstance(value, Mapping) else value
     if tokenizer is None or not isinstance(text, str):
         return None
-    found: int | None = tokenizer.token_to_id(text)
-    return found
+    number: int | None = tokenizer.token_to_id(text)
+    return number

@@ -99,7 +99,7 @@ def as_stored(model: Model) -> FileBytes | None:
     shape = model.shape
     if not isinstance(shape, DecoderShape) or not model.stored or model.bits >= 16:
         return None
-    numbers = sum(one.numbers() for one in shape.projections())
+    numbers = sum(projection.numbers() for projection in shape.projections())
     dense = 4 if model.precision == "fp32" else 2
     rest = model.weight_bytes() - dense * (shape.head().numbers() + shape.vectors())
     return FileBytes(8 * rest / numbers) if rest > 0 else FileBytes(float(model.bits))

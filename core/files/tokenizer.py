@@ -42,7 +42,7 @@ def check_content(file: str, content: Mapping[str, Any], config: Mapping[str, An
     beyond = _beyond(content, size) if isinstance(size, int) else set()
     if beyond:
         largest, name = max(
-            (one for one in homes.items() if one[0] not in beyond), default=(-1, "")
+            (home for home in homes.items() if home[0] not in beyond), default=(-1, "")
         )
     for number in _inserted(content.get("post_processor")):
         if number > largest:
@@ -103,7 +103,7 @@ def _beyond(content: Mapping[str, Any], size: int) -> set[int]:
     vocab = model.get("vocab") if isinstance(model, Mapping) else None
     own = vocab.values() if isinstance(vocab, Mapping) else range(_length(vocab))
     entries = added if isinstance(added, list) else []
-    ids = [one.get("id") for one in entries if isinstance(one, Mapping)]
+    ids = [entry.get("id") for entry in entries if isinstance(entry, Mapping)]
     past = {number for number in ids if type(number) is int and number >= size}
     whole = past == set(range(size, size + len(past)))
     inside = all(type(number) is int and number < size for number in own)
@@ -153,8 +153,8 @@ def _inserted(processor: Any) -> Iterator[int]:
             else:
                 yield from _inserted(value)
     elif isinstance(processor, list):
-        for one in processor:
-            yield from _inserted(one)
+        for part in processor:
+            yield from _inserted(part)
 
 
 def _checked(name: str, token: str, number: Any) -> int:

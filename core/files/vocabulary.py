@@ -22,17 +22,17 @@ class Bounded:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tokenizer, name)
 
-    def encode(self, *given: Any, **settings: Any) -> Any:
+    def encode(self, *texts: Any, **settings: Any) -> Any:
         """See tokenizers.Tokenizer.encode; BadInput names the token that the model cannot read."""
-        made = self._tokenizer.encode(*given, **settings)
-        for number in made.ids:
+        encoding = self._tokenizer.encode(*texts, **settings)
+        for number in encoding.ids:
             if number >= self._size:
                 token = self._tokenizer.id_to_token(number)
                 raise BadInput(
                     f"the text uses the token {token!r:.60} (id {number}), for which the model has"
                     f" no row: its vocabulary ends at {self._size}; leave the token out of the text"
                 )
-        return made
+        return encoding
 
 
 def unlike(ours: Any, theirs: Any, size: int) -> str:
@@ -42,14 +42,14 @@ def unlike(ours: Any, theirs: Any, size: int) -> str:
     token whose id lies below `size`; a token that one of them alone has is no difference where the
     other has nothing under that id. What is put around a text does not count.
     """
-    one, other = (json.loads(each.to_str()) for each in (ours, theirs))
+    first, second = (json.loads(each.to_str()) for each in (ours, theirs))
     for part, what in (
         ("normalizer", "change a text in different ways before they cut it"),
         ("pre_tokenizer", "cut a text into words in different ways"),
     ):
-        if _plain(one.get(part)) != _plain(other.get(part)):
+        if _plain(first.get(part)) != _plain(second.get(part)):
             return f"the tokenizers {what}"
-    models = [dict(each.get("model") or {}) for each in (one, other)]
+    models = [dict(each.get("model") or {}) for each in (first, second)]
     for each in models:
         each.pop("vocab", None)
         each["merges"] = [
@@ -70,11 +70,11 @@ def unlike(ours: Any, theirs: Any, size: int) -> str:
     for word in homes[0].keys() & homes[1].keys():
         if homes[0][word] != homes[1][word]:
             return f"the token {word!r:.40} has the ids {homes[0][word]} and {homes[1][word]}"
-    marks = [_marks(each, size) for each in (one, other)]
+    marks = [_marks(each, size) for each in (first, second)]
     for number in marks[0].keys() & marks[1].keys():
         if marks[0][number] != marks[1][number]:
             return f"the added token {words[0][number]!r:.40} is looked for in different ways"
-    scores = [_scores(each) for each in (one, other)]
+    scores = [_scores(each) for each in (first, second)]
     if scores[0] != scores[1]:
         return "the tokenizers weigh the pieces of a word differently"
     return ""
@@ -89,7 +89,11 @@ def _marks(content: dict[str, Any], size: int) -> dict[int, tuple[Any, ...]]:
     """How each added token is looked for in a text."""
     fields = ("content", "lstrip", "rstrip", "single_word", "normalized")
     added = content.get("added_tokens") or ()
-    return {one["id"]: tuple(one.get(name) for name in fields) for one in added if one["id"] < size}
+    return {
+        token["id"]: tuple(token.get(name) for name in fields)
+        for token in added
+        if token["id"] < size
+    }
 
 
 def _scores(content: dict[str, Any]) -> Any:
@@ -102,4 +106,4 @@ def _plain(part: Any) -> Any:
     """Without settings that change offsets alone."""
     if isinstance(part, dict):
         return {key: _plain(value) for key, value in part.items() if key != "trim_offsets"}
-    return [_plain(one) for one in part] if isinstance(part, list) else part
+    return [_plain(item) for item in part] if isinstance(part, list) else part

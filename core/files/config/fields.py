@@ -21,27 +21,27 @@ def number(config: Mapping[str, Any], field: str) -> int | None:
     Raises TypeError or ValueError when it is no number, and BadInput when two names contradict.
     """
     own = family_of(config).names.get(field, field)
-    found = {name: int(config[name]) for name in (field, own) if config.get(name) is not None}
-    if len(set(found.values())) > 1:
+    numbers = {name: int(config[name]) for name in (field, own) if config.get(name) is not None}
+    if len(set(numbers.values())) > 1:
         raise BadInput(
-            f"config.json: {field} is {found[field]}, but {own} is {found[own]}; they are one"
+            f"config.json: {field} is {numbers[field]}, but {own} is {numbers[own]}; they are one"
             " number, so remove the wrong one."
         )
-    return next(iter(found.values()), None)
+    return next(iter(numbers.values()), None)
 
 
 def required(config: Mapping[str, Any], field: str) -> int:
     """As `number`; KeyError with the family's own name where it is left out."""
-    found = number(config, field)
-    if found is None:
+    value = number(config, field)
+    if value is None:
         raise KeyError(family_of(config).names.get(field, field))
-    return found
+    return value
 
 
 def intermediate(config: Mapping[str, Any], hidden: int) -> int:
     """Width of the MLP."""
-    found = number(config, "intermediate_size")
-    if found is None and family_of(config).four_times:
+    width = number(config, "intermediate_size")
+    if width is None and family_of(config).four_times:
         return 4 * hidden
     return required(config, "intermediate_size")
 
@@ -71,12 +71,12 @@ def head_dim(config: Mapping[str, Any], hidden: int, heads: int) -> int:
 
 def experts(config: Mapping[str, Any]) -> int:
     """Experts of a mixture's layer; KeyError where nothing is said."""
-    found = {int(config[name]) for name in EXPERTS if config.get(name) is not None}
-    if len(found) > 1:
+    counts = {int(config[name]) for name in EXPERTS if config.get(name) is not None}
+    if len(counts) > 1:
         raise BadInput("config.json: num_experts and num_local_experts differ; keep one of them.")
-    if not found:
+    if not counts:
         raise KeyError(EXPERTS[config.get("model_type") != "mixtral"])
-    return found.pop()
+    return counts.pop()
 
 
 def experts_used(config: Mapping[str, Any]) -> int:

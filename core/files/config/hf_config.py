@@ -162,7 +162,7 @@ def _rope(fields: _Fields, max_positions: int) -> tuple[float, RopeScaling | Non
 
 def _rope_object(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The one object that says how positions turn; transformers takes rope_scaling first."""
-    found: Mapping[str, Any] | None = None
+    rope: Mapping[str, Any] | None = None
     for name in ("rope_scaling", "rope_parameters"):
         value = config.get(name)
         if value is None:
@@ -175,10 +175,10 @@ def _rope_object(config: Mapping[str, Any]) -> Mapping[str, Any]:
                     f"{FILE}: {name} gives {key[:60]!r} positions of its own; all layers must turn"
                     " alike."
                 )
-        if found and value and dict(found) != dict(value):
+        if rope and value and dict(rope) != dict(value):
             raise BadInput(f"{FILE}: rope_scaling and rope_parameters differ; keep one of them.")
-        found = found or value
-    return found or {}
+        rope = rope or value
+    return rope or {}
 
 
 def _intermediate_sizes(fields: _Fields, layers: int) -> tuple[int, ...]:

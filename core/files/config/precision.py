@@ -41,37 +41,39 @@ def stored_dtype(
     saved = quantized.saved_dtype(config)
     if saved is not None:
         return saved
-    floats = [one for one in entries if one.dtype in OF_FILE and not _beside(one.name)]
+    floats = [entry for entry in entries if entry.dtype in OF_FILE and not _beside(entry.name)]
     if gguf_files.is_gguf(config):
         # Vectors are always F32 there, whatever format the model had.
-        kinds = {OF_FILE[one.dtype] for one in floats if len(one.shape) > 1}
+        kinds = {OF_FILE[entry.dtype] for entry in floats if len(entry.shape) > 1}
         return USUAL if not kinds else kinds.pop() if len(kinds) == 1 else "fp32"
     sizes: dict[str, int] = {}
-    for one in floats:
-        kind = OF_FILE[one.dtype]
-        sizes[kind] = sizes.get(kind, 0) + one.nbytes
+    for entry in floats:
+        kind = OF_FILE[entry.dtype]
+        sizes[kind] = sizes.get(kind, 0) + entry.nbytes
     if len(sizes) <= 1:
         return next(iter(sizes), USUAL)
     main = max(sizes, key=lambda kind: sizes[kind])
     if main == "fp32" or sum(sizes.values()) - sizes[main] > MAX_READ:
         return "fp32"
-    lesser = {one.name for one in floats if OF_FILE[one.dtype] != main}
+    lesser = {entry.name for entry in floats if OF_FILE[entry.dtype] != main}
     return main if all(_holds(main, *part) for part in _numbers(files, lesser)) else "fp32"
 
 
 def rounded(config: Mapping[str, Any], entries: Iterable[TensorEntry], dtype: str) -> str:
     """What loading in `dtype` rounds of the file's numbers, as a sentence; empty for nothing."""
     there = tuple(entries)
-    if any(one.dtype == "F64" for one in there):
+    if any(entry.dtype == "F64" for entry in there):
         return (
             "the file's numbers of 64 bits are rounded to fp32, by 6e-8 of their size at most: less"
             " than can be measured here"
         )
     if gguf_files.is_gguf(config) and dtype != "fp32":
-        codes = [one for one in there if one.name == "token_embd.weight"]
-        coded = [one.dtype for one in codes if one.dtype not in OF_FILE]
+        codes = [entry for entry in there if entry.name == "token_embd.weight"]
+        coded = [entry.dtype for entry in codes if entry.dtype not in OF_FILE]
         parts = [f"the embedding, stored in codes ({coded[0]})"] if coded else []
-        parts += ["the norms, stored in F32"] if any(len(one.shape) == 1 for one in there) else []
+        parts += (
+            ["the norms, stored in F32"] if any(len(entry.shape) == 1 for entry in there) else []
+        )
         if parts:
             return f"{' and '.join(parts)}, are held in {dtype}: their numbers are rounded to it"
     return ""
@@ -100,7 +102,7 @@ def _holds(main: str, dtype: str, raw: bytes) -> bool:
     else:
         numbers = np.frombuffer(raw, np.dtype(BY_FILE[dtype].torch).newbyteorder("<"))
     with np.errstate(over="ignore", invalid="ignore"):
-        kept = numbers.astype(np.float16 if main == "fp16" else np.float32)
+        narrow = numbers.astype(np.float16 if main == "fp16" else np.float32)
         if main == "bf16":
-            kept = (kept.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
-        return bool(np.array_equal(kept.astype(numbers.dtype), numbers, equal_nan=True))
+            narrow = (narrow.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+        return bool(np.array_equal(narrow.astype(numbers.dtype), numbers, equal_nan=True))

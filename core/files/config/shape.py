@@ -42,7 +42,7 @@ def _shape(config: Mapping[str, Any]) -> DecoderShape:
 
 def _described(config: Mapping[str, Any], family: Family, shape: DecoderShape) -> DecoderShape:
     sizes, asked = _sizes(config, shape), _Asked(config)
-    attention = [_projection(one, sizes) for one in family.attention]
+    attention = [_projection(row, sizes) for row in family.attention]
     common = family.norms * shape.hidden * asked.norms_have_numbers()
     common += asked.biases(family.attention, sizes)
     if family.head_norms and asked.flag(family.head_norms_if):
@@ -53,7 +53,7 @@ def _described(config: Mapping[str, Any], family: Family, shape: DecoderShape) -
         alike.setdefault((window, asked.sparse(index)), []).append(index)
     kinds = []
     for (window, sparse), indices in alike.items():
-        mlp = _experts(config, sizes) if sparse else [_projection(one, sizes) for one in family.mlp]
+        mlp = _experts(config, sizes) if sparse else [_projection(row, sizes) for row in family.mlp]
         biases = 0 if sparse else asked.biases(family.mlp, sizes)
         kinds.append(Layers(tuple(indices), (*attention, *mlp), common + biases, window))
     loose = (family.final * asked.norms_have_numbers() + asked.more_final()) * shape.hidden
@@ -79,20 +79,20 @@ def _experts(config: Mapping[str, Any], sizes: _Sizes) -> list[Projection]:
     """Router, experts and the shared expert of a mixture's layer."""
     hidden, width = sizes.of("h"), fields.expert_width(config)
     count, used = fields.experts(config), fields.experts_used(config)
-    found = [
+    projections = [
         Projection("mlp.gate", count, hidden, linear=False),
         Projection("mlp.experts.gate_up_proj", 2 * width, hidden, count, used),
         Projection("mlp.experts.down_proj", hidden, width, count, used),
     ]
     shared = fields.shared_width(config)
     if shared:
-        found += [
+        projections += [
             Projection("mlp.shared_expert.gate_proj", shared, hidden),
             Projection("mlp.shared_expert.up_proj", shared, hidden),
             Projection("mlp.shared_expert.down_proj", hidden, shared),
             Projection("mlp.shared_expert_gate", 1, hidden),
         ]
-    return found
+    return projections
 
 
 def _lean(config: Mapping[str, Any], family: Family, shape: DecoderShape) -> DecoderShape:
@@ -100,7 +100,7 @@ def _lean(config: Mapping[str, Any], family: Family, shape: DecoderShape) -> Dec
     sizes, asked = _sizes(config, shape), _Asked(config)
     vectors = asked.biases(family.attention, sizes)
     vectors += sizes.of(family.head_norms) if family.head_norms else 0
-    widths = [int(one) for one in config.get("intermediate_sizes") or ()]
+    widths = [int(width) for width in config.get("intermediate_sizes") or ()]
     seen = windows(config, shape.layers)
     bias = asked.biases(family.mlp, sizes)
     if not any(seen) and not widths:
@@ -129,7 +129,7 @@ class _Sizes:
 
     def of(self, sum_of: str) -> int:
         """`q+k+v` -> the sum of these sizes."""
-        return sum(self.letters[one] for one in sum_of.split("+"))
+        return sum(self.letters[letter] for letter in sum_of.split("+"))
 
 
 def _sizes(config: Mapping[str, Any], shape: DecoderShape) -> _Sizes:

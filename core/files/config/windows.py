@@ -14,7 +14,7 @@ def windows(config: Mapping[str, Any], layers: int) -> list[int]:
     tokens = config.get("sliding_window", slides.default if slides else None)
     if slides is None or not tokens or (slides.asked and not config.get("use_sliding_window")):
         return [0] * layers
-    return [int(tokens) if one else 0 for one in _sliding(slides, config, layers)]
+    return [int(tokens) if sliding else 0 for sliding in _sliding(slides, config, layers)]
 
 
 def _sliding(slides: SlidingWindow, config: Mapping[str, Any], layers: int) -> list[bool]:
@@ -34,7 +34,7 @@ def _sliding(slides: SlidingWindow, config: Mapping[str, Any], layers: int) -> l
             if not isinstance(turning, list):
                 period = int(config.get("no_rope_layer_interval") or 4)
                 turning = [int((i + 1) % period != 0) for i in range(layers)]
-            return [not one for one in turning]
+            return [not rope for rope in turning]
     first = int(config.get("max_window_layers", 28))
     if slides.pattern == "early":
         return [i % 2 == 0 and i < first for i in range(layers)]

@@ -58,7 +58,7 @@ def refuse_values(form: LowBit) -> str | None:
 
 def config(schemes: Mapping[str, Scheme], dense: Sequence[str]) -> dict[str, Any]:
     """quantization_config of matrices that are all alike; Refused when they are not."""
-    kinds = {one.group_size for one in schemes.values()}
+    kinds = {scheme.group_size for scheme in schemes.values()}
     if len(kinds) > 1:
         raise Refused(
             "awq holds one group size for all matrices; formats that hold others: trimtab,"
@@ -74,25 +74,25 @@ def config(schemes: Mapping[str, Scheme], dense: Sequence[str]) -> dict[str, Any
     }
 
 
-def schemes(given: Mapping[str, Any], modules: Sequence[Module]) -> dict[str, Scheme]:
+def schemes(settings: Mapping[str, Any], modules: Sequence[Module]) -> dict[str, Scheme]:
     """The scheme of every quantized module of a checked quantization_config."""
-    whole(given, "bits", (4,))
-    version = given.get("version", "gemm")
+    whole(settings, "bits", (4,))
+    version = settings.get("version", "gemm")
     if not isinstance(version, str) or version.lower() != "gemm":
         raise BadInput(f"{WHERE}.version must be gemm, not {version!r:.40}.")
-    if not flag(given, "zero_point", default=True):
+    if not flag(settings, "zero_point", default=True):
         raise BadInput(f"{WHERE}.zero_point must be true.")
-    scheme = Scheme(4, group(given), symmetric=False)
-    kept = words(given, "modules_to_not_convert")
-    found = {}
+    scheme = Scheme(4, group(settings), symmetric=False)
+    dense = words(settings, "modules_to_not_convert")
+    quantized = {}
     for module in modules:
         # As transformers does: a word anywhere in the name keeps a module dense.
-        if module.name != "lm_head" and not any(word in module.name for word in kept):
+        if module.name != "lm_head" and not any(word in module.name for word in dense):
             check_divides(module, scheme, 1, PACK)
-            found[module.name] = scheme
-    if not found:
+            quantized[module.name] = scheme
+    if not quantized:
         raise BadInput(f"{WHERE}.modules_to_not_convert leaves nothing that is quantized.")
-    return found
+    return quantized
 
 
 def expected(module: Module, scheme: Scheme) -> Shapes:

@@ -22,58 +22,60 @@ def templates(texts: Mapping[str, bytes]) -> dict[str, str]:
 
     Files of templates come before tokenizer_config.json, which may hold one or a list of several.
     """
-    found = {}
+    by_name = {}
     for path, content in texts.items():
         if path == FILE:
-            found[DEFAULT] = content.decode(errors="replace")
+            by_name[DEFAULT] = content.decode(errors="replace")
         elif path.startswith(f"{TEMPLATES}/"):
             name = path.removeprefix(f"{TEMPLATES}/").removesuffix(".jinja")
-            found[name] = content.decode(errors="replace")
+            by_name[name] = content.decode(errors="replace")
     for name in (TOKENIZER_CONFIG, LEGACY):
-        if not found:
-            found = _within(texts.get(name, b"{}"))
-    return found
+        if not by_name:
+            by_name = _within(texts.get(name, b"{}"))
+    return by_name
 
 
-def to_gguf(found: Mapping[str, str]) -> dict[str, Any]:
+def to_gguf(by_name: Mapping[str, str]) -> dict[str, Any]:
     """The metadata of a GGUF file that says them."""
     known = set(string.ascii_letters + string.digits)
     others = {
         "".join(sign if sign in known else "_" for sign in name): text
-        for name, text in found.items()
+        for name, text in by_name.items()
         if name != DEFAULT
     }
     metadata: dict[str, Any] = {f"{KEY}.{name}": text for name, text in others.items() if name}
     if metadata:
         metadata[NAMES] = [key.removeprefix(f"{KEY}.") for key in metadata]
-    if DEFAULT in found:
-        metadata[KEY] = found[DEFAULT]
+    if DEFAULT in by_name:
+        metadata[KEY] = by_name[DEFAULT]
     return metadata
 
 
 def of_gguf(metadata: Mapping[str, Any]) -> dict[str, bytes]:
     """The files of a folder for what a GGUF file's metadata says."""
-    found = {}
+    contents = {}
     for key, text in metadata.items():
         name = key.removeprefix(f"{KEY}.")
         if not isinstance(text, str):
             continue
         if key == KEY:
-            found[FILE] = text.encode()
+            contents[FILE] = text.encode()
         elif name != key and name.isascii() and name.replace("_", "a").isalnum():
-            found[f"{TEMPLATES}/{name}.jinja"] = text.encode()
-    return found
+            contents[f"{TEMPLATES}/{name}.jinja"] = text.encode()
+    return contents
 
 
 def _within(content: bytes) -> dict[str, str]:
     try:
-        given = json.loads(content)
+        document = json.loads(content)
     except ValueError:
         return {}
-    value = given.get("chat_template") if isinstance(given, dict) else None
+    value = document.get("chat_template") if isinstance(document, dict) else None
     if isinstance(value, str):
         return {DEFAULT: value}
     if not isinstance(value, list):
         return {}
-    pairs = [(one.get("name"), one.get("template")) for one in value if isinstance(one, dict)]
+    pairs = [
+        (entry.get("name"), entry.get("template")) for entry in value if isinstance(entry, dict)
+    ]
     return {name: text for name, text in pairs if isinstance(name, str) and isinstance(text, str)}

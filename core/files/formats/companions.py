@@ -55,34 +55,34 @@ def companions(source: Path) -> Companions:
     """The files that go along with a model: a folder, or a file `model.gguf`, beside which only the
     usual names are looked for. Beside a GGUF file of another name lies whatever its folder is for.
     """
-    found, total = Companions(), 0
+    others, total = Companions(), 0
     if source.is_dir():
         names = [*_names(source), *_templates(source)]
     elif source.name == GGUF:
         source = source.parent
         names = [name for name in KNOWN if files.present(source, name)]
     else:
-        return found
+        return others
     if len(names) > MAX_FILES:
         left = len(names) - MAX_FILES
-        found.notes.append(f"{left} of the model's other files were not copied: {MAX_FILES} are")
+        others.notes.append(f"{left} of the model's other files were not copied: {MAX_FILES} are")
     for name in names[:MAX_FILES]:
         try:
             path = files.regular(source, name)
             size = path.stat().st_size
             if size > MAX_FILE or total + size > MAX_TOTAL:
-                found.notes.append(
+                others.notes.append(
                     f"{name} ({size:,} bytes) was not copied: files beside the weights are up to"
                     f" {MAX_FILE:,} bytes each and {MAX_TOTAL:,} together"
                 )
                 continue
-            found.texts[name] = path.read_bytes()
+            others.texts[name] = path.read_bytes()
             total += size
         except BadInput as error:
-            found.notes.append(f"{str(error).rstrip('.')}: it was not copied")
+            others.notes.append(f"{str(error).rstrip('.')}: it was not copied")
         except OSError as error:
-            found.notes.append(f"{name} was not copied: {error.strerror or error}")
-    return found
+            others.notes.append(f"{name} was not copied: {error.strerror or error}")
+    return others
 
 
 def _names(folder: Path) -> list[str]:

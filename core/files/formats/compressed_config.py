@@ -35,7 +35,7 @@ def config(schemes: Mapping[str, Scheme], dense: Sequence[str]) -> dict[str, Any
     kinds = list(dict.fromkeys(schemes.values()))
     groups: dict[str, Any] = {}
     for i, kind in enumerate(kinds):
-        names = [name for name, one in schemes.items() if one == kind]
+        names = [name for name, scheme in schemes.items() if scheme == kind]
         groups[f"group_{i}"] = {
             "targets": ["Linear"] if len(kinds) == 1 else names,
             "weights": _arguments(
@@ -70,33 +70,35 @@ def packed_zeros(scheme: Scheme) -> bool:
     return scheme.layout == PACKED and not scheme.symmetric
 
 
-def schemes(given: Mapping[str, Any], modules: Sequence[Module]) -> dict[str, Scheme]:
+def schemes(settings: Mapping[str, Any], modules: Sequence[Module]) -> dict[str, Scheme]:
     """The scheme of every quantized module of a checked quantization_config."""
-    empty(given, "kv_cache_scheme", "sparsity_config", "moe_sparsity_config", "transform_config")
-    status = given.get("quantization_status", "compressed")
+    empty(settings, "kv_cache_scheme", "sparsity_config", "moe_sparsity_config", "transform_config")
+    status = settings.get("quantization_status", "compressed")
     if status != "compressed":
         raise BadInput(f"{WHERE}.quantization_status must be compressed, not {status!r:.40}.")
-    groups = given.get("config_groups")
+    groups = settings.get("config_groups")
     if not isinstance(groups, Mapping) or not 1 <= len(groups) <= 1024:
         raise BadInput(f"{WHERE}.config_groups is missing or empty.")
-    ignored = words(given, "ignore")
-    left = [one for one in modules if not any(_matches(word, one.name) for word in ignored)]
-    found: dict[str, Scheme] = {}
+    ignored = words(settings, "ignore")
+    left = [
+        module for module in modules if not any(_matches(word, module.name) for word in ignored)
+    ]
+    quantized: dict[str, Scheme] = {}
     for name, entry in groups.items():
         where = f"{WHERE}.config_groups.{name[:40]}"
         if not isinstance(entry, Mapping):
             raise BadInput(f"{where} must be an object.")
-        scheme = _scheme(entry, given.get("format"), where)
+        scheme = _scheme(entry, settings.get("format"), where)
         targets = words(entry, "targets", where)
         for module in left:
-            if module.name not in found and any(
+            if module.name not in quantized and any(
                 target == "Linear" or _matches(target, module.name) for target in targets
             ):
                 check_divides(module, scheme)
-                found[module.name] = scheme
-    if not found:
+                quantized[module.name] = scheme
+    if not quantized:
         raise BadInput(f"{WHERE}.config_groups names no matrix of this model.")
-    return {module.name: found[module.name] for module in modules if module.name in found}
+    return {module.name: quantized[module.name] for module in modules if module.name in quantized}
 
 
 def _arguments(

@@ -106,28 +106,30 @@ def parts(
 
     n, k, bits = form.n, form.k, scheme.bits
     if isinstance(form, W8A8):
-        found = [
+        tensors = [
             Part(f"{name}.weight", "I8", (n, k), codes),
             part(f"{name}.weight_scale", form.scale[:, None].contiguous()),
         ]
         if form.x_scale is not None:
-            found.append(part(f"{name}.input_scale", torch.tensor([form.x_scale])))
-        return found
-    kept = torch.float16 if form.scale_format == "fp16" else torch.float32
-    found = [part(f"{name}.weight_scale", form.scale.to(kept))]
+            tensors.append(part(f"{name}.input_scale", torch.tensor([form.x_scale])))
+        return tensors
+    dtype = torch.float16 if form.scale_format == "fp16" else torch.float32
+    tensors = [part(f"{name}.weight_scale", form.scale.to(dtype))]
     if scheme.layout == FLOAT8:
         float8 = torch.float8_e4m3fn
-        found.append(Part(f"{name}.weight", "F8_E4M3", (n, k), lambda: codes().view(float8)))
+        tensors.append(Part(f"{name}.weight", "F8_E4M3", (n, k), lambda: codes().view(float8)))
     elif scheme.layout == INT8:
-        found.append(Part(f"{name}.weight", "I8", (n, k), lambda: _signed(codes())))
+        tensors.append(Part(f"{name}.weight", "I8", (n, k), lambda: _signed(codes())))
     else:
         shape = (n, words.count(k, bits))
-        found.append(Part(f"{name}.weight_packed", "I32", shape, lambda: words.pack(codes(), bits)))
-        found.append(part(f"{name}.weight_shape", torch.tensor([n, k])))
+        tensors.append(
+            Part(f"{name}.weight_packed", "I32", shape, lambda: words.pack(codes(), bits))
+        )
+        tensors.append(part(f"{name}.weight_shape", torch.tensor([n, k])))
         if form.zero is not None:
             zeros = words.pack(form.zero.T.contiguous().to(torch.uint8), bits).T.contiguous()
-            found.append(part(f"{name}.weight_zero_point", zeros))
-    return found
+            tensors.append(part(f"{name}.weight_zero_point", zeros))
+    return tensors
 
 
 def read(module: Module, scheme: Scheme, get: Callable[[str], Tensor]) -> LowBit | W8A8:

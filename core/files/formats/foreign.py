@@ -26,25 +26,25 @@ if TYPE_CHECKING:
     from kernels.linear_w8a8 import W8A8
     from kernels.weight import KernelWeight
 
-MODULES = {one.METHOD: one for one in (compressed_tensors, gptq, awq)}
+MODULES = {module.METHOD: module for module in (compressed_tensors, gptq, awq)}
 
 
 def schemes(config: Mapping[str, Any], known: Mapping[str, Stack]) -> dict[str, Scheme]:
     """The scheme of every quantized module of a folder; BadInput names the field."""
-    given = config["quantization_config"]
-    modules = [one for stack in known.values() for one in stack.modules()]
-    found: dict[str, Scheme] = MODULES[given["quant_method"]].schemes(
-        given, [m for m in modules if m.name != HEAD or not tied(config)]
+    settings = config["quantization_config"]
+    modules = [module for stack in known.values() for module in stack.modules()]
+    quantized: dict[str, Scheme] = MODULES[settings["quant_method"]].schemes(
+        settings, [m for m in modules if m.name != HEAD or not tied(config)]
     )
     for stack in known.values():
-        kinds = {found.get(name) for name, _ in stack.parts}
+        kinds = {quantized.get(name) for name, _ in stack.parts}
         if len(kinds) > 1:
             names = ", ".join(name for name, _ in stack.parts)
             raise BadInput(
                 f"config.json: quantization_config stores {names} in different formats; they share"
                 " their input and must be alike here."
             )
-    return found
+    return quantized
 
 
 def expected(method: str, module: Module, scheme: Scheme) -> Shapes:
@@ -68,8 +68,8 @@ def restore(
 
     modules = stack.modules()
     try:
-        forms = [MODULES[method].read(one, scheme, get) for one in modules]
-        bias = _joined([get(f"{one.name}.bias") for one in modules]) if stack.bias else None
+        forms = [MODULES[method].read(module, scheme, get) for module in modules]
+        bias = _joined([get(f"{module.name}.bias") for module in modules]) if stack.bias else None
         if bias is not None:
             bias = bias.to(device, dtype)
         form = join(stack.name, forms)
@@ -84,22 +84,22 @@ def join(name: str, forms: list[Any]) -> LowBit | W8A8:
 
     first: Any = forms[0]
     if isinstance(first, W8A8):
-        if len({one.x_scale for one in forms}) > 1:
+        if len({form.x_scale for form in forms}) > 1:
             raise BadInput(f"the modules of {name} share their input, but not its input_scale.")
-        scale = _joined([one.scale for one in forms])
-        inputs: W8A8 = replace(first, codes=_joined([one.codes for one in forms]), scale=scale)
+        scale = _joined([form.scale for form in forms])
+        inputs: W8A8 = replace(first, codes=_joined([form.codes for form in forms]), scale=scale)
         return inputs
-    if len({(one.bits, one.group_size) for one in forms}) > 1:
+    if len({(form.bits, form.group_size) for form in forms}) > 1:
         forms = widened(forms)
         first = forms[0]
     zero = None
-    if any(one.zero is not None for one in forms):
-        zero = _joined([one.zeros() for one in forms])
-    wide = any(one.scale_format == "fp32" for one in forms)
+    if any(form.zero is not None for form in forms):
+        zero = _joined([form.zeros() for form in forms])
+    wide = any(form.scale_format == "fp32" for form in forms)
     whole: LowBit = replace(
         first,
-        codes=_joined([one.codes for one in forms]),
-        scale=_joined([one.scale for one in forms]),
+        codes=_joined([form.codes for form in forms]),
+        scale=_joined([form.scale for form in forms]),
         zero=zero,
         scale_format="fp32" if wide else first.scale_format,
     )
@@ -110,14 +110,14 @@ def widened(forms: list[Any]) -> list[Any]:
     """The same integers in the bits of the widest and the groups of the narrowest: the codes stay,
     so do the values.
     """
-    bits = max(one.bits for one in forms)
-    size = math.gcd(*(min(one.group_size, one.k) for one in forms))
-    found = []
-    for one in forms:
-        times = min(one.group_size, one.k) // size
-        scale, zero = (side.repeat_interleave(times, dim=1) for side in (one.scale, one.zeros()))
-        found.append(replace(one, scale=scale, zero=zero, bits=bits, group_size=size))
-    return found
+    bits = max(form.bits for form in forms)
+    size = math.gcd(*(min(form.group_size, form.k) for form in forms))
+    alike = []
+    for form in forms:
+        times = min(form.group_size, form.k) // size
+        scale, zero = (side.repeat_interleave(times, dim=1) for side in (form.scale, form.zeros()))
+        alike.append(replace(form, scale=scale, zero=zero, bits=bits, group_size=size))
+    return alike
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

@@ -68,7 +68,7 @@ def needs_v2(form: LowBit) -> bool:
 
 def config(schemes: Mapping[str, Scheme], dense: Sequence[str]) -> dict[str, Any]:
     """quantization_config of matrices that are all alike; Refused when they are not."""
-    kinds = {(one.bits, one.group_size) for one in schemes.values()}
+    kinds = {(scheme.bits, scheme.group_size) for scheme in schemes.values()}
     if len(kinds) > 1 or [name for name in dense if name != "lm_head"]:
         raise Refused(
             "gptq holds one width and one group size for all matrices (the head alone may stay"
@@ -79,33 +79,33 @@ def config(schemes: Mapping[str, Scheme], dense: Sequence[str]) -> dict[str, Any
         "quant_method": METHOD,
         "bits": bits,
         "group_size": size or -1,
-        "sym": all(one.symmetric for one in schemes.values()),
+        "sym": all(scheme.symmetric for scheme in schemes.values()),
         "desc_act": False,
         "static_groups": False,
         "true_sequential": True,
         "damp_percent": 0.01,
         "lm_head": "lm_head" in schemes,
-        "checkpoint_format": V2 if any(one.layout == V2 for one in schemes.values()) else V1,
+        "checkpoint_format": V2 if any(scheme.layout == V2 for scheme in schemes.values()) else V1,
     }
 
 
-def schemes(given: Mapping[str, Any], modules: Sequence[Module]) -> dict[str, Scheme]:
+def schemes(settings: Mapping[str, Any], modules: Sequence[Module]) -> dict[str, Scheme]:
     """The scheme of every quantized module of a checked quantization_config."""
-    bits = whole(given, "bits", BITS)
-    format = given.get("checkpoint_format", given.get("format")) or V1
+    bits = whole(settings, "bits", BITS)
+    format = settings.get("checkpoint_format", settings.get("format")) or V1
     if format not in (V1, V2):
         raise BadInput(f"{WHERE}.checkpoint_format must be {V1} or {V2}, not {format!r:.40}.")
-    empty(given, "dynamic", "modules_in_block_to_quantize", "modules_to_not_convert", "rotation")
-    symmetric = flag(given, "sym", default=True)
-    flag(given, "desc_act", default=False)
-    scheme = Scheme(bits, group(given), symmetric, format)
-    with_head = flag(given, "lm_head", default=False)
-    found = {}
+    empty(settings, "dynamic", "modules_in_block_to_quantize", "modules_to_not_convert", "rotation")
+    symmetric = flag(settings, "sym", default=True)
+    flag(settings, "desc_act", default=False)
+    scheme = Scheme(bits, group(settings), symmetric, format)
+    with_head = flag(settings, "lm_head", default=False)
+    quantized = {}
     for module in modules:
         if module.name != "lm_head" or with_head:
             check_divides(module, scheme, PACK[bits], PACK[bits])
-            found[module.name] = scheme
-    return found
+            quantized[module.name] = scheme
+    return quantized
 
 
 def expected(module: Module, scheme: Scheme) -> Shapes:

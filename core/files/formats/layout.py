@@ -44,18 +44,18 @@ class Stack:
 
 def stacks(config: DecoderConfig) -> tuple[Stack, ...]:
     """Every matrix of a decoder in the engine's order; the head is last, tied or not."""
-    found = []
+    matrices = []
     for i in range(config.num_layers):
         size = lean_layer.sizes(config, i)
         for matrix in lean_layer.MATRICES:
-            parts = tuple((in_layer(i, one.module), size[one.rows]) for one in matrix.parts)
+            parts = tuple((in_layer(i, part.module), size[part.rows]) for part in matrix.parts)
             bias = bool(getattr(config, matrix.bias))
-            found.append(Stack(f"layers.{i}.{matrix.name}", parts, size[matrix.columns], bias))
-    return (*found, Stack("head", ((HEAD, config.vocab_size),), config.hidden_size))
+            matrices.append(Stack(f"layers.{i}.{matrix.name}", parts, size[matrix.columns], bias))
+    return (*matrices, Stack("head", ((HEAD, config.vocab_size),), config.hidden_size))
 
 
 def others(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of what is no matrix of the engine: the embedding and the norms."""
-    matrices = {f"{part}.{side}" for one in stacks(config) for part, _ in one.parts
+    matrices = {f"{part}.{side}" for stack in stacks(config) for part, _ in stack.parts
                 for side in ("weight", "bias")}  # fmt: skip
     return {name: shape for name, shape in names.expected(config).items() if name not in matrices}

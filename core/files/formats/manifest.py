@@ -66,7 +66,9 @@ def read_manifest(folder: Path) -> Manifest | None:
         if not isinstance(content.get(name), kind):
             raise BadInput(f"{NAME}: {name} is missing or no {kind.__name__}.")
     digests = content.get("digests", {})
-    if not isinstance(digests, dict) or not all(isinstance(one, str) for one in digests.values()):
+    if not isinstance(digests, dict) or not all(
+        isinstance(digest, str) for digest in digests.values()
+    ):
         raise BadInput(f"{NAME}: digests must be texts by name.")
     return Manifest(**{name: content[name] for name in known}, digests=digests)
 
@@ -74,14 +76,14 @@ def read_manifest(folder: Path) -> Manifest | None:
 def check_digests(weights: Iterable[Path]) -> None:
     """BadInput when a file of weights is not the one that the trimtab.json beside it names."""
     for path in weights:
-        made = read_manifest(path.parent)
-        wanted = None if made is None else made.digests.get(path.name)
+        manifest = read_manifest(path.parent)
+        wanted = None if manifest is None else manifest.digests.get(path.name)
         if wanted is None:
             continue
-        found = file_digest(path)
-        if found != wanted:
+        digest = file_digest(path)
+        if digest != wanted:
             raise BadInput(
-                f"{path.name} is not the file that {NAME} says was written (SHA-256 {found[:12]},"
+                f"{path.name} is not the file that {NAME} says was written (SHA-256 {digest[:12]},"
                 f" not {wanted[:12]!r}): write it again, or remove {NAME} if you changed it"
                 " yourself."
             )

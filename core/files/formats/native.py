@@ -40,17 +40,17 @@ Record = dict[str, Any]
 def records(config: Mapping[str, Any], known: Mapping[str, Stack]) -> dict[str, Record]:
     """The checked records of quantization_config by matrix; BadInput names the field."""
     where = "config.json: quantization_config"
-    given = config["quantization_config"]
-    if given.get("version") != VERSION:
-        raise BadInput(f"{where}.version must be {VERSION}, not {given.get('version')!r:.40}.")
-    found = given.get("matrices")
-    if not isinstance(found, dict) or not found:
+    settings = config["quantization_config"]
+    if settings.get("version") != VERSION:
+        raise BadInput(f"{where}.version must be {VERSION}, not {settings.get('version')!r:.40}.")
+    matrices = settings.get("matrices")
+    if not isinstance(matrices, dict) or not matrices:
         raise BadInput(f"{where}.matrices is missing or empty.")
-    for name, record in found.items():
+    for name, record in matrices.items():
         if name not in known:
             raise BadInput(f"{where}.matrices names {name[:80]!r}, which this model does not have.")
         _check(f"{where}.matrices.{name}", record, known[name], KINDS)
-    return found
+    return matrices
 
 
 def expected(stack: Stack, record: Mapping[str, Any]) -> Shapes:
@@ -128,7 +128,7 @@ def _check(where: str, record: Any, stack: Stack, kinds: tuple[str, ...]) -> Non
 def _one_of(where: str, record: Record, field: str, allowed: tuple[str | None, ...]) -> None:
     value = record.get(field)
     if not (value is None or isinstance(value, str)) or value not in allowed:
-        shown = ", ".join(str(one) for one in allowed)
+        shown = ", ".join(str(choice) for choice in allowed)
         raise BadInput(f"{where}.{field} must be one of {shown}, not {value!r:.40}.")
 
 

@@ -48,12 +48,16 @@ def header(parts: Sequence[Part]) -> tuple[bytes, list[Part]]:
 
     Wide numbers first: readers map the file, and a number must not straddle its own size.
     """
-    ordered = sorted(parts, key=lambda one: (-ITEM_BYTES[one.dtype], one.name))
+    ordered = sorted(parts, key=lambda entry: (-ITEM_BYTES[entry.dtype], entry.name))
     table: dict[str, object] = {"__metadata__": {"format": "pt"}}
     begin = 0
-    for one in ordered:
-        end = begin + one.nbytes
-        table[one.name] = {"dtype": one.dtype, "shape": one.shape, "data_offsets": [begin, end]}
+    for entry in ordered:
+        end = begin + entry.nbytes
+        table[entry.name] = {
+            "dtype": entry.dtype,
+            "shape": entry.shape,
+            "data_offsets": [begin, end],
+        }
         begin = end
     text = json.dumps(table, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -62,7 +66,7 @@ def header(parts: Sequence[Part]) -> tuple[bytes, list[Part]]:
 
 def file_bytes(parts: Sequence[Part]) -> int:
     """Bytes that the file of these parts has."""
-    return len(header(parts)[0]) + sum(one.nbytes for one in parts)
+    return len(header(parts)[0]) + sum(entry.nbytes for entry in parts)
 
 
 def blocks(parts: Sequence[Part]) -> Iterable[memoryview]:
@@ -71,18 +75,18 @@ def blocks(parts: Sequence[Part]) -> Iterable[memoryview]:
     """
     first, ordered = header(parts)
     yield memoryview(first)
-    for one in ordered:
-        yield data_of(one)
+    for entry in ordered:
+        yield data_of(entry)
 
 
-def data_of(one: Part) -> memoryview:
+def data_of(entry: Part) -> memoryview:
     """The bytes of one part."""
     import torch
 
-    tensor = one.make().detach().cpu().contiguous()
-    if tuple(tensor.shape) != one.shape or of_torch(tensor.dtype).file != one.dtype:
+    tensor = entry.make().detach().cpu().contiguous()
+    if tuple(tensor.shape) != entry.shape or of_torch(tensor.dtype).file != entry.dtype:
         raise ValueError(
-            f"{one.name} was to be {one.dtype} {list(one.shape)}, "
+            f"{entry.name} was to be {entry.dtype} {list(entry.shape)}, "
             f"it is {tensor.dtype} {list(tensor.shape)}."
         )
     flat = tensor.reshape(-1)

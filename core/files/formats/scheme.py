@@ -62,19 +62,19 @@ class Kept:
 
 
 def whole(
-    given: Mapping[str, Any], field: str, allowed: tuple[int, ...], where: str = WHERE
+    settings: Mapping[str, Any], field: str, allowed: tuple[int, ...], where: str = WHERE
 ) -> int:
     """The integer `field`, one of `allowed`."""
-    value = given.get(field)
+    value = settings.get(field)
     if type(value) is not int or value not in allowed:
         shown = ", ".join(map(str, allowed))
         raise BadInput(f"{where}.{field} must be one of {shown}, not {value!r:.40}.")
     return value
 
 
-def flag(given: Mapping[str, Any], field: str, default: bool, where: str = WHERE) -> bool:
+def flag(settings: Mapping[str, Any], field: str, default: bool, where: str = WHERE) -> bool:
     """The boolean `field`."""
-    value = given.get(field, default)
+    value = settings.get(field, default)
     if value is None:
         return default
     if type(value) is not bool:
@@ -82,9 +82,9 @@ def flag(given: Mapping[str, Any], field: str, default: bool, where: str = WHERE
     return value
 
 
-def group(given: Mapping[str, Any], where: str = WHERE) -> int:
+def group(settings: Mapping[str, Any], where: str = WHERE) -> int:
     """group_size: a positive integer, or -1 for one group a row, which becomes 0."""
-    value = given.get("group_size")
+    value = settings.get("group_size")
     if type(value) is not int or not (value == -1 or 1 <= value <= 1 << 20):
         raise BadInput(
             f"{where}.group_size must be -1 or an integer from 1 to {1 << 20}, not {value!r:.40}."
@@ -92,24 +92,24 @@ def group(given: Mapping[str, Any], where: str = WHERE) -> int:
     return max(0, value)
 
 
-def words(given: Mapping[str, Any], field: str, where: str = WHERE) -> tuple[str, ...]:
+def words(settings: Mapping[str, Any], field: str, where: str = WHERE) -> tuple[str, ...]:
     """A list of at most 4,096 short texts, or nothing."""
-    value = given.get(field)
+    value = settings.get(field)
     if value is None:
         return ()
     if (
         not isinstance(value, list)
         or len(value) > 4096
-        or not all(isinstance(one, str) and 0 < len(one) <= 200 for one in value)
+        or not all(isinstance(name, str) and 0 < len(name) <= 200 for name in value)
     ):
         raise BadInput(f"{where}.{field} must be a list of names.")
     return tuple(value)
 
 
-def empty(given: Mapping[str, Any], *fields: str, where: str = WHERE) -> None:
+def empty(settings: Mapping[str, Any], *fields: str, where: str = WHERE) -> None:
     """BadInput for a field whose meaning is not supported here."""
     for field in fields:
-        if given.get(field):
+        if settings.get(field):
             raise BadInput(f"{where}.{field} is not supported.")
 
 

@@ -10,7 +10,7 @@ from core.files.lean_layer import FILLED, MATRICES
 # See core.files.values: a new model may start with output projections of zero, these not.
 NEVER_ZERO = (
     "head", *FILLED,
-    *(one.name for one in MATRICES if any(part.filled for part in one.parts)),
+    *(matrix.name for matrix in MATRICES if any(part.filled for part in matrix.parts)),
 )  # fmt: skip
 
 

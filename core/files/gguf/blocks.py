@@ -39,7 +39,7 @@ def type_of(form: LowBit) -> BlockType | str:
     k = form.k
     if form.kind != "int":
         return f"gguf holds {HOLDS}"
-    found = PLAIN.get((form.bits, form.zero is None))
+    plain = PLAIN.get((form.bits, form.zero is None))
     size, zero = form.group_size, form.zero
     reason = f"gguf holds {HOLDS}"
     if size == 16 or (zero is not None and not bool((zero == zero.round()).all())):
@@ -51,9 +51,9 @@ def type_of(form: LowBit) -> BlockType | str:
                     return TYPES[name.upper()]
                 else:
                     reason = f"its scales are not those of {name}, which gguf would hold them in"
-    if found is not None and k % BLOCK == 0 and (size >= k or size % BLOCK == 0):
+    if plain is not None and k % BLOCK == 0 and (size >= k or size % BLOCK == 0):
         if bool((form.scale.half().float() == form.scale).all()):
-            return TYPES[found]
+            return TYPES[plain]
         reason = "gguf holds scales of fp16"
     return reason
 
@@ -69,7 +69,7 @@ def refuse(kept: Kept, module: Module) -> str | None:
     if known and size % BLOCK == 0 and k % BLOCK == 0:
         return None if kept.scale == "fp16" else "gguf holds scales of fp16"
     wanted = (kept.bits, size, kept.zero == "any")
-    if wanted in {(one.bits, one.group, one.minimum) for one in K_TYPES.values()}:
+    if wanted in {(kind.bits, kind.group, kind.minimum) for kind in K_TYPES.values()}:
         if k % SUPER == 0:
             return None
         return f"gguf holds k-quants in rows of multiples of {SUPER} columns, not {k}"
@@ -108,8 +108,8 @@ def rounds_minimum(weight: KernelWeight) -> bool:
     form = weight.form()
     if form.zero is None:
         return False
-    found = type_of(form)
-    if isinstance(found, str) or found.values == SUPER:
+    kind = type_of(form)
+    if isinstance(kind, str) or kind.values == SUPER:
         return False
     low = form.scale * form.zero
     return not bool(((low.half().float() - low).abs() <= 2**-20 * low.abs()).all())

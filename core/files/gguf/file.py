@@ -34,8 +34,8 @@ class BlockType:
 
 
 TYPES = {
-    one.name: one
-    for one in (
+    kind.name: kind
+    for kind in (
         BlockType("F32", 0, 1, 4, 0),
         BlockType("F16", 1, 1, 2, 1),
         BlockType("BF16", 30, 1, 2, 32),
@@ -78,10 +78,10 @@ def pieces(
     Raises ValueError for a value that GGUF has no type for and for a tensor of another size.
     """
     yield header(metadata, entries)
-    for one in entries:
-        data = memoryview(one.make()).cast("B")
-        if len(data) != one.nbytes:
-            raise ValueError(f"{one.name} was to have {one.nbytes} bytes, it has {len(data)}.")
+    for entry in entries:
+        data = memoryview(entry.make()).cast("B")
+        if len(data) != entry.nbytes:
+            raise ValueError(f"{entry.name} was to have {entry.nbytes} bytes, it has {len(data)}.")
         yield data
         yield b"\0" * (-len(data) % ALIGNMENT)
 
@@ -92,11 +92,11 @@ def header(metadata: Mapping[str, Any], entries: Sequence[GgufEntry]) -> bytes:
     for key, value in metadata.items():
         out += [_string(key), _value(key, value)]
     offset = 0
-    for one in entries:
-        sizes = [one.columns] if one.rows is None else [one.columns, one.rows]
-        out.append(_string(one.name))
-        out.append(struct.pack(f"<I{len(sizes)}QIQ", len(sizes), *sizes, one.type.code, offset))
-        offset += one.nbytes + -one.nbytes % ALIGNMENT
+    for entry in entries:
+        sizes = [entry.columns] if entry.rows is None else [entry.columns, entry.rows]
+        out.append(_string(entry.name))
+        out.append(struct.pack(f"<I{len(sizes)}QIQ", len(sizes), *sizes, entry.type.code, offset))
+        offset += entry.nbytes + -entry.nbytes % ALIGNMENT
     text = b"".join(out)
     return text + b"\0" * (-len(text) % ALIGNMENT)
 
@@ -104,7 +104,7 @@ def header(metadata: Mapping[str, Any], entries: Sequence[GgufEntry]) -> bytes:
 def file_bytes(metadata: Mapping[str, Any], entries: Sequence[GgufEntry]) -> int:
     """Bytes that the file of these has."""
     return len(header(metadata, entries)) + sum(
-        one.nbytes + -one.nbytes % ALIGNMENT for one in entries
+        entry.nbytes + -entry.nbytes % ALIGNMENT for entry in entries
     )
 
 
@@ -138,7 +138,7 @@ def _typed(key: str, value: Any) -> tuple[int, bytes]:
         numbers = struct.pack(f"<{len(value)}f", *value)
         return ARRAY, struct.pack("<IQ", F32, len(value)) + numbers
     if isinstance(value, list) and value:
-        typed = [_typed(key, one) for one in value]
+        typed = [_typed(key, item) for item in value]
         kinds = {kind for kind, _ in typed}
         if len(kinds) == 1:
             head = struct.pack("<IQ", typed[0][0], len(value))

@@ -23,34 +23,34 @@ MARK = ".gguf"
 
 def find(path: Path | str) -> Path | None:
     """The GGUF file that `path` is, or that a folder without a config.json holds; else None."""
-    given = Path(path)
+    source = Path(path)
     try:
-        if given.suffix == SUFFIX and given.is_file():
-            return given
-        if not given.is_dir() or (given / "config.json").exists():
+        if source.suffix == SUFFIX and source.is_file():
+            return source
+        if not source.is_dir() or (source / "config.json").exists():
             return None
-        if not (given / NAME).is_file():
+        if not (source / NAME).is_file():
             return None
     except OSError:
         return None
-    return files.regular(given, NAME)
+    return files.regular(source, NAME)
 
 
 def check(file: Path) -> tuple[dict[str, Any], tuple[TensorEntry, ...], bytes]:
     """(config, tensors, the raw header) of a file; BadInput names it and the defect."""
-    found = parse(file)
+    gguf = parse(file)
     try:
-        config = gguf_model.config_of(found)
+        config = gguf_model.config_of(gguf)
     except BadInput as error:
         # The fields are named as in config.json, which this file stands for.
         raise BadInput(str(error).replace("config.json: ", f"{file.name}: ", 1)) from None
-    gguf_model.check(found, from_hf(config))
+    gguf_model.check(gguf, from_hf(config))
     tensors = tuple(
         TensorEntry(name, place.type.name, place.shape, place.nbytes)
-        for name, place in found.tensors.items()
+        for name, place in gguf.tensors.items()
     )
     with file.open("rb") as handle:
-        header = handle.read(found.header_bytes)
+        header = handle.read(gguf.header_bytes)
     return config | {MARK: True}, tensors, header
 
 

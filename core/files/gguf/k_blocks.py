@@ -78,10 +78,10 @@ def blocks_of(form: LowBit, name: str) -> KBlocks | None:
     stepped = torch.where(flat, torch.zeros_like(scale), scale)
     most = 2 ** (kind.scale_bits - (0 if kind.minimum else 1))
     bounds = (0, most - 1) if kind.minimum else (-most, most - 1)
-    found = _codes(stepped.view(n, -1, each), bounds, lambda value, _: value)
-    if found is None:
+    scales = _codes(stepped.view(n, -1, each), bounds, lambda value, _: value)
+    if scales is None:
         return None
-    s, d = found
+    s, d = scales
     if zero is None:
         return KBlocks(kind, form.codes.cpu(), s.view(n, -1), None, d, None)
     whole = torch.where(flat | (scale == 0), torch.ones_like(scale), scale).view(n, -1, each)
@@ -105,7 +105,7 @@ def _codes(
     open_ = (peak != 0).squeeze(2)
     low, high = bounds
     # The peak's code is the outermost one where the search left it there; else one further in.
-    for outer in (one for size in range(max(high, -low), 0, -1) for one in (-size, size)):
+    for outer in (code for size in range(max(high, -low), 0, -1) for code in (-size, size)):
         if not low <= outer <= high or not bool(open_.any()):
             continue
         at = open_.nonzero(as_tuple=True)
@@ -113,12 +113,12 @@ def _codes(
         bits = first.view(torch.int16)
         for move in (0, -1, 1, -2, 2):
             tried = (bits + move).view(torch.float16).float()
-            made = (values[at] / torch.where(tried == 0, torch.ones_like(tried), tried)).round()
-            fits = (made >= low) & (made <= high) & tried.isfinite() & (tried != 0)
-            fits &= shown(made * tried, at).half().float() == wanted[at]
+            whole = (values[at] / torch.where(tried == 0, torch.ones_like(tried), tried)).round()
+            fits = (whole >= low) & (whole <= high) & tried.isfinite() & (tried != 0)
+            fits &= shown(whole * tried, at).half().float() == wanted[at]
             good = fits.all(dim=1)
             where = tuple(side[good] for side in at)
-            codes[where], step[where] = made[good], tried[good]
+            codes[where], step[where] = whole[good], tried[good]
             open_[where] = False
             left = ~good
             at = tuple(side[left] for side in at)

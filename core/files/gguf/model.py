@@ -45,7 +45,7 @@ def config_of(file: Gguf) -> dict[str, Any]:
         if number(key, int, head_dim) != head_dim:
             raise BadInput(f"{file.path.name}: {arch}.{key} must be {head_dim}.")
     embedding = file.tensors.get("token_embd.weight")
-    found: dict[str, Any] = {
+    config: dict[str, Any] = {
         "model_type": arch,
         "vocab_size": embedding.shape[0] if embedding and len(embedding.shape) == 2 else 0,
         "hidden_size": hidden,
@@ -60,18 +60,18 @@ def config_of(file: Gguf) -> dict[str, Any]:
         "rope_parameters": _rope(file, arch, head_dim),
     }
     if isinstance(width, list):
-        found["intermediate_sizes"] = width
-    start = _ids(file, found["vocab_size"], "tokenizer.ggml.bos_token_id")
-    found["bos_token_id"] = start[0] if start else None
-    found["eos_token_id"] = _ids(file, found["vocab_size"], *STOPS)
+        config["intermediate_sizes"] = width
+    start = _ids(file, config["vocab_size"], "tokenizer.ggml.bos_token_id")
+    config["bos_token_id"] = start[0] if start else None
+    config["eos_token_id"] = _ids(file, config["vocab_size"], *STOPS)
     if start and file.metadata.get("tokenizer.ggml.add_bos_token") is True:
-        found[ADDS_START] = True
+        config[ADDS_START] = True
     if "blk.0.attn_q.bias" in file.tensors and arch != "qwen2":
-        found["attention_bias"] = True
+        config["attention_bias"] = True
     if "blk.0.ffn_up.bias" in file.tensors:
-        found["mlp_bias"] = True
-    from_hf(found)
-    return found
+        config["mlp_bias"] = True
+    from_hf(config)
+    return config
 
 
 def check(file: Gguf, config: DecoderConfig) -> None:
@@ -101,27 +101,27 @@ def read_bytes(file: Gguf, place: Place) -> bytes:
 
 def _rope(file: Gguf, arch: str, head_dim: int) -> dict[str, Any]:
     base = _get(file, f"{arch}.rope.freq_base", float, 10000.0)
-    found: dict[str, Any] = {"rope_type": "default", "rope_theta": base}
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": base}
     kind = file.metadata.get(f"{arch}.rope.scaling.type", "none")
     if kind == "linear":
         factor = _get(file, f"{arch}.rope.scaling.factor", float)
-        return found | {"rope_type": "linear", "factor": factor}
+        return rope | {"rope_type": "linear", "factor": factor}
     if kind != "none":
         raise BadInput(f"{file.path.name}: {arch}.rope.scaling.type {kind!r:.40} is not supported.")
     place = file.tensors.get("rope_freqs.weight")
     if place is None:
-        return found
+        return rope
     if place.type.name != "F32" or place.shape != (head_dim // 2,):
         raise BadInput(f"{file.path.name}: rope_freqs.weight must be F32 [{head_dim // 2}].")
-    held = struct.unpack(f"<{head_dim // 2}f", read_bytes(file, place))
+    numbers = struct.unpack(f"<{head_dim // 2}f", read_bytes(file, place))
     for factor in KNOWN_FACTORS:
-        rule = found | {
+        rule = rope | {
             "rope_type": "llama3", "factor": factor, "low_freq_factor": 1.0,
             "high_freq_factor": 4.0, "original_max_position_embeddings": 8192,
         }  # fmt: skip
         if all(
-            abs(one - made) <= TOLERANCE * made
-            for one, made in zip(held, _factors(rule, head_dim), strict=True)
+            abs(stored - computed) <= TOLERANCE * computed
+            for stored, computed in zip(numbers, _factors(rule, head_dim), strict=True)
         ):
             return rule
     raise BadInput(f"{file.path.name}: rope_freqs.weight follows none of Llama 3's rules.")
@@ -141,8 +141,8 @@ def _factors(rule: dict[str, Any], head_dim: int) -> list[float]:
 
 def _ids(file: Gguf, size: int, *keys: str) -> list[int]:
     """The tokens of the vocabulary that these keys name."""
-    found = [file.metadata.get(key) for key in keys]
-    return [token for token in found if type(token) is int and 0 <= token < size]
+    tokens = [file.metadata.get(key) for key in keys]
+    return [token for token in tokens if type(token) is int and 0 <= token < size]
 
 
 def _get(file: Gguf, key: str, kind: type, default: Any = None) -> Any:
@@ -159,4 +159,4 @@ def _short(value: float) -> float:
         return value
     exact = struct.pack("<f", value)
     tried = (float(f"{value:.{digits}g}") for digits in range(1, 10))
-    return next((one for one in tried if struct.pack("<f", one) == exact), value)
+    return next((number for number in tried if struct.pack("<f", number) == exact), value)

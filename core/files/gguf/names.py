@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 ARCHITECTURES = {
     name: family.lean.gguf for name, family in FAMILIES.items() if family.lean is not None
 }
-NAMES = {one.module: one.gguf for one in lean_layer.NORMS} | {
+NAMES = {norm.module: norm.gguf for norm in lean_layer.NORMS} | {
     part.module: part.gguf for matrix in lean_layer.MATRICES for part in matrix.parts
 }
 TOP = {
-    one.module: one.gguf for one in (lean_layer.EMBEDDING, lean_layer.FINAL_NORM, lean_layer.HEAD)
+    tensor.module: tensor.gguf
+    for tensor in (lean_layer.EMBEDDING, lean_layer.FINAL_NORM, lean_layer.HEAD)
 }
 # Modules of a llama whose rows lie in llama.cpp's own order, with the size of their rows.
 TURNED = {

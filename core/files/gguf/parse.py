@@ -16,7 +16,7 @@ from core.files.gguf.file import ALIGNMENT, ARRAY, BOOL, MAGIC, STRING, TYPES, B
 MAX_TENSORS, MAX_KEYS, MAX_ITEMS = 200_000, 10_000, 4_000_000
 # Published vocabularies have up to 10 MB of words and merges.
 MAX_HEADER_BYTES, MAX_STRING = 256_000_000, 4_000_000
-BY_CODE = {one.code: one for one in TYPES.values()}
+BY_CODE = {kind.code: kind for kind in TYPES.values()}
 # struct's letters by the type of a value.
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", BOOL: "?", 10: "Q", 11: "q",
            12: "d"}  # fmt: skip
@@ -81,13 +81,13 @@ class _Reader:
     def _placed(
         self, described: list[tuple[str, BlockType, tuple[int, ...], int]], data: int, step: int
     ) -> dict[str, Place]:
-        found: dict[str, Place] = {}
+        places: dict[str, Place] = {}
         reached = 0
-        for name, kind, shape, offset in sorted(described, key=lambda one: one[3]):
+        for name, kind, shape, offset in sorted(described, key=lambda entry: entry[3]):
             rows = shape[0] if len(shape) == 2 else 1
             nbytes = kind.nbytes(rows, shape[-1])
             where = f"the tensor {name[:200]!r}"
-            if name in found:
+            if name in places:
                 raise self._bad(f"has {where} twice")
             if offset % step or offset < reached:
                 raise self._bad(f"has {where} at byte {offset:,}, where another one is")
@@ -95,9 +95,9 @@ class _Reader:
                 raise self._bad(
                     f"is cut off: {where} ends at byte {data + offset + nbytes:,} of {self.size:,}"
                 )
-            found[name] = Place(name, kind, shape, data + offset, nbytes)
+            places[name] = Place(name, kind, shape, data + offset, nbytes)
             reached = offset + nbytes
-        return found
+        return places
 
     def _tensor(self) -> tuple[str, BlockType, tuple[int, ...], int]:
         name = self._string()

@@ -66,10 +66,10 @@ def _cuts(rule: Any) -> tuple[str, ...]:
         return ()
     kind = rule.get("type")
     if kind == "Sequence":
-        found: tuple[str, ...] = ()
-        for one in rule.get("pretokenizers") or ():
-            found += _cuts(one)
-        return found
+        pieces: tuple[str, ...] = ()
+        for part in rule.get("pretokenizers") or ():
+            pieces += _cuts(part)
+        return pieces
     if kind == "ByteLevel" and not rule.get("add_prefix_space", True):
         return (GPT2_BYTES if rule.get("use_regex", True) else BYTES,)
     if kind == "Digits" and rule.get("individual_digits"):

@@ -33,23 +33,23 @@ def metadata_of(tokenizer: Mapping[str, Any], size: int) -> tuple[dict[str, Any]
         ]
     notes: list[str] = []
     if _is_byte_level(tokenizer):
-        found: dict[str, Any] = {f"{KEY}model": "gpt2", f"{KEY}pre": name_of(tokenizer)}
+        metadata: dict[str, Any] = {f"{KEY}model": "gpt2", f"{KEY}pre": name_of(tokenizer)}
         _check_normalizer(tokenizer.get("normalizer"), notes)
-        merges = [" ".join(one) for one in _merges(model)]
+        merges = [" ".join(pair) for pair in _merges(model)]
         if merges:
-            found[f"{KEY}merges"] = merges
+            metadata[f"{KEY}merges"] = merges
     else:
-        found = {f"{KEY}model": "llama", f"{KEY}pre": "default"}
-        found[f"{KEY}add_space_prefix"] = _space_prefix(tokenizer, notes)
-        found[f"{KEY}scores"] = array("f", _scores(model, size))
+        metadata = {f"{KEY}model": "llama", f"{KEY}pre": "default"}
+        metadata[f"{KEY}add_space_prefix"] = _space_prefix(tokenizer, notes)
+        metadata[f"{KEY}scores"] = array("f", _scores(model, size))
     words, kinds, left = _words(tokenizer, size)
     notes += left
-    found[f"{KEY}tokens"] = words
-    found[f"{KEY}token_type"] = array("i", kinds)
+    metadata[f"{KEY}tokens"] = words
+    metadata[f"{KEY}token_type"] = array("i", kinds)
     unknown = model.get("vocab", {}).get(model.get("unk_token"))
     if unknown is not None:
-        found[f"{KEY}unknown_token_id"] = unknown
-    return found | _around(tokenizer, notes), notes
+        metadata[f"{KEY}unknown_token_id"] = unknown
+    return metadata | _around(tokenizer, notes), notes
 
 
 def _is_byte_level(tokenizer: Mapping[str, Any]) -> bool:
@@ -67,13 +67,13 @@ def _words(tokenizer: Mapping[str, Any], size: int) -> tuple[list[str], list[int
         words[number], kinds[number] = word, BYTE if byte else NORMAL
         if word == model.get("unk_token"):
             kinds[number] = UNKNOWN
-    for one in tokenizer.get("added_tokens") or []:
-        if one["id"] >= size:
+    for token in tokenizer.get("added_tokens") or []:
+        if token["id"] >= size:
             beyond += 1
             continue
-        words[one["id"]] = one["content"]
-        if kinds[one["id"]] != UNKNOWN:
-            kinds[one["id"]] = CONTROL if one.get("special") else USER_DEFINED
+        words[token["id"]] = token["content"]
+        if kinds[token["id"]] != UNKNOWN:
+            kinds[token["id"]] = CONTROL if token.get("special") else USER_DEFINED
     taken = set(words)
     for number, word in enumerate(words):
         if not word:
@@ -90,8 +90,8 @@ def _around(tokenizer: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
     """Whether a start and an end are put around a text, and which, as the tokenizer itself does."""
     from tokenizers import Tokenizer
 
-    made = Tokenizer.from_str(json.dumps(tokenizer))
-    around, own = made.encode("a"), made.encode("a", add_special_tokens=False)
+    encoder = Tokenizer.from_str(json.dumps(tokenizer))
+    around, own = encoder.encode("a"), encoder.encode("a", add_special_tokens=False)
     marks = list(around.special_tokens_mask)
     before = marks.index(0) if 0 in marks else 0
     start, end = around.ids[:before], around.ids[before + len(own.ids) :]
@@ -100,17 +100,20 @@ def _around(tokenizer: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
             f"the tokenizer puts {len(start)} tokens before a text and {len(end)} behind it, gguf"
             " one of each at most"
         )
-    found: dict[str, Any] = {f"{KEY}add_bos_token": bool(start), f"{KEY}add_eos_token": bool(end)}
+    metadata: dict[str, Any] = {
+        f"{KEY}add_bos_token": bool(start),
+        f"{KEY}add_eos_token": bool(end),
+    }
     if start:
-        found[f"{KEY}bos_token_id"] = start[-1]
+        metadata[f"{KEY}bos_token_id"] = start[-1]
     if end:
-        found[f"{KEY}eos_token_id"] = end[0]
-    return found
+        metadata[f"{KEY}eos_token_id"] = end[0]
+    return metadata
 
 
 def _check_normalizer(rule: Any, notes: list[str]) -> None:
     """llama.cpp changes nothing of a text before it cuts it."""
-    kinds = [one.get("type") for one in _parts(rule, "normalizers")]
+    kinds = [part.get("type") for part in _parts(rule, "normalizers")]
     if not kinds:
         return
     if kinds != ["NFC"]:
@@ -126,14 +129,16 @@ def _space_prefix(tokenizer: Mapping[str, Any], notes: list[str]) -> bool:
     parts = [*_parts(tokenizer.get("normalizer"), "normalizers"),
              *_parts(tokenizer.get("pre_tokenizer"), "pretokenizers")]  # fmt: skip
     prefix, replaced = False, False
-    for one in parts:
-        kind = one.get("type")
-        if kind == "Prepend" and one.get("prepend") == SPACE:
+    for part in parts:
+        kind = part.get("type")
+        if kind == "Prepend" and part.get("prepend") == SPACE:
             prefix = True
-        elif kind == "Replace" and one.get("pattern") == {"String": " "}:
-            replaced = one.get("content") == SPACE
-        elif kind == "Metaspace" and one.get("replacement") == SPACE and not one.get("split", True):
-            prefix, replaced = one.get("prepend_scheme") in ("first", "always"), True
+        elif kind == "Replace" and part.get("pattern") == {"String": " "}:
+            replaced = part.get("content") == SPACE
+        elif (
+            kind == "Metaspace" and part.get("replacement") == SPACE and not part.get("split", True)
+        ):
+            prefix, replaced = part.get("prepend_scheme") in ("first", "always"), True
             if prefix:
                 notes.append(
                     "llama.cpp puts a space before a text that begins with one, too, and behind"
@@ -184,7 +189,9 @@ def _scores(model: Mapping[str, Any], size: int) -> list[float]:
 
 
 def _merges(model: Mapping[str, Any]) -> list[tuple[str, str]]:
-    pairs = (one.split(" ") if isinstance(one, str) else one for one in model.get("merges") or ())
+    pairs = (
+        merge.split(" ") if isinstance(merge, str) else merge for merge in model.get("merges") or ()
+    )
     return [(left, right) for left, right in pairs]
 
 
@@ -193,4 +200,4 @@ def _parts(rule: Any, inner: str) -> list[Mapping[str, Any]]:
         return []
     if rule.get("type") != "Sequence":
         return [rule]
-    return [part for one in rule.get(inner) or () for part in _parts(one, inner)]
+    return [part for item in rule.get(inner) or () for part in _parts(item, inner)]

@@ -26,10 +26,10 @@ def tokenizer_of(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
     if not isinstance(kinds, list) or len(kinds) != len(words):
         kinds = [NORMAL] * len(words)
     vocab = {word: i for i, word in enumerate(words) if kinds[i] != UNUSED}
-    made = _by_bytes(metadata, vocab) if kind == "gpt2" else None
+    rules = _by_bytes(metadata, vocab) if kind == "gpt2" else None
     if kind == "llama":
-        made = _by_scores(metadata, vocab, kinds)
-    if made is None:
+        rules = _by_scores(metadata, vocab, kinds)
+    if rules is None:
         return None
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     added = [
@@ -38,21 +38,21 @@ def tokenizer_of(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
         if kinds[i] in (CONTROL, USER_DEFINED)
     ]
     rest = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added}
-    return {**rest, **made, "post_processor": _around(metadata, words)}
+    return {**rest, **rules, "post_processor": _around(metadata, words)}
 
 
 def _by_bytes(metadata: Mapping[str, Any], vocab: dict[str, int]) -> dict[str, Any] | None:
     name = metadata.get(f"{KEY}pre")
-    known = {one[0]: one for one in SPLITS}.get(ALIKE.get(str(name), str(name)))
+    known = {split[0]: split for split in SPLITS}.get(ALIKE.get(str(name), str(name)))
     merges = metadata.get(f"{KEY}merges") or []
-    pairs = [one.split(" ") for one in merges if isinstance(one, str)]
+    pairs = [merge.split(" ") for merge in merges if isinstance(merge, str)]
     if known is None or not all(len(pair) == 2 for pair in pairs):
         return None
     _, cuts, whole = known
     plain = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
     return {
         "normalizer": None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [_cut(one, plain) for one in cuts]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [_cut(cut, plain) for cut in cuts]},
         "decoder": plain | {"add_prefix_space": True, "use_regex": True},
         "model": _bpe(vocab, pairs) | {"ignore_merges": whole},
     }

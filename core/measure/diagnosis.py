@@ -72,7 +72,7 @@ def diagnose(
         "summary": [
             ("machine", _machine(target, identifier, facts)),
             ("limits", _limits(known)),
-            (f"kernels on {device}", [_kernel(one) for one in kernels]),
+            (f"kernels on {device}", [_kernel(kernel) for kernel in kernels]),
             ("energy", [energy or "RAPL counters are readable"]),
             ("missing", [f"{name}: {how}" for name, how in missing.items()] or ["nothing"]),
         ],
@@ -119,6 +119,6 @@ def _rate(rate: Rate) -> str:
     )
 
 
-def _kernel(one: dict[str, Any]) -> str:
-    state = "runs" if one["runs"] else f"not here: {one['reason']}"
-    return f"{one['op']:14} {one['name']:18} {', '.join(one['formats']):18} {state}"
+def _kernel(kernel: dict[str, Any]) -> str:
+    state = "runs" if kernel["runs"] else f"not here: {kernel['reason']}"
+    return f"{kernel['op']:14} {kernel['name']:18} {', '.join(kernel['formats']):18} {state}"

@@ -29,7 +29,7 @@ def notes(device: str, formats: set[str], ran: Iterable[KernelCalls]) -> list[Ca
     """The cautions of a trial that `ran` these kernels on values of these `formats`: one a reason,
     naming the operations that ran a fallback.
     """
-    used = {(one.op, one.name) for one in ran}
+    used = {(kernel.op, kernel.name) for kernel in ran}
     ours = [info for info in KERNELS if device in info.devices and _replaced(info, used)]
     reasons = _by_reason([info for info in ours if _takes(info, formats)], device)
     unfit = sorted({info.op for info in ours if _codes(info) and not _takes(info, formats)})
@@ -48,12 +48,12 @@ def notes(device: str, formats: set[str], ran: Iterable[KernelCalls]) -> list[Ca
 def _by_reason(ours: Sequence[KernelInfo], device: str) -> dict[str, list[str]]:
     # Asking builds kernels, which takes a while where nobody has: not for nothing.
     reasons = dict(kernels_available(device)) if ours else {}
-    found: dict[str, list[str]] = {}
+    ops_by_reason: dict[str, list[str]] = {}
     for info in ours:
         reason = reasons[info]
-        if reason is not None and info.op not in found.setdefault(reason, []):
-            found[reason].append(info.op)
-    return found
+        if reason is not None and info.op not in ops_by_reason.setdefault(reason, []):
+            ops_by_reason[reason].append(info.op)
+    return ops_by_reason
 
 
 def _replaced(ours: KernelInfo, used: set[tuple[str, str]]) -> bool:
@@ -61,8 +61,8 @@ def _replaced(ours: KernelInfo, used: set[tuple[str, str]]) -> bool:
     names = {name for op, name in used if op == ours.op}
     if not ours.needs or ours.name in names or named(ours.op):
         return False
-    same = [one for one in KERNELS if one.op == ours.op and one.name in names]
-    return any(not one.needs and set(one.formats) & set(ours.formats) for one in same)
+    same = [info for info in KERNELS if info.op == ours.op and info.name in names]
+    return any(not info.needs and set(info.formats) & set(ours.formats) for info in same)
 
 
 def _codes(info: KernelInfo) -> bool:

@@ -76,7 +76,7 @@ class Service:
     def _asks(self) -> list[Request]:
         from core.engine.serve.sequence import Request
 
-        return [Request(one, self.new_tokens) for one in self.requests]
+        return [Request(prompt, self.new_tokens) for prompt in self.requests]
 
 
 @dataclass(frozen=True)
@@ -118,11 +118,11 @@ def serve_round(server: Server, requests: list[Request], book: Book | None = Non
     ttft: list[float] = []
     tpot: list[float] = []
     latency: list[float] = []
-    for _, together in groupby(sequences, key=lambda one: one.started_at):
+    for _, together in groupby(sequences, key=lambda sequence: sequence.started_at):
         group = list(together)
-        ttft.append(fmean(one.first_at - began for one in group))
-        latency.append(fmean(one.finished_at - began for one in group))
-        decoded = [one.tpot_s for one in group if one.tpot_s is not None]
+        ttft.append(fmean(sequence.first_at - began for sequence in group))
+        latency.append(fmean(sequence.finished_at - began for sequence in group))
+        decoded = [sequence.tpot_s for sequence in group if sequence.tpot_s is not None]
         if decoded:
             tpot.append(fmean(decoded))
     return Round(
@@ -179,7 +179,7 @@ def measure_serving(
     measurements = times(rounds, ours, how)
     if other is not None:
         theirs = times([second for _, second in pairs if second is not None], other, "")
-        measurements = [_with_reference(one, theirs) for one in measurements]
+        measurements = [_with_reference(measurement, theirs) for measurement in measurements]
     measurements.append(_waiting(rounds, how))
     if ours.deployment.serving.proposer is not None:
         measurements.append(_accepted(rounds, how))
@@ -205,12 +205,12 @@ def _turn(service: Service, book: Book) -> Round:
     return result if waited is None or now is None else replace(result, waited=now - waited)
 
 
-def _with_reference(one: Measurement, theirs: list[Measurement]) -> Measurement:
-    """`one` with the baseline's samples, when both gave as many: one for every round."""
-    other = next((found for found in theirs if found.metric == one.metric), None)
-    if other is None or other.n != one.n:
-        return one
-    return replace(one, reference=other.samples)
+def _with_reference(measurement: Measurement, theirs: list[Measurement]) -> Measurement:
+    """`measurement` with the baseline's samples, when both gave as many: one for every round."""
+    other = next((row for row in theirs if row.metric == measurement.metric), None)
+    if other is None or other.n != measurement.n:
+        return measurement
+    return replace(measurement, reference=other.samples)
 
 
 def _measured(name: str, samples: tuple[float, ...], method: str) -> Measurement:
@@ -219,22 +219,22 @@ def _measured(name: str, samples: tuple[float, ...], method: str) -> Measurement
 
 def times(rounds: list[Round], served: Service, how: str) -> list[Measurement]:
     """Latencies and throughput of timed rounds; a group of requests is one sample."""
-    latency = tuple(value for one in rounds for value in one.latency)
-    rate = tuple(served.asked / one.seconds for one in rounds)
-    found = []
+    latency = tuple(value for turn in rounds for value in turn.latency)
+    rate = tuple(served.asked / turn.seconds for turn in rounds)
+    rows = []
     if served.text:
-        found.append(_measured("ttft_s", tuple(value for one in rounds for value in one.ttft), how))
-        tpot = tuple(value for one in rounds for value in one.tpot)
+        rows += [_measured("ttft_s", tuple(value for turn in rounds for value in turn.ttft), how)]
+        tpot = tuple(value for turn in rounds for value in turn.tpot)
         if tpot:
-            found.append(_measured("tpot_s", tpot, how))
-    found.append(_measured("tokens_per_s" if served.text else "examples_per_s", rate, how))
-    found.append(_measured("latency_s", latency, how))
-    return [*found, *latency_tails(latency, how, "timed groups")]
+            rows.append(_measured("tpot_s", tpot, how))
+    rows.append(_measured("tokens_per_s" if served.text else "examples_per_s", rate, how))
+    rows.append(_measured("latency_s", latency, how))
+    return [*rows, *latency_tails(latency, how, "timed groups")]
 
 
 def _waiting(rounds: list[Round], how: str) -> Measurement:
     """Each round's share of time without a core; how many were disturbed stands in the method."""
-    shares = [one.waited / one.seconds for one in rounds if one.waited is not None]
+    shares = [turn.waited / turn.seconds for turn in rounds if turn.waited is not None]
     if len(shares) < len(rounds):
         why = "this system does not tell how long a thread waited for a core"
         return unavailable("cpu_wait_share", "", why)
@@ -244,7 +244,7 @@ def _waiting(rounds: list[Round], how: str) -> Measurement:
 
 
 def _accepted(rounds: list[Round], how: str) -> Measurement:
-    samples = tuple(one.emitted / one.steps for one in rounds if one.steps)
+    samples = tuple(turn.emitted / turn.steps for turn in rounds if turn.steps)
     if not samples:
         return unavailable("accepted_per_step", "", "the requests ended before any verification")
     return _measured("accepted_per_step", samples, how)
@@ -254,10 +254,10 @@ def latency_tails(
     latency: tuple[float, ...], how: str, counted: str, condition: Condition = AS_ASKED
 ) -> list[Measurement]:
     """The p95 of `latency`, and the p99 where at least 100 were timed."""
-    found = [tail("latency_p95_s", latency, 0.95, how, counted, condition)]
+    tails = [tail("latency_p95_s", latency, 0.95, how, counted, condition)]
     if len(latency) >= 100:
-        found.append(tail("latency_p99_s", latency, 0.99, how, counted, condition))
-    return found
+        tails.append(tail("latency_p99_s", latency, 0.99, how, counted, condition))
+    return tails
 
 
 def tail(

@@ -31,26 +31,26 @@ def under_lengths(serve: Serve, workload: Workload, context: int, rounds: int) -
     """Measure `rounds` rounds, after one to warm up, with each prompt length; serve(workload) gives
     the service of a varied workload.
     """
-    found: list[Measurement] = []
+    measurements: list[Measurement] = []
     for length in prompt_lengths(workload, context):
         varied = replace(workload, prompt_tokens=length)
         wanted = listed("by_prompt_length")
-        found += _under(serve(varied), rounds, wanted, condition.prompt_tokens(length))
-    return found
+        measurements += _under(serve(varied), rounds, wanted, condition.prompt_tokens(length))
+    return measurements
 
 
 def under_concurrency(
     serve: Serve, workload: Workload, counts: Sequence[int], rounds: int
 ) -> list[Measurement]:
     """As `under_lengths`, with so many requests at a time, the workload's own count left out."""
-    found: list[Measurement] = []
+    measurements: list[Measurement] = []
     for count in counts:
         if count != workload.concurrency:
             varied = replace(workload, concurrency=count)
-            found += _under(
+            measurements += _under(
                 serve(varied), rounds, listed("by_concurrency"), condition.concurrency(count)
             )
-    return found
+    return measurements
 
 
 def _under(
@@ -63,5 +63,7 @@ def _under(
         f" in groups of {service.deployment.serving.batch}"
     )
     return [
-        replace(one, condition=under) for one in times(taken, service, how) if one.metric in wanted
+        replace(measurement, condition=under)
+        for measurement in times(taken, service, how)
+        if measurement.metric in wanted
     ]

@@ -85,12 +85,12 @@ def serve(server: Server, asked: tuple[Arrival, ...], requests: Sequence[Request
     return [
         Served(
             arrival,
-            one.started_at - start,
-            one.first_at - start,
-            one.finished_at - start,
-            one.together,
+            sequence.started_at - start,
+            sequence.first_at - start,
+            sequence.finished_at - start,
+            sequence.together,
         )
-        for arrival, one in taken
+        for arrival, sequence in taken
     ]
 
 
@@ -104,48 +104,54 @@ def measure_traffic(
 
     server, batch = deployment.server(), deployment.serving.batch
     # The prompts are made, and each length is read once, before the clock runs.
-    rows = {length: prompts(batch, length) for length in {one.prompt_tokens for one in asked}}
+    rows = {
+        length: prompts(batch, length) for length in {arrival.prompt_tokens for arrival in asked}
+    }
     for length in sorted(rows):
         server.submit(Request(rows[length][0]))
         while server.phase:
             server.step()
     turns: dict[int, Iterator[torch.Tensor]] = {
-        length: cycle(tuple(some)) for length, some in rows.items()
+        length: cycle(tuple(alike)) for length, alike in rows.items()
     }
-    requests = [Request(next(turns[one.prompt_tokens]), one.output_tokens) for one in asked]
+    requests = [
+        Request(next(turns[arrival.prompt_tokens]), arrival.output_tokens) for arrival in asked
+    ]
     return summarize(serve(server, asked, requests), workload, batch)
 
 
 def summarize(done: list[Served], workload: Workload, batch: int) -> list[Measurement]:
     """The measurements of requests that were served."""
     condition = named(workload)
-    span = max(one.arrival.at_s for one in done)
-    makespan = max(one.last for one in done)
+    span = max(request.arrival.at_s for request in done)
+    makespan = max(request.last for request in done)
     how = f"{len(done)} requests that arrived over {span:.1f} s, taken in batches of up to {batch}"
-    last_wait = max(one.began for one in done) - span
+    last_wait = max(request.began for request in done) - span
     if last_wait > 0.2 * max(span, 1e-9):
         how += (
             f"; the queue outlived the arrivals by {last_wait:.1f} s: more arrives than this plan"
             " serves, so waiting grows with the length of the trace"
         )
-    ttft = tuple(one.ttft for one in done)
-    latency = tuple(one.latency for one in done)
-    found = [
+    ttft = tuple(request.ttft for request in done)
+    latency = tuple(request.latency for request in done)
+    measurements = [
         _of("ttft_s", ttft, how, condition),
         _of("latency_s", latency, how, condition),
         *latency_tails(latency, how, "requests", condition),
         tail("ttft_p95_s", ttft, 0.95, how, "requests", condition),
     ]
-    tpot = tuple(one.tpot for one in done if one.tpot is not None)
+    tpot = tuple(request.tpot for request in done if request.tpot is not None)
     if tpot:
-        found.append(_of("tpot_s", tpot, how, condition))
-    tokens = sum(one.arrival.output_tokens for one in done)
+        measurements.append(_of("tpot_s", tpot, how, condition))
+    tokens = sum(request.arrival.output_tokens for request in done)
     rate = how + "; new tokens of all requests over the time until the last was done"
-    found.append(_of("tokens_per_s", (tokens / makespan,), rate, condition))
-    found.append(_of("batch_size", tuple(float(one.together) for one in done), how, condition))
+    measurements.append(_of("tokens_per_s", (tokens / makespan,), rate, condition))
+    measurements.append(
+        _of("batch_size", tuple(float(request.together) for request in done), how, condition)
+    )
     if workload.ttft_limit_s is not None or workload.tpot_limit_s is not None:
-        found.append(_within(done, workload, how, condition))
-    return found
+        measurements.append(_within(done, workload, how, condition))
+    return measurements
 
 
 def named(workload: Workload) -> Condition:
@@ -161,9 +167,9 @@ def _within(done: list[Served], workload: Workload, how: str, condition: Conditi
     ttft_limit, tpot_limit = workload.ttft_limit_s, workload.tpot_limit_s
     hits = np.array(
         [
-            (ttft_limit is None or one.ttft <= ttft_limit)
-            and (tpot_limit is None or one.tpot is None or one.tpot <= tpot_limit)
-            for one in done
+            (ttft_limit is None or request.ttft <= ttft_limit)
+            and (tpot_limit is None or request.tpot is None or request.tpot <= tpot_limit)
+            for request in done
         ],
         dtype=float,
     )

@@ -91,8 +91,8 @@ def read_job(line: str) -> dict[str, Any]:
     for name, kind in kinds.items():
         if not isinstance(job, dict) or not isinstance(job.get(name), kind):
             raise BadInput(f"the job on standard input has no {name} of type {kind.__name__}")
-    found: dict[str, Any] = job
-    return found
+    fields: dict[str, Any] = job
+    return fields
 
 
 def run(job: dict[str, Any], emit: Any) -> tuple[str, str]:

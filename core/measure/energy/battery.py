@@ -57,23 +57,23 @@ class BatteryReader:
         now, at = self._read(), time.perf_counter()
         began, seconds = self._began, at - self._at
         self._began, self._at = now, at
-        given = sum(a.joules_until(b) for a, b in zip(began, now, strict=True))
-        if given < 0:
+        joules = sum(a.joules_until(b) for a, b in zip(began, now, strict=True))
+        if joules < 0:
             raise Unreadable("the battery's charge rose within the span: unplug the charger")
-        return Lap(seconds, (("battery", given),))
+        return Lap(seconds, (("battery", joules),))
 
     def _read(self) -> tuple[Gauge, ...]:
-        found = []
+        gauges = []
         for folder in self._folders:
             try:
                 if _text(folder, "status") != "Discharging":
                     raise Unreadable(
                         f"{folder.name} does not discharge: unplug the charger to measure energy"
                     )
-                found.append(gauge(folder))
+                gauges.append(gauge(folder))
             except (OSError, ValueError) as error:
                 raise Unreadable(f"the gauge of {folder.name} cannot be read: {error}") from None
-        return tuple(found)
+        return tuple(gauges)
 
 
 def gauge(folder: Path) -> Gauge:

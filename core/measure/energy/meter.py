@@ -59,26 +59,27 @@ class Meter:
     @property
     def resolution_s(self) -> float:
         """That of the slowest reader."""
-        return max((one.resolution_s for one in self.readers), default=0.0)
+        return max((reader.resolution_s for reader in self.readers), default=0.0)
 
     @property
     def origin(self) -> str:
         """`measured` when every reader counts."""
-        return "measured" if all(one.origin == "measured" for one in self.readers) else "estimated"
+        counted = all(reader.origin == "measured" for reader in self.readers)
+        return "measured" if counted else "estimated"
 
     @property
     def spread(self) -> tuple[float, float]:
         """The widest of the readers'."""
-        low = min((one.spread[0] for one in self.readers), default=1.0)
-        return low, max((one.spread[1] for one in self.readers), default=1.0)
+        low = min((reader.spread[0] for reader in self.readers), default=1.0)
+        return low, max((reader.spread[1] for reader in self.readers), default=1.0)
 
     def start(self) -> None:
         """A span begins."""
         if self.why:
             return
         try:
-            for one in self.readers:
-                one.start()
+            for reader in self.readers:
+                reader.start()
         except Unreadable as error:
             self.why = str(error)
 
@@ -87,21 +88,21 @@ class Meter:
         if self.why:
             return None
         try:
-            laps = [one.lap() for one in self.readers]
+            laps = [reader.lap() for reader in self.readers]
         except Unreadable as error:
             self.why = str(error)
             return None
         return Lap(
-            max(one.seconds for one in laps),
-            tuple(part for one in laps for part in one.joules),
-            tuple(part for one in laps for part in one.beside),
+            max(lap.seconds for lap in laps),
+            tuple(part for lap in laps for part in lap.joules),
+            tuple(part for lap in laps for part in lap.beside),
         )
 
     def measure_idle(self, seconds: float = 1.0) -> None:
         """Watts while this process does nothing, over at least 50 updates; nothing to do for
         readers that do not count idle power.
         """
-        if self.why or not any(one.draws_idle for one in self.readers):
+        if self.why or not any(reader.draws_idle for reader in self.readers):
             return
         self.start()
         time.sleep(max(seconds, UPDATES * self.resolution_s))

@@ -181,7 +181,7 @@ def _uuid() -> str | None:
 
         if not torch.cuda.is_available():
             return None
-        found = getattr(torch.cuda.get_device_properties(torch.cuda.current_device()), "uuid", None)
+        uuid = getattr(torch.cuda.get_device_properties(torch.cuda.current_device()), "uuid", None)
     except (ImportError, RuntimeError):
         return None
-    return None if found is None else f"GPU-{found}"
+    return None if uuid is None else f"GPU-{uuid}"

@@ -65,8 +65,8 @@ def counters(root: Path = POWERCAP) -> tuple[tuple[Counter, ...], str]:
 
     All packages or none: the energy of some would be too little.
     """
-    found, _, why = zones(root)
-    return found, why
+    inside, _, why = zones(root)
+    return inside, why
 
 
 def zones(root: Path = POWERCAP) -> tuple[tuple[Counter, ...], tuple[Counter, ...], str]:
@@ -86,7 +86,7 @@ def zones(root: Path = POWERCAP) -> tuple[tuple[Counter, ...], tuple[Counter, ..
             psys = ":" not in parent and name in PLATFORM
             if not (dram or psys or (":" not in parent and name.startswith("package"))):
                 continue
-            if name in (one.name for one in inside):
+            if name in (counter.name for counter in inside):
                 continue
             if dram:
                 name = f"dram of {_name(zone.with_name(parent))}"
@@ -152,12 +152,12 @@ class RaplReader:
     spread = (1.0, 1.0)
     draws_idle = True
 
-    def __init__(self, found: tuple[Counter, ...], around: tuple[Counter, ...] = ()) -> None:
-        self._all = (*found, *around)
-        self._inside = len(found)
+    def __init__(self, inside: tuple[Counter, ...], around: tuple[Counter, ...] = ()) -> None:
+        self._all = (*inside, *around)
+        self._inside = len(inside)
         self._began: tuple[int, ...] = ()
         self._at = 0.0
-        self.name = f"RAPL counters ({', '.join(one.name for one in found)})"
+        self.name = f"RAPL counters ({', '.join(counter.name for counter in inside)})"
 
     def start(self) -> None:
         """Read every counter."""

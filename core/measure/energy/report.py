@@ -20,31 +20,33 @@ def energy(ours: Book, theirs: Book | None, how: str, text: bool) -> list[Measur
     `theirs` are the unchanged model's rounds in turns with ours: they become the `reference`, round
     by round. Rounds too short for the counter are put together, the same number on both sides.
     """
-    found = [_one("energy_j_per_token", ours, theirs, how, _whole, lambda book: book.new_tokens)]
+    measurements = [
+        _one("energy_j_per_token", ours, theirs, how, _whole, lambda book: book.new_tokens)
+    ]
     if not text:
-        return found
-    found.append(
+        return measurements
+    measurements.append(
         _one(
             "energy_prefill_j_per_token",
             ours,
             theirs,
             how,
-            lambda one: _phase(one, PREFILL),
+            lambda reading: _phase(reading, PREFILL),
             lambda book: book.prompt_tokens,
         )
     )
     steps = "; the first new token of each request belongs to the prefill"
-    found.append(
+    measurements.append(
         _one(
             "energy_decode_j_per_token",
             ours,
             theirs,
             how + steps,
-            lambda one: _phase(one, DECODE),
+            lambda reading: _phase(reading, DECODE),
             lambda book: book.decoded_tokens,
         )
     )
-    return found
+    return measurements
 
 
 def _one(
@@ -58,7 +60,7 @@ def _one(
     meter = ours.meter
     if meter.why:
         return unavailable(name, "J", meter.why)
-    spent = [phase(one) for one in ours.rounds]
+    spent = [phase(reading) for reading in ours.rounds]
     if not spent or not tokens(ours) or not sum(seconds for _, seconds, _ in spent):
         return unavailable(name, "J", "no such work was done in a timed round")
     size = _rounds_a_sample(ours, phase)
@@ -76,7 +78,7 @@ def _one(
     samples = _samples(spent, size, meter.idle_watts, tokens(ours))
     reference: tuple[float, ...] = ()
     if theirs is not None and len(theirs.rounds) == len(spent) and tokens(theirs):
-        other = [phase(one) for one in theirs.rounds]
+        other = [phase(reading) for reading in theirs.rounds]
         reference = _samples(other, size, meter.idle_watts, tokens(theirs))
     method = "; ".join(filter(None, (how, _method(ours, spent, size))))
     return _measurement(name, samples, reference, method, ours)
@@ -85,8 +87,8 @@ def _one(
 def _measurement(
     name: str, samples: tuple[float, ...], reference: tuple[float, ...], method: str, book: Book
 ) -> Measurement:
-    found = Measurement(name, samples, metric(name).unit, book.meter.origin, method)
-    value = found.value
+    measurement = Measurement(name, samples, metric(name).unit, book.meter.origin, method)
+    value = measurement.value
     if value is None or value <= 0:
         return unavailable(
             name, "J", f"the draw above idle is lost in the noise of idle power; {method}"
@@ -96,7 +98,7 @@ def _measurement(
             name, samples, metric(name).unit, "measured", method, reference=reference
         )
     low, high = book.meter.spread
-    around = found.interval() or (value, value)
+    around = measurement.interval() or (value, value)
     return Measurement(
         name,
         samples,
@@ -110,7 +112,7 @@ def _measurement(
 
 
 def _rounds_a_sample(book: Book, phase: Phase) -> int:
-    spent = [phase(one) for one in book.rounds]
+    spent = [phase(reading) for reading in book.rounds]
     seconds = sum(seconds for _, seconds, _ in spent) / len(spent)
     laps = max(1, round(sum(laps for _, _, laps in spent) / len(spent)))
     return rounds_needed(book.meter.resolution_s, seconds, laps) if seconds > 0 else 1
@@ -122,21 +124,21 @@ def _samples(
     """Joules a token of each `size` rounds in a row, idle taken off; a rest shorter than that
     joins the last.
     """
-    found = []
+    samples = []
     count = len(spent) // size
     for i in range(count):
         group = spent[i * size : (i + 1) * size if i + 1 < count else len(spent)]
         joules = sum(joules - idle_watts * seconds for joules, seconds, _ in group)
-        found.append(joules / (tokens * len(group)))
-    return tuple(found)
+        samples.append(joules / (tokens * len(group)))
+    return tuple(samples)
 
 
 def _method(book: Book, spent: list[tuple[float, float, int]], size: int) -> str:
     meter = book.meter
     seconds = sum(seconds for _, seconds, _ in spent)
     watts = sum(joules for joules, _, _ in spent) / seconds
-    parts = [" + ".join(one.name for one in meter.readers), f"{watts:.3g} W while serving"]
-    if any(one.draws_idle for one in meter.readers):
+    parts = [" + ".join(reader.name for reader in meter.readers), f"{watts:.3g} W while serving"]
+    if any(reader.draws_idle for reader in meter.readers):
         parts.append(
             f"{meter.idle_watts:.3g} W of idle power, measured before over"
             f" {meter.idle_seconds:.3g} s, taken off"
@@ -147,9 +149,9 @@ def _method(book: Book, spent: list[tuple[float, float, int]], size: int) -> str
         parts.append("idle power is not in it")
     if size > 1:
         parts.append(f"{size} rounds together make one sample")
-    wide = sum(sum(one.seconds.values()) for one in book.rounds)
+    wide = sum(sum(reading.seconds.values()) for reading in book.rounds)
     for name in book.rounds[0].beside:
-        around = sum(one.beside.get(name, 0.0) for one in book.rounds) / wide
+        around = sum(reading.beside.get(name, 0.0) for reading in book.rounds) / wide
         parts.append(f"{name} draws {around:.3g} W in all")
     if meter.origin == "estimated":
         low, high = meter.spread
@@ -157,10 +159,10 @@ def _method(book: Book, spent: list[tuple[float, float, int]], size: int) -> str
     return "; ".join(parts)
 
 
-def _whole(one: RoundEnergy) -> tuple[float, float, int]:
+def _whole(reading: RoundEnergy) -> tuple[float, float, int]:
     """Joules, seconds and spans of everything; the marks inside share their readings."""
-    return sum(one.joules.values()), sum(one.seconds.values()), 1
+    return sum(reading.joules.values()), sum(reading.seconds.values()), 1
 
 
-def _phase(one: RoundEnergy, name: str) -> tuple[float, float, int]:
-    return one.joules.get(name, 0.0), one.seconds.get(name, 0.0), one.spans.get(name, 1)
+def _phase(reading: RoundEnergy, name: str) -> tuple[float, float, int]:
+    return reading.joules.get(name, 0.0), reading.seconds.get(name, 0.0), reading.spans.get(name, 1)

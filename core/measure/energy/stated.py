@@ -65,9 +65,9 @@ def find(target: Target | None) -> tuple[StatedReader | None, str]:
     target's own when the target is this machine. BadInput when the variable is no number of watts.
     """
     cores = os.cpu_count() or 1
-    given = os.environ.get(VARIABLE, "").strip()
-    if given:
-        return StatedReader(_watts(given), cores, f"{VARIABLE} says so"), ""
+    stated = os.environ.get(VARIABLE, "").strip()
+    if stated:
+        return StatedReader(_watts(stated), cores, f"{VARIABLE} says so"), ""
     if target is not None and target.local and target.kind == "cpu" and target.power_w:
         return StatedReader(target.power_w, cores, "stated for this machine"), ""
     return None, (
@@ -76,11 +76,11 @@ def find(target: Target | None) -> tuple[StatedReader | None, str]:
     )
 
 
-def _watts(given: str) -> float:
+def _watts(stated: str) -> float:
     try:
-        watts = float(given)
+        watts = float(stated)
     except ValueError:
         watts = math.nan
     if not 0 < watts < 100_000:
-        raise BadInput(f"{VARIABLE} must be a number of watts above 0, not {given[:40]!r}")
+        raise BadInput(f"{VARIABLE} must be a number of watts above 0, not {stated[:40]!r}")
     return watts

@@ -30,7 +30,7 @@ def measure_disk(plan: Plan, engine: Any = None) -> Measurement:
     if plan.case.model.source == "shape":
         return unavailable("disk_bytes", "B", "a shape model has random weights and no files")
     folder = find_folder(plan.case.model.id)
-    changing = [one.name for one in plan.techniques if one.kind not in KEEPING]
+    changing = [technique.name for technique in plan.techniques if technique.kind not in KEEPING]
     if not changing:
         return folder_bytes(folder)
     if engine is None:

@@ -71,10 +71,10 @@ def _cpu_peak(run: Callable[[], object]) -> int | None:
     with profile(use_cpu=True, profile_memory=True) as seen:
         run()
     assert seen.kineto_results is not None
-    events = [one for one in seen.kineto_results.events() if one.name() == "[memory]"]
+    events = [event for event in seen.kineto_results.events() if event.name() == "[memory]"]
     held = most = 0
-    for one in sorted(events, key=lambda event: event.start_ns()):
-        held += one.nbytes()
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
         most = max(most, held)
     return most
 

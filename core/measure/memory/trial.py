@@ -46,14 +46,14 @@ def measure_memory(
     pages = page_peak(run)
     predicted = account(plan)
     held, tensors, counted = _held(deployment, predicted, workload, run)
-    found = _parts(held, predicted, tensors, counted)
-    found += _peak(pages, before_load, held.total, deployment.device)
+    measurements = _parts(held, predicted, tensors, counted)
+    measurements += _peak(pages, before_load, held.total, deployment.device)
     if held.kv:
-        found.append(_kv(held, predicted))
+        measurements.append(_kv(held, predicted))
     if deployment.device == "cuda":
-        found.append(_device(run))
+        measurements.append(_device(run))
     deployment.note(compared(held, predicted))
-    return found
+    return measurements
 
 
 def compared(held: MemoryAccount, predicted: MemoryAccount) -> str:
@@ -87,7 +87,7 @@ def _held(
     for engine in engines:
         mine = stored(engine)
         if engine is not deployment.engine:
-            mine = tuple(replace(one, format=f"draft {one.format}") for one in mine)
+            mine = tuple(replace(tensor, format=f"draft {tensor.format}") for tensor in mine)
         tensors += mine
         formats |= {name: float(size) for name, size in by_format(mine).items()}
     peak = tensor_peak(run, deployment.device)
@@ -132,22 +132,22 @@ def _parts(
         held.total,
         f"{summary}; predicted by arithmetic: {shown.number(predicted.total, 'B')}",
     )
-    found = [whole if counted else replace(whole, origin="estimated")]
+    rows = [whole if counted else replace(whole, origin="estimated")]
     for part, size in held.parts():
         method = how.get(part) or _largest(part.format, tensors)
         row = replace(_measured("memory_bytes", size, method), condition=part)
         if part.value == "workspace" and not counted:
             row = replace(row, origin="estimated")
-        found.append(row)
-    return found
+        rows.append(row)
+    return rows
 
 
 def _largest(format_: str, tensors: tuple[StoredTensor, ...]) -> str:
     mine = sorted(
-        (one for one in tensors if one.format == format_ and one.nbytes),
-        key=lambda one: -one.nbytes,
+        (tensor for tensor in tensors if tensor.format == format_ and tensor.nbytes),
+        key=lambda tensor: -tensor.nbytes,
     )
-    first = ", ".join(f"{one.name} {one.nbytes:,} B" for one in mine[:3])
+    first = ", ".join(f"{tensor.name} {tensor.nbytes:,} B" for tensor in mine[:3])
     return f"{len(mine)} tensors from their own storages; the largest: {first}"
 
 
@@ -167,7 +167,7 @@ def _peak(
         how += "; the high-water mark could not be reset, so loading and preparing are included"
     if device == "cpu" and peak < held:
         how += "; less than its tensors: some lie where the process held free memory before"
-    found = [_measured("peak_bytes", peak, how)]
+    measurements = [_measured("peak_bytes", peak, how)]
     if device == "cpu" and peak >= held:
         beside = replace(
             _measured(
@@ -178,8 +178,8 @@ def _peak(
             ),
             condition=condition.part("libraries"),
         )
-        found.insert(0, beside)
-    return found
+        measurements.insert(0, beside)
+    return measurements
 
 
 def _kv(held: MemoryAccount, predicted: MemoryAccount) -> Measurement:

@@ -29,18 +29,18 @@ class StoredTensor:
 def stored(engine: Engine) -> tuple[StoredTensor, ...]:
     """Every weight tensor of a lean decoder, of a transformers model or of a torch module."""
     seen: set[int] = set()
-    found = []
+    tensors = []
     for name, format_, tensor in engine.tensors():
         storage = tensor.untyped_storage()
         fresh = storage.data_ptr() not in seen
         seen.add(storage.data_ptr())
-        found.append(StoredTensor(name, format_, storage.nbytes() if fresh else 0))
-    return tuple(found)
+        tensors.append(StoredTensor(name, format_, storage.nbytes() if fresh else 0))
+    return tuple(tensors)
 
 
 def by_format(tensors: tuple[StoredTensor, ...]) -> dict[str, int]:
     """Bytes by storage format."""
     sizes: dict[str, int] = {}
-    for one in tensors:
-        sizes[one.format] = sizes.get(one.format, 0) + one.nbytes
+    for tensor in tensors:
+        sizes[tensor.format] = sizes.get(tensor.format, 0) + tensor.nbytes
     return {name: size for name, size in sizes.items() if size}

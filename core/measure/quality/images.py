@@ -31,11 +31,11 @@ def image_quality(
     reference = chosen if baseline is None else _classes(baseline, images)
     how = f"{len(labels)} {name}"
     hits, base_hits = (chosen == labels).tolist(), (reference == labels).tolist()
-    found = shares("accuracy", hits, base_hits if baseline is not None else None, how)
+    measurements = shares("accuracy", hits, base_hits if baseline is not None else None, how)
     if baseline is None:
-        return [*found, by_definition("top1_agreement", how)]
+        return [*measurements, by_definition("top1_agreement", how)]
     same = (chosen == reference).tolist()
-    return [*found, share("top1_agreement", same, how, (True,) * len(same))]
+    return [*measurements, share("top1_agreement", same, how, (True,) * len(same))]
 
 
 def _classes(engine: Any, images: torch.Tensor) -> torch.Tensor:

@@ -54,36 +54,36 @@ class Adapter:
         """(summed log p of the continuation, whether it is the greedy text) per request of
         (context, continuation).
         """
-        found = []
+        scores = []
         with torch.inference_mode():
             for request in requests:
                 context, continuation = request.args
                 prefix = self.prefix if context else self.nothing
                 pair = encode_pair(self.tokenizer, prefix, context, continuation)
-                found.append(continuation_score(self.engine, *pair, prefix))
-        return found
+                scores.append(continuation_score(self.engine, *pair, prefix))
+        return scores
 
     def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
         """Summed log p of each whole text, in windows of the model's context; the last window is
         filled with context from before, so that every token is predicted once. Later windows begin
         with the tokenizer's prefix too, which lm-eval leaves out (core.data.passages).
         """
-        found = []
+        sums = []
         with torch.inference_mode():
             for request in requests:
-                found.append(
+                sums.append(
                     sum(
                         log_likelihood(self.engine, torch.tensor(ids, dtype=torch.int64), scored)[0]
                         for ids, scored in self._rolling(request.args[0])
                     )
                 )
-        return found
+        return sums
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """Greedy text per request of (context, {"until", "max_gen_toks", ...}); sampling is
         refused.
         """
-        found = []
+        answers = []
         with torch.inference_mode():
             for request in requests:
                 context, asked = request.args
@@ -94,7 +94,7 @@ class Adapter:
                 ids = self.tokenizer.encode(context, add_special_tokens=False).ids
                 most = int(asked.get("max_gen_toks") or MAX_NEW_TOKENS)
                 most = min(most, self.engine.max_positions // 2)
-                found.append(
+                answers.append(
                     greedy_text(
                         self.engine,
                         self.tokenizer,
@@ -104,15 +104,15 @@ class Adapter:
                         self.prefix,
                     )
                 )
-        return found
+        return answers
 
     def _rolling(self, text: str) -> Iterator[tuple[list[int], int]]:
         """(ids, how many of the last are scored)"""
         ids = opened(self.tokenizer.encode(text, add_special_tokens=False).ids, self.nothing)
-        given = max(1, len(self.prefix))
+        opening = max(1, len(self.prefix))
         window, done = self.engine.max_positions + 1, max(1, len(self.nothing))
         while done < len(ids):
-            end = min(done + window - given, len(ids))
+            end = min(done + window - opening, len(ids))
             row = begun(ids, max(0, end - window), end, self.prefix)
             yield row, end - done
             done = end
@@ -135,12 +135,12 @@ def task_quality(
     how = f"{dataset.id}, {len(ours)} documents, the task's own prompts and data by lm-eval"
     right = [hit for _, hit, _ in ours]
     base_right = None if theirs is None else [hit for _, hit, _ in theirs]
-    found = shares("task_accuracy", right, base_right, how)
+    measurements = shares("task_accuracy", right, base_right, how)
     normalised = [bool(norm) for _, _, norm in ours if norm is not None]
     if len(normalised) == len(ours):
         base = [bool(norm) for _, _, norm in theirs or ()]
-        found.append(share("task_accuracy_norm", normalised, how + " (acc_norm)", base))
-    return found
+        measurements.append(share("task_accuracy_norm", normalised, how + " (acc_norm)", base))
+    return measurements
 
 
 def run_task(adapter: Adapter, dataset: Dataset) -> Sequence[Mapping[str, Any]]:
@@ -174,8 +174,8 @@ def run_task(adapter: Adapter, dataset: Dataset) -> Sequence[Mapping[str, Any]]:
     samples = (results or {}).get("samples", {})
     if set(samples) != {name}:
         raise BadInput(f"{dataset.id} is a group of tasks: name one of {', '.join(samples)[:200]}")
-    found: Sequence[Mapping[str, Any]] = samples[name]
-    return found
+    logged: Sequence[Mapping[str, Any]] = samples[name]
+    return logged
 
 
 def _initialise(self: Any, adapter: Adapter) -> None:
@@ -190,7 +190,7 @@ def documents(
     samples: Sequence[Mapping[str, Any]], dataset: Dataset
 ) -> list[tuple[int, bool, bool | None]]:
     """(document, right, right by length or None) of lm-eval's samples, each document once."""
-    found: dict[int, tuple[int, bool, bool | None]] = {}
+    rows: dict[int, tuple[int, bool, bool | None]] = {}
     for sample in samples:
         right = next((sample[name] for name in ACCURACY if name in sample), None)
         if right not in (0, 1):
@@ -200,7 +200,7 @@ def documents(
             )
         norm = next((sample[name] for name in NORMALISED if name in sample), None)
         document = int(sample["doc_id"])
-        found.setdefault(document, (document, bool(right), None if norm is None else bool(norm)))
-    if not found:
+        rows.setdefault(document, (document, bool(right), None if norm is None else bool(norm)))
+    if not rows:
         raise BadInput(f"{dataset.id} gave no documents")
-    return [found[one] for one in sorted(found)]
+    return [rows[document] for document in sorted(rows)]

@@ -37,11 +37,11 @@ def log_probabilities(
         return
     cache = engine.new_cache(1, inputs)
     room = max(1, most // vocabulary)
-    given = inputs - scored
-    for start in range(0, given, room):
-        engine.forward(ids[None, start : min(start + room, given)], cache, last_only=True)
+    unscored = inputs - scored
+    for start in range(0, unscored, room):
+        engine.forward(ids[None, start : min(start + room, unscored)], cache, last_only=True)
     parts = -(-scored // room)
-    for part in torch.tensor_split(ids[given:-1], parts):
+    for part in torch.tensor_split(ids[unscored:-1], parts):
         yield from _normalized(engine.forward(part[None], cache)[0])
 
 
@@ -129,8 +129,8 @@ def greedy_text(
             break
         new.append(chosen)
         text = str(tokenizer.decode(new, skip_special_tokens=True))
-        found = [position for stop in stops if (position := text.find(stop)) >= 0]
-        if found:
-            return text[: min(found)]
+        ends = [position for stop in stops if (position := text.find(stop)) >= 0]
+        if ends:
+            return text[: min(ends)]
         step = torch.tensor([[chosen]], dtype=torch.int64)
     return text

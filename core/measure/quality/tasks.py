@@ -60,8 +60,10 @@ def ranked(
         )
         sums.append(continuation_score(engine, context, continuation, prefix)[0])
     lengths = np.array([len(choice.encode()) for choice in task.choices])
-    found = np.array(sums)
-    return bool(found.argmax() == task.answer), bool((found / lengths).argmax() == task.answer)
+    likelihoods = np.array(sums)
+    return bool(likelihoods.argmax() == task.answer), bool(
+        (likelihoods / lengths).argmax() == task.answer
+    )
 
 
 def joined(prompt: str, choice: str) -> str:
@@ -107,4 +109,4 @@ def spread(items: Sequence[Item], most: int) -> tuple[tuple[Item, ...], str]:
     if len(items) <= most:
         return tuple(items), f"all {len(items):,}"
     chosen = np.linspace(0, len(items) - 1, most).astype(int)
-    return tuple(items[one] for one in chosen), f"{most:,} of {len(items):,}, evenly spread,"
+    return tuple(items[index] for index in chosen), f"{most:,} of {len(items):,}, evenly spread,"

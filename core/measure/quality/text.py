@@ -51,21 +51,21 @@ def text_quality(engine: Any, baseline: Any | None, text: Text) -> list[Measurem
     with torch.inference_mode():
         for number, passage in enumerate(text.passages):
             rows[number] = _sums(engine, baseline, passage)
-    tokens = np.array([one.count for one in text.passages], dtype=float)
-    sizes = np.array([one.text_bytes for one in text.passages], dtype=float)
+    tokens = np.array([passage.count for passage in text.passages], dtype=float)
+    sizes = np.array([passage.text_bytes for passage in text.passages], dtype=float)
     nats, base_nats, divergence, agreed = rows.T
     paired = baseline is not None
-    found = [
+    measurements = [
         _perplexity(nats / tokens.mean(), base_nats / tokens.mean(), paired, text.name),
         _per_byte(nats, base_nats, sizes, paired, text.name),
     ]
     if not paired:
         own = [by_definition(name, text.name) for name in TEXT_METRICS if is_defined(name)]
-        return [*found, *own, *floors(divergence, agreed, tokens, text.name)]
+        return [*measurements, *own, *floors(divergence, agreed, tokens, text.name)]
     divergence = np.maximum(divergence, 0.0) / tokens.mean()
     agreement = float(agreed.sum() / tokens.sum())
     return [
-        *found,
+        *measurements,
         _mean("kl_nats", divergence, float(divergence.mean()), text.name),
         _mean("top1_agreement", agreed / tokens, agreement, text.name),
     ]

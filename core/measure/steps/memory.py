@@ -41,8 +41,8 @@ def _prepared(run: TrialRun) -> str:
     how = "loading the weights and applying the techniques, once"
     if run.prefix is None:
         return how
-    made, making = run.plan.techniques[: run.prefix.count], run.prefix.making
+    shared, making = run.plan.techniques[: run.prefix.count], run.prefix.making
     return (
-        f"{how}; {' + '.join(map(label, made))} was made by trial {making.trial} in"
+        f"{how}; {' + '.join(map(label, shared))} was made by trial {making.trial} in"
         f" {making.seconds:.3g} s and loaded here"
     )

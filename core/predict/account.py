@@ -55,12 +55,12 @@ class MemoryAccount:
 def account(plan: Plan) -> MemoryAccount:
     """The account of `plan` on its case, before anything is loaded."""
     shape = plan.case.model.shape
-    found = effects(plan)
+    effect = effects(plan)
     if isinstance(shape, ClassifierShape):
-        space = classifier_workspace(shape, found.batch, found.item)
-        sizes = classifier_by_format(shape, found)
+        space = classifier_workspace(shape, effect.batch, effect.item)
+        sizes = classifier_by_format(shape, effect)
         return MemoryAccount(tuple(sizes.items()), 0.0, 0.0, space)
-    batch, draft = found.batch, draft_work(found)
+    batch, draft = effect.batch, draft_work(effect)
     workload = plan.case.workload
     # Speculation verifies up to `draft_tokens` beyond the last token, within the same capacity.
     tokens = workload.prompt_tokens + workload.output_tokens
@@ -87,9 +87,9 @@ def weights_by_format(work: DecoderWork) -> dict[str, float]:
 
     The embedding, norms and biases stay dense; a tied head shares the embedding until it is packed.
     """
-    shape, found = work.shape, work.found
+    shape, effect = work.shape, work.found
     dense = shape.head().numbers() + shape.vectors()
-    sizes = {found.dtype: float(dense * found.item)}
+    sizes = {effect.dtype: float(dense * effect.item)}
     matrices = work.matrices()
     if shape.tied and isinstance(matrices[-1].stored, DenseBytes):
         matrices = matrices[:-1]
@@ -99,22 +99,22 @@ def weights_by_format(work: DecoderWork) -> dict[str, float]:
     return sizes
 
 
-def classifier_by_format(shape: ClassifierShape, found: Effects) -> dict[str, float]:
+def classifier_by_format(shape: ClassifierShape, effect: Effects) -> dict[str, float]:
     """Resident bytes of a classifier by storage format: its linear layers are quantized, their
     biases and everything else stay dense.
     """
-    stored = found.stored
+    stored = effect.stored
     if stored is None:
-        return {found.dtype: float(shape.parameters * found.item)}
-    sizes = {found.dtype: 0.0}
+        return {effect.dtype: float(shape.parameters * effect.item)}
+    sizes = {effect.dtype: 0.0}
     left = shape.parameters
     for rows, columns in shape.linears:
         name = stored.format(columns)
         # The bias counts to its matrix.
-        held = stored.nbytes(rows, columns, kernel="fp32") + rows * found.item
+        held = stored.nbytes(rows, columns, kernel="fp32") + rows * effect.item
         sizes[name] = sizes.get(name, 0.0) + held
         left -= rows * (columns + 1)
-    sizes[found.dtype] = float(left * found.item)
+    sizes[effect.dtype] = float(left * effect.item)
     return sizes
 
 

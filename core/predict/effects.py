@@ -9,7 +9,7 @@ from core.techniques.effects import Effects
 
 def effects(plan: Plan) -> Effects:
     """The effects of all of the plan's techniques, applied in order."""
-    found = Effects(plan.case.model.precision, stored=as_stored(plan.case.model))
+    effect = Effects(plan.case.model.precision, stored=as_stored(plan.case.model))
     for technique in plan.techniques:
-        found = technique.effect(found, plan.case)
-    return found
+        effect = technique.effect(effect, plan.case)
+    return effect

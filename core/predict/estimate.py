@@ -40,17 +40,17 @@ def predict(plan: Plan, calibration: Calibration | None = None) -> tuple[Measure
         return sensor.predict_sensor(plan)
     if plan.case.model.task == "image":
         return _image(plan, calibration)
-    found = effects(plan)
+    effect = effects(plan)
     work = decoder_work(plan)
     need = account(plan)
     reads = work.step(1, 1, 0).bytes
-    edge = limits(plan.case.target, calibration, found.packed, reads)
-    spans, why = _decoder_spans(plan, edge, found)
+    edge = limits(plan.case.target, calibration, effect.packed, reads)
+    spans, why = _decoder_spans(plan, edge, effect)
     size = _measurement(
         plan,
         "model_bytes",
         Span(need.weights, need.weights),
-        _doubt("arithmetic over shapes", found),
+        _doubt("arithmetic over shapes", effect),
     )
     high = need.total * PEAK_OVER_TENSORS + PEAK_EXTRA_BYTES
     peak = _measurement(
@@ -58,7 +58,7 @@ def predict(plan: Plan, calibration: Calibration | None = None) -> tuple[Measure
         "peak_bytes",
         Span(need.total, high),
         _doubt(
-            "weights + KV cache + activations, to 1.6 times that and 100 MB for the runtime", found
+            "weights + KV cache + activations, to 1.6 times that and 100 MB for the runtime", effect
         ),
     )
     missing = why if not spans else _no_peak(plan)
@@ -66,42 +66,42 @@ def predict(plan: Plan, calibration: Calibration | None = None) -> tuple[Measure
         _measurement(plan, name, spans[name], why) if name in spans else _no(name, missing)
         for name in TIMES
     )
-    return (*times, size, peak, energy(plan, spans, found.batch), cost(plan, spans))
+    return (*times, size, peak, energy(plan, spans, effect.batch), cost(plan, spans))
 
 
 def _decoder_spans(
-    plan: Plan, edge: TargetLimits | None, found: Effects
+    plan: Plan, edge: TargetLimits | None, effect: Effects
 ) -> tuple[dict[str, Span], str]:
     """Every time metric with its range, and the method; or nothing, and the reason."""
     if edge is None:
         return {}, f"the bandwidth of {plan.case.target.id} is not known"
-    best = decoder_times(plan, edge.best, accepted=found.draft_tokens + 1.0)
+    best = decoder_times(plan, edge.best, accepted=effect.draft_tokens + 1.0)
     worst = decoder_times(plan, edge.worst, accepted=1.0)
     if not best:
         return {}, _no_peak(plan)
     how = f"roofline over bytes and FLOPs: {edge.basis}"
-    if found.draft_tokens:
-        how += f"; 1 to {found.draft_tokens + 1} tokens accepted a step"
-    widen = UNKNOWN_FACTOR if found.unknown else 1.0
+    if effect.draft_tokens:
+        how += f"; 1 to {effect.draft_tokens + 1} tokens accepted a step"
+    widen = UNKNOWN_FACTOR if effect.unknown else 1.0
     spans = {}
     for name in best:
         low, high = sorted((best[name], worst[name]))
         spans[name] = Span(low / widen, high * widen)
-    return spans, _doubt(how, found)
+    return spans, _doubt(how, effect)
 
 
 def _image(plan: Plan, calibration: Calibration | None) -> tuple[Measurement, ...]:
     """One batch of images: max(bytes / bandwidth, FLOPs / peak) and the calls around it."""
     shape = plan.case.model.shape
     assert isinstance(shape, ClassifierShape)
-    found = effects(plan)
+    effect = effects(plan)
     weights = plan.case.model.weight_bytes(32)
     edge = limits(plan.case.target, calibration, False, weights)
     size = _measurement(plan, "model_bytes", Span(weights, weights), "32-bit weights")
     if edge is None:
         why = f"the bandwidth of {plan.case.target.id} is not known"
         return (_no("latency_p95_s", why), _no("examples_per_s", why), size)
-    batch = found.batch
+    batch = effect.batch
     load = Load(weights + 4.0 * batch * shape.activations, batch * 2.0 * shape.macs, batch)
     try:
         fast = seconds(load, 0, edge.best) + IMAGE_OVERHEAD_S[0]
@@ -115,7 +115,7 @@ def _image(plan: Plan, calibration: Calibration | None) -> tuple[Measurement, ..
     how = _doubt(
         f"roofline over bytes and FLOPs: {edge.basis}; {low * 1e6:g} to {high * 1e6:g} µs of "
         "calls a batch",
-        found,
+        effect,
     )
     return (
         _measurement(plan, "latency_p95_s", Span(groups * fast, groups * slow), how),
@@ -163,11 +163,11 @@ def _measurement(plan: Plan, name: str, span: Span, method: str) -> Measurement:
     )
 
 
-def _doubt(method: str, found: Effects) -> str:
+def _doubt(method: str, effect: Effects) -> str:
     """The method, with the techniques whose effect nobody stated."""
-    if not found.unknown:
+    if not effect.unknown:
         return method
-    names = ", ".join(found.unknown)
+    names = ", ".join(effect.unknown)
     return f"{method}; the effect of {names} is not known, so none is claimed"
 
 

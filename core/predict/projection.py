@@ -52,7 +52,7 @@ def project(trial: Trial, target: Target) -> tuple[Measurement, ...]:
     plan = Plan(replace(trial.plan.case, target=target), trial.plan.techniques, trial.plan.seed)
     if target.kind == "mcu":
         return on_sensor(trial, plan)
-    expected = {one.metric: one for one in predict(plan)}
+    expected = {prediction.metric: prediction for prediction in predict(plan)}
     if plan.case.model.task == "image":
         return (*_merged(trial, {}, expected), *_memory(plan))
     spans, how = _times(trial, plan)
@@ -73,10 +73,10 @@ def ratio_error(ours: Plan, theirs: Plan) -> float:
     noise of what was measured; 1 where both do the same work. On two targets nothing cancels."""
     if ours.case.target != theirs.case.target:
         return TRANSFER["other"]
-    one, other = effects(ours), effects(theirs)
-    if one == other:
+    our_effects, their_effects = effects(ours), effects(theirs)
+    if our_effects == their_effects:
         return 1.0
-    return RATIO["same kernels" if one.stored == other.stored else "other kernels"]
+    return RATIO["same kernels" if our_effects.stored == their_effects.stored else "other kernels"]
 
 
 def _memory(plan: Plan) -> tuple[Measurement, ...]:
@@ -95,35 +95,35 @@ def _merged(
     trial: Trial, times: dict[str, Measurement], expected: dict[str, Measurement]
 ) -> tuple[Measurement, ...]:
     """Carried facts, projected times, and what the roofline alone expects for the rest."""
-    found = []
-    for one in trial.measurements:
-        way = metric(one.metric).projected
+    measurements = []
+    for row in trial.measurements:
+        way = metric(row.metric).projected
         if way == "account":
             continue
         if way == "carried":
-            found.append(carried(one))
+            measurements.append(carried(row))
         elif way == "stays":
-            found.append(applied_here(one))
-        elif one.metric in times:
-            found.append(times.pop(one.metric))
-        elif one.metric in expected:
-            found.append(expected[one.metric])
-        elif not one.condition:
+            measurements.append(applied_here(row))
+        elif row.metric in times:
+            measurements.append(times.pop(row.metric))
+        elif row.metric in expected:
+            measurements.append(expected[row.metric])
+        elif not row.condition:
             # Once for each metric, not for every condition that it was measured under.
-            why = f"measured on {one.environment or 'this machine'}; there is no way to project it"
-            found.append(unavailable(one.metric, one.unit, why))
-    present = {one.metric for one in found}
+            why = f"measured on {row.environment or 'this machine'}; there is no way to project it"
+            measurements.append(unavailable(row.metric, row.unit, why))
+    present = {row.metric for row in measurements}
     rest = {**expected, **times}
-    return (*found, *(one for name, one in rest.items() if name not in present))
+    return (*measurements, *(row for name, row in rest.items() if name not in present))
 
 
 def _times(trial: Trial, plan: Plan) -> tuple[dict[str, Span], str]:
     """Projected ranges of the time metrics; empty when either machine's limits are not known."""
     here = _here(trial.plan.case)
-    found = effects(plan)
+    effect = effects(plan)
     reads = decoder_work(plan).step(1, 1, 0).bytes
-    there_edge = limits(plan.case.target, None, found.packed, reads)
-    here_edge = None if here is None else limits(here, None, found.packed, reads)
+    there_edge = limits(plan.case.target, None, effect.packed, reads)
+    here_edge = None if here is None else limits(here, None, effect.packed, reads)
     if here is None or here_edge is None or there_edge is None:
         return {}, ""
     accepted = trial.value("accepted_per_step") or 1.0
@@ -137,10 +137,10 @@ def _times(trial: Trial, plan: Plan) -> tuple[dict[str, Span], str]:
     )
     spans = {}
     for name in TIMES:
-        one = trial.metric(name)
-        if one is None or not one.value or name not in ideal:
+        measurement = trial.metric(name)
+        if measurement is None or not measurement.value or name not in ideal:
             continue
-        shares = _shares(one, ideal[name])
+        shares = _shares(measurement, ideal[name])
         fast = _scaled(there_edge, shares[1] * factor, there_edge.best)
         slow = _scaled(there_edge, shares[0] / factor, there_edge.worst)
         ends = [decoder_times(plan, rates, accepted).get(name) for rates in (fast, slow)]
@@ -165,10 +165,10 @@ def _gains(trial: Trial, plan: Plan) -> dict[str, float]:
 
 def _from_here_to_there(plan: Plan, here: Target | None, accepted: float) -> dict[str, float]:
     """Ideal time metrics on the plan's target over those on `here`."""
-    found = effects(plan)
+    effect = effects(plan)
     reads = decoder_work(plan).step(1, 1, 0).bytes
-    there_edge = limits(plan.case.target, None, found.packed, reads)
-    here_edge = None if here is None else limits(here, None, found.packed, reads)
+    there_edge = limits(plan.case.target, None, effect.packed, reads)
+    here_edge = None if here is None else limits(here, None, effect.packed, reads)
     if here is None or here_edge is None or there_edge is None:
         return {}
     there = decoder_times(plan, there_edge.ideal, accepted)
@@ -177,37 +177,37 @@ def _from_here_to_there(plan: Plan, here: Target | None, accepted: float) -> dic
     return {name: there[name] / ideal[name] for name in there if ideal.get(name)}
 
 
-def _carried_over(trial: Trial, found: Measurement, gain: float | None) -> Measurement:
-    """`found` with the rounds measured here, and those of the unchanged model in turns with them,
-    in the target's units: their ratio is the measured one times `gain`."""
-    one = trial.metric(found.metric)
-    if one is None or not one.value or not found.value or not gain:
-        return found
-    scale = found.value / one.value
-    ours = tuple(sample * scale for sample in one.samples)
-    theirs = tuple(sample * scale / gain for sample in one.reference)
-    return replace(found, samples=ours, reference=theirs)
+def _carried_over(trial: Trial, projection: Measurement, gain: float | None) -> Measurement:
+    """`projection` with the rounds measured here, and those of the unchanged model in turns with
+    them, in the target's units: their ratio is the measured one times `gain`."""
+    measurement = trial.metric(projection.metric)
+    if measurement is None or not measurement.value or not projection.value or not gain:
+        return projection
+    scale = projection.value / measurement.value
+    ours = tuple(sample * scale for sample in measurement.samples)
+    theirs = tuple(sample * scale / gain for sample in measurement.reference)
+    return replace(projection, samples=ours, reference=theirs)
 
 
-def _by_rate(found: Measurement, rate: Measurement) -> Measurement:
+def _by_rate(projection: Measurement, rate: Measurement) -> Measurement:
     """Energy or cost of a token with samples that follow those of the throughput."""
-    if found.value is None or not rate.value or min(*rate.samples, *rate.reference, 1.0) <= 0:
-        return found
-    whole = found.value * rate.value
+    if projection.value is None or not rate.value or min(*rate.samples, *rate.reference, 1.0) <= 0:
+        return projection
+    whole = projection.value * rate.value
     return replace(
-        found,
+        projection,
         samples=tuple(whole / sample for sample in rate.samples),
         reference=tuple(whole / sample for sample in rate.reference),
     )
 
 
-def _shares(one: Measurement, ideal: float) -> tuple[float, float]:
+def _shares(measurement: Measurement, ideal: float) -> tuple[float, float]:
     """The lowest and highest share of the ideal that the measurement's interval allows."""
-    assert one.value is not None
-    low, high = one.interval() or (one.value, one.value)
+    assert measurement.value is not None
+    low, high = measurement.interval() or (measurement.value, measurement.value)
     ends = (
         (ideal / high, ideal / low)
-        if metric(one.metric).better == "lower"
+        if metric(measurement.metric).better == "lower"
         else (low / ideal, high / ideal)
     )
     return ends

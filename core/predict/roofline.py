@@ -53,28 +53,28 @@ def seconds(load: Load, layers: int, rates: Rates) -> float:
 
 def step_seconds(plan: Plan, rates: Rates) -> float:
     """Seconds of one decode step of a group, in the middle of the output; draft passes included."""
-    found = effects(plan)
+    effect = effects(plan)
     workload = plan.case.workload
     work = decoder_work(plan)
     context = workload.prompt_tokens + workload.output_tokens // 2
-    rows = found.batch * (found.draft_tokens + 1)
-    total = seconds(work.step(rows, found.batch, context), work.shape.layers, rates)
-    if found.draft_tokens:
-        draft = draft_work(found) or work
-        one = draft.step(found.batch, found.batch, context)
-        total += found.draft_tokens * seconds(one, draft.shape.layers, rates)
+    rows = effect.batch * (effect.draft_tokens + 1)
+    total = seconds(work.step(rows, effect.batch, context), work.shape.layers, rates)
+    if effect.draft_tokens:
+        draft = draft_work(effect) or work
+        step = draft.step(effect.batch, effect.batch, context)
+        total += effect.draft_tokens * seconds(step, draft.shape.layers, rates)
     return total
 
 
 def prompt_seconds(plan: Plan, rates: Rates) -> float:
     """Seconds until a group's first token: its prompts, and the draft's where there is one."""
-    found = effects(plan)
+    effect = effects(plan)
     tokens = plan.case.workload.prompt_tokens
     work: DecoderWork = decoder_work(plan)
-    total = seconds(work.prompt(tokens, found.batch), work.shape.layers, rates)
-    draft = draft_work(found)
+    total = seconds(work.prompt(tokens, effect.batch), work.shape.layers, rates)
+    draft = draft_work(effect)
     if draft is not None:
-        total += seconds(draft.prompt(tokens, found.batch), draft.shape.layers, rates)
+        total += seconds(draft.prompt(tokens, effect.batch), draft.shape.layers, rates)
     return total
 
 

@@ -110,24 +110,24 @@ class Held:
 
 def decoder_work(plan: Plan) -> DecoderWork:
     """The plan's decoder after pruning and quantizing."""
-    found = effects(plan)
-    return DecoderWork(found.shape(plan.case.model.decoder()), found)
+    effect = effects(plan)
+    return DecoderWork(effect.shape(plan.case.model.decoder()), effect)
 
 
-def draft_work(found: Effects) -> DecoderWork | None:
+def draft_work(effect: Effects) -> DecoderWork | None:
     """The draft model, unchanged as it is loaded; None without one or when it is not at hand.
 
     A hub id is not at hand: predicting never downloads.
     """
-    if found.draft is None:
+    if effect.draft is None:
         return None
-    if found.draft.startswith("shape:"):
-        return _draft(found.draft, 0)
-    folder = models.folder_of(found.draft)
+    if effect.draft.startswith("shape:"):
+        return _draft(effect.draft, 0)
+    folder = models.folder_of(effect.draft)
     config = None if folder is None else folder / "config.json"
     if config is None or not config.is_file():
         return None
-    return _draft(found.draft, config.stat().st_mtime_ns)
+    return _draft(effect.draft, config.stat().st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=32)

@@ -37,14 +37,14 @@ def anchored(study: Study) -> Study:
     }
     if not pools:
         return study
-    return study.with_trials(tuple(_at_baseline(one, baseline, pools) for one in study.trials))
+    return study.with_trials(tuple(_at_baseline(trial, baseline, pools) for trial in study.trials))
 
 
 def at_own_baseline(trials: Sequence[Trial], studies: Iterable[Study]) -> tuple[Trial, ...]:
     """`trials`, each as its own study of `studies` has it at the pooled baseline; one that none of
     them holds stays as it is."""
-    found = {trial.id: trial for study in studies for trial in anchored(study).trials}
-    return tuple(found.get(trial.id, trial) for trial in trials)
+    by_id = {trial.id: trial for study in studies for trial in anchored(study).trials}
+    return tuple(by_id.get(trial.id, trial) for trial in trials)
 
 
 def _names(study: Study) -> tuple[str, ...]:
@@ -73,39 +73,39 @@ def _statistic(name: str, samples: tuple[float, ...]) -> float:
 
 
 def _at_baseline(trial: Trial, baseline: Trial, pools: dict[str, list[float]]) -> Trial:
-    found = tuple(
+    measurements = tuple(
         _moved(row, trial, baseline, pools[row.metric])
         if row.metric in pools and row is asked(trial, row.metric) and not row.condition
         else row
         for row in trial.measurements
     )
-    return replace(trial, measurements=found)
+    return replace(trial, measurements=measurements)
 
 
-def _moved(one: Measurement, trial: Trial, baseline: Trial, readings: list[float]) -> Measurement:
+def _moved(row: Measurement, trial: Trial, baseline: Trial, readings: list[float]) -> Measurement:
     pooled = float(np.median(readings))
     if trial.id == baseline.id:
-        bounds = bootstrap_median(np.array(readings)) if len(readings) >= 3 else one.interval()
-        how = f"{one.method}; the median of {len(readings)} processes that timed the same model"
-        return replace(one, pooled=pooled, bounds=_around(pooled, bounds), method=how)
-    judgement = against(trial, baseline, one.metric)
+        bounds = bootstrap_median(np.array(readings)) if len(readings) >= 3 else row.interval()
+        how = f"{row.method}; the median of {len(readings)} processes that timed the same model"
+        return replace(row, pooled=pooled, bounds=_around(pooled, bounds), method=how)
+    judgement = against(trial, baseline, row.metric)
     # Too few pairs are judged apart, by the numbers themselves: those must stay as they are.
-    few = len(one.samples) < MIN_PAIRS and metrics.metric(one.metric).quantile == 0.5
-    unpaired = few or len(one.samples) != len(one.reference) or min(one.reference, default=0) <= 0
+    few = len(row.samples) < MIN_PAIRS and metrics.metric(row.metric).quantile == 0.5
+    unpaired = few or len(row.samples) != len(row.reference) or min(row.reference, default=0) <= 0
     apart = pairing(trial, baseline) != "turns" or unpaired
     if apart or judgement.ratio is None:
-        return one
+        return row
     value = judgement.ratio * pooled
     bounds = None
     if judgement.low is not None and judgement.high is not None:
         bounds = (judgement.low * pooled, judgement.high * pooled)
-    clock, beside = _statistic(one.metric, one.samples), _statistic(one.metric, one.reference)
+    clock, beside = _statistic(row.metric, row.samples), _statistic(row.metric, row.reference)
     how = (
-        f"{one.method}; at the study's baseline of {shown.of_metric(one.metric, pooled)}: the clock"
-        f" said {shown.of_metric(one.metric, clock)} beside"
-        f" {shown.of_metric(one.metric, beside)} of the unchanged model"
+        f"{row.method}; at the study's baseline of {shown.of_metric(row.metric, pooled)}: the clock"
+        f" said {shown.of_metric(row.metric, clock)} beside"
+        f" {shown.of_metric(row.metric, beside)} of the unchanged model"
     )
-    return replace(one, pooled=value, bounds=_around(value, bounds), method=how)
+    return replace(row, pooled=value, bounds=_around(value, bounds), method=how)
 
 
 def _around(value: float, bounds: tuple[float, float] | None) -> tuple[float, float] | None:

@@ -53,8 +53,8 @@ def chances(study: Study, rivals: Sequence[Trial]) -> dict[str, float] | None:
             totals[row] += weight * _draws(trial, baseline, gain)
     ahead = totals >= totals.max(axis=0) - 1e-12
     shares = (ahead / ahead.sum(axis=0)).mean(axis=1)
-    found = {trial.id: 0.0 for trial in rivals}
-    return found | {t.id: float(share) for t, share in zip(close, shares, strict=True)}
+    shares_by_id = {trial.id: 0.0 for trial in rivals}
+    return shares_by_id | {t.id: float(share) for t, share in zip(close, shares, strict=True)}
 
 
 def _gains(
@@ -62,16 +62,16 @@ def _gains(
 ) -> dict[str, list[utility.Gain]] | None:
     """Each rival's gains, one a word, an unknown one as the worst; None when one has no
     interval."""
-    found: dict[str, list[utility.Gain]] = {trial.id: [] for trial in rivals}
+    gains_by_id: dict[str, list[utility.Gain]] = {trial.id: [] for trial in rivals}
     for word, name in utility.axes(study):
         known = {trial.id: utility.gain(word, name, trial, baseline) for trial in study.done()}
         worst = min([0.0, *(gain.gain for gain in known.values() if gain is not None)])
-        for trial_id, gains in found.items():
+        for trial_id, gains in gains_by_id.items():
             gain = known[trial_id] or utility.Gain(word, name, worst, 0.0, known=False)
             if gain.spread is None:
                 return None
             gains.append(gain)
-    return found
+    return gains_by_id
 
 
 def _close(
@@ -99,27 +99,27 @@ def _close(
 def _draws(trial: Trial, baseline: Trial, gain: utility.Gain) -> np.ndarray | float:
     """Draws of one gain, float [DRAWS]."""
     assert gain.spread is not None
-    found = asked(trial, gain.metric)
+    measurement = asked(trial, gain.metric)
     metric = metrics.metric(gain.metric)
     timed = metric.timed
     if (
         not gain.known
         or trial.id == baseline.id
-        or found is None
+        or measurement is None
         or (gain.spread == 0 and not timed)
     ):
         return gain.gain
     scale = utility.points(gain.metric)
     # One error of the process moves all of its times alike.
     floor = _floor(trial, baseline, gain)
-    paired = _paired(trial, baseline, found)
+    paired = _paired(trial, baseline, measurement)
     drawn = floor / Z * abs(scale) * _normal(trial, "time" if timed else f"floor {metric.name}")
     scatter = None
     if paired and metric.judged == "paired":
-        quality = _of_windows(gain.metric, found.samples, found.reference)
+        quality = _of_windows(gain.metric, measurement.samples, measurement.reference)
         return drawn + (gain.gain + _spread(trial, gain) if quality is None else quality * scale)
     if paired and timed and metric.quantile == 0.5:
-        scatter = _of_rounds(trial.id, found.samples, found.reference)
+        scatter = _of_rounds(trial.id, measurement.samples, measurement.reference)
     # The centre is the judged ratio: the resampled rounds say how it scatters.
     return drawn + gain.gain + (_spread(trial, gain) if scatter is None else scatter * scale)
 
@@ -127,19 +127,19 @@ def _draws(trial: Trial, baseline: Trial, gain: utility.Gain) -> np.ndarray | fl
 def _floor(trial: Trial, baseline: Trial, gain: utility.Gain) -> float:
     """What two copies, or two correct programs, of one plan may differ by at 95 %: in the logarithm
     for what was timed, in the metric's unit else."""
-    found = asked(trial, gain.metric)
-    if found is None or not metrics.metric(gain.metric).timed:
+    measurement = asked(trial, gain.metric)
+    if measurement is None or not metrics.metric(gain.metric).timed:
         return floor_between(trial, baseline, gain.metric)
-    paired = _paired(trial, baseline, found)
+    paired = _paired(trial, baseline, measurement)
     floor = math.log1p(FLOORS["turns" if paired else "apart"])
-    if found.origin == "projected" and paired:
+    if measurement.origin == "projected" and paired:
         return math.hypot(floor, math.log(ratio_error(trial.plan, baseline.plan)))
     return floor
 
 
-def _paired(trial: Trial, baseline: Trial, found: Measurement) -> bool:
+def _paired(trial: Trial, baseline: Trial, measurement: Measurement) -> bool:
     together = pairing(trial, baseline) == "turns"
-    return together and len(found.samples) == len(found.reference) > 0
+    return together and len(measurement.samples) == len(measurement.reference) > 0
 
 
 def _spread(trial: Trial, gain: utility.Gain) -> np.ndarray:

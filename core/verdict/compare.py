@@ -63,29 +63,29 @@ def compare(
 def configuration(trial: Trial) -> dict[str, str]:
     """What was configured and what ran, as ordered key -> text: the setting rows of one trial."""
     case, served = trial.plan.case, trial.plan.case.workload
-    found = {
+    texts = {
         "model": case.model.id,
         "revision": case.model.revision or ABSENT,
         "target": case.target.id,
         "workload": case.workload.id,
-        "techniques": " + ".join(one.name for one in trial.plan.techniques) or "none",
+        "techniques": " + ".join(technique.name for technique in trial.plan.techniques) or "none",
     }
     for technique in trial.plan.techniques:
         for key, value in settings(technique).items():
             if key != "name":
-                found[f"{technique.name}.{key}"] = str(value)
+                texts[f"{technique.name}.{key}"] = str(value)
     if served.task == "text":
-        found["prompt_tokens"] = str(served.prompt_tokens)
-        found["output_tokens"] = str(served.output_tokens)
-    found["concurrency"] = str(served_at(trial))
-    found["batch"] = str(trial.plan.batch)
-    found["seed"] = str(trial.plan.seed)
+        texts["prompt_tokens"] = str(served.prompt_tokens)
+        texts["output_tokens"] = str(served.output_tokens)
+    texts["concurrency"] = str(served_at(trial))
+    texts["batch"] = str(trial.plan.batch)
+    texts["seed"] = str(trial.plan.seed)
     ran = sorted({f"{run.op}: {run.name}" for run in trial.kernels})
-    found["kernels"] = ", ".join(ran) or ABSENT
-    found["environment"] = ", ".join(environment_ids(trial)) or ABSENT
-    found["attempt"] = str(trial.attempt)
-    found["state"] = trial.state
-    return found
+    texts["kernels"] = ", ".join(ran) or ABSENT
+    texts["environment"] = ", ".join(environment_ids(trial)) or ABSENT
+    texts["attempt"] = str(trial.attempt)
+    texts["state"] = trial.state
+    return texts
 
 
 _LABELS = {
@@ -107,10 +107,10 @@ _LABELS = {
 
 
 def _setting_rows(trials: Sequence[Trial]) -> Iterable[Row]:
-    found = [configuration(trial) for trial in trials]
-    keys = sorted({key: None for one in found for key in one}, key=_position)
+    columns = [configuration(trial) for trial in trials]
+    keys = sorted({key: None for column in columns for key in column}, key=_position)
     for key in keys:
-        texts = [one.get(key, ABSENT) for one in found]
+        texts = [column.get(key, ABSENT) for column in columns]
         cells = tuple(
             Cell(trial.id, text, None if text == ABSENT else text)
             for trial, text in zip(trials, texts, strict=True)
@@ -187,10 +187,10 @@ def _metric_cell(metric: Metric, trial: Trial, baseline: Trial, margins: Sequenc
     )
 
 
-def _margin(metric: Metric, found: Measurement, margins: Sequence[Margin]) -> tuple[str, ...]:
+def _margin(metric: Metric, measurement: Measurement, margins: Sequence[Margin]) -> tuple[str, ...]:
     """(word, sentence) of the margin that the study sets on `metric`; empty where it sets none."""
-    one = next((margin for margin in margins if margin.metric == metric.name), None)
-    return () if one is None else non_inferiority(metric, found, one)
+    margin = next((margin for margin in margins if margin.metric == metric.name), None)
+    return () if margin is None else non_inferiority(metric, measurement, margin)
 
 
 def _warnings(

@@ -40,7 +40,7 @@ def study_document(
             "priorities": dict(study.priorities.weights),
             "limits": [str(limit) for limit in study.priorities.limits],
             "margins": [str(margin) for margin in study.priorities.margins],
-            "data": [data_document(one) for one in study.case.data],
+            "data": [data_document(dataset) for dataset in study.case.data],
             "state": study.state,
             "who": study.who or None,
         },
@@ -57,9 +57,9 @@ def study_document(
         "trials": [
             {
                 **trial_document(trial, study.priorities.margins),
-                "against_baseline": verdicts(one, judged.baseline),
+                "against_baseline": verdicts(anchored_trial, judged.baseline),
             }
-            for trial, one in zip(study.trials, judged.trials, strict=True)
+            for trial, anchored_trial in zip(study.trials, judged.trials, strict=True)
         ],
         "warnings": [*warnings(study.trials, environments), *left_out(study)],
     }
@@ -85,8 +85,8 @@ def margins_kept(trial: Trial, margins: Sequence[Margin]) -> tuple[tuple[Margin,
     if trial.state != "done" or trial.is_baseline:
         return ()
     return tuple(
-        (one, *non_inferiority(metric(one.metric), trial.metric(one.metric), one))
-        for one in margins
+        (margin, *non_inferiority(metric(margin.metric), trial.metric(margin.metric), margin))
+        for margin in margins
     )
 
 
@@ -96,18 +96,18 @@ def verdicts(trial: Trial, baseline: Trial | None) -> dict[str, Any]:
     baseline (core.verdict.anchor)."""
     if trial.state != "done" or baseline is None or trial.is_baseline or baseline.state != "done":
         return {}
-    found = {}
-    for one in trial.measurements:
-        if not one.condition and not metric(one.metric).unjudged:
-            judgement = against(trial, baseline, one.metric)
-            found[one.metric] = {
+    judgements = {}
+    for row in trial.measurements:
+        if not row.condition and not metric(row.metric).unjudged:
+            judgement = against(trial, baseline, row.metric)
+            judgements[row.metric] = {
                 "ratio": finite(judgement.ratio),
                 "low": finite(judgement.low),
                 "high": finite(judgement.high),
                 "verdict": judgement.verdict,
-                "at_pooled_baseline": finite(one.value),
+                "at_pooled_baseline": finite(row.value),
             }
-    return found
+    return judgements
 
 
 def data_document(dataset: Dataset) -> dict[str, Any]:
@@ -132,11 +132,11 @@ def trial_document(trial: Trial, margins: Sequence[Margin] = ()) -> dict[str, An
         "environments": list(environment_ids(trial)),
         "cautions": [caution.text for caution in cautions(trial)],
         "metrics": {
-            one.metric: metric_document(one) for one in trial.measurements if not one.condition
+            row.metric: metric_document(row) for row in trial.measurements if not row.condition
         },
         "margins": {
-            one.metric: {"margin": str(one), "word": word, "sentence": sentence}
-            for one, word, sentence in margins_kept(trial, margins)
+            margin.metric: {"margin": str(margin), "word": word, "sentence": sentence}
+            for margin, word, sentence in margins_kept(trial, margins)
         },
     }
 

@@ -7,6 +7,7 @@ Reads nothing and draws nothing: facts and trials are given (core.machine.enviro
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from core.caution import Caution
@@ -65,15 +66,17 @@ def unlike(
     `whose` begins it.
     """
     known = environments or {}
-    ids = list(dict.fromkeys(one for some in ids_by_name.values() for one in some))
+    ids = list(dict.fromkeys(chain.from_iterable(ids_by_name.values())))
     if len(ids) < 2:
         return ()
-    facts = [known.get(one) for one in ids]
-    silent = [one for one, fact in zip(ids, facts, strict=True) if not fact]
+    facts = [known.get(environment_id) for environment_id in ids]
+    silent = [environment_id for environment_id, fact in zip(ids, facts, strict=True) if not fact]
     unlike_in = differences([fact for fact in facts if fact])
     if not silent and not unlike_in:
         return ()
-    where = "; ".join(f"{one}: {_who(one, ids_by_name)}" for one in ids)
+    where = "; ".join(
+        f"{environment_id}: {_who(environment_id, ids_by_name)}" for environment_id in ids
+    )
     text = (
         f"{whose} ran in {len(ids)} unlike environments ({where}): a difference between their "
         "numbers may come from there."
@@ -126,7 +129,7 @@ def _counted(hit: Sequence[str], total: int) -> str:
 
 
 def _who(environment_id: str, ids_by_name: Mapping[str, Sequence[str]]) -> str:
-    return _listed([one for one, some in ids_by_name.items() if environment_id in some])
+    return _listed([name for name, ids in ids_by_name.items() if environment_id in ids])
 
 
 def _listed(names: Sequence[str], most: int = 4) -> str:
@@ -143,9 +146,9 @@ def _flat(facts: Facts, prefix: str = "") -> Iterable[tuple[str, Any]]:
             continue
         if isinstance(value, Mapping):
             yield from _flat(value, f"{name}.")
-        elif isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
-            for position, one in enumerate(value):
-                yield from _flat(one, f"{name}.{position}.")
+        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+            for position, item in enumerate(value):
+                yield from _flat(item, f"{name}.{position}.")
         else:
             yield name, value
 
@@ -163,10 +166,12 @@ def _difference(key: str, values: Sequence[Any]) -> str:
         part = inner.replace(".", " ").replace("_", " ")
         label = inner if top == "versions" else f"{label} {part}"
     if all(isinstance(value, list) for value in values if value is not None):
-        sets = [{text_of(one) for one in value or ()} for value in values]
+        sets = [{text_of(item) for item in value or ()} for value in values]
         everything, common = sets[0].union(*sets), sets[0].intersection(*sets)
         apart = sorted(everything - common)
         return f"{label} ({_listed(apart)})" if apart else label
-    texts = list(dict.fromkeys("not known" if one is None else text_of(one) for one in values))
+    texts = list(
+        dict.fromkeys("not known" if value is None else text_of(value) for value in values)
+    )
     shown = " / ".join(texts)
     return f"{label} ({shown})" if len(shown) <= SHORT else label

@@ -21,9 +21,9 @@ def frontier(trials: Iterable[Trial], axes: tuple[str, ...]) -> tuple[Trial, ...
     unknown is not good. Of trials with equal values the first is kept. BadInput on an unknown
     metric or no axis.
     """
-    given = tuple(trials)
-    kept = of_values([[trial.value(name) for name in axes] for trial in given], axes)
-    return tuple(given[index] for index in kept)
+    candidates = tuple(trials)
+    kept = of_values([[trial.value(name) for name in axes] for trial in candidates], axes)
+    return tuple(candidates[index] for index in kept)
 
 
 def of_values(rows: Sequence[Sequence[float | None]], axes: tuple[str, ...]) -> list[int]:

@@ -116,8 +116,10 @@ def _apart(
     if spread is not None and reference_spread is not None:
         change = (value - reference, *mover_difference(value, spread, reference, reference_spread))
     spreads = (spread, reference_spread)
-    found = _apart_ratio(metric, candidate, baseline, ratio, spreads, change, floor)
-    return replace(found, difference=change[0], difference_low=change[1], difference_high=change[2])
+    judgement = _apart_ratio(metric, candidate, baseline, ratio, spreads, change, floor)
+    return replace(
+        judgement, difference=change[0], difference_low=change[1], difference_high=change[2]
+    )
 
 
 def _apart_ratio(
@@ -158,22 +160,22 @@ def _too_few(metric: Metric, candidate: Measurement) -> str:
     return f"an interval needs at least {MIN_SAMPLES} runs of both"
 
 
-def _of_pairs(metric: Metric, found: Paired) -> Judgement:
+def _of_pairs(metric: Metric, paired: Paired) -> Judgement:
     """The verdict from the interval of the paired difference, which exists at 0 too; for items
     McNemar's exact test must agree, which a score interval of few changed items may not."""
-    low, high = found.difference_bounds
-    ratio_low, ratio_high = found.ratio_bounds or (None, None)
+    low, high = paired.difference_bounds
+    ratio_low, ratio_high = paired.ratio_bounds or (None, None)
     word = _verdict(metric, low, high)
-    how = f"paired over {found.n} {found.unit}: {found.method}"
-    if found.changed is not None:
-        chance = mcnemar_exact(*found.changed)
+    how = f"paired over {paired.n} {paired.unit}: {paired.method}"
+    if paired.changed is not None:
+        chance = mcnemar_exact(*paired.changed)
         how += f"; McNemar's exact test p = {chance:.2g}"
         if chance >= SIGNIFICANT:
             word = "within noise"
-    small = found.ratio is not None and abs(found.ratio - 1) < VISIBLE
-    if found.difference == 0 or (small and metric.unit != "nat"):
+    small = paired.ratio is not None and abs(paired.ratio - 1) < VISIBLE
+    if paired.difference == 0 or (small and metric.unit != "nat"):
         word = "same" if low == high else "within noise"
-    return Judgement(word, found.ratio, ratio_low, ratio_high, how, found.difference, low, high)
+    return Judgement(word, paired.ratio, ratio_low, ratio_high, how, paired.difference, low, high)
 
 
 def _above_floor(

@@ -97,7 +97,7 @@ def bounds_of(measurement: Measurement) -> tuple[float, float] | None:
         return None
     if is_exact(measurement):
         return value, value
-    found = measurement.interval()
-    if found is None or not all(math.isfinite(bound) for bound in found):
+    bounds = measurement.interval()
+    if bounds is None or not all(math.isfinite(bound) for bound in bounds):
         return None
-    return min(found[0], value), max(found[1], value)
+    return min(bounds[0], value), max(bounds[1], value)

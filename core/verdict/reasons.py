@@ -19,12 +19,12 @@ SAME = 0.005
 
 
 def no_baseline(study: Study) -> str:
-    found = study.baseline
-    if found is None:
+    baseline = study.baseline
+    if baseline is None:
         return "Nothing can be recommended: the study has no baseline to compare with."
-    reason = f" ({found.reason})" if found.reason else ""
+    reason = f" ({baseline.reason})" if baseline.reason else ""
     return (
-        f"Nothing can be recommended yet: the baseline is {found.state}{reason}, "
+        f"Nothing can be recommended yet: the baseline is {baseline.state}{reason}, "
         "and every gain is a ratio to it."
     )
 
@@ -131,24 +131,24 @@ def _unknown(study: Study) -> list[str]:
     """A sentence for every weighted word that nothing could be judged by, and for partial
     knowledge.
     """
-    found = dict(utility.axes(study))
+    axes = dict(utility.axes(study))
     sentences = []
     for word in metrics.PRIORITIES:
         if study.priorities.weight(word) <= 0:
             continue
-        if word not in found:
+        if word not in axes:
             sentences.append(f"Nothing is known about {word} here, so its weight did not count.")
             continue
         baseline = next(trial for trial in study.done() if trial.is_baseline)
         blind = [
             trial
             for trial in study.done()
-            if utility.gain(word, found[word], trial, baseline) is None
+            if utility.gain(word, axes[word], trial, baseline) is None
         ]
         if blind:
             count = "1 trial" if len(blind) == 1 else f"{len(blind)} trials"
             sentences.append(
-                f"{metrics.metric(found[word]).label} cannot be compared for {count}, "
+                f"{metrics.metric(axes[word]).label} cannot be compared for {count}, "
                 "which got the worst gain of the others."
             )
     return sentences
@@ -176,9 +176,9 @@ def _largest_loss(study: Study, winner: Trial, other: Trial) -> str:
     """The word on which `other` loses most to the winner, with both numbers."""
     losses = []
     for word, name in utility.axes(study):
-        one = utility.gain(word, name, other, winner)
-        if one is not None and one.gain < -SAME:
-            losses.append((study.priorities.weight(word) * one.gain, name))
+        gain = utility.gain(word, name, other, winner)
+        if gain is not None and gain.gain < -SAME:
+            losses.append((study.priorities.weight(word) * gain.gain, name))
     if not losses:
         return ""
     _, name = min(losses)

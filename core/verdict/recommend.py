@@ -66,7 +66,7 @@ def recommend(study: Study) -> Recommendation:
     shares = chances(study, feasible)
     # Plans of one and the same utility are not told apart by more rounds: together they are best.
     level = [trial.id for trial in feasible if abs(scores[trial.id] - scores[winner.id]) < 1e-9]
-    p_best = None if shares is None else min(1.0, sum(shares[one] for one in level))
+    p_best = None if shares is None else min(1.0, sum(shares[trial_id] for trial_id in level))
     noisy = all(disturbed(trial) for trial in done)
     proven = len(feasible) > 1 and p_best is not None and p_best >= PROVEN and not noisy
     leading = sorted(feasible, key=lambda trial: (trial is not winner, -scores[trial.id]))[:AGAIN]

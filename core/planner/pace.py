@@ -77,14 +77,14 @@ def costs(plans: Sequence[Plan], took: Sequence[Took]) -> list[Cost]:
     like = changed or took
     rest = median(trial.rest for trial in like) * (1.0 if changed else TURNS)
     serving = median(trial.stages.get(SERVE, 0.0) for trial in like) * (1.0 if changed else TURNS)
-    made = {plan.techniques[:n] for plan in (t.plan for t in took) for n in _costly(plan)}
-    found = []
+    prepared = {plan.techniques[:n] for plan in (t.plan for t in took) for n in _costly(plan)}
+    expected = []
     for plan in plans:
-        loaded = max((n for n in _costly(plan) if plan.techniques[:n] in made), default=0)
-        preparing = sum(_technique(one, took, rest) for one in plan.techniques[loaded:])
-        made |= {plan.techniques[:n] for n in _costly(plan)}
-        found.append(Cost(rest + preparing, TIMED * serving))
-    return found
+        loaded = max((n for n in _costly(plan) if plan.techniques[:n] in prepared), default=0)
+        preparing = sum(_technique(technique, took, rest) for technique in plan.techniques[loaded:])
+        prepared |= {plan.techniques[:n] for n in _costly(plan)}
+        expected.append(Cost(rest + preparing, TIMED * serving))
+    return expected
 
 
 def choose(
@@ -97,7 +97,7 @@ def choose(
     it trains: training that does not fit goes before anything else does.
     """
     kept = list(plans)
-    seen = {one.kind for trial in took for one in trial.plan.techniques}
+    seen = {technique.kind for trial in took for technique in trial.plan.techniques}
     while kept:
         expected = costs(kept, took)
         if sum(cost.seconds for cost in expected) <= left_s:
@@ -114,34 +114,44 @@ def choose(
 def _least(plans: Sequence[Plan], seen: Collection[str]) -> Plan:
     """The plan to leave out first."""
     for plan in reversed(plans):
-        others = {one.kind for other in plans if other is not plan for one in other.techniques}
-        trains = any(one.trains for one in plan.techniques)
-        if trains or {one.kind for one in plan.techniques} <= others | set(seen):
+        others = {
+            technique.kind for other in plans if other is not plan for technique in other.techniques
+        }
+        trains = any(technique.trains for technique in plan.techniques)
+        if trains or {technique.kind for technique in plan.techniques} <= others | set(seen):
             return plan
     return plans[-1]
 
 
 def _costly(plan: Plan) -> list[int]:
     """Lengths of the plan's prefixes that end with training or calibration."""
-    return [n for n, one in enumerate(plan.techniques, 1) if one.trains or one.calibrates]
+    return [
+        n
+        for n, technique in enumerate(plan.techniques, 1)
+        if technique.trains or technique.calibrates
+    ]
 
 
 def _technique(technique: Technique, took: Sequence[Took], rest: float) -> float:
     """Seconds of one technique: as it took before, else as its like did, else a share of `rest`."""
     seen = [
-        (one, trial.stages[one.name])
+        (earlier, trial.stages[earlier.name])
         for trial in took
-        for one in trial.plan.techniques
-        if one.name in trial.stages
+        for earlier in trial.plan.techniques
+        if earlier.name in trial.stages
     ]
-    same = [seconds for one, seconds in seen if one == technique]
+    same = [seconds for earlier, seconds in seen if earlier == technique]
     if same:
         return max(same)
     if technique.trains:
-        rates = [seconds / one.training_steps for one, seconds in seen if one.trains]
+        rates = [seconds / earlier.training_steps for earlier, seconds in seen if earlier.trains]
         rate = median(rates) if rates else STEP * rest
         return rate * technique.training_steps
-    like = [s for one, s in seen if not one.trains and one.calibrates == technique.calibrates]
+    like = [
+        s
+        for earlier, s in seen
+        if not earlier.trains and earlier.calibrates == technique.calibrates
+    ]
     if like:
         return median(like)
     return (CALIBRATION if technique.calibrates else OTHER) * rest

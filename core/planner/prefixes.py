@@ -18,5 +18,9 @@ def shared(plan: Plan, later: Iterable[Plan]) -> tuple[int, ...]:
 
 def _length(ours: tuple[Technique, ...], theirs: tuple[Technique, ...]) -> int:
     pairs = takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=False))
-    costly = (count for count, (one, _) in enumerate(pairs, 1) if one.trains or one.calibrates)
+    costly = (
+        count
+        for count, (technique, _) in enumerate(pairs, 1)
+        if technique.trains or technique.calibrates
+    )
     return max(costly, default=0)

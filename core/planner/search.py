@@ -88,7 +88,11 @@ def _members(stack: Stack, proposals: Sequence[Proposal]) -> list[tuple[Proposal
     choices: list[list[Proposal]] = []
     for part in stack.parts:
         kind, _, role = part.removeprefix("?").partition(":")
-        fitting = [one for one in proposals if (one.technique.kind, one.role) == (kind, role)]
+        fitting = [
+            proposal
+            for proposal in proposals
+            if (proposal.technique.kind, proposal.role) == (kind, role)
+        ]
         if fitting or not part.startswith("?"):
             choices.append(fitting)
     return list(product(*choices))

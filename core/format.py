@@ -68,8 +68,8 @@ def scale(value: float | None, unit: str, metric: str = "") -> tuple[float, str]
     # 999.96 ms reads as 1.00 s, so the choice follows the rounded number.
     size = float(f"{abs(value):.2e}") if value is not None and math.isfinite(value) else 0.0
     if size == 0:
-        return next((one for one in scales if one[0] == 1.0), scales[0])
-    return next((one for one in scales if size >= _FROM.get(one[1], one[0])), scales[-1])
+        return next((pair for pair in scales if pair[0] == 1.0), scales[0])
+    return next((pair for pair in scales if size >= _FROM.get(pair[1], pair[0])), scales[-1])
 
 
 def number(value: float | None, unit: str = "", metric: str = "") -> str:

@@ -40,11 +40,11 @@ def distinct(titles: Mapping[str, str]) -> dict[str, str]:
     """Names for people, by id: the title where no other id has it, else the title with the end of
     its id, of at least four characters, that tells it apart: `gptq(bits=4) …486b`.
     """
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     for key, title in titles.items():
-        alike = [one for one, other in titles.items() if other == title and one != key]
+        alike = [twin for twin, other in titles.items() if other == title and twin != key]
         length = 4
-        while length < len(key) and any(one.endswith(key[-length:]) for one in alike):
+        while length < len(key) and any(twin.endswith(key[-length:]) for twin in alike):
             length += 1
-        found[key] = f"{title} …{key[-length:]}" if alike else title
-    return found
+        names[key] = f"{title} …{key[-length:]}" if alike else title
+    return names

@@ -19,7 +19,7 @@ from core.statistics.paired import MIN_WINDOWS, Paired, paired_interval
 NON_INFERIOR, INFERIOR, UNDECIDED = "non-inferior", "inferior", "undecided"
 
 _MARGIN = re.compile(r"^\s*([a-z0-9_]+)\s*=\s*([-+0-9.eE]+)\s*(%?)\s*$")
-NAMES = tuple(one.name for one in metrics.METRICS if one.takes_margin)
+NAMES = tuple(metric.name for metric in metrics.METRICS if metric.takes_margin)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def parse_margin(text: str) -> Margin:
 def parse_margins(texts: list[str]) -> tuple[Margin, ...]:
     """All margins of the command line; BadInput when one metric has two."""
     margins = tuple(parse_margin(text) for text in texts)
-    names = [one.metric for one in margins]
+    names = [margin.metric for margin in margins]
     for name in names:
         if names.count(name) > 1:
             raise BadInput(f"--margin gives {name} twice: give each metric one margin")
@@ -87,45 +87,45 @@ def non_inferiority(
         return UNDECIDED, f"{label} is not known here{reason}, so the margin decides nothing."
     if candidate.origin != "measured" or not candidate.reference:
         return UNDECIDED, f"{label} was not measured in pairs with the baseline: no verdict."
-    found = paired_interval(metric.name, candidate.samples, candidate.reference)
-    if found is None:
+    paired = paired_interval(metric.name, candidate.samples, candidate.reference)
+    if paired is None:
         return UNDECIDED, (
             f"{label} has {len(candidate.samples)} paired windows, at least {MIN_WINDOWS} are"
             " needed: use a longer text or a more thorough preset."
         )
-    loss = _loss(metric, found, margin)
+    loss = _loss(metric, paired, margin)
     if loss is None:
         return UNDECIDED, f"{label} of the baseline is 0: give the margin without %."
     least, most = loss
     word = NON_INFERIOR if most < margin.value else INFERIOR if least > margin.value else UNDECIDED
-    return word, f"{label} {_said(metric, found, margin)}: {word}."
+    return word, f"{label} {_said(metric, paired, margin)}: {word}."
 
 
-def _loss(metric: metrics.Metric, found: Paired, margin: Margin) -> tuple[float, float] | None:
+def _loss(metric: metrics.Metric, paired: Paired, margin: Margin) -> tuple[float, float] | None:
     """The least and the largest loss that the 95 % interval leaves possible, as the margin counts;
     negative where it gained.
     """
     if margin.relative:
-        if found.ratio_bounds is None:
+        if paired.ratio_bounds is None:
             return None
-        low, high = found.ratio_bounds[0] - 1, found.ratio_bounds[1] - 1
+        low, high = paired.ratio_bounds[0] - 1, paired.ratio_bounds[1] - 1
     else:
-        low, high = found.difference_bounds
+        low, high = paired.difference_bounds
     return (low, high) if metric.better == "lower" else (-high, -low)
 
 
-def _said(metric: metrics.Metric, found: Paired, margin: Margin) -> str:
+def _said(metric: metrics.Metric, paired: Paired, margin: Margin) -> str:
     def shown(value: float) -> str:
         if margin.relative:
             return format.percent(value)
         return format.signed(value, metric.unit, metric.name)
 
-    if margin.relative and found.ratio is not None and found.ratio_bounds is not None:
-        value, low, high = found.ratio - 1, found.ratio_bounds[0] - 1, found.ratio_bounds[1] - 1
+    if margin.relative and paired.ratio is not None and paired.ratio_bounds is not None:
+        value, low, high = paired.ratio - 1, paired.ratio_bounds[0] - 1, paired.ratio_bounds[1] - 1
     else:
-        value, (low, high) = found.difference, found.difference_bounds
+        value, (low, high) = paired.difference, paired.difference_bounds
     fall = "rise" if metric.better == "lower" else "fall"
     return (
         f"changes by {shown(value)} ({shown(low)} to {shown(high)}, 95 % interval, paired over"
-        f" {found.n} {found.unit}); a {fall} of {shown(margin.value).lstrip('+')} is accepted"
+        f" {paired.n} {paired.unit}); a {fall} of {shown(margin.value).lstrip('+')} is accepted"
     )

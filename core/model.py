@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 
 # Tokens that a cache which trims keeps beyond a window, for speculation to take back.
 WINDOW_MARGIN = 32
@@ -106,10 +107,8 @@ class DecoderShape:
 
     def projections(self) -> tuple[Projection, ...]:
         """Every matrix of every layer, and those outside, the head last."""
-        layers = (
-            one for kind in self.layer_kinds() for one in kind.projections * len(kind.indices)
-        )
-        return (*layers, *self.outside, self.head())
+        layers = (kind.projections * len(kind.indices) for kind in self.layer_kinds())
+        return (*chain.from_iterable(layers), *self.outside, self.head())
 
     def vectors(self) -> int:
         """Weights in no matrix but in every layer or loose: norms, biases, learned positions."""
@@ -118,17 +117,18 @@ class DecoderShape:
 
     def params(self) -> int:
         """All weights; a tied head counts once, every expert counts."""
-        matrices = sum(one.numbers() for one in self.projections())
+        matrices = sum(matrix.numbers() for matrix in self.projections())
         table = 0 if self.tied else self.head().numbers()
         return matrices + table + self.vectors()
 
     def active_params(self) -> int:
         """As `params`, without the experts that a token does not choose."""
-        return self.params() - sum(one.numbers() - one.used_numbers() for one in self.projections())
+        unused = (matrix.numbers() - matrix.used_numbers() for matrix in self.projections())
+        return self.params() - sum(unused)
 
     def read_params(self) -> int:
         """Weights that one token multiplies: every matrix and the head once, its experts alone."""
-        return sum(one.used_numbers() for one in self.projections())
+        return sum(matrix.used_numbers() for matrix in self.projections())
 
     def kv_values_per_token(self) -> int:
         """Numbers that the KV cache keeps for one token while every window still sees it."""

@@ -158,12 +158,12 @@ class Plan:
 def parse_setting(text: str) -> tuple[str, dict[str, str]]:
     """Split `NAME:key=value,key=value` of the command line; BadInput names the malformed part."""
     name, _, rest = text.partition(":")
-    given: dict[str, str] = {}
+    values: dict[str, str] = {}
     for part in filter(None, rest.split(",")):
         key, equals, value = part.partition("=")
         if not equals or not key or not value:
             raise BadInput(f"--technique {text!r}: {part!r} is not key=value")
-        if key in given:
+        if key in values:
             raise BadInput(f"--technique {text!r}: {key} is given twice")
-        given[key] = value
-    return name, given
+        values[key] = value
+    return name, values

@@ -57,7 +57,7 @@ class Priorities:
 
     def margin(self, metric: str) -> Margin | None:
         """The margin of `metric`, or None when none was set."""
-        return next((one for one in self.margins if one.metric == metric), None)
+        return next((margin for margin in self.margins if margin.metric == metric), None)
 
 
 def parse_limit(text: str) -> Limit:
@@ -66,7 +66,7 @@ def parse_limit(text: str) -> Limit:
     if match is None:
         raise BadInput(f"--limit {text!r} is not of the form metric<=value or metric>=value")
     name, relation, number = match.groups()
-    found = metrics.metric(name)
+    entry = metrics.metric(name)
     try:
         value = float(number)
     except ValueError:
@@ -74,11 +74,11 @@ def parse_limit(text: str) -> Limit:
     if not math.isfinite(value):
         raise BadInput(f"--limit {text!r}: the value must be finite")
     if relation == "<=" and value < 0:
-        raise BadInput(f"--limit {text!r} can never hold: {found.name} is never negative")
-    if relation == ">=" and value > found.most:
-        raise BadInput(f"--limit {text!r} can never hold: {name} is at most {found.most:g}")
-    if relation == "<=" and value < found.least:
-        raise BadInput(f"--limit {text!r} can never hold: {name} is at least {found.least:g}")
+        raise BadInput(f"--limit {text!r} can never hold: {entry.name} is never negative")
+    if relation == ">=" and value > entry.most:
+        raise BadInput(f"--limit {text!r} can never hold: {name} is at most {entry.most:g}")
+    if relation == "<=" and value < entry.least:
+        raise BadInput(f"--limit {text!r} can never hold: {name} is at least {entry.least:g}")
     return Limit(name, relation, value)
 
 
@@ -103,21 +103,21 @@ def parse(weights: list[str], limits: list[str], margins: Sequence[str] = ()) ->
     """Priorities from the command line's words; words not given get 0 once any is given."""
     read_margins = parse_margins(list(margins))
     read_limits = tuple(parse_limit(text) for text in limits)
-    for one in read_limits:
+    for limit in read_limits:
         for other in read_limits:
             if (
-                one.metric == other.metric
-                and (one.relation, other.relation) == ("<=", ">=")
-                and one.value < other.value
+                limit.metric == other.metric
+                and (limit.relation, other.relation) == ("<=", ">=")
+                and limit.value < other.value
             ):
-                raise BadInput(f"the limits {one} and {other} exclude each other")
+                raise BadInput(f"the limits {limit} and {other} exclude each other")
     if not weights:
         return Priorities(limits=read_limits, margins=read_margins)
-    given = dict(parse_weight(text) for text in weights)
-    if not any(given.values()):
+    by_word = dict(parse_weight(text) for text in weights)
+    if not any(by_word.values()):
         raise BadInput("--priority: at least one weight must be above 0")
     return Priorities(
-        tuple((word, given.get(word, 0.0)) for word in metrics.PRIORITIES),
+        tuple((word, by_word.get(word, 0.0)) for word in metrics.PRIORITIES),
         read_limits,
         read_margins,
     )

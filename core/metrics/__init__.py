@@ -31,7 +31,7 @@ def metric(name: str) -> Metric:
 def listed(place: str, priority: str = "") -> tuple[str, ...]:
     """The names of the list `place` (a field of Places) in its order; only those that the user's
     word `priority` weighs, where one is given."""
-    ranks = {one.name: getattr(one.places, place) for one in METRICS}
+    ranks = {entry.name: getattr(entry.places, place) for entry in METRICS}
     names = [name for name, rank in ranks.items() if rank]
     if priority:
         names = [name for name in names if BY_NAME[name].priority == priority]
@@ -40,7 +40,7 @@ def listed(place: str, priority: str = "") -> tuple[str, ...]:
 
 def projected(how: str) -> tuple[str, ...]:
     """The names of the metrics that come to another target in this way (Metric.projected)."""
-    return tuple(one.name for one in METRICS if one.projected == how)
+    return tuple(entry.name for entry in METRICS if entry.projected == how)
 
 
 def is_defined(name: str) -> bool:
@@ -58,4 +58,4 @@ def defined(name: str) -> float:
 
 def floors() -> tuple[str, ...]:
     """The names of the metrics that are floors of others."""
-    return tuple(one.floor for one in METRICS if one.floor)
+    return tuple(entry.floor for entry in METRICS if entry.floor)

@@ -71,58 +71,58 @@ def apply(
         # Refused before the work where llama.cpp would make other tokens of a text.
         gguf_tokenizer.metadata_of(json.loads(texts[TOKENIZER]), source.config["vocab_size"])
     deployment = _applied(plan, source, changing, keep, report)
-    found = contents(deployment.engine, source.config)
-    laid_out = lay_out(found, format, texts, plan.case.model.title or plan.case.model.id)
+    content = contents(deployment.engine, source.config)
+    laid_out = lay_out(content, format, texts, plan.case.model.title or plan.case.model.id)
     for text in laid_out.notes:
         keep(text)
     report("write", 0.0)
-    made = Manifest(
+    manifest = Manifest(
         format=format,
         source={
             "model": plan.case.model.id,
             "family": plan.case.model.family,
             "digest": plan.case.model.revision,
         },
-        techniques=[settings(one) for one in changing],
-        runtime=[settings(one) for one in runtime],
+        techniques=[settings(technique) for technique in changing],
+        runtime=[settings(technique) for technique in runtime],
         seed=plan.seed,
         sizes={
             "weights": laid_out.weights_bytes(),
             "resident": int(deployment.engine.weight_bytes()),
             "source": sum(path.stat().st_size for path in source.weight_files),
         },
-        matrices=found.formats(),
+        matrices=content.formats(),
         versions=_versions(),
         made_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         notes=notes,
     )
     named = [
-        (name, manifests.digested(name, pieces, made.digests) if name in WEIGHTS else pieces)
+        (name, manifests.digested(name, pieces, manifest.digests) if name in WEIGHTS else pieces)
         for name, pieces in laid_out.files()
     ]
     named += ((name, [data]) for name, data in texts.items())
     # Last, when the digests are known.
-    named.append((manifests.NAME, (one.to_bytes() for one in (made,))))
-    total = made.sizes["weights"] + sum(map(len, texts.values())) + len(made.to_bytes())
+    named.append((manifests.NAME, map(Manifest.to_bytes, (manifest,))))
+    total = manifest.sizes["weights"] + sum(map(len, texts.values())) + len(manifest.to_bytes())
     write_folder(folder, named, total)
     report("write", 1.0)
-    return made
+    return manifest
 
 
 def lay_out(
-    found: Contents, format: str, texts: Mapping[str, bytes], name: str
+    content: Contents, format: str, texts: Mapping[str, bytes], name: str
 ) -> FolderLayout | gguf.GgufLayout:
     """The files of an engine in a format; Refused names the formats that can hold it.
 
     `texts` are the files beside the weights, `name` is what the model is called.
     """
     if format == native.METHOD:
-        return native_layout(found)
+        return native_layout(content)
     if format == gguf.METHOD:
-        laid_out = gguf.layout(found, texts.get(TOKENIZER), name)
+        laid_out = gguf.layout(content, texts.get(TOKENIZER), name)
         spoken = chat_template.to_gguf(chat_template.templates(texts))
         return replace(laid_out, metadata=laid_out.metadata | spoken)
-    return foreign.layout(found, format)
+    return foreign.layout(content, format)
 
 
 def divided(plan: Plan, format: str) -> tuple[list[Technique], list[Technique]]:
@@ -140,10 +140,10 @@ def divided(plan: Plan, format: str) -> tuple[list[Technique], list[Technique]]:
             f"{plan.case.model.id} has random weights, there is nothing in it to deploy; apply to a"
             " bundled model, a folder or a hub id."
         )
-    runtime = [one for one in plan.techniques if KINDS[one.kind].serves]
-    changing = [one for one in plan.techniques if not KINDS[one.kind].serves]
+    runtime = [technique for technique in plan.techniques if KINDS[technique.kind].serves]
+    changing = [technique for technique in plan.techniques if not KINDS[technique.kind].serves]
     if not changing:
-        what = ", ".join(one.name for one in runtime)
+        what = ", ".join(technique.name for technique in runtime)
         raise Refused(
             f"{what} changes how the model is run, not its weights: there is nothing to write; add"
             " a technique that changes them, or name it when the model is served."
@@ -209,10 +209,10 @@ def _texts(plan: Plan, source: CheckedFolder, note: Callable[[str], None]) -> di
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+            versions[name] = "unknown"
+    return versions

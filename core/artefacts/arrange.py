@@ -52,7 +52,7 @@ def arrange(
             f"nothing is quantized, which {format} is for; the format of plain weights is trimtab"
         )
     every = set(schemes.values())
-    schemes = {name: alike(one, columns[name], every) for name, one in schemes.items()}
+    schemes = {name: alike(scheme, columns[name], every) for name, scheme in schemes.items()}
     dense += [HEAD] if tied else []
     MODULES[format].config(schemes, dense)
     return schemes, dense
@@ -71,7 +71,7 @@ def refuse(kept: Kept, module: Module, format: str) -> str | None:
 def able(kept: Kept, stack: Stack) -> list[str]:
     """The formats of ours and of others that hold a matrix of this shape."""
     modules = stack.modules()
-    others = (one for one in MODULES if not any(refuse(kept, each, one) for each in modules))
+    others = (name for name in MODULES if not any(refuse(kept, each, name) for each in modules))
     return ["trimtab", *others]
 
 
@@ -84,6 +84,6 @@ def refusal(kept: Kept | None, stack: Stack, reason: str) -> str:
 
 def alike(scheme: Scheme, columns: int, every: Iterable[Scheme]) -> Scheme:
     """A matrix that is a single group wide has that group where others have it, too."""
-    size = next((one.group_size for one in every if one.group_size == columns), 0)
+    size = next((other.group_size for other in every if other.group_size == columns), 0)
     packed = scheme.layout == compressed_tensors.PACKED and not scheme.group_size
     return replace(scheme, group_size=size) if packed and size else scheme

@@ -46,14 +46,14 @@ class Contents:
 
     def quantized(self) -> list[tuple[Stack, KernelWeight]]:
         """The matrices that are not plain floats."""
-        return [one for one in self.weights if one[1].format not in FLOATS]
+        return [(stack, weight) for stack, weight in self.weights if weight.format not in FLOATS]
 
     def formats(self) -> dict[str, int]:
         """Number of matrices by format."""
-        found: dict[str, int] = {}
+        counts: dict[str, int] = {}
         for _, weight in self.weights:
-            found[weight.format] = found.get(weight.format, 0) + 1
-        return found
+            counts[weight.format] = counts.get(weight.format, 0) + 1
+        return counts
 
 
 def contents(engine: Any, source: Mapping[str, Any]) -> Contents:
@@ -131,7 +131,7 @@ def _of_classifier(model: Any) -> Contents:
             weight = module.weight_of_kernel
             weights.append((Stack(name, ((name, weight.n),), weight.k, bias=True), weight))
     plain = [part(name, tensor) for name, tensor in model.state_dict().items()]
-    kinds = {one.dtype for _, one in weights} | {one.make().dtype for one in plain}
+    kinds = {weight.dtype for _, weight in weights} | {entry.make().dtype for entry in plain}
     dtype = next(name for name, kind in DENSE.items() if kind in kinds)
     config = model.config() | {"trimtab": {"dtype": dtype}}
     return Contents(config, dtype, tuple(weights), tuple(plain))

@@ -29,19 +29,19 @@ if TYPE_CHECKING:
     from kernels.weight import KernelWeight
 
 
-def layout(found: Contents, format: str) -> FolderLayout:
+def layout(contents: Contents, format: str) -> FolderLayout:
     """An engine's files in a format of others; Refused names the matrix and who can hold it."""
-    check_model(found.config, format)
-    held = [(stack, of_weight(weight)) for stack, weight in found.weights]
-    schemes, dense = arrange(held, format, found.config["tie_word_embeddings"])
-    parts, notes = list(found.plain), []
-    if format == gptq.METHOD and any(_needs_v2(weight) for _, weight in found.weights):
-        schemes = {name: replace(one, layout=gptq.V2) for name, one in schemes.items()}
+    check_model(contents.config, format)
+    held = [(stack, of_weight(weight)) for stack, weight in contents.weights]
+    schemes, dense = arrange(held, format, contents.config["tie_word_embeddings"])
+    parts, notes = list(contents.plain), []
+    if format == gptq.METHOD and any(_needs_v2(weight) for _, weight in contents.weights):
+        schemes = {name: replace(scheme, layout=gptq.V2) for name, scheme in schemes.items()}
         notes.append(
             f"a group has the zero 0, which the first version of gptq cannot say: written as"
             f" checkpoint_format {gptq.V2}, which GPTQModel reads and older programs do not"
         )
-    for stack, weight in found.weights:
+    for stack, weight in contents.weights:
         if weight.format in FLOATS:
             parts += dense_parts(stack, weight)
         elif stack.parts[0][0] in dense:
@@ -63,7 +63,7 @@ def layout(found: Contents, format: str) -> FolderLayout:
             " load this folder, nor rightly with dequantize=True; symmetric=1 or a group_size that"
             " every matrix has makes one that it can"
         )
-    config = dict(found.config)
+    config = dict(contents.config)
     config["quantization_config"] = MODULES[format].config(schemes, dense)
     # Readers round what is loaded to this; the scales are fp16.
     config["dtype"] = "float16" if format != compressed_tensors.METHOD else config["dtype"]
@@ -76,9 +76,9 @@ def _form_of(stack: Stack, weight: Any, format: str) -> LowBit | W8A8:
     reason = MODULES[format].refuse_values(form)
     if reason is not None:
         fine = [
-            one
-            for one in able(of_form(form), stack)
-            if one not in MODULES or MODULES[one].refuse_values(form) is None
+            name
+            for name in able(of_form(form), stack)
+            if name not in MODULES or MODULES[name].refuse_values(form) is None
         ]
         raise Refused(
             f"{stack.name} is {weight.format}: {reason}; formats that hold it: {', '.join(fine)}"

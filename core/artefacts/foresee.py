@@ -45,17 +45,17 @@ def foresee(plan: Plan, format: str, config: Mapping[str, Any]) -> None:
         gguf.check_model(config)
     else:
         check_model(config, format)
-    found = effects(plan)
+    outcome = effects(plan)
     packed = quantized.method(config) or gguf_files.is_gguf(config)
-    if packed and (found.stored is None or isinstance(found.stored, FileBytes)):
+    if packed and (outcome.stored is None or isinstance(outcome.stored, FileBytes)):
         # Kept as the source has it, which is known when it is loaded.
         return
-    decoder = _decoder(from_hf(config), found, plan)
-    if found.possible:
-        _mixed(found, format, decoder)
-    if found.unknown:
+    decoder = _decoder(from_hf(config), outcome, plan)
+    if outcome.possible:
+        _mixed(outcome, format, decoder)
+    if outcome.unknown:
         return
-    held = list(_held(decoder, found))
+    held = list(_held(decoder, outcome))
     if format == gguf.METHOD:
         for stack, kept in held:
             for module in stack.modules():
@@ -66,23 +66,23 @@ def foresee(plan: Plan, format: str, config: Mapping[str, Any]) -> None:
         arrange(held, format, tied=decoder.tied_embeddings)
 
 
-def _decoder(config: DecoderConfig, found: Effects, plan: Plan) -> DecoderConfig:
+def _decoder(config: DecoderConfig, outcome: Effects, plan: Plan) -> DecoderConfig:
     """As the plan will have pruned it."""
     shape = plan.case.model.shape
-    if not found.sparsity or not isinstance(shape, DecoderShape):
+    if not outcome.sparsity or not isinstance(shape, DecoderShape):
         return config
     widths = (
-        found.shape(replace(shape, intermediate=one)).intermediate
-        for one in config.intermediate_sizes
+        outcome.shape(replace(shape, intermediate=width)).intermediate
+        for width in config.intermediate_sizes
     )
     return config.with_intermediate_sizes(tuple(widths))
 
 
-def _held(decoder: DecoderConfig, found: Effects) -> Iterator[tuple[Stack, Kept | None]]:
+def _held(decoder: DecoderConfig, outcome: Effects) -> Iterator[tuple[Stack, Kept | None]]:
     """A tied head that stays dense is no matrix of its own."""
-    chosen = dict(found.mix)
+    chosen = dict(outcome.mix)
     for stack in stacks(decoder):
-        kept = of_stored(chosen.get(stack.name, found.stored), stack.columns)
+        kept = of_stored(chosen.get(stack.name, outcome.stored), stack.columns)
         if kept is not None or stack.name != "head" or not decoder.tied_embeddings:
             yield stack, kept
 
@@ -94,16 +94,16 @@ def _no_block(kept: Kept, module: Module) -> str | None:
     return gguf_blocks.refuse(kept, module)
 
 
-def _mixed(found: Effects, format: str, decoder: DecoderConfig) -> None:
+def _mixed(outcome: Effects, format: str, decoder: DecoderConfig) -> None:
     """Refused when a width that a search may choose has no place in the format."""
-    *fewer, most = (stored.bits for stored in found.possible)
+    *fewer, most = (stored.bits for stored in outcome.possible)
     widths = ", ".join(map(str, fewer))
-    said = f"{found.unknown[-1]} chooses {widths} or {most} bit matrix by matrix"
+    choice = f"{outcome.unknown[-1]} chooses {widths} or {most} bit matrix by matrix"
     others = "; the format that holds them: trimtab"
     if format not in (gguf.METHOD, "compressed-tensors"):
-        raise Refused(f"{said}, and {format} holds one width for all{others}")
+        raise Refused(f"{choice}, and {format} holds one width for all{others}")
     stack = stacks(decoder)[0]
-    for stored in found.possible:
+    for stored in outcome.possible:
         bits, size = stored.bits, stored.group_size
         kept = Kept(f"int{bits}-g{size}", "int", bits, size, "whole")
         for module in stack.modules():
@@ -111,4 +111,4 @@ def _mixed(found: Effects, format: str, decoder: DecoderConfig) -> None:
                 _no_block(kept, module) if format == gguf.METHOD else refuse(kept, module, format)
             )
             if reason is not None:
-                raise Refused(f"{said}: {reason}{others}")
+                raise Refused(f"{choice}: {reason}{others}")

@@ -49,17 +49,17 @@ class GgufLayout:
         return [(FILE, gguf_file.pieces(self.metadata, self.entries))]
 
 
-def layout(found: Contents, tokenizer: bytes | None, name: str) -> GgufLayout:
+def layout(contents: Contents, tokenizer: bytes | None, name: str) -> GgufLayout:
     """The file of an engine; Refused says what it cannot hold.
 
     `tokenizer` is the content of a checked tokenizer.json, `name` the model's.
     """
     from core.files.gguf import blocks as gguf_blocks
 
-    config = check_model(found.config)
-    entries = [_plain(one.name, one.make()) for one in found.plain]
+    config = check_model(contents.config)
+    entries = [_plain(part.name, part.make()) for part in contents.plain]
     notes: list[str] = []
-    for stack, weight in found.weights:
+    for stack, weight in contents.weights:
         for begin, end, module in stack.spans():
             rows = order(config, module)
             entries.append(_matrix(stack, module, weight, begin, end, rows))
@@ -69,15 +69,15 @@ def layout(found: Contents, tokenizer: bytes | None, name: str) -> GgufLayout:
     factors = rope_factors(config)
     if factors is not None:
         entries.append(_plain("rope_freqs", factors))
-    entries.sort(key=lambda one: one.name)
-    kinds = [one.type.name for one in entries if one.rows is not None]
-    most = max(set(kinds), key=lambda kind: sum(kind == one for one in kinds))
+    entries.sort(key=lambda entry: entry.name)
+    kinds = [entry.type.name for entry in entries if entry.rows is not None]
+    most = max(set(kinds), key=kinds.count)
     metadata = _metadata(config, name) | {"general.file_type": TYPES[most].mostly}
     words, told = vocabulary(config, None if tokenizer is None else json.loads(tokenizer))
     notes += told
-    if any(gguf_blocks.rounds_minimum(weight) for _, weight in found.weights):
+    if any(gguf_blocks.rounds_minimum(weight) for _, weight in contents.weights):
         notes.append("gguf keeps the zero of a group as -scale * zero in fp16, which is rounded")
-    widths = {str(weight.dtype).removeprefix("torch.") for _, weight in found.weights}
+    widths = {str(weight.dtype).removeprefix("torch.") for _, weight in contents.weights}
     again = _computed_in(entries)
     if widths - {again}:
         notes.append(
@@ -87,14 +87,14 @@ def layout(found: Contents, tokenizer: bytes | None, name: str) -> GgufLayout:
     return GgufLayout(metadata | words, tuple(entries), tuple(notes))
 
 
-def check_model(given: Mapping[str, Any]) -> DecoderConfig:
+def check_model(fields: Mapping[str, Any]) -> DecoderConfig:
     """The decoder of a config.json; Refused when no GGUF file holds its architecture."""
-    if given["model_type"] not in ARCHITECTURES:
+    if fields["model_type"] not in ARCHITECTURES:
         raise Refused(
-            f"gguf holds {', '.join(ARCHITECTURES)} here, not {given['model_type']}; the format"
+            f"gguf holds {', '.join(ARCHITECTURES)} here, not {fields['model_type']}; the format"
             " that holds it: trimtab"
         )
-    config = from_hf(given)
+    config = from_hf(fields)
     if config.sliding_window is not None:
         raise Refused(
             "gguf has no place for a sliding window of all layers; the format that holds it:"
@@ -106,9 +106,9 @@ def check_model(given: Mapping[str, Any]) -> DecoderConfig:
 def _computed_in(entries: Sequence[GgufEntry]) -> str:
     """The torch dtype that core.files.config.precision will read from the matrices."""
     kinds = {
-        BY_FILE[one.type.name].torch
-        for one in entries
-        if one.rows is not None and one.type.name in FILE_FLOATS
+        BY_FILE[entry.type.name].torch
+        for entry in entries
+        if entry.rows is not None and entry.type.name in FILE_FLOATS
     }
     return "bfloat16" if not kinds else kinds.pop() if len(kinds) == 1 else "float32"
 
@@ -134,29 +134,29 @@ def vocabulary(
         ids = _special(config, config.eos_token_ids)
         empty = {"tokenizer.ggml.model": "no_vocab"} | ids
         return empty, ("the source has no tokenizer.json: the gguf has no vocabulary",)
-    found, notes = gguf_tokenizer.metadata_of(tokenizer, config.vocab_size)
+    metadata, notes = gguf_tokenizer.metadata_of(tokenizer, config.vocab_size)
     if len(config.eos_token_ids) > len(STOPS):
         notes.append(
             f"gguf names {len(STOPS)} of the {len(config.eos_token_ids)} tokens that end a text"
         )
     # What the tokenizer puts around a text is its own to say, and comes first.
-    end = found.get(STOPS[0])
+    end = metadata.get(STOPS[0])
     ends = config.eos_token_ids if end is None else (end, *config.eos_token_ids)
-    return _special(config, tuple(dict.fromkeys(ends))) | found, tuple(notes)
+    return _special(config, tuple(dict.fromkeys(ends))) | metadata, tuple(notes)
 
 
 def _special(config: DecoderConfig, ends: tuple[int, ...]) -> dict[str, int]:
     """The tokens that begin and end a text."""
-    found = dict(zip(STOPS, ends, strict=False))
+    ids = dict(zip(STOPS, ends, strict=False))
     if config.bos_token_id is not None:
-        found["tokenizer.ggml.bos_token_id"] = config.bos_token_id
-    return found
+        ids["tokenizer.ggml.bos_token_id"] = config.bos_token_id
+    return ids
 
 
 def _metadata(config: DecoderConfig, name: str) -> dict[str, Any]:
     arch = ARCHITECTURES[config.family]
     sizes = config.intermediate_sizes
-    found: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "general.architecture": arch,
         "general.name": name,
         "general.quantization_version": 2,
@@ -174,9 +174,9 @@ def _metadata(config: DecoderConfig, name: str) -> dict[str, Any]:
         f"{arch}.rope.freq_base": config.rope_theta,
     }
     if config.rope_scaling is not None and config.rope_scaling.kind == "linear":
-        found[f"{arch}.rope.scaling.type"] = "linear"
-        found[f"{arch}.rope.scaling.factor"] = config.rope_scaling.factor
-    return found
+        metadata[f"{arch}.rope.scaling.type"] = "linear"
+        metadata[f"{arch}.rope.scaling.factor"] = config.rope_scaling.factor
+    return metadata
 
 
 def _plain(name: str, tensor: Tensor) -> GgufEntry:
@@ -184,9 +184,9 @@ def _plain(name: str, tensor: Tensor) -> GgufEntry:
     from core.files.gguf import blocks as gguf_blocks
 
     if tensor.ndim == 1:
-        kept = tensor.float()
+        vector = tensor.float()
         return GgufEntry(
-            gguf_name(name), TYPES["F32"], None, len(kept), lambda: gguf_blocks.floats(kept)
+            gguf_name(name), TYPES["F32"], None, len(vector), lambda: gguf_blocks.floats(vector)
         )
     kind = TYPES[gguf_blocks.FLOATS[tensor.dtype]]
     rows, columns = tensor.shape
@@ -212,14 +212,14 @@ def _matrix(
     if not isinstance(weight, LowBitWeight):
         raise Refused(refusal(of_weight(weight), stack, "gguf does not know such matrices"))
     form = weight.form()
-    found = gguf_blocks.type_of(form)
-    if isinstance(found, str):
-        raise Refused(refusal(of_form(form), stack, found))
+    block = gguf_blocks.type_of(form)
+    if isinstance(block, str):
+        raise Refused(refusal(of_form(form), stack, block))
 
     def packed() -> Any:
         rows: LowBit = weight.form().rows(begin, end)
         return gguf_blocks.pack(
-            rows if ordered is None else gguf_blocks.reordered(rows, ordered), found
+            rows if ordered is None else gguf_blocks.reordered(rows, ordered), block
         )
 
-    return GgufEntry(name, found, end - begin, weight.k, packed)
+    return GgufEntry(name, block, end - begin, weight.k, packed)

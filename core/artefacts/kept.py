@@ -22,9 +22,9 @@ def of_form(form: Any) -> Kept:
     from kernels.linear_w8a8 import W8A8
 
     if isinstance(form, W8A8):
-        given = "dynamic" if form.x_scale is None else "static"
+        scaling = "dynamic" if form.x_scale is None else "static"
         return Kept(
-            form.format, "w8a8" if form.apart is None else OTHER, scale="fp32", inputs=given
+            form.format, "w8a8" if form.apart is None else OTHER, scale="fp32", inputs=scaling
         )
     zero = ""
     if form.zero is not None:

@@ -51,18 +51,18 @@ class FolderLayout:
         return [(CONFIG, [self.config_bytes()]), (files.SINGLE, blocks(self.parts))]
 
 
-def native_layout(found: Contents) -> FolderLayout:
+def native_layout(contents: Contents) -> FolderLayout:
     """The format "trimtab"; a folder of plain weights where nothing is quantized."""
     from core.artefacts.native_weights import store
 
-    parts, records = list(found.plain), {}
-    for stack, weight in found.weights:
+    parts, records = list(contents.plain), {}
+    for stack, weight in contents.weights:
         if weight.format in FLOATS:
             parts += dense_parts(stack, weight)
         else:
             records[stack.name], more = store(stack.name, weight)
             parts += more
-    config = dict(found.config)
+    config = dict(contents.config)
     if records:
         config["quantization_config"] = {
             "quant_method": native.METHOD, "version": native.VERSION, "matrices": records,
@@ -93,13 +93,13 @@ def check_place(folder: Path) -> None:
 
 
 def _try_stage(folder: Path) -> None:
-    made = [one for one in folder.parents if not one.exists()]
+    missing = [parent for parent in folder.parents if not parent.exists()]
     try:
         _stage(folder).rmdir()
     finally:
-        for one in made:
+        for parent in missing:
             with contextlib.suppress(OSError):
-                one.rmdir()
+                parent.rmdir()
 
 
 def _stage(folder: Path) -> Path:

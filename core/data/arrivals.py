@@ -52,8 +52,8 @@ def with_arrivals(workload: Workload, text: str) -> Workload:
         raise BadInput(f"--arrival {text}: workload {workload.id} is not for text models")
     if text.startswith("trace:"):
         path = Path(os.path.expanduser(text.removeprefix("trace:"))).absolute()
-        found = read_trace(path)
-        longest = max(one.prompt_tokens + one.output_tokens for one in found)
+        trace = read_trace(path)
+        longest = max(arrival.prompt_tokens + arrival.output_tokens for arrival in trace)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         return replace(workload, trace=str(path), trace_digest=digest, trace_tokens=longest)
     try:
@@ -72,10 +72,10 @@ def arrivals(workload: Workload, count: int, seed: int) -> tuple[Arrival, ...]:
     """
     if workload.trace:
         path = Path(workload.trace)
-        found = read_trace(path, count)
+        trace = read_trace(path, count)
         if hashlib.sha256(path.read_bytes()).hexdigest() != workload.trace_digest:
             raise BadInput(f"the trace {path} has changed since the study was planned")
-        return found
+        return trace
     if workload.arrival_per_s is None:
         return ()
     gaps = np.random.default_rng(seed).exponential(1 / workload.arrival_per_s, count)
@@ -101,20 +101,20 @@ def read_trace(path: Path, most: int | None = None) -> tuple[Arrival, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"the trace {path} cannot be read: {error}") from None
     rows = _rows(path, lines)
-    found: list[tuple[Clock, int, int]] = []
+    requests: list[tuple[Clock, int, int]] = []
     for number, row in rows:
-        if len(found) == most:
+        if len(requests) == most:
             break
-        found.append(_request(row, f"{path}, line {number}"))
-        if type(found[-1][0]) is not type(found[0][0]):
+        requests.append(_request(row, f"{path}, line {number}"))
+        if type(requests[-1][0]) is not type(requests[0][0]):
             raise BadInput(
                 f"{path}, line {number}: a number of seconds and a time of day stand in one column"
             )
-    if not found:
+    if not requests:
         raise BadInput(f"the trace {path} holds no request")
-    found.sort(key=lambda request: request[0])
-    first, unit = found[0][0], 1e9 if isinstance(found[0][0], int) else 1.0
-    return tuple(Arrival((at - first) / unit, *tokens) for at, *tokens in found)
+    requests.sort(key=lambda request: request[0])
+    first, unit = requests[0][0], 1e9 if isinstance(requests[0][0], int) else 1.0
+    return tuple(Arrival((at - first) / unit, *tokens) for at, *tokens in requests)
 
 
 def _rows(path: Path, lines: list[str]) -> list[tuple[int, Any]]:
@@ -125,14 +125,14 @@ def _rows(path: Path, lines: list[str]) -> list[tuple[int, Any]]:
             return [(reader.line_num, row) for row in reader]
         except csv.Error as error:
             raise BadInput(f"the trace {path} is not CSV: {error}") from None
-    found: list[tuple[int, Any]] = []
+    records: list[tuple[int, Any]] = []
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                found.append((number, json.loads(line)))
+                records.append((number, json.loads(line)))
             except (ValueError, RecursionError):
                 raise BadInput(f"{path}, line {number}: not an object of JSON") from None
-    return found
+    return records
 
 
 def _request(row: Any, where: str) -> tuple[Clock, int, int]:
@@ -153,22 +153,22 @@ def _request(row: Any, where: str) -> tuple[Clock, int, int]:
 def _when(value: Any, scale: float, where: str) -> Clock:
     """Seconds as a float of a number, nanoseconds in UTC as an int of a time."""
     try:
-        found = float(value) * scale
+        seconds = float(value) * scale
     except (TypeError, ValueError, OverflowError):
         try:
             return nanoseconds(str(value))
         except ValueError:
             raise BadInput(f"{where} {value!r:.60} is neither a number nor a time") from None
-    if not math.isfinite(found):
+    if not math.isfinite(seconds):
         raise BadInput(f"{where} is not finite")
-    return found
+    return seconds
 
 
 def _tokens(value: Any, where: str) -> int:
     try:
-        found = int(str(value))
+        count = int(str(value))
     except ValueError:
-        found = -1
-    if isinstance(value, bool) or not 1 <= found <= 10_000_000:
+        count = -1
+    if isinstance(value, bool) or not 1 <= count <= 10_000_000:
         raise BadInput(f"{where} must be a whole number from 1 to 10,000,000, not {value!r:.60}")
-    return found
+    return count

@@ -45,29 +45,29 @@ def read_dataset(word: str) -> Dataset:
 
 def read_datasets(words: Iterable[str]) -> tuple[Dataset, ...]:
     """All data sets of a study; BadInput for too many, or the same one twice."""
-    given = tuple(words)
-    if len(given) > MAX_FILES:
-        raise BadInput(f"--data is given {len(given)} times, at most {MAX_FILES} are measured")
-    found: list[Dataset] = []
-    for word in given:
-        one = read_dataset(word)
-        same = next((other for other in found if other.identity == one.identity), None)
+    paths = tuple(words)
+    if len(paths) > MAX_FILES:
+        raise BadInput(f"--data is given {len(paths)} times, at most {MAX_FILES} are measured")
+    datasets: list[Dataset] = []
+    for word in paths:
+        dataset = read_dataset(word)
+        same = next((other for other in datasets if other.identity == dataset.identity), None)
         if same is not None:
             raise BadInput(f"--data {word}: the same content as {same.id}; give it once")
-        if any(other.id == one.id for other in found):
-            raise BadInput(f"--data {word}: two files are called {one.id}; rename one")
-        found.append(one)
-    return tuple(found)
+        if any(other.id == dataset.id for other in datasets):
+            raise BadInput(f"--data {word}: two files are called {dataset.id}; rename one")
+        datasets.append(dataset)
+    return tuple(datasets)
 
 
 def datasets_for(words: Iterable[str], model: Model) -> tuple[Dataset, ...]:
     """All data sets of a case; BadInput also for one that cannot judge `model`."""
-    found = read_datasets(words)
-    for one in found:
-        reason = refusal(one, model)
+    datasets = read_datasets(words)
+    for dataset in datasets:
+        reason = refusal(dataset, model)
         if reason is not None:
             raise BadInput(f"--data: {reason}")
-    return found
+    return datasets
 
 
 def load_dataset(dataset: Dataset) -> Content:

@@ -55,16 +55,16 @@ def from_zip(name: str, data: bytes) -> Images:
     """The arrays `pixels` (or `images`) [n, ...] and `labels` [n], optionally a number `scale`."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            found = {
+            members = {
                 member.filename.removesuffix(".npy"): member
                 for member in archive.infolist()
                 if member.filename.endswith(".npy")
             }
-            pixels = _array(name, archive, _named(name, found, PIXELS))
-            labels = _array(name, archive, _named(name, found, LABELS))
+            pixels = _array(name, archive, _named(name, members, PIXELS))
+            labels = _array(name, archive, _named(name, members, LABELS))
             scale = 1.0
-            if "scale" in found:
-                scale = float(_array(name, archive, found["scale"]).reshape(-1)[0])
+            if "scale" in members:
+                scale = float(_array(name, archive, members["scale"]).reshape(-1)[0])
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError) as error:
         raise BadInput(f"{name} cannot be read as .npz: {str(error)[:120]}") from None
     except (IndexError, NotImplementedError, SyntaxError, MemoryError, TokenError) as error:
@@ -95,12 +95,12 @@ def from_rows(name: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> Image
 
 
 def _named(
-    name: str, found: Mapping[str, zipfile.ZipInfo], names: tuple[str, ...]
+    name: str, members: Mapping[str, zipfile.ZipInfo], names: tuple[str, ...]
 ) -> zipfile.ZipInfo:
-    for one in names:
-        if one in found:
-            return found[one]
-    listed = ", ".join(sorted(found))[:100] or "nothing"
+    for key in names:
+        if key in members:
+            return members[key]
+    listed = ", ".join(sorted(members))[:100] or "nothing"
     raise BadInput(f"{name} holds {listed}; it needs the arrays {PIXELS[0]} and {LABELS[0]}")
 
 

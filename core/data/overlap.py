@@ -63,15 +63,15 @@ def without_shared(texts: Iterable[str], others: Sequence[str]) -> list[str]:
 
 def _rest(lines: Sequence[str], owner: Sequence[int], dropped: np.ndarray) -> list[str]:
     cut = {owner[place] for place in np.flatnonzero(dropped).tolist()}
-    found: list[tuple[int, list[str]]] = []
+    parts: list[tuple[int, list[str]]] = []
     before: tuple[int, bool] = (-1, True)
     for place, line in enumerate(lines):
         if not dropped[place]:
             if before != (owner[place], False):
-                found.append((owner[place], []))
-            found[-1][1].append(line)
+                parts.append((owner[place], []))
+            parts[-1][1].append(line)
         before = (owner[place], bool(dropped[place]))
-    whole = ((number, "".join(part)) for number, part in found)
+    whole = ((number, "".join(part)) for number, part in parts)
     return [
         text for number, text in whole if number not in cut or len(" ".join(text.split())) >= SHARED
     ]

@@ -73,9 +73,9 @@ def parse(name: str, data: bytes) -> tuple[str, Content]:
     if not data:
         raise BadInput(f"{name} is empty")
     if suffix == ".npz":
-        found = from_zip(name, data)
-        _enough(name, len(found), "images")
-        return "images", Content(pictures=found)
+        pictures = from_zip(name, data)
+        _enough(name, len(pictures), "images")
+        return "images", Content(pictures=pictures)
     text = _text(name, data)
     if suffix == ".txt":
         if not text.strip():
@@ -104,31 +104,31 @@ def _text(name: str, data: bytes) -> str:
 def _from_lines(name: str, text: str) -> tuple[str, Content]:
     """JSON lines; empty lines are skipped, the first item's kind is every item's."""
     kind = ""
-    found: list[Any] = []
+    items: list[Any] = []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{name}, line {number}"
         if len(line) > MAX_LINE:
             raise BadInput(f"{where}: {len(line)} characters, at most {MAX_LINE} are read")
-        if len(found) == MAX_ITEMS:
+        if len(items) == MAX_ITEMS:
             raise BadInput(f"{name} has more than {MAX_ITEMS} items: give a sample of it")
         item = _object(where, line)
         own = _kind(where, item)
         if kind and own != kind:
             raise BadInput(f"{where}: {own} after {kind}; a file holds items of one kind")
         kind = own
-        found.append(_READERS[kind](where, item))
-    if not found:
+        items.append(_READERS[kind](where, item))
+    if not items:
         raise BadInput(f"{name} holds no items")
     if kind == "text":
-        return kind, Content(texts=tuple(found))
-    _enough(name, len(found), "images" if kind == "images" else "tasks")
+        return kind, Content(texts=tuple(items))
+    _enough(name, len(items), "images" if kind == "images" else "tasks")
     if kind == "choices":
-        return kind, Content(choices=tuple(found))
+        return kind, Content(choices=tuple(items))
     if kind == "answers":
-        return kind, Content(answers=tuple(found))
-    return kind, Content(pictures=from_rows(name, found))
+        return kind, Content(answers=tuple(items))
+    return kind, Content(pictures=from_rows(name, items))
 
 
 def _enough(name: str, count: int, what: str) -> None:
@@ -195,11 +195,11 @@ def _choice_item(where: str, item: Mapping[str, Any]) -> ChoiceTask:
     prompt, choices, answer = _prompt(where, item), item["choices"], item.get("answer")
     if not isinstance(choices, list) or not 2 <= len(choices) <= MAX_CHOICES:
         raise BadInput(f"{where}: 'choices' must be a list of 2 to {MAX_CHOICES} texts")
-    for one in choices:
-        if not isinstance(one, str) or not one.strip():
+    for choice in choices:
+        if not isinstance(choice, str) or not choice.strip():
             raise BadInput(f"{where}: 'choices' must be texts that are not empty")
-        _plain(where, "choices", one)
-    if len({" ".join(one.split()) for one in choices}) < len(choices):
+        _plain(where, "choices", choice)
+    if len({" ".join(choice.split()) for choice in choices}) < len(choices):
         raise BadInput(f"{where}: two of the 'choices' are the same text")
     if isinstance(answer, str):
         if answer not in choices:

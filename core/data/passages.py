@@ -84,9 +84,9 @@ class Windows:
     @property
     def passages(self) -> tuple[Passage, ...]:
         """The rows as passages; what they begin with is only context."""
-        given = max(1, len(self.prefix))
+        lead = max(1, len(self.prefix))
         return tuple(
-            Passage(row, len(row) - given, size, self.prefix)
+            Passage(row, len(row) - lead, size, self.prefix)
             for row, size in zip(self.ids, self.row_bytes, strict=True)
         )
 
@@ -101,8 +101,8 @@ def fitted(ids: list[int], room: int, prefix: Sequence[int]) -> list[int]:
     """At most `room` ids: what is too long loses what stands behind its prefix."""
     if len(ids) <= room:
         return ids
-    kept = list(prefix) if ids[: len(prefix)] == list(prefix) else []
-    return [*kept, *ids[len(ids) - room + len(kept) :]]
+    lead = list(prefix) if ids[: len(prefix)] == list(prefix) else []
+    return [*lead, *ids[len(ids) - room + len(lead) :]]
 
 
 def begun(ids: Sequence[int], begin: int, end: int, prefix: Sequence[int]) -> list[int]:
@@ -143,10 +143,10 @@ def held_out_windows(tokenizer: Any, prefix: tuple[int, ...], count: int, length
             f"the held-out text gives only {len(ids)} tokens with this model's tokenizer;"
             f" {count * (length + 1)} are needed"
         )
-    given = max(1, len(prefix))
+    lead = max(1, len(prefix))
     starts = np.linspace(0, len(ids) - length - 1, count).astype(int).tolist()
     rows = [begun(ids, start, start + length + 1, prefix) for start in starts]
-    sizes = tuple(int(ends[start + length] - ends[start + given - 1]) for start in starts)
+    sizes = tuple(int(ends[start + length] - ends[start + lead - 1]) for start in starts)
     name = (
         f"held-out modules of the Python library, sha256 {texts.digest[:12]},"
         f" {count} x {length} tokens, {how_begun(prefix)}"
@@ -185,23 +185,23 @@ def text_passages(
         count = max(1, budget // stride)
         firsts = np.linspace(1, len(ids) - stride, count).astype(int)
         cuts = [(first, first + stride) for first in firsts.tolist()]
-    found = []
+    passages = []
     for begin, end in cuts:
         row = begun(ids, max(0, end - 1 - context), end, prefix)
         size = int(ends[end - 1] - ends[begin - 1])
         passage = Passage(torch.tensor(row, dtype=torch.int64), end - begin, size, prefix)
         if passage.count:
-            found.append(passage)
-    scored = sum(one.count for one in found)
+            passages.append(passage)
+    scored = sum(passage.count for passage in passages)
     most = own if prefix else total
     what = f"all {scored:,}" if total <= budget else f"{scored:,} of {most:,}"
     spread = "" if total <= budget else ", evenly spread"
     how = (
         f"{name}; context {context}, stride {stride}: {what} tokens scored once{spread} in"
-        f" {len(found)} windows, {how_begun(prefix)}, each token behind at least"
+        f" {len(passages)} windows, {how_begun(prefix)}, each token behind at least"
         f" {context - stride} others or the beginning"
     )
-    return Passages(tuple(found), how)
+    return Passages(tuple(passages), how)
 
 
 def encode_with_ends(

@@ -63,24 +63,24 @@ class Parts:
 
 def load_parts(data: Iterable[Dataset]) -> Parts:
     """The parts of a study's files, read again; BadInput when one has changed since."""
-    return split({one.id: load_dataset(one) for one in data if one.path})
+    return split({dataset.id: load_dataset(dataset) for dataset in data if dataset.path})
 
 
 def split(contents: Mapping[str, Content]) -> Parts:
     """Part the files of a study, by name. Text is learned from before questions are."""
     judged, taken = dict(contents), list[str]()
     for read in (_from_texts, _from_tasks, _from_images):
-        found: list[Content] = []
+        parts: list[Content] = []
         for name, content in contents.items():
             parted = read(content)
             if parted is not None:
                 judged[name], learned = parted
-                found.append(learned)
+                parts.append(learned)
                 taken.append(name)
-        if found:
+        if parts:
             # By digest: whoever reads only some of them reads from everywhere, in any order given.
-            texts = tuple(sorted((text for one in found for text in _texts(one)), key=_digest))
-            images = _joined([one.pictures for one in found if one.pictures is not None])
+            texts = tuple(sorted((text for part in parts for text in _texts(part)), key=_digest))
+            images = _joined([part.pictures for part in parts if part.pictures is not None])
             return Parts(judged, texts, images, tuple(taken))
     return Parts(judged, why_not=_why_not(contents))
 
@@ -115,12 +115,12 @@ def _from_texts(content: Content) -> tuple[Content, Content] | None:
 
 def _from_tasks(content: Content) -> tuple[Content, Content] | None:
     for items, put in (
-        (content.choices, lambda some: Content(choices=tuple(some))),
-        (content.answers, lambda some: Content(answers=tuple(some))),
+        (content.choices, lambda tasks: Content(choices=tuple(tasks))),
+        (content.answers, lambda tasks: Content(answers=tuple(tasks))),
     ):
         if items:
-            sizes = [len(task_text(one).encode()) for one in items]
-            chosen = _smallest([_digest(one.prompt) for one in items], sizes, LEAST_BYTES)
+            sizes = [len(task_text(task).encode()) for task in items]
+            chosen = _smallest([_digest(task.prompt) for task in items], sizes, LEAST_BYTES)
             if not chosen or len(items) - len(chosen) < LEAST_TASKS:
                 return None
             return _put(items, chosen, put)
@@ -135,7 +135,7 @@ def _from_images(content: Content) -> tuple[Content, Content] | None:
     chosen = _smallest(digests, [1] * len(pictures), LEAST_IMAGES)
     if not chosen:
         return None
-    return _put(range(len(pictures)), chosen, lambda some: Content(pictures=_some(pictures, some)))
+    return _put(range(len(pictures)), chosen, lambda rows: Content(pictures=_some(pictures, rows)))
 
 
 def _put(
@@ -227,9 +227,7 @@ def task_text(task: ChoiceTask | AnswerTask) -> str:
 
 
 def _texts(content: Content) -> tuple[str, ...]:
-    tasks = [task_text(one) for one in content.choices]
-    tasks += [task_text(one) for one in content.answers]
-    return (*content.texts, *tasks)
+    return (*content.texts, *map(task_text, content.choices), *map(task_text, content.answers))
 
 
 def _bytes(texts: Iterable[str]) -> int:
@@ -249,5 +247,6 @@ def _joined(parts: Sequence[Images]) -> Images | None:
     if not parts:
         return None
     return Images(
-        np.concatenate([one.pixels for one in parts]), np.concatenate([one.labels for one in parts])
+        np.concatenate([part.pixels for part in parts]),
+        np.concatenate([part.labels for part in parts]),
     )

@@ -13,9 +13,9 @@ _ZONE = re.compile(r"\s*(?:UTC|Z|z)$|\s+(?=[+-]\d\d(?::?\d\d)?$)")
 
 def moment(text: str) -> datetime:
     """A naive UTC time from ISO text, with or without an offset; ValueError when it is none."""
-    found = datetime.fromisoformat(text)
+    instant = datetime.fromisoformat(text)
     try:
-        return found if found.tzinfo is None else found.astimezone(UTC).replace(tzinfo=None)
+        return instant if instant.tzinfo is None else instant.astimezone(UTC).replace(tzinfo=None)
     except OverflowError:
         raise ValueError(f"{text!r} lies outside the calendar") from None
 
@@ -24,7 +24,7 @@ def nanoseconds(text: str) -> int:
     """Nanoseconds since 1970 of a time in ISO form, optionally with a blank and with `Z`, `UTC` or
     an offset; ValueError when it is none.
     """
-    text = _ZONE.sub(lambda found: "+00:00" if found[0].strip() else "", text.strip())
+    text = _ZONE.sub(lambda zone: "+00:00" if zone[0].strip() else "", text.strip())
     fraction = _FRACTION.search(text)
     whole = moment(_FRACTION.sub("", text, count=1)) - EPOCH
     digits = fraction[1][:9].ljust(9, "0") if fraction else "0"

@@ -51,8 +51,8 @@ def folder_of(model_id: str) -> Path | None:
         return None
     try:
         path = Path(model_id).expanduser()
-        found = path.is_dir() or (path.suffix == ".gguf" and path.is_file())
-        return path if found else None
+        present = path.is_dir() or (path.suffix == ".gguf" and path.is_file())
+        return path if present else None
     except (OSError, RuntimeError, ValueError):
         # A name too long for the system, or the home of a user that does not exist.
         return None
@@ -117,8 +117,8 @@ def _shape(model_id: str) -> Model:
 
 
 def _folder(model_id: str, folder: Path, source: str) -> Model:
-    found = check_folder(folder)
-    config = found.config
+    content = check_folder(folder)
+    config = content.config
     kind = str(config.get("model_type"))
     title = card(model_id)["model"] if source == "bundled" else folder.name
     if kind in CLASSIFIERS:
@@ -131,11 +131,11 @@ def _folder(model_id: str, folder: Path, source: str) -> Model:
         model_id,
         kind,
         source,
-        found.digest,
+        content.digest,
         shape,
-        found.bits,
+        content.bits,
         title,
         source,
-        found.stored_bytes(),
-        "" if found.dtype == usual else found.dtype,
+        content.stored_bytes(),
+        "" if content.dtype == usual else content.dtype,
     )

@@ -30,12 +30,12 @@ def checked(model: Model, planned: Fingerprint | None = None) -> CheckedFolder:
     """
     there = planned is not None and Path(planned.path).exists()
     folder = Path(planned.path) if planned is not None and there else find_folder(model.id)
-    found = check_folder(folder)
-    now = found.fingerprint()
+    content = check_folder(folder)
+    now = content.fingerprint()
     changed = [] if planned is None else planned.changed(now)
-    if changed or found.digest != model.revision:
+    if changed or content.digest != model.revision:
         raise refusal(folder, changed)
-    return replace(found, planned=now)
+    return replace(content, planned=now)
 
 
 def planned_files(model: Model, study: Path) -> Fingerprint | None:

@@ -34,18 +34,18 @@ def read(path: Path) -> dict[str, Any]:
 
 def entries(document: Mapping[str, Any], name: str, file: str) -> list[dict[str, Any]]:
     """The list of tables `[[name]]`, each with a unique `id`; BadInput otherwise."""
-    found = document.get(name)
-    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+    tables = document.get(name)
+    if not isinstance(tables, list) or not all(isinstance(entry, dict) for entry in tables):
         raise BadInput(f"{file}: it needs a list of [[{name}]] tables")
     seen: set[str] = set()
-    for position, entry in enumerate(found, 1):
+    for position, entry in enumerate(tables, 1):
         key = entry.get("id")
         if not isinstance(key, str) or not key:
             raise BadInput(f"{file}: the {name} number {position} has no id")
         if key in seen:
             raise BadInput(f"{file}: the id {key!r} is given twice")
         seen.add(key)
-    return found
+    return tables
 
 
 def text(entry: Mapping[str, Any], field: str, where: str, choices: tuple[str, ...] = ()) -> str:

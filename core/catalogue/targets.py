@@ -51,7 +51,7 @@ class Entry:
 
 def entry(target_id: str) -> Entry | None:
     """The catalogue's entry with all facts; None for `local` and for unknown ids."""
-    return next((one for one in entries() if one.target.id == target_id), None)
+    return next((item for item in entries() if item.target.id == target_id), None)
 
 
 @functools.lru_cache(maxsize=1)
@@ -68,14 +68,14 @@ def load(path: Path) -> tuple[Entry, ...]:
     sources = document.get("sources", {})
     if not isinstance(sources, dict) or not all(isinstance(text, str) for text in sources.values()):
         raise BadInput(f"{path.name}: [sources] must map short names to texts")
-    found = []
+    targets = []
     for item in tables.entries(document, "target", path.name):
         if item["id"] == LOCAL:
             raise BadInput(
                 f"{path.name}: the id 'local' means this machine and cannot be in the catalogue"
             )
-        found.append(_entry(item, sources, dated, f"{path.name}: {item['id']}"))
-    return tuple(found)
+        targets.append(_entry(item, sources, dated, f"{path.name}: {item['id']}"))
+    return tuple(targets)
 
 
 def _entry(item: dict[str, Any], sources: dict[str, str], dated: str, where: str) -> Entry:
@@ -88,8 +88,8 @@ def _entry(item: dict[str, Any], sources: dict[str, str], dated: str, where: str
     if not isinstance(peaks, dict):
         raise BadInput(f"{where}: peaks must be a table of formats")
     tables.only(peaks, FORMATS, f"{where}: peaks")
-    for name, given in peaks.items():
-        facts[f"peak_{name}"] = _fact(given, sources, f"{where}: peaks.{name}")
+    for name, peak in peaks.items():
+        facts[f"peak_{name}"] = _fact(peak, sources, f"{where}: peaks.{name}")
     if "cycles_per_mac" in item:
         facts["cycles_per_mac"] = _range(
             item["cycles_per_mac"], sources, f"{where}: cycles_per_mac"
@@ -114,38 +114,38 @@ def _entry(item: dict[str, Any], sources: dict[str, str], dated: str, where: str
     return Entry(target, tuple(facts.items()))
 
 
-def _fact(given: Any, sources: dict[str, str], where: str) -> Fact:
-    if not isinstance(given, dict):
-        raise BadInput(f"{where} must be a table with value and source, not {given!r:.60}")
-    tables.only(given, ("value", "source", "note"), where)
+def _fact(table: Any, sources: dict[str, str], where: str) -> Fact:
+    if not isinstance(table, dict):
+        raise BadInput(f"{where} must be a table with value and source, not {table!r:.60}")
+    tables.only(table, ("value", "source", "note"), where)
     return Fact(
-        tables.positive(given.get("value"), f"{where}.value"), _source(given, sources, where)
+        tables.positive(table.get("value"), f"{where}.value"), _source(table, sources, where)
     )
 
 
-def _range(given: Any, sources: dict[str, str], where: str) -> Fact:
-    if not isinstance(given, dict):
-        raise BadInput(f"{where} must be a table with low, high and source, not {given!r:.60}")
-    tables.only(given, ("low", "high", "source", "note"), where)
-    low = tables.positive(given.get("low"), f"{where}.low")
-    high = tables.positive(given.get("high"), f"{where}.high")
+def _range(table: Any, sources: dict[str, str], where: str) -> Fact:
+    if not isinstance(table, dict):
+        raise BadInput(f"{where} must be a table with low, high and source, not {table!r:.60}")
+    tables.only(table, ("low", "high", "source", "note"), where)
+    low = tables.positive(table.get("low"), f"{where}.low")
+    high = tables.positive(table.get("high"), f"{where}.high")
     if low > high:
         raise BadInput(f"{where}: low {low:g} is above high {high:g}")
-    return Fact((low, high), _source(given, sources, where))
+    return Fact((low, high), _source(table, sources, where))
 
 
-def _source(given: dict[str, Any], sources: dict[str, str], where: str) -> str:
+def _source(table: dict[str, Any], sources: dict[str, str], where: str) -> str:
     """The text behind the short name `source`, with the number's own note."""
-    name = tables.text(given, "source", where)
+    name = tables.text(table, "source", where)
     if name not in sources:
         raise BadInput(f"{where}: the source {name!r} is not in [sources]")
-    note = given.get("note")
+    note = table.get("note")
     return f"{sources[name]} ({note})" if note else sources[name]
 
 
 def _value(facts: dict[str, Fact], name: str) -> float | None:
-    found = facts.get(name)
-    return found.value if found is not None and isinstance(found.value, float) else None
+    fact = facts.get(name)
+    return fact.value if fact is not None and isinstance(fact.value, float) else None
 
 
 def _sources(facts: dict[str, Fact], note: str) -> str:

@@ -21,7 +21,7 @@ def resolve(workload_id: str) -> Workload:
     for workload in list_workloads():
         if workload.id == workload_id:
             return workload
-    raise tables.unknown_id("workload", workload_id, (one.id for one in list_workloads()))
+    raise tables.unknown_id("workload", workload_id, (workload.id for workload in list_workloads()))
 
 
 @functools.lru_cache(maxsize=1)

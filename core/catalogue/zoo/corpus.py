@@ -87,27 +87,27 @@ def python_files(root: Path, skipped: frozenset[str] = _SKIPPED_FOLDERS) -> list
     """Relative POSIX paths of the .py files below `root`, sorted, without tests and generated
     bulk.
     """
-    found = []
+    paths = []
     for path in root.rglob("*.py"):
         relative = path.relative_to(root)
         if skipped.intersection(relative.parts[:-1]) or path.stat().st_size > _LARGEST_FILE:
             continue
-        found.append(relative.as_posix())
-    return sorted(found)
+        paths.append(relative.as_posix())
+    return sorted(paths)
 
 
 def read_set(root: Path, names: list[str]) -> TextSet:
     """Read the named files below `root`; files that are not UTF-8 are left out."""
-    kept, texts = [], []
+    files, texts = [], []
     for name in names:
         try:
             text = (root / name).read_text(encoding="utf-8")
         except (UnicodeDecodeError, OSError):
             continue
         if text.strip():
-            kept.append(name)
+            files.append(name)
             texts.append(text)
-    return TextSet(tuple(kept), tuple(texts))
+    return TextSet(tuple(files), tuple(texts))
 
 
 def held_out_set() -> TextSet:

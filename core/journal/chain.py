@@ -187,27 +187,29 @@ def _gaps(last: Link, lines: Sequence[_Line], bad: Sequence[_Line], older: bool)
     for line in lines:
         assert line.link is not None
         missing = list(range(last.number + 1, line.link.number))
-        spare = [one for one in bad if place < one.place < line.place]
+        spare = [broken for broken in bad if place < broken.place < line.place]
         if place == 0 and older and not missing:
-            damage += [_changed(one, 0) for one in spare]
-        claims = {link.number: one for one in spare if (link := claimed(one.text))}
-        strange = [one for one in spare if one.event is not None]
-        damage += [_changed(one, 0) for one in strange]
-        spare = [one for one in spare if one not in (*claims.values(), *strange)]
+            damage += [_changed(broken, 0) for broken in spare]
+        claims = {link.number: broken for broken in spare if (link := claimed(broken.text))}
+        strange = [broken for broken in spare if broken.event is not None]
+        damage += [_changed(broken, 0) for broken in strange]
+        spare = [broken for broken in spare if broken not in (*claims.values(), *strange)]
         for number in list(missing):
-            one = claims.get(number) or (spare.pop(0) if spare else None)
-            if one is not None:
+            broken = claims.get(number) or (spare.pop(0) if spare else None)
+            if broken is not None:
                 missing.remove(number)
-                damage.append(_changed(one, number))
+                damage.append(_changed(broken, number))
         if missing:
             damage.append(_removed(missing, place, line.place))
         elif line.link.number == last.number + 1 and line.before != last.hash:
             text = f"line {line.place} does not continue line {place}: lines were replaced"
             damage.append(Damage(text, line.link.number))
         last, place = line.link, max(place, line.place)
-    after = [one for one in bad if one.place > place]
+    after = [broken for broken in bad if broken.place > place]
     numbers = range(last.number + 1, last.number + 1 + len(after)) if lines else [0] * len(after)
-    return damage + [_changed(one, number) for one, number in zip(after, numbers, strict=True)]
+    return damage + [
+        _changed(broken, number) for broken, number in zip(after, numbers, strict=True)
+    ]
 
 
 def _changed(line: _Line, number: int) -> Damage:

@@ -135,20 +135,20 @@ def main() -> None:
     if min(chosen.prompt, chosen.tokens, chosen.repeats) < 1:
         parser.error("--prompt, --tokens and --repeats must be 1 or more")
     try:
-        found = run(chosen.shape, chosen.prompt, chosen.tokens, chosen.repeats)
+        row = run(chosen.shape, chosen.prompt, chosen.tokens, chosen.repeats)
     except TrimtabError as error:
         parser.error(str(error))
     print(
-        f"{found['shape']}, bf16, batch 1, {found['prompt_tokens']} prompt tokens: "
-        f"lean {found['lean_tokens_per_s']} tokens/s, "
-        f"transformers {found['transformers_tokens_per_s']} tokens/s"
+        f"{row['shape']}, bf16, batch 1, {row['prompt_tokens']} prompt tokens: "
+        f"lean {row['lean_tokens_per_s']} tokens/s, "
+        f"transformers {row['transformers_tokens_per_s']} tokens/s"
     )
     print(
-        f"ratio {found['ratio']} (95 % interval {found['ratio_low']} to {found['ratio_high']}, "
-        f"{found['repeats']} turns); the lean decoder reads {found['lean_weight_gb_per_s']} GB/s "
+        f"ratio {row['ratio']} (95 % interval {row['ratio_low']} to {row['ratio_high']}, "
+        f"{row['repeats']} turns); the lean decoder reads {row['lean_weight_gb_per_s']} GB/s "
         "of weights"
     )
-    print(json.dumps(found))
+    print(json.dumps(row))
 
 
 if __name__ == "__main__":

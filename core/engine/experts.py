@@ -34,8 +34,8 @@ class Experts(nn.ModuleList):
             if index >= len(self):
                 continue
             token, place = torch.where(chosen == index)
-            made = self[index](hidden[token], self.activation) * weights[token, place, None]
-            out.index_add_(0, token, made.to(out.dtype))
+            weighted = self[index](hidden[token], self.activation) * weights[token, place, None]
+            out.index_add_(0, token, weighted.to(out.dtype))
         return out
 
 

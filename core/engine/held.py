@@ -52,7 +52,11 @@ class HeldByDecoder:
 
     def packed(self) -> dict[str, str]:
         """The format of every matrix that is not dense, by name."""
-        return {name: one.format for name, one in self.lean.linears() if one.format not in DENSE}
+        return {
+            name: linear.format
+            for name, linear in self.lean.linears()
+            if linear.format not in DENSE
+        }
 
     def tensors(self) -> Tensors:
         """The embedding, the matrices, the norms."""

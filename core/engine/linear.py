@@ -58,9 +58,9 @@ class Linear:
     @classmethod
     def from_kernel(cls, weight: KernelWeight) -> Linear:
         """A matrix that a technique laid out."""
-        made = cls.__new__(cls)
-        made._take(weight, weight, weight.bias)
-        return made
+        linear = cls.__new__(cls)
+        linear._take(weight, weight, weight.bias)
+        return linear
 
     @classmethod
     def from_dense(
@@ -81,16 +81,16 @@ class Linear:
         weight = weight.detach()
         if format in DENSE:
             return cls(weight.to(dtype).contiguous(), bias)
-        found = _PACKED.fullmatch(format)
-        if found is None or found["group"] == "0":
+        match = _PACKED.fullmatch(format)
+        if match is None or match["group"] == "0":
             raise BadInput(
                 f"weight format {format!r} is neither one of {', '.join(DENSE)} nor written as "
                 "int4-g32 (1 to 8 bits), nf4-g64, fp4, ternary, binary, e4m3 or e5m2."
             )
-        kind = found["kind"] or "int"
-        bits = int(found["bits"] or bits_of(kind) or 0)
-        group = int(found["group"] or _WHOLE_ROW)
-        form = quantize(weight, bits, group, kind, symmetric=found["group"] is None)
+        kind = match["kind"] or "int"
+        bits = int(match["bits"] or bits_of(kind) or 0)
+        group = int(match["group"] or _WHOLE_ROW)
+        form = quantize(weight, bits, group, kind, symmetric=match["group"] is None)
         return cls.from_kernel(LowBitWeight(form, bias, dtype))
 
     def to_format(self, format: str) -> Linear:

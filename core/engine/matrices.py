@@ -63,21 +63,21 @@ def of_decoder(decoder: Decoder) -> list[Matrix]:
     """Layer by layer qkv, o, gate_up, down; then the head. A tied head becomes a matrix of its own
     when it is replaced; the 16-bit embedding stays for the lookup of input tokens.
     """
-    found = []
+    matrices = []
     for index, layer in enumerate(decoder.layers):
         for name in NAMES:
-            found.append(_of_linear(layer, name, f"layers.{index}.{name}", index))
-    return [*found, _of_linear(decoder, "head", "head", None)]
+            matrices.append(_of_linear(layer, name, f"layers.{index}.{name}", index))
+    return [*matrices, _of_linear(decoder, "head", "head", None)]
 
 
 def of_module(module: nn.Module) -> list[Matrix]:
     """Every nn.Linear, and those of transformers, under `module`, in the order of its names."""
-    found = []
+    matrices = []
     for name, part in module.named_modules():
         if is_linear(part):
             owner, _, leaf = name.rpartition(".")
-            found.append(_of_module_linear(module.get_submodule(owner), leaf, name, part))
-    return found
+            matrices.append(_of_module_linear(module.get_submodule(owner), leaf, name, part))
+    return matrices
 
 
 def is_linear(part: nn.Module) -> bool:

@@ -45,15 +45,15 @@ class TrainableDecoder(nn.Module):
         """Start from a decoder's weights; quantized matrices start from their rounded values."""
         tensors = decoder.export_tensors()
         tied = "lm_head.weight" not in tensors
-        made = cls(replace(decoder.config, tied_embeddings=tied), tensors)
-        made.special_ids = decoder.special_ids
-        return made
+        reference = cls(replace(decoder.config, tied_embeddings=tied), tensors)
+        reference.special_ids = decoder.special_ids
+        return reference
 
     def to_decoder(self, dtype: str = "bf16", device: str = "cpu") -> Decoder:
         """The lean engine with these weights, rounded to `dtype`."""
-        made = Decoder.from_tensors(self.config, self.tensors(), dtype, device)
-        made.special_ids = self.special_ids
-        return made
+        decoder = Decoder.from_tensors(self.config, self.tensors(), dtype, device)
+        decoder.special_ids = self.special_ids
+        return decoder
 
     def tensors(self) -> dict[str, Tensor]:
         """The weights, detached, in Hugging Face names."""

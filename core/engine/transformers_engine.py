@@ -141,10 +141,10 @@ class TransformersEngine(HeldByModule):
         if cache.far != far:
             cache.clear()
             cache.far = far
-        said = torch.cat([cache.ids, ids.cpu()], dim=1)
-        unseen, new = said[:, cache.held :], ids.shape[1]
+        tokens = torch.cat([cache.ids, ids.cpu()], dim=1)
+        unseen, new = tokens[:, cache.held :], ids.shape[1]
         logits = self._pass(unseen, cache, 1 if last_only else new)
-        cache.ids, cache.held = said, said.shape[1]
+        cache.ids, cache.held = tokens, tokens.shape[1]
         return logits
 
     def _pass(self, ids: Tensor, cache: TransformersCache | None, last: int) -> Tensor:
@@ -173,5 +173,7 @@ class TransformersEngine(HeldByModule):
         read = () if outer is None else (*outer.parameters(), *outer.buffers())
         shared = {tensor.data_ptr() for tensor in read}
         tables = [part.weight for part in self.model.modules() if isinstance(part, nn.Embedding)]
-        sizes = {one.data_ptr(): one.nbytes for one in tables if one.data_ptr() not in shared}
+        sizes = {
+            table.data_ptr(): table.nbytes for table in tables if table.data_ptr() not in shared
+        }
         return sum(sizes.values())

@@ -28,9 +28,9 @@ from core.files.values import check_values
 from kernels.linear_lowbit import LowBit, LowBitWeight
 
 
-def restore_gguf(found: CheckedFolder, dtype: str, device: str) -> Decoder:
+def restore_gguf(folder: CheckedFolder, dtype: str, device: str) -> Decoder:
     """The lean decoder of a GGUF file; BadInput names the tensor whose values are not sound."""
-    file, config = parse(found.weight_files[0]), from_hf(found.config)
+    file, config = parse(folder.weight_files[0]), from_hf(folder.config)
     stored = _Stored(file, config, dtype)
     table = stored.held(gguf_name(EMBEDDING))
     embedding = stored.floats(EMBEDDING, table).to(device).contiguous()
@@ -51,10 +51,10 @@ def restore_gguf(found: CheckedFolder, dtype: str, device: str) -> Decoder:
         if stack.bias:
             parts = [stored.bias(module.name) for module in stack.modules()]
             bias = torch.cat(parts).to(device)
-        if all(isinstance(one, LowBit) for one in forms):
+        if all(isinstance(form, LowBit) for form in forms):
             return _linear(join(stack.name, forms), bias, dtype, device)
-        dense = [one.dequantize() if isinstance(one, LowBit) else one for one in forms]
-        weight = torch.cat([one.to(DENSE[dtype]) for one in dense])
+        dense = [form.dequantize() if isinstance(form, LowBit) else form for form in forms]
+        weight = torch.cat([rows.to(DENSE[dtype]) for rows in dense])
         return Linear.from_dense(weight.to(device), bias, dtype)
 
     return Decoder.assemble(config, embedding, vector, matrix)
@@ -72,13 +72,13 @@ class _Stored:
         rows = place.shape[0] if len(place.shape) == 2 else 1
         try:
             data = read_bytes(self.file, place)
-            found = gguf_blocks.unpack(data, place.type, rows, place.shape[-1])
+            tensor = gguf_blocks.unpack(data, place.type, rows, place.shape[-1])
         except ValueError as error:
             raise BadInput(f"{self.file.path.name}: the tensor {name}: {error}") from None
-        if isinstance(found, LowBit):
-            found = gguf_blocks.collapsed(found)
-            finite(f"{self.file.path.name}: {name}", found.scale)
-        return found
+        if isinstance(tensor, LowBit):
+            tensor = gguf_blocks.collapsed(tensor)
+            finite(f"{self.file.path.name}: {name}", tensor.scale)
+        return tensor
 
     def floats(self, name: str, held: LowBit | Tensor) -> Tensor:
         """In the engine's dtype; `name` is Hugging Face's."""
@@ -89,20 +89,20 @@ class _Stored:
     def rows(self, module: str) -> LowBit | Tensor:
         """A module's matrix, its rows in Hugging Face's order."""
         name = f"{module}.weight"
-        found = self.held(gguf_name(name))
+        matrix = self.held(gguf_name(name))
         back = self._back(module)
-        if isinstance(found, LowBit):
-            check_scales(f"{self.file.path.name}: {module}.scale", found.scale)
-            return found if back is None else gguf_blocks.reordered(found, back)
-        check_values(self.file.path.name, name, found, self.dtype)
-        return found if back is None else found[back]
+        if isinstance(matrix, LowBit):
+            check_scales(f"{self.file.path.name}: {module}.scale", matrix.scale)
+            return matrix if back is None else gguf_blocks.reordered(matrix, back)
+        check_values(self.file.path.name, name, matrix, self.dtype)
+        return matrix if back is None else matrix[back]
 
     def bias(self, module: str) -> Tensor:
         """A module's bias in the same order, in the engine's dtype."""
         name = f"{module}.bias"
-        found = self.floats(name, self.held(gguf_name(name))).reshape(-1)
+        values = self.floats(name, self.held(gguf_name(name))).reshape(-1)
         back = self._back(module)
-        return found if back is None else found[back]
+        return values if back is None else values[back]
 
     def _back(self, module: str) -> Tensor | None:
         there = order(self.config, module)

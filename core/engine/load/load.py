@@ -58,12 +58,12 @@ def load_tokenizer(model: Source) -> Any:
     name = model.id if isinstance(model, Model) else str(model)
     if name.startswith(SHAPE):
         raise BadInput(f"{name} has random weights and no tokenizer; choose a real model for text.")
-    found = _checked(model, need_tokenizer=True)
-    text = _text(found)
-    found.verify()
+    folder = _checked(model, need_tokenizer=True)
+    text = _text(folder)
+    folder.verify()
     if text is None:
         raise BadInput(
-            f"{found.path.name} has no vocabulary that is known here, and there is no"
+            f"{folder.path.name} has no vocabulary that is known here, and there is no"
             " tokenizer.json beside it, which text needs."
         )
     return text
@@ -83,51 +83,53 @@ def load_folder(
 
     `dtype` is as `load_engine` says; a folder of `trimtab apply` says its own.
     """
-    found = path if isinstance(path, CheckedFolder) else check_folder(path)
+    folder = path if isinstance(path, CheckedFolder) else check_folder(path)
     if dtype is not None and dtype not in FLOATS:
         raise BadInput(f"dtype {dtype!r} is not one of {', '.join(FLOATS)}.")
-    text = _text(found)
-    check_digests(found.weight_files)
-    engine = _engine(found, dtype, device)
+    text = _text(folder)
+    check_digests(folder.weight_files)
+    engine = _engine(folder, dtype, device)
     # The numbers were read from the files that were hashed.
-    found.verify()
-    if found.family in CLASSIFIERS:
+    folder.verify()
+    if folder.family in CLASSIFIERS:
         return engine, None
-    engine.special_ids = special_ids.read(found.path, found.config, text)
+    engine.special_ids = special_ids.read(folder.path, folder.config, text)
     return engine, text
 
 
-def _text(found: CheckedFolder) -> Any | None:
+def _text(folder: CheckedFolder) -> Any | None:
     """The tokenizer of a checked folder, or what a GGUF file says where none lies beside."""
-    if found.tokenizer_file is not None:
-        return tokenizer_file.load(found.tokenizer_file, found.config.get("vocab_size"))
+    if folder.tokenizer_file is not None:
+        return tokenizer_file.load(folder.tokenizer_file, folder.config.get("vocab_size"))
     return (
-        gguf_files.tokenizer(found.path, found.config) if gguf_files.is_gguf(found.config) else None
+        gguf_files.tokenizer(folder.path, folder.config)
+        if gguf_files.is_gguf(folder.config)
+        else None
     )
 
 
-def _engine(found: CheckedFolder, dtype: str | None, device: str) -> Any:
-    dtype = dtype or found.dtype
-    if gguf_files.is_gguf(found.config):
+def _engine(folder: CheckedFolder, dtype: str | None, device: str) -> Any:
+    dtype = dtype or folder.dtype
+    if gguf_files.is_gguf(folder.config):
         from core.engine.load.gguf_restore import restore_gguf
 
-        return restore_gguf(found, dtype, device)
-    if found.quantized:
+        return restore_gguf(folder, dtype, device)
+    if folder.quantized:
         from core.engine.load.restore import restore_classifier, restore_decoder
 
-        restore = restore_classifier if found.family in CLASSIFIERS else restore_decoder
-        return restore(found, dtype, device)
-    if found.family in CLASSIFIERS:
+        restore = restore_classifier if folder.family in CLASSIFIERS else restore_decoder
+        return restore(folder, dtype, device)
+    if folder.family in CLASSIFIERS:
         from core.engine.classifier import classifier_from_tensors
 
-        tensors = _read(found, dtype)
-        model = classifier_from_tensors(found.config, tensors, as_torch(dtype))
+        tensors = _read(folder, dtype)
+        model = classifier_from_tensors(folder.config, tensors, as_torch(dtype))
         return model.to(device)
-    if found.family in FAMILIES:
+    if folder.family in FAMILIES:
         from core.engine.decoder import Decoder
 
-        config = from_hf(found.config)
-        tensors = _read(found, dtype)
+        config = from_hf(folder.config)
+        tensors = _read(folder, dtype)
         _check_tied(config, tensors)
         # The matrices are stacked into new memory. What stays as it lies in the file would keep the
         # whole file mapped, and counted as memory of the model.
@@ -137,7 +139,7 @@ def _engine(found: CheckedFolder, dtype: str | None, device: str) -> Any:
         return Decoder.from_tensors(config, tensors, dtype, device)
     from core.engine.load.staged import load_staged
 
-    return load_staged(found, dtype, device)
+    return load_staged(folder, dtype, device)
 
 
 def random_engine(
@@ -171,21 +173,21 @@ def shape_config(name: str) -> DecoderConfig:
     return from_hf(shapes()[key]["config"])
 
 
-def _read(found: CheckedFolder, dtype: str) -> dict[str, Tensor]:
+def _read(folder: CheckedFolder, dtype: str) -> dict[str, Tensor]:
     """Every tensor, each checked by core.files.values; the files are read once."""
     from core.files.values import check_values
 
     tensors = {}
-    for name, file, tensor in _stored(found):
+    for name, file, tensor in _stored(folder):
         check_values(file, name, tensor, dtype)
         tensors[name] = tensor
     return tensors
 
 
-def _stored(found: CheckedFolder) -> Iterator[tuple[str, str, Tensor]]:
+def _stored(folder: CheckedFolder) -> Iterator[tuple[str, str, Tensor]]:
     from safetensors import SafetensorError, safe_open
 
-    for path in found.weight_files:
+    for path in folder.weight_files:
         try:
             with safe_open(str(path), framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118 - the handle is no mapping

@@ -65,8 +65,8 @@ def _restore(
     if kind == "w8a8":
         return W8A8Weight(W8A8(codes, scale, record.get("x_scale")), bias, dtype)
     apart = get(f"{name}.apart")
-    kept = finite(f"{name}.columns", get(f"{name}.columns")).to(dtype)
-    return OutlierWeight(W8A8.of_kept(codes, scale, None, apart, stack.columns), kept, bias)
+    columns = finite(f"{name}.columns", get(f"{name}.columns")).to(dtype)
+    return OutlierWeight(W8A8.of_kept(codes, scale, None, apart, stack.columns), columns, bias)
 
 
 def _restore_lowbit(stack: Stack, record: Mapping[str, Any], get: Get) -> LowBit:

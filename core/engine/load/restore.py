@@ -34,9 +34,9 @@ class StoredWeights:
     mapped.
     """
 
-    def __init__(self, found: CheckedFolder, stack: contextlib.ExitStack) -> None:
+    def __init__(self, folder: CheckedFolder, stack: contextlib.ExitStack) -> None:
         self._homes: dict[str, tuple[str, Any]] = {}
-        for path in found.weight_files:
+        for path in folder.weight_files:
             try:
                 file = stack.enter_context(safe_open(str(path), framework="pt"))
             except SafetensorError as error:
@@ -57,59 +57,59 @@ class StoredWeights:
 
 
 @contextlib.contextmanager
-def opened(found: CheckedFolder) -> Iterator[StoredWeights]:
+def opened(folder: CheckedFolder) -> Iterator[StoredWeights]:
     """The folder's tensors; BadInput instead of the library's errors."""
     with contextlib.ExitStack() as stack:
         try:
-            yield StoredWeights(found, stack)
+            yield StoredWeights(folder, stack)
         except SafetensorError as error:
-            raise BadInput(f"{found.weight_files[0].name} cannot be read: {error}.") from None
+            raise BadInput(f"{folder.weight_files[0].name} cannot be read: {error}.") from None
 
 
-def restore_decoder(found: CheckedFolder, dtype: str, device: str) -> Decoder:
+def restore_decoder(folder: CheckedFolder, dtype: str, device: str) -> Decoder:
     """The lean decoder of a checked folder; its matrices are what the folder holds, bit for bit."""
-    config = from_hf(found.config)
-    weigh = _reader(found, DENSE[dtype], device)
-    with opened(found) as stored:
+    config = from_hf(folder.config)
+    weigh = _reader(folder, DENSE[dtype], device)
+    with opened(folder) as stored:
         embedding = stored.dense(EMBEDDING, dtype).to(device)
 
         def vector(name: str) -> Tensor:
             return stored.dense(name, dtype).to(device)
 
         def matrix(stack: Stack) -> Linear:
-            kept = weigh(stack, stored)
-            if kept is not None:
-                return Linear.from_kernel(kept)
-            if stack.name == "head" and tied(found.config):
+            weight = weigh(stack, stored)
+            if weight is not None:
+                return Linear.from_kernel(weight)
+            if stack.name == "head" and tied(folder.config):
                 return Linear(embedding)
             return _dense(stored, stack, dtype, device)
 
         return Decoder.assemble(config, embedding, vector, matrix)
 
 
-def restore_classifier(found: CheckedFolder, dtype: str, device: str) -> Any:
+def restore_classifier(folder: CheckedFolder, dtype: str, device: str) -> Any:
     """The classifier of a checked folder, its nn.Linear replaced where the folder holds codes."""
-    model = new_classifier(found.config).to(DENSE[dtype])
-    weigh = _reader(found, DENSE[dtype], device)
-    with opened(found) as stored:
-        for name, stack in quantized.matrices(found.config).items():
-            kept = weigh(stack, stored)
-            if kept is not None:
+    model = new_classifier(folder.config).to(DENSE[dtype])
+    weigh = _reader(folder, DENSE[dtype], device)
+    with opened(folder) as stored:
+        for name, stack in quantized.matrices(folder.config).items():
+            weight = weigh(stack, stored)
+            if weight is not None:
                 owner, _, leaf = name.rpartition(".")
-                setattr(model.get_submodule(owner), leaf, KernelLinear(kept))
+                setattr(model.get_submodule(owner), leaf, KernelLinear(weight))
         rest = {name: stored.dense(name, dtype) for name in model.state_dict()}
     model.load_state_dict(rest)
     return model.to(device).eval()
 
 
 def _reader(
-    found: CheckedFolder, dtype: Any, device: str
+    folder: CheckedFolder, dtype: Any, device: str
 ) -> Callable[[Stack, StoredWeights], KernelWeight | None]:
     """Gives the quantized matrix of a stack, None where the folder has a dense one."""
-    known, method = quantized.matrices(found.config), str(quantized.method(found.config))
-    file = found.weight_files[0].name if len(found.weight_files) == 1 else files.INDEX
+    known, method = quantized.matrices(folder.config), str(quantized.method(folder.config))
+    file = folder.weight_files[0].name if len(folder.weight_files) == 1 else files.INDEX
     if method == native.METHOD:
-        records = native.records(found.config, known)
+        records = native.records(folder.config, known)
 
         def ours(stack: Stack, stored: StoredWeights) -> KernelWeight | None:
             if stack.name not in records:
@@ -118,7 +118,7 @@ def _reader(
                 return restore(stack, records[stack.name], stored, dtype, device)
 
         return ours
-    schemes = foreign.schemes(found.config, known)
+    schemes = foreign.schemes(folder.config, known)
 
     def others(stack: Stack, stored: StoredWeights) -> KernelWeight | None:
         scheme = schemes.get(stack.parts[0][0])

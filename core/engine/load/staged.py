@@ -21,32 +21,32 @@ from core.files.values import check_values
 FEW = 1_000_000
 
 
-def load_staged(found: CheckedFolder, dtype: str, device: str) -> TransformersEngine:
+def load_staged(folder: CheckedFolder, dtype: str, device: str) -> TransformersEngine:
     """The engine over a checked folder of another family; BadInput names the file and the tensor.
 
     The weights are read once: their values are judged as they lie in the model.
     """
-    weights = found.weight_files[0].name if len(found.weight_files) == 1 else files.INDEX
+    weights = folder.weight_files[0].name if len(folder.weight_files) == 1 else files.INDEX
     with tempfile.TemporaryDirectory(prefix="trimtab-model-") as stage:
-        _fill(Path(stage), found)
-        _check_size(Path(stage), found, weights)
+        _fill(Path(stage), folder)
+        _check_size(Path(stage), folder, weights)
         engine = TransformersEngine.from_folder(stage, dtype, "cpu", weights)
     for name, tensor in engine.model.named_parameters():
-        check_values(weights, name, tensor, dtype, found.family)
+        check_values(weights, name, tensor, dtype, folder.family)
     engine.model.to(device)
     engine.device = device
     return engine
 
 
-def _fill(stage: Path, found: CheckedFolder) -> None:
-    (stage / CONFIG).write_text(json.dumps(found.config), encoding="utf-8")
-    for path in found.weight_files:
+def _fill(stage: Path, folder: CheckedFolder) -> None:
+    (stage / CONFIG).write_text(json.dumps(folder.config), encoding="utf-8")
+    for path in folder.weight_files:
         (stage / path.name).symlink_to(path.resolve())
-    if found.weight_files[0].name != files.SINGLE:
-        (stage / files.INDEX).symlink_to((found.path / files.INDEX).resolve())
+    if folder.weight_files[0].name != files.SINGLE:
+        (stage / files.INDEX).symlink_to((folder.path / files.INDEX).resolve())
 
 
-def _check_size(stage: Path, found: CheckedFolder, weights: str) -> None:
+def _check_size(stage: Path, folder: CheckedFolder, weights: str) -> None:
     """Refuse a config that asks for more numbers than the files hold, before memory is taken."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -58,16 +58,16 @@ def _check_size(stage: Path, found: CheckedFolder, weights: str) -> None:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except Exception as error:  # Each architecture fails in its own way on a bad config.
-        said = " ".join(str(error).split())[:200]
+        why = " ".join(str(error).split())[:200]
         raise BadInput(
-            f"{CONFIG}: transformers makes no {found.family} of it ({type(error).__name__}: {said})"
+            f"{CONFIG}: transformers makes no {folder.family} of it ({type(error).__name__}: {why})"
             "."
         ) from None
     wanted = sum(tensor.numel() for tensor in model.parameters())
-    held = sum(math.prod(entry.shape) for entry in found.tensors)
+    held = sum(math.prod(entry.shape) for entry in folder.tensors)
     # A few that are missing are named by transformers' own report.
     if wanted > 2 * held + FEW:
-        name, largest = max(model.named_parameters(), key=lambda one: one[1].numel())
+        name, largest = max(model.named_parameters(), key=lambda entry: entry[1].numel())
         raise BadInput(
             f"{weights}: {CONFIG} asks for {wanted:,} weights (the tensor {name} alone is "
             f"{list(largest.shape)}), the files hold {held:,}."

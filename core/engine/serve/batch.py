@@ -31,14 +31,15 @@ class LockStep:
     def __init__(self, engine: TextEngine, sequences: list[Sequence]) -> None:
         self.engine = engine
         self.sequences = sequences
-        longest = max(one.request.max_new_tokens for one in sequences)
+        longest = max(sequence.request.max_new_tokens for sequence in sequences)
         self._ids = collated(sequences)
         self._cache = engine.new_cache(len(sequences), self._ids.shape[1] + longest)
         self._draw = _drawing(sequences)
         self._left = longest
         # Whether a row may end before the last one does.
         self._early = any(
-            one.request.stop_ids or one.request.max_new_tokens < longest for one in sequences
+            sequence.request.stop_ids or sequence.request.max_new_tokens < longest
+            for sequence in sequences
         )
         self.done = False
 
@@ -50,8 +51,11 @@ class LockStep:
         now = time.perf_counter()
         self._left -= 1
         if self._early:
-            tokens = [one.take(ids, now) for one, ids in zip(self.sequences, tokens, strict=True)]
-            self.done = all(one.done for one in self.sequences)
+            tokens = [
+                sequence.take(ids, now)
+                for sequence, ids in zip(self.sequences, tokens, strict=True)
+            ]
+            self.done = all(sequence.done for sequence in self.sequences)
             return Emitted(self.sequences, tokens)
         for sequence, ids in zip(self.sequences, tokens, strict=True):
             sequence.new += ids
@@ -74,18 +78,20 @@ class Speculative:
         self.engine = engine
         self.sequences = sequences
         self.proposer = proposer
-        capacity = max(len(one.request.prompt) + one.request.max_new_tokens for one in sequences)
+        capacity = max(
+            len(sequence.request.prompt) + sequence.request.max_new_tokens for sequence in sequences
+        )
         self._rows = RowTokens(sequences)
         self._cache = engine.new_cache(len(sequences), capacity)
         self._proposals = proposer.begin(len(sequences), capacity)
-        self._greedy = all(one.request.sampling.greedy for one in sequences)
+        self._greedy = all(sequence.request.sampling.greedy for sequence in sequences)
         self._read = False
         self._stats = stats
 
     @property
     def done(self) -> bool:
         """Whether every sequence has ended."""
-        return all(one.done for one in self.sequences)
+        return all(sequence.done for sequence in self.sequences)
 
     def step(self) -> Emitted:
         """One pass of the model, behind as many of the proposer as it proposes tokens. The first
@@ -93,7 +99,7 @@ class Speculative:
         """
         count = 0
         if self._read:
-            shortest = min(one.left for one in self.sequences if not one.done)
+            shortest = min(sequence.left for sequence in self.sequences if not sequence.done)
             count = min(self.proposer.tokens, shortest - 1)
         rows, width = self._rows, self.engine.vocab_size
         proposed, offers = self._proposals.propose(rows, count, width)
@@ -102,12 +108,12 @@ class Speculative:
         logits = self.engine.forward(torch.tensor(ids), self._cache, last_only=count == 0)
         fresh = self._standing(logits[:, -count - 1 :], proposed, offers)
         now, stats, tokens = time.perf_counter(), self._stats, []
-        for row, (one, ids_of) in enumerate(zip(self.sequences, fresh, strict=True)):
-            if self._read and not one.done:
+        for row, (sequence, ids_of) in enumerate(zip(self.sequences, fresh, strict=True)):
+            if self._read and not sequence.done:
                 stats.verified += 1
                 stats.proposed += count
                 stats.accepted += len(ids_of) - 1
-            kept = one.take(ids_of, now)
+            kept = sequence.take(ids_of, now)
             stats.verified_tokens += len(kept) if self._read else 0
             rows.tokens[row] += kept
             tokens.append(kept)
@@ -122,15 +128,15 @@ class Speculative:
             return [agree(own, drafted) for own, drafted in zip(choices, proposed, strict=True)]
         assert offers is not None
         fresh: list[list[int]] = []
-        for row, one in enumerate(self.sequences):
-            if one.done:
+        for row, sequence in enumerate(self.sequences):
+            if sequence.done:
                 fresh.append([])
-            elif one.request.sampling.greedy:
+            elif sequence.request.sampling.greedy:
                 fresh.append(agree(logits[row].argmax(-1).tolist(), proposed[row]))
             else:
-                assert one.generator is not None
-                wanted = probabilities(logits[row], one.request.sampling)
-                fresh.append(verify(wanted, offers[row], proposed[row], one.generator))
+                assert sequence.generator is not None
+                wanted = probabilities(logits[row], sequence.request.sampling)
+                fresh.append(verify(wanted, offers[row], proposed[row], sequence.generator))
         return fresh
 
 
@@ -138,22 +144,22 @@ def _drawing(sequences: list[Sequence]) -> Callable[[Tensor], Tensor]:
     """Draws ids int64 [B, 1] of logits [B, 1, V]; rows that share settings and a stream are drawn
     at once.
     """
-    if all(one.request.sampling.greedy for one in sequences):
+    if all(sequence.request.sampling.greedy for sequence in sequences):
         return partial(torch.argmax, dim=-1)
     first = sequences[0]
     sampling = first.request.sampling
     if all(
-        one.request.sampling == sampling and one.generator is first.generator
-        for one in islice(sequences, 1, None)
+        sequence.request.sampling == sampling and sequence.generator is first.generator
+        for sequence in islice(sequences, 1, None)
     ):
         return lambda logits: draw(logits[:, -1], sampling, first.generator)[:, None]
 
-    def alone(own: Tensor, one: Sequence) -> int:
-        settings = one.request.sampling
-        return pick(probabilities(own, settings), settings, one.generator)
+    def alone(own: Tensor, sequence: Sequence) -> int:
+        settings = sequence.request.sampling
+        return pick(probabilities(own, settings), settings, sequence.generator)
 
     def each(logits: Tensor) -> Tensor:
         rows = zip(logits[:, -1], sequences, strict=True)
-        return torch.tensor([[alone(own, one)] for own, one in rows])
+        return torch.tensor([[alone(own, sequence)] for own, sequence in rows])
 
     return each

@@ -22,7 +22,7 @@ class Drafting:
     ) -> tuple[list[list[int]], Tensor | None]:
         """See Proposals; a token that the draft does not have is never offered."""
         drafted: list[list[int]] = [[] for _ in rows.sequences]
-        greedy = all(one.request.sampling.greedy for one in rows.sequences)
+        greedy = all(sequence.request.sampling.greedy for sequence in rows.sequences)
         if not count:
             return drafted, None if greedy else torch.zeros(len(drafted), 0, width)
         most = self.engine.vocab_size
@@ -36,16 +36,16 @@ class Drafting:
                 ids = logits.argmax(-1, keepdim=True).cpu()
             else:
                 shares = [
-                    probabilities(logits[row], one.request.sampling)
-                    for row, one in enumerate(rows.sequences)
+                    probabilities(logits[row], sequence.request.sampling)
+                    for row, sequence in enumerate(rows.sequences)
                 ]
                 offers.append(
                     torch.nn.functional.pad(torch.stack(shares), (0, width - logits.shape[-1]))
                 )
                 ids = torch.tensor(
                     [
-                        [pick(own, one.request.sampling, one.generator)]
-                        for own, one in zip(offers[-1], rows.sequences, strict=True)
+                        [pick(own, sequence.request.sampling, sequence.generator)]
+                        for own, sequence in zip(offers[-1], rows.sequences, strict=True)
                     ]
                 )
             for row, token in zip(drafted, ids.tolist(), strict=True):

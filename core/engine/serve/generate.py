@@ -39,6 +39,8 @@ def generate(
     ]
     while server.phase:
         server.step()
-    width = max(len(one.new) for one in sequences)
+    width = max(len(sequence.new) for sequence in sequences)
     filler = engine.special_ids.filler if stop_ids else 0
-    return torch.tensor([one.new + [filler] * (width - len(one.new)) for one in sequences])
+    return torch.tensor(
+        [sequence.new + [filler] * (width - len(sequence.new)) for sequence in sequences]
+    )

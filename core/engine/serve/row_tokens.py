@@ -14,7 +14,7 @@ class RowTokens:
 
     def __init__(self, sequences: list[Sequence]) -> None:
         self.sequences = sequences
-        self.tokens: list[list[int]] = [one.request.prompt.tolist() for one in sequences]
+        self.tokens: list[list[int]] = [sequence.request.prompt.tolist() for sequence in sequences]
 
     def unseen(
         self, lengths: Several[int], proposed: list[list[int]], count: int, later: int = 0
@@ -32,14 +32,14 @@ class RowTokens:
         ]
         behind = max(
             len(tokens) - length
-            for tokens, length, one in zip(self.tokens, known, self.sequences, strict=True)
-            if not one.done
+            for tokens, length, sequence in zip(self.tokens, known, self.sequences, strict=True)
+            if not sequence.done
         )
         cuts, ids = [], []
-        for tokens, length, one, ahead in zip(
+        for tokens, length, sequence, ahead in zip(
             self.tokens, known, self.sequences, proposed, strict=True
         ):
-            if one.done:
+            if sequence.done:
                 cut = min(length, max(0, len(tokens) - behind - count - later))
                 read = (tokens[cut:] + [0] * (behind + count))[: behind + count]
             else:

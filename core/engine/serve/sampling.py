@@ -58,8 +58,8 @@ def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     if sampling.top_p < 1:
         ordered, places = shares.sort(dim=-1, descending=True)
         # A token stays while the likelier ones before it have not reached top_p.
-        kept = ordered.masked_fill(ordered.cumsum(-1) - ordered >= sampling.top_p, 0.0)
-        shares = torch.zeros_like(shares).scatter_(-1, places, kept)
+        nucleus = ordered.masked_fill(ordered.cumsum(-1) - ordered >= sampling.top_p, 0.0)
+        shares = torch.zeros_like(shares).scatter_(-1, places, nucleus)
         shares = shares / shares.sum(dim=-1, keepdim=True)
     return shares
 

@@ -107,7 +107,7 @@ def collated(sequences: list[Sequence]) -> Tensor:
     """The prompts [B, ...] of sequences whose prompts have one shape; a view of a single one."""
     if len(sequences) == 1:
         return sequences[0].request.prompt[None]
-    return torch.stack([one.request.prompt for one in sequences])
+    return torch.stack([sequence.request.prompt for sequence in sequences])
 
 
 class Emitted(NamedTuple):

@@ -12,10 +12,10 @@ def agree(choices: list[int], drafted: list[int]) -> list[int]:
     """Greedy verification: the drafted tokens up to the first that the target would not choose, and
     the target's own choice behind them. `choices` are its n + 1 likeliest tokens.
     """
-    kept = 0
-    while kept < len(drafted) and drafted[kept] == choices[kept]:
-        kept += 1
-    return choices[: kept + 1]
+    agreed = 0
+    while agreed < len(drafted) and drafted[agreed] == choices[agreed]:
+        agreed += 1
+    return choices[: agreed + 1]
 
 
 def verify(

@@ -52,8 +52,8 @@ def calibrate(
 
 def ensure() -> Calibration:
     """The calibration of this environment; measured with torch, in seconds, when none is kept."""
-    found = stored(environment()[0])
-    if found is None:
-        found = calibrate(QUICK_SECONDS)
-        store(found)
-    return found
+    calibration = stored(environment()[0])
+    if calibration is None:
+        calibration = calibrate(QUICK_SECONDS)
+        store(calibration)
+    return calibration

@@ -48,9 +48,9 @@ class MachineReading:
             parts.append(f"{self.frequency_mhz} MHz")
         if self.temperature_c is not None:
             parts.append(f"{self.temperature_c:.0f} °C")
-        for one in self.gpus:
+        for gpu in self.gpus:
             numbers = (("clock_mhz", "MHz"), ("temperature_c", "°C"), ("power_w", "W"))
-            known = [f"{one[name]:g} {unit}" for name, unit in numbers if name in one]
+            known = [f"{gpu[name]:g} {unit}" for name, unit in numbers if name in gpu]
             parts.append(f"GPU {', '.join(known)}")
         return ", ".join(parts) or "nothing can be read"
 
@@ -58,7 +58,7 @@ class MachineReading:
 def read_now(gpu: bool = False) -> MachineReading:
     """The machine now; `gpu` asks nvidia-smi too, which takes some 50 ms."""
     # Of the processors that this process may use.
-    spent = readers.cpu_seconds([f"cpu{one}" for one in readers.affinity()])
+    spent = readers.cpu_seconds([f"cpu{cpu}" for cpu in readers.affinity()])
     busy, stolen = spent or (None, None)
     return MachineReading(
         time.perf_counter(),
@@ -105,7 +105,7 @@ def notes(first: MachineReading, last: MachineReading) -> list[Note]:
         if times > 0:
             sentence = f"the processor was throttled {times} times while this was timed"
             lines.append(Caution("throttled", sentence))
-    if any(one.get("throttled") for one in last.gpus):
+    if any(gpu.get("throttled") for gpu in last.gpus):
         sentence = "the GPU's driver slowed its clock (heat or power) when this had been timed"
         lines.append(Caution("throttled", sentence))
     before, after = first.frequency_mhz, last.frequency_mhz

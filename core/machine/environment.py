@@ -62,9 +62,9 @@ def usable_gpu(facts: dict[str, Any]) -> dict[str, Any] | None:
 
     A torch wheel whose version ends in `+cpu` drives none.
     """
-    found: list[dict[str, Any]] = facts.get("gpus", [])
+    listed: list[dict[str, Any]] = facts.get("gpus", [])
     version = facts.get("versions", {}).get("torch", "")
-    known = [gpu for gpu in found if gpu.get("memory_bytes")]
+    known = [gpu for gpu in listed if gpu.get("memory_bytes")]
     return known[0] if known and version and not version.endswith("+cpu") else None
 
 
@@ -205,13 +205,13 @@ def _container() -> str | None:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _builds(triton: bool) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def text_of(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list | tuple):
-        return ", ".join(text_of(one) for one in value)
+        return ", ".join(text_of(item) for item in value)
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {text_of(one)}" for key, one in value.items())
+        return ", ".join(f"{key} {text_of(item)}" for key, item in value.items())
     return "unknown" if value is None else str(value)

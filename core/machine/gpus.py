@@ -34,19 +34,19 @@ def gpus() -> list[dict[str, Any]]:
     A driver too old for a number gives the others.
     """
     rows = _query(["name", *(query for _, query, _ in FIXED)]) or _query(["name", "memory.total"])
-    found = [{"name": row[0], **_numbers(FIXED, row[1:])} for row in rows if row[0] and _sound(row)]
-    return found or _by_driver()
+    cards = [{"name": row[0], **_numbers(FIXED, row[1:])} for row in rows if row[0] and _sound(row)]
+    return cards or _by_driver()
 
 
 def gpu_now() -> list[dict[str, Any]]:
     """Clocks, temperature and power of each GPU now, and `throttled` when the driver slows it."""
     rows = _query([*(query for _, query, _ in NOW), THROTTLE])
-    found = []
+    readings = []
     for row in rows:
         reasons = row[-1]
         slowed = reasons.startswith("0x") and int(reasons, 16) & ~HARMLESS != 0
-        found.append({**_numbers(NOW, row[:-1]), "throttled": slowed})
-    return found
+        readings.append({**_numbers(NOW, row[:-1]), "throttled": slowed})
+    return readings
 
 
 def driver() -> str | None:
@@ -67,14 +67,14 @@ def _query(fields: list[str]) -> list[list[str]]:
 
 
 def _numbers(fields: tuple[tuple[str, str, int], ...], cells: list[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    numbers: dict[str, Any] = {}
     for (name, _, factor), cell in zip(fields, cells, strict=False):
         try:
             value = float(cell)
         except ValueError:
             continue  # "[N/A]": this GPU does not tell
-        found[name] = int(value * factor) if value == int(value) else value * factor
-    return found
+        numbers[name] = int(value * factor) if value == int(value) else value * factor
+    return numbers
 
 
 def _sound(row: list[str]) -> bool:

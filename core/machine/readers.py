@@ -29,8 +29,8 @@ def text(path: Path) -> str | None:
 
 def number(path: Path) -> int | None:
     """A file that holds one whole number."""
-    found = text(path)
-    return int(found) if found is not None and found.isdigit() else None
+    content = text(path)
+    return int(content) if content is not None and content.isdigit() else None
 
 
 def output(command: list[str]) -> str | None:
@@ -48,18 +48,18 @@ def output(command: list[str]) -> str | None:
 
 def cpuinfo() -> dict[str, str]:
     """The first processor's lines of /proc/cpuinfo; on macOS the brand string."""
-    found = text(PROC / "cpuinfo")
-    if found is None:
+    content = text(PROC / "cpuinfo")
+    if content is None:
         brand = output(["sysctl", "-n", "machdep.cpu.brand_string"])
         return {"model name": brand} if brand else {}
-    pairs = (line.partition(":") for line in found.split("\n\n")[0].splitlines())
+    pairs = (line.partition(":") for line in content.split("\n\n")[0].splitlines())
     return {name.strip(): value.strip() for name, _, value in pairs if value.strip()}
 
 
 def cpu_folders() -> list[Path]:
     """The kernel's folder of each processor that this process may use."""
     base = SYS / "devices/system/cpu"
-    return [base / f"cpu{one}" for one in affinity() if (base / f"cpu{one}").is_dir()]
+    return [base / f"cpu{cpu}" for cpu in affinity() if (base / f"cpu{cpu}").is_dir()]
 
 
 def affinity() -> list[int]:
@@ -74,8 +74,8 @@ def frequency_mhz() -> int | None:
 
     On a virtual machine the kernel repeats the nominal clock.
     """
-    found = [number(folder / "cpufreq/scaling_cur_freq") for folder in cpu_folders()]
-    known = [one for one in found if one]
+    clocks = [number(folder / "cpufreq/scaling_cur_freq") for folder in cpu_folders()]
+    known = [clock for clock in clocks if clock]
     if known:
         return round(sum(known) / len(known) / 1000)
     stated = cpuinfo().get("cpu MHz", "")
@@ -105,7 +105,7 @@ def cpu_seconds(wanted: Collection[str]) -> tuple[float, float] | None:
         name, *fields = line.split()
         if not name.startswith("cpu"):
             break
-        if name in wanted and len(fields) >= 8 and all(one.isdigit() for one in fields[:8]):
+        if name in wanted and len(fields) >= 8 and all(field.isdigit() for field in fields[:8]):
             user, nice, system, _idle, _wait, irq, soft, steal = map(int, fields[:8])
             busy += user + nice + system + irq + soft
             stolen += steal
@@ -116,13 +116,13 @@ def cpu_seconds(wanted: Collection[str]) -> tuple[float, float] | None:
 
 def meminfo() -> dict[str, int]:
     """/proc/meminfo: bytes where it says kB, else counts."""
-    found = {}
+    sizes = {}
     for line in (text(PROC / "meminfo") or "").splitlines():
         name, _, rest = line.partition(":")
         amount = rest.split()
         if amount and amount[0].isdigit():
-            found[name] = int(amount[0]) * (1024 if amount[-1] == "kB" else 1)
-    return found
+            sizes[name] = int(amount[0]) * (1024 if amount[-1] == "kB" else 1)
+    return sizes
 
 
 def cgroup(name: str, controller: str, old_name: str = "") -> list[Path]:
@@ -154,8 +154,8 @@ def _cgroup_path(controller: str) -> str:
 def memory_limit() -> int | None:
     """Bytes that the tightest container around this process allows."""
     files = cgroup("memory.max", "memory", "memory.limit_in_bytes")
-    found = [value for file in files if (value := number(file)) is not None and value < NO_LIMIT]
-    return min(found) if found else None
+    limits = [value for file in files if (value := number(file)) is not None and value < NO_LIMIT]
+    return min(limits) if limits else None
 
 
 def memory_used() -> int | None:
@@ -181,30 +181,30 @@ def memory_used() -> int | None:
 
 def cpu_quota() -> float | None:
     """Cores' worth of time that the tightest container around this process gets."""
-    found = []
+    quotas = []
     for file in cgroup("cpu.max", "cpu"):
         words = (text(file) or "").split()
         if len(words) == 2 and all(word.isdigit() for word in words) and int(words[1]):
-            found.append(int(words[0]) / int(words[1]))
+            quotas.append(int(words[0]) / int(words[1]))
     for file in cgroup("cpu.max", "cpu", "cpu.cfs_quota_us"):
         quota, period = number(file), number(file.with_name("cpu.cfs_period_us"))
         if file.name == "cpu.cfs_quota_us" and quota and period:
-            found.append(quota / period)
-    return round(min(found), 3) if found else None
+            quotas.append(quota / period)
+    return round(min(quotas), 3) if quotas else None
 
 
 def throttled_times() -> int | None:
     """How often the container's quota or the heat of a core held the processor back, since boot."""
-    found = []
+    counts = []
     for file in cgroup("cpu.stat", "cpu", "cpu.stat"):
         for line in (text(file) or "").splitlines():
             if line.startswith("nr_throttled ") and line.split()[1].isdigit():
-                found.append(int(line.split()[1]))
+                counts.append(int(line.split()[1]))
     for folder in cpu_folders():
         count = number(folder / "thermal_throttle/core_throttle_count")
         if count is not None:
-            found.append(count)
-    return sum(found) if found else None
+            counts.append(count)
+    return sum(counts) if counts else None
 
 
 @functools.lru_cache(maxsize=1)
@@ -213,11 +213,11 @@ def caches() -> dict[str, int]:
 
     A cache that several cores share is counted once.
     """
-    found = {}
+    sizes = {}
     for folder in sorted((SYS / "devices/system/cpu/cpu0/cache").glob("index*")):
         kind, level, size = (text(folder / name) or "" for name in ("type", "level", "size"))
         units = {"K": 1 << 10, "M": 1 << 20}
         if kind in ("Data", "Unified") and size[:-1].isdigit() and size[-1:] in units:
             name = f"L{level}" + ("d" if kind == "Data" and level == "1" else "")
-            found[name] = int(size[:-1]) * units[size[-1]]
-    return found
+            sizes[name] = int(size[:-1]) * units[size[-1]]
+    return sizes

@@ -22,7 +22,7 @@ from core.plan import Plan
 from core.techniques.deployment import Deployment
 from core.workload import Workload
 
-NAMES = tuple(one.name for one in METRICS if one.group == "limit")
+NAMES = tuple(metric.name for metric in METRICS if metric.group == "limit")
 UNCALIBRATED = (
     "this machine has not been calibrated: the Hardware page, or trimtab doctor --calibrate,"
     " measures its limits"
@@ -48,16 +48,18 @@ def shares(
         return [unavailable(name, "", f"{why} here") for name in NAMES]
     if calibration is None:
         return [unavailable(name, "", UNCALIBRATED) for name in NAMES]
-    found = {one.metric: one for one in served if not one.condition}
+    measurements = {
+        measurement.metric: measurement for measurement in served if not measurement.condition
+    }
     if plan.case.model.task == "image":
         why = "a classifier decodes no tokens: its few weights stay in the caches"
-        return [unavailable("mbu", "", why), _images(deployment, plan, found, calibration)]
+        return [unavailable("mbu", "", why), _images(deployment, plan, measurements, calibration)]
     workload = plan.case.workload
     work = work_of(deployment.engine, plan.case.model.decoder())
     groups = _groups(workload.concurrency, deployment.serving.batch)
     return [
-        _decoding(deployment, plan, work, workload, groups, found, calibration),
-        _prompts(work, workload, groups, found, calibration),
+        _decoding(deployment, plan, work, workload, groups, measurements, calibration),
+        _prompts(work, workload, groups, measurements, calibration),
     ]
 
 
@@ -87,26 +89,26 @@ def _decoding(
     work: Work,
     workload: Workload,
     groups: list[int],
-    found: dict[str, Measurement],
+    measurements: dict[str, Measurement],
     calibration: Calibration,
 ) -> Measurement:
-    tpot = found.get("tpot_s")
+    tpot = measurements.get("tpot_s")
     if tpot is None or not tpot.samples:
         return unavailable("mbu", "", "one new token a request: there is no decoding to time")
     context = workload.prompt_tokens + workload.output_tokens / 2
     proposer = deployment.serving.proposer
     passes = 0 if proposer is None else proposer.tokens
-    drafts = [work_of(one, plan.case.model.decoder()) for one in deployment.serving.beside]
+    drafts = [work_of(draft, plan.case.model.decoder()) for draft in deployment.serving.beside]
     accepted, how = 1.0, ""
     if proposer is not None:
-        steps = found.get("accepted_per_step")
+        steps = measurements.get("accepted_per_step")
         if steps is None or not steps.value:
             return unavailable("mbu", "", "how many tokens a step accepted is not known")
         accepted = steps.value
         how = f", {passes} draft passes included, {accepted:.2f} tokens a step"
     # Every group of a round gives one sample; the last one may be smaller.
     once = [work.step_bytes(size, context) for size in groups]
-    drafted = [sum(one.step_bytes(size, context) for one in drafts) for size in groups]
+    drafted = [sum(draft.step_bytes(size, context) for draft in drafts) for size in groups]
     per_sample = [ours + passes * theirs for ours, theirs in zip(once, drafted, strict=True)]
     working_set = max(once) + max(drafted)
     limit = calibration.read_bandwidth(working_set)
@@ -135,10 +137,10 @@ def _prompts(
     work: Work,
     workload: Workload,
     groups: list[int],
-    found: dict[str, Measurement],
+    measurements: dict[str, Measurement],
     calibration: Calibration,
 ) -> Measurement:
-    ttft = found.get("ttft_s")
+    ttft = measurements.get("ttft_s")
     if ttft is None or not ttft.samples:
         return unavailable("mfu", "", "the time to the first token was not measured")
     peak = calibration.peak(work.format)
@@ -162,10 +164,13 @@ def _prompts(
 
 
 def _images(
-    deployment: Deployment, plan: Plan, found: dict[str, Measurement], calibration: Calibration
+    deployment: Deployment,
+    plan: Plan,
+    measurements: dict[str, Measurement],
+    calibration: Calibration,
 ) -> Measurement:
     """A classifier's operations over its throughput."""
-    rate = found.get("examples_per_s")
+    rate = measurements.get("examples_per_s")
     name = deployment.engine.compute_format
     peak = calibration.peak(name)
     if rate is None or not rate.samples or peak is None:

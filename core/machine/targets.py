@@ -15,17 +15,19 @@ def resolve(target_id: str) -> Target:
     """The target called `target_id`; `local` is this machine. BadInput names the known ones."""
     if target_id == catalogue.LOCAL:
         return detect_local()
-    found = catalogue.entry(target_id)
-    if found is None:
+    entry = catalogue.entry(target_id)
+    if entry is None:
         raise tables.unknown_id(
-            "target", target_id, (catalogue.LOCAL, *(one.target.id for one in catalogue.entries()))
+            "target",
+            target_id,
+            (catalogue.LOCAL, *(known.target.id for known in catalogue.entries())),
         )
-    return found.target
+    return entry.target
 
 
 def list_targets() -> tuple[Target, ...]:
     """This machine first, then the catalogue in the file's order."""
-    return (detect_local(), *(one.target for one in catalogue.entries()))
+    return (detect_local(), *(entry.target for entry in catalogue.entries()))
 
 
 def detect_local() -> Target:

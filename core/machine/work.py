@@ -79,7 +79,9 @@ def work_of(engine: TextEngine, shape: DecoderShape) -> Work:
     if engine.lean is not None:
         config, seen = engine.lean.config, engine.lean.config.sliding_window
         attention = 4.0 * config.num_layers * config.num_heads * config.head_dim
-        sizes = {name: one.in_features * one.out_features for name, one in engine.lean.linears()}
+        sizes = {
+            name: linear.in_features * linear.out_features for name, linear in engine.lean.linears()
+        }
         head = 2.0 * sizes.pop("head", 0)
         body = 2.0 * sum(sizes.values())
         return Work(weights, kv, body, attention, head, form, seen, near, near_kv)
@@ -94,7 +96,7 @@ def work_of(engine: TextEngine, shape: DecoderShape) -> Work:
 
 def _experts(engine: TextEngine, shape: DecoderShape) -> tuple[float, float]:
     """Bytes of the experts of a mixture, and the share of them that a token uses."""
-    mixed = [one for one in shape.projections() if one.used < one.count]
+    mixed = [projection for projection in shape.projections() if projection.used < projection.count]
     if not mixed:
         return 0.0, 1.0
     held = sum(tensor.nbytes for name, _, tensor in engine.tensors() if ".experts." in name)
@@ -107,10 +109,10 @@ def _kv_bytes(engine: TextEngine, shape: DecoderShape) -> tuple[float, float, fl
     """
     lean, item = engine.lean, nbytes(engine.compute_format)
     if lean is not None and lean.cache_format is not None:
-        config, kept = lean.config, lean.cache_format
+        config, layout = lean.config, lean.cache_format
         heads = config.num_layers * config.num_kv_heads
-        codes = heads * kept.block_bytes(config.head_dim) / kept.group_size
-        near = kept.residual + (kept.group_size - 1) / 2
+        codes = heads * layout.block_bytes(config.head_dim) / layout.group_size
+        near = layout.residual + (layout.group_size - 1) / 2
         return codes, near, float(2 * heads * config.head_dim * item)
     tokens = 64
     held = int(engine.new_cache(1, tokens).nbytes)

@@ -30,13 +30,15 @@ def main(arguments: list[str]) -> int:
     try:
         die_with_parent()
         seconds = float(arguments[0]) if arguments else calibrate.SECONDS
-        found = calibrate.calibrate(seconds, report=lambda stage, at: say(stage=stage, share=at))
-        calibrate.store(found)
+        calibration = calibrate.calibrate(
+            seconds, report=lambda stage, at: say(stage=stage, share=at)
+        )
+        calibrate.store(calibration)
     except (TrimtabError, OSError, ValueError, RuntimeError, MemoryError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         say(error=f"the calibration failed: {first}")
         return 1
-    say(calibration=to_data(found))
+    say(calibration=to_data(calibration))
     return 0
 
 

@@ -46,16 +46,16 @@ def jobs(device: str, threads: int, last_cache: int, available: int) -> list[Job
     """
     if device == "cuda":
         sizes = [size for size in CUDA_SIZES if 12 * size < available]
-        found = [Job("read", size, 0, True) for size in sizes]
-        return [*found, *(Job(kind, sizes[-1], 0, True) for kind in ("copy", "triad"))]
+        queue = [Job("read", size, 0, True) for size in sizes]
+        return [*queue, *(Job(kind, sizes[-1], 0, True) for kind in ("copy", "triad"))]
     wanted = max(256 * MIB, 4 * last_cache)
     largest = max(CPU_SIZES[0], min(wanted, available // 24) // 8 * 8)
     sizes = [*(size for size in CPU_SIZES if size < largest), largest]
     small = min(MIB, largest)
-    found = [Job("read", size, threads) for size in sizes]
-    found += [Job(kind, size, threads) for kind in ("copy", "triad") for size in (small, largest)]
-    found += [Job(kind, size, 1) for kind in MOVED for size in (small, largest)]
-    return list(dict.fromkeys([*found, Job("copy", largest, threads, True)]))
+    queue = [Job("read", size, threads) for size in sizes]
+    queue += [Job(kind, size, threads) for kind in ("copy", "triad") for size in (small, largest)]
+    queue += [Job(kind, size, 1) for kind in MOVED for size in (small, largest)]
+    return list(dict.fromkeys([*queue, Job("copy", largest, threads, True)]))
 
 
 def bandwidths(torch: Any, device: str, wanted: list[Job], seconds: float) -> Iterator[Rate]:
@@ -78,14 +78,14 @@ def _samples(run: Run, job: Job, seconds: float) -> list[float]:
     rounds = max(1, SAMPLE_BYTES // (job.size * MOVED[job.kind]))
     begun = time.perf_counter()
     run(job.kind, job.size, rounds, job.threads)
-    found: list[float] = []
+    rates: list[float] = []
     while True:
         start = time.perf_counter()
         moved = run(job.kind, job.size, rounds, job.threads)
         end = time.perf_counter()
-        found.append(moved / (end - start))
-        if end - begun > (seconds if len(found) >= MIN_SAMPLES else 2 * seconds):
-            return found
+        rates.append(moved / (end - start))
+        if end - begun > (seconds if len(rates) >= MIN_SAMPLES else 2 * seconds):
+            return rates
 
 
 def _with_torch(torch: Any, device: str, largest: int) -> Run:

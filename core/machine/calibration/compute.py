@@ -49,12 +49,12 @@ def _samples(
         run = _product(torch, device, name, shape)
         with torch.inference_mode(), _tf32(torch, name == "tf32"):
             _timed(torch, device, run)
-            begun, found = time.perf_counter(), [_timed(torch, device, run)]
+            begun, samples = time.perf_counter(), [_timed(torch, device, run)]
             while True:
                 spent = time.perf_counter() - begun
-                if spent > (seconds if len(found) >= MIN_SAMPLES else 2 * seconds):
-                    return found
-                found.append(_timed(torch, device, run))
+                if spent > (seconds if len(samples) >= MIN_SAMPLES else 2 * seconds):
+                    return samples
+                samples.append(_timed(torch, device, run))
     except (RuntimeError, NotImplementedError, AttributeError):
         return None
 
@@ -66,10 +66,10 @@ def _product(torch: Any, device: str, name: str, shape: tuple[int, int, int]) ->
         b = torch.ones((n, k), dtype=torch.int8, device=device).t()
         return lambda: torch._int_mm(a, b)
     if name == "fp8":
-        one = torch.ones((), device=device)
+        scale = torch.ones((), device=device)
         a = torch.ones((m, k), device=device).to(torch.float8_e4m3fn)
         b = torch.ones((n, k), device=device).to(torch.float8_e4m3fn).t()
-        return lambda: torch._scaled_mm(a, b, one, one, out_dtype=torch.bfloat16)
+        return lambda: torch._scaled_mm(a, b, scale, scale, out_dtype=torch.bfloat16)
     kind = as_torch(name if name in FLOATS else "fp32")
     # Random numbers: a GPU draws less power for ones and would reach a higher clock.
     a, b = torch.randn((m, k), device=device).to(kind), torch.randn((n, k), device=device).to(kind)

@@ -38,9 +38,9 @@ def measure(
     began, before = time.perf_counter(), conditions.read_now()
     rates: list[Rate] = []
 
-    def take(stage: str, made: Iterable[Rate], begin: float, share: float, count: int) -> None:
+    def take(stage: str, measured: Iterable[Rate], begin: float, share: float, count: int) -> None:
         report(stage, begin)
-        for position, rate in enumerate(made, start=1):
+        for position, rate in enumerate(measured, start=1):
             rates.append(rate)
             report(stage, begin + share * min(1.0, position / count))
 
@@ -77,8 +77,8 @@ def measure(
 
 def best_peaks(rates: Iterable[Rate]) -> tuple[tuple[str, float], ...]:
     """The best rate of each format over all shapes."""
-    found: dict[str, float] = {}
+    peaks: dict[str, float] = {}
     for rate in rates:
         if rate.name == "peak":
-            found[rate.format] = max(rate.best, found.get(rate.format, 0.0))
-    return tuple(found.items())
+            peaks[rate.format] = max(rate.best, peaks.get(rate.format, 0.0))
+    return tuple(peaks.items())

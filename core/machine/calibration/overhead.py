@@ -40,14 +40,14 @@ def _samples(repeated: Repeated, seconds: float) -> list[float]:
     once = (time.perf_counter() - start) / 8
     loops = min(10_000, max(1, round(SAMPLE_S / max(once, 1e-8))))
     begun = time.perf_counter()
-    found: list[float] = []
+    samples: list[float] = []
     while True:
         start = time.perf_counter()
         repeated(loops)
         end = time.perf_counter()
-        found.append((end - start) / loops)
-        if end - begun > (seconds if len(found) >= MIN_SAMPLES else 2 * seconds):
-            return found
+        samples.append((end - start) / loops)
+        if end - begun > (seconds if len(samples) >= MIN_SAMPLES else 2 * seconds):
+            return samples
 
 
 def _loop(call: Callable[[], Any]) -> Repeated:
@@ -59,9 +59,9 @@ def _loop(call: Callable[[], Any]) -> Repeated:
 
 
 def _on_cpu(torch: Any) -> Iterator[tuple[str, str, Repeated, int]]:
-    one = torch.ones(1)
-    out = torch.empty_like(one)
-    yield "torch operation", "torch.neg of one number", _loop(lambda: torch.neg(one, out=out)), 1
+    number = torch.ones(1)
+    out = torch.empty_like(number)
+    yield "torch operation", "torch.neg of one number", _loop(lambda: torch.neg(number, out=out)), 1
     if stream.available() is not None:
         return
     library = stream.library()
@@ -92,16 +92,16 @@ class _Record(ctypes.Structure):
 
 
 def _on_cuda(torch: Any) -> Iterator[tuple[str, str, Repeated, int]]:
-    one = torch.ones(1, device="cuda")
-    out = torch.empty_like(one)
+    number = torch.ones(1, device="cuda")
+    out = torch.empty_like(number)
 
     def launches(times: int) -> None:
         for _ in range(times):
-            torch.neg(one, out=out)
+            torch.neg(number, out=out)
         torch.cuda.synchronize()
 
     def waited() -> None:
-        torch.neg(one, out=out)
+        torch.neg(number, out=out)
         torch.cuda.synchronize()
 
     yield "torch operation", "torch.neg of one number, many without waiting", launches, 1
@@ -109,7 +109,7 @@ def _on_cuda(torch: Any) -> Iterator[tuple[str, str, Repeated, int]]:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         for _ in range(IN_PROGRAM):
-            torch.neg(one, out=out)
+            torch.neg(number, out=out)
 
     def replays(times: int) -> None:
         for _ in range(times):

@@ -77,16 +77,16 @@ class Calibration:
 
     def of(self, name: str, format_: str = "") -> tuple[Rate, ...]:
         """The rates called `name` (and of `format_`, when given), in the order of measuring."""
-        found = (rate for rate in self.rates if rate.name == name)
-        return tuple(rate for rate in found if not format_ or rate.format == format_)
+        named = (rate for rate in self.rates if rate.name == name)
+        return tuple(rate for rate in named if not format_ or rate.format == format_)
 
     def reading(self) -> tuple[Rate, ...]:
         """The best reading rate of each size, smallest first, whatever the threads."""
-        found: dict[int, Rate] = {}
+        fastest: dict[int, Rate] = {}
         for rate in self.of("read"):
-            if rate.size not in found or rate.best > found[rate.size].best:
-                found[rate.size] = rate
-        return tuple(found[size] for size in sorted(found))
+            if rate.size not in fastest or rate.best > fastest[rate.size].best:
+                fastest[rate.size] = rate
+        return tuple(fastest[size] for size in sorted(fastest))
 
     def read_bandwidth(self, size: float) -> float | None:
         """Bytes/s at which `size` bytes can be read again and again: a decode step's limit.
@@ -127,10 +127,10 @@ def stored(environment_id: str) -> Calibration | None:
     """The calibration kept for this environment; None when there is none or the file is damaged."""
     try:
         data = json.loads(path_of(environment_id).read_text(encoding="utf-8"))
-        found = from_data(data)
+        calibration = from_data(data)
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
-    return found if found.environment == environment_id else None
+    return calibration if calibration.environment == environment_id else None
 
 
 def store(calibration: Calibration) -> Path:
@@ -160,27 +160,27 @@ def from_data(data: Any) -> Calibration:
     if data["version"] != VERSION:
         raise ValueError("another version")
     others = data["others_cores"]
-    found = Calibration(
+    calibration = Calibration(
         str(data["environment"]),
         str(data["taken_at"]),
         str(data["device"]),
         float(data["bandwidth"]),
         tuple((str(name), float(rate)) for name, rate in data["peaks"]),
-        tuple(_rate(one) for one in data["rates"]),
+        tuple(_rate(rate) for rate in data["rates"]),
         float(data["seconds"]),
         None if others is None else float(others),
     )
-    _sound(found.bandwidth, *(rate for _, rate in found.peaks))
-    for rate in found.rates:
+    _sound(calibration.bandwidth, *(rate for _, rate in calibration.peaks))
+    for rate in calibration.rates:
         _sound(rate.best, rate.median, rate.low, rate.high)
         if rate.name == "read":
             _sound(rate.size)
-    return found
+    return calibration
 
 
 def _rate(data: Any) -> Rate:
     kinds = {"str": str, "float": float, "int": int}
-    return Rate(**{one.name: kinds[str(one.type)](data[one.name]) for one in fields(Rate)})
+    return Rate(**{field.name: kinds[str(field.type)](data[field.name]) for field in fields(Rate)})
 
 
 def _sound(*values: float) -> None:

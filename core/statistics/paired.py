@@ -167,11 +167,11 @@ def resampled_means(values: np.ndarray, stream: str = "", draws: int = DRAWS) ->
         return np.asarray(first + (values - first) @ _counts(stream, n, draws) / n)
     random = np.random.default_rng([1, zlib.crc32(stream.encode())])
     block = max(1, 2_000_000 // n)
-    found = []
+    means = []
     for start in range(0, draws, block):
         chosen = random.integers(0, n, (min(block, draws - start), n))
-        found.append(first + (values - first)[:, chosen].mean(axis=2))
-    return np.concatenate(found, axis=1)
+        means.append(first + (values - first)[:, chosen].mean(axis=2))
+    return np.concatenate(means, axis=1)
 
 
 # So many counts are kept at most for one stream: 16 MB.

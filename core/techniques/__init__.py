@@ -85,13 +85,13 @@ def setting_types(name: str) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in own_fields(kind)}
 
 
-def build(name: str, given: dict[str, Any]) -> Technique:
+def build(name: str, settings: dict[str, Any]) -> Technique:
     """A technique with the given settings; BadInput names an unknown one or a value of the wrong
     type.
     """
     kind, known = technique(name), setting_types(name)
     values = {}
-    for key, value in given.items():
+    for key, value in settings.items():
         if key not in known:
             raise BadInput(
                 f"technique {name} has no setting {key!r}; it has: {', '.join(known) or 'none'}"
@@ -123,10 +123,10 @@ def spell(technique: Technique) -> str:
 
 def parse(text: str) -> Technique:
     """Read `NAME[:key=value,...]` from the command line."""
-    name, given = parse_setting(text)
+    name, words = parse_setting(text)
     known = setting_types(name)
     values: dict[str, Any] = {}
-    for key, word in given.items():
+    for key, word in words.items():
         hint = known.get(key, str)
         try:
             values[key] = word if hint is str else int(word) if hint is int else float(word)

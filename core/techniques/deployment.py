@@ -48,7 +48,7 @@ class Deployment:
 
     def weight_bytes(self) -> int:
         """Bytes resident for the weights of the engine and of what is served beside it."""
-        return sum(int(one.weight_bytes()) for one in (self.engine, *self.serving.beside))
+        return sum(int(engine.weight_bytes()) for engine in (self.engine, *self.serving.beside))
 
     @property
     def prefix(self) -> tuple[int, ...]:

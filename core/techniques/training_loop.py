@@ -93,10 +93,12 @@ def learn(
                 raise _diverged(course, losses)
             optimizer.zero_grad(set_to_none=True)
             lost.backward()
-            torch.nn.utils.clip_grad_norm_([one for part in parts for one in part.parameters], 1.0)
+            torch.nn.utils.clip_grad_norm_(
+                [parameter for part in parts for parameter in part.parameters], 1.0
+            )
             optimizer.step()
             deployment.report((step + 1) / course.steps)
-    if not all(bool(one.isfinite().all()) for part in parts for one in part.parameters):
+    if not all(bool(parameter.isfinite().all()) for part in parts for parameter in part.parameters):
         raise _diverged(course, losses)
     _judge(course, losses)
     rows, length = batches[0][0].shape[:2]
@@ -157,14 +159,14 @@ def _batches(deployment: Deployment, course: Course) -> Iterator[tuple[Tensor, T
         return
     length = min(LENGTH, deployment.engine.max_positions)
     tokens = course.steps * SEQUENCES * length
-    found = training_text.stream(deployment, tokens)
-    if len(found.ids) <= length:
-        raise Refused(f"{course.name}: {found.words} has only {len(found.ids)} tokens")
+    stream = training_text.stream(deployment, tokens)
+    if len(stream.ids) <= length:
+        raise Refused(f"{course.name}: {stream.words} has only {len(stream.ids)} tokens")
     training_text.say(
-        deployment, "training", tokens, found.source, f"{tokens:,} tokens: {found.words}"
+        deployment, "training", tokens, stream.source, f"{tokens:,} tokens: {stream.words}"
     )
     for _ in range(course.steps):
-        windows = drawn(found.ids, deployment.prefix, SEQUENCES, length + 1, random)
+        windows = drawn(stream.ids, deployment.prefix, SEQUENCES, length + 1, random)
         windows = windows.to(deployment.device)
         yield windows[:, :-1], windows[:, 1:]
 

@@ -46,14 +46,14 @@ class Stream:
 
 def stream(deployment: Deployment, tokens: int) -> Stream:
     """Ids to learn from, `tokens` of them or fewer; Refused when there is no text at all."""
-    kept = deployment.learned
-    before: Stream | None = kept.get("text")
+    learned = deployment.learned
+    before: Stream | None = learned.get("text")
     if before is not None and before.source == "sampled":
         tokens = _to_sample(tokens)
-    if before is None or kept["asked"] < tokens:
-        kept["text"], kept["asked"] = _stream(deployment, tokens), tokens
-    found: Stream = kept["text"]
-    return found
+    if before is None or learned["asked"] < tokens:
+        learned["text"], learned["asked"] = _stream(deployment, tokens), tokens
+    text: Stream = learned["text"]
+    return text
 
 
 def remembered(deployment: Deployment) -> dict[str, Any]:
@@ -91,8 +91,8 @@ def parts(deployment: Deployment) -> Parts:
     """The user's data in two, read once."""
     if "parts" not in deployment.learned:
         deployment.learned["parts"] = load_parts(deployment.case.data)
-    found: Parts = deployment.learned["parts"]
-    return found
+    split: Parts = deployment.learned["parts"]
+    return split
 
 
 def say(deployment: Deployment, use: str, items: int, source: str, what: str) -> None:
@@ -138,8 +138,8 @@ def _why(deployment: Deployment) -> str:
     return parts(deployment).why_not
 
 
-def _yours(what: str, found: Parts) -> str:
-    return f"your {what} ({', '.join(found.taken)}), the part that nothing is judged on"
+def _yours(what: str, split: Parts) -> str:
+    return f"your {what} ({', '.join(split.taken)}), the part that nothing is judged on"
 
 
 def sampled(deployment: Deployment, tokens: int) -> list[int]:
@@ -150,15 +150,15 @@ def sampled(deployment: Deployment, tokens: int) -> list[int]:
     """
     engine = deployment.load_baseline()
     length = min(LENGTH, engine.max_positions)
-    found: list[int] = []
+    ids: list[int] = []
     stops, round_ = engine.special_ids.stops, 0
-    while len(found) < tokens:
+    while len(ids) < tokens:
         texts = _texts(deployment, engine, length, round_, stops)
         if stops and len(texts) < TOGETHER * length * LEAST_FILLED:
             stops = ()
-        found += texts
+        ids += texts
         round_ += 1
-    return found
+    return ids
 
 
 def _texts(
@@ -190,10 +190,10 @@ def _texts(
             f"the answers of {deployment.case.model.id} are not finite, so there is nothing to"
             " learn from them"
         ) from None
-    found: list[int] = []
+    tokens: list[int] = []
     for row, text in zip(begin.tolist(), new.tolist(), strict=True):
         end = next((place for place, token in enumerate(text) if token in stops), len(text))
         # What only stood in for a start token is no part of the text.
         own = text[:end] if first else row + text[:end]
-        found += opened(own, deployment.prefix)
-    return found
+        tokens += opened(own, deployment.prefix)
+    return tokens

@@ -49,15 +49,15 @@ def channel_scores(activity: Activity, down: Tensor, folds: bool) -> Tensor:
 
 def activities(deployment: Deployment) -> list[Activity]:
     """Those of every layer of a lean decoder as it is; Refused without text to calibrate on."""
-    found: list[Activity] = []
+    by_layer: list[Activity] = []
 
     def look(matrix: Matrix, inputs: Inputs) -> None:
         if matrix.name.endswith(".down"):
-            found.append(Activity(inputs.mean, inputs.mean_square))
+            by_layer.append(Activity(inputs.mean, inputs.mean_square))
 
     settings = CalibrationSet(samples=SAMPLES, rows=1)
     each_matrix(deployment, settings, look, second_order=False)
-    return found
+    return by_layer
 
 
 def slice_mlp(deployment: Deployment, sparsity: float) -> None:
@@ -78,9 +78,9 @@ def slice_mlp(deployment: Deployment, sparsity: float) -> None:
     for layer, activity in zip(engine.layers, activities(deployment), strict=True):
         gate_up, down = layer.gate_up.dense(), layer.down.dense()
         width, down_bias = down.shape[1], layer.down.bias
-        kept = kept_width(width, sparsity)
+        channels = kept_width(width, sparsity)
         scores = channel_scores(activity, down, down_bias is not None)
-        chosen = scores.topk(kept).indices.sort().values
+        chosen = scores.topk(channels).indices.sort().values
         if down_bias is not None:
             gone = torch.ones(width, dtype=torch.bool, device=down.device)
             gone[chosen] = False
@@ -90,7 +90,7 @@ def slice_mlp(deployment: Deployment, sparsity: float) -> None:
         bias = None if layer.gate_up.bias is None else layer.gate_up.bias[rows]
         layer.gate_up = Linear.from_dense(gate_up[rows], bias, layer.gate_up.format)
         layer.down = Linear.from_dense(down[:, chosen], down_bias, layer.down.format)
-        sizes.append(kept)
+        sizes.append(channels)
     before = engine.config.intermediate_sizes
     engine.config = replace(engine.config, intermediate_sizes=tuple(sizes))
     deployment.note(

@@ -72,7 +72,11 @@ class AutoMixed(Calibrated):
         """The study's limit on the KL, else that on the size, where the user stated neither."""
         if {"max_kl", "max_mib"} & set(stated):
             return self
-        upper = {one.metric: one.value for one in limits if one.relation == "<=" and one.value > 0}
+        upper = {
+            limit.metric: limit.value
+            for limit in limits
+            if limit.relation == "<=" and limit.value > 0
+        }
         if "kl_nats" in upper:
             return replace(self, max_kl=upper["kl_nats"])
         if "model_bytes" in upper and upper["model_bytes"] / MIB <= self.limits["max_mib"][1]:

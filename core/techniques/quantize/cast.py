@@ -59,9 +59,9 @@ class Cast(Base):
         if engine.lean is not None:
             cast_decoder(engine.lean, to)
         elif module is not None:
-            for name, one in (*module.named_parameters(), *module.named_buffers()):
-                if one.is_floating_point():
-                    _fits(name, one, to)
+            for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+                if tensor.is_floating_point():
+                    _fits(name, tensor, to)
             module.to(to)
         else:
             raise Refused(f"{deployment.case.model.id} has no weights that could be cast")

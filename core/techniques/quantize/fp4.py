@@ -36,4 +36,4 @@ class Fp4(Base):
         from core.techniques.solve.matrices import replace_each
         from kernels.linear_lowbit import quantize
 
-        replace_each(deployment, lambda one: quantize(one.dense(), 4, self.group_size, "fp4"))
+        replace_each(deployment, lambda matrix: quantize(matrix.dense(), 4, self.group_size, "fp4"))

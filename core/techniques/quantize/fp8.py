@@ -58,11 +58,13 @@ class Fp8(Base):
         from kernels.linear_lowbit import quantize
 
         if self.activations == 8:
-            replace_each(deployment, lambda one: linear_fp8.quantize(one.dense()))
+            replace_each(deployment, lambda matrix: linear_fp8.quantize(matrix.dense()))
         else:
             # E5M2 reaches 57,344: scales of usual weights are too small for fp16.
             scales = "fp32" if self.format == "e5m2" else None
             replace_each(
                 deployment,
-                lambda one: quantize(one.dense(), 8, one.k, self.format, scale_format=scales),
+                lambda matrix: quantize(
+                    matrix.dense(), 8, matrix.k, self.format, scale_format=scales
+                ),
             )

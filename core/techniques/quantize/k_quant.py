@@ -70,44 +70,44 @@ class KQuant(Base):
 
         shape = deployment.case.model.shape
 
-        def types(one: Any) -> tuple[str, str]:
-            name = "head" if is_head(deployment, one) else one.name
+        def types(matrix: Any) -> tuple[str, str]:
+            name = "head" if is_head(deployment, matrix) else matrix.name
             wanted = type_of(self.mix, name, shape)
-            return wanted, fitting(wanted, one.k)
+            return wanted, fitting(wanted, matrix.k)
 
-        def form(one: Any) -> Any:
-            found = types(one)[1]
-            if found == DENSE:
+        def form(matrix: Any) -> Any:
+            kind = types(matrix)[1]
+            if kind == DENSE:
                 return None
-            if found in FALLBACK:
-                return k_blocks(one.dense(), found).low_bit()
-            return plain_blocks(one.dense(), found)
+            if kind in FALLBACK:
+                return k_blocks(matrix.dense(), kind).low_bit()
+            return plain_blocks(matrix.dense(), kind)
 
-        found = [(*types(one), one.k) for one in matrices(deployment)]
-        if all(kept == DENSE for _, kept, _ in found):
+        choices = [(*types(matrix), matrix.k) for matrix in matrices(deployment)]
+        if all(kept == DENSE for _, kept, _ in choices):
             raise Refused(
                 "k-quant: no matrix of this model has rows of a multiple of 32 columns, which every"
                 " type of llama.cpp's is made of; rtn takes rows of any length"
             )
-        for text in fallbacks(found):
+        for text in fallbacks(choices):
             deployment.note(text)
         replace_each(deployment, form)
 
 
-def fallbacks(found: Iterable[tuple[str, str, int]]) -> list[str]:
+def fallbacks(choices: Iterable[tuple[str, str, int]]) -> list[str]:
     """A sentence for each kind of matrix (type, type it is kept in, columns) that fell back."""
-    changed = [one for one in found if one[0] != one[1]]
+    changed = [choice for choice in choices if choice[0] != choice[1]]
     counts = Counter((kept, "" if kept == DENSE else wanted, k) for wanted, kept, k in changed)
-    said = []
+    sentences = []
     for (kept, wanted, columns), count in counts.items():
         what = "matrix has" if count == 1 else "matrices have"
         plural = "s" if count == 1 else ""
         taken = f"take{plural} {kept} in place of {wanted}" if wanted else f"stay{plural} in floats"
-        said.append(
+        sentences.append(
             f"{count} {what} rows of {columns} columns, no multiple of"
             f" {SUPER if wanted else BLOCK}, and {taken}, as llama.cpp does"
         )
-    return said
+    return sentences
 
 
 def type_of(mix: str, name: str, shape: Any) -> str:

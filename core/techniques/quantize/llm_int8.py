@@ -50,20 +50,20 @@ class LlmInt8(Calibrated):
 
         def choose(matrix: Matrix, inputs: Inputs) -> KernelWeight | None:
             nonlocal outliers, columns, whole
-            found = torch.nonzero(inputs.absmax > self.threshold).flatten()
+            outlying = torch.nonzero(inputs.absmax > self.threshold).flatten()
             columns += matrix.k
-            outliers += len(found)
-            if len(found) == matrix.k:
+            outliers += len(outlying)
+            if len(outlying) == matrix.k:
                 whole += 1
                 return None
-            if len(found):
-                return OutlierWeight.of(matrix.dense(), found, matrix.bias, matrix.dtype)
+            if len(outlying):
+                return OutlierWeight.of(matrix.dense(), outlying, matrix.bias, matrix.dtype)
             return W8A8Weight(quantize(matrix.dense()), matrix.bias, matrix.dtype)
 
         each_matrix(deployment, CalibrationSet(rows=8), choose, second_order=False)
-        kept = f", {whole} matrices wholly" if whole else ""
+        wholly = f", {whole} matrices wholly" if whole else ""
         deployment.note(
             f"llm-int8: {outliers:,} of {columns:,} columns exceed {self.threshold:g} and stay in"
-            f" floats{kept}; weights went from {before:,} to"
+            f" floats{wholly}; weights went from {before:,} to"
             f" {deployment.engine.weight_bytes():,} bytes"
         )

@@ -49,7 +49,9 @@ class NormalFloat4(Base):
         from core.techniques.solve.matrices import replace_each
         from kernels.linear_lowbit import quantize
 
-        def form(one: Any) -> Any:
-            return quantize(one.dense(), 4, self.group_size, "nf4", scale_format=self.scale_format)
+        def form(matrix: Any) -> Any:
+            return quantize(
+                matrix.dense(), 4, self.group_size, "nf4", scale_format=self.scale_format
+            )
 
         replace_each(deployment, form)

@@ -66,7 +66,7 @@ class RoundToNearest(Base):
         """Replace every matrix of the layers, the head included, by packed codes."""
         from core.techniques.solve.matrices import replace_each
 
-        replace_each(deployment, lambda one: self.form(one.dense()))
+        replace_each(deployment, lambda matrix: self.form(matrix.dense()))
 
     def form(self, weight: Tensor) -> LowBit:
         """The weight [n, k], rounded."""

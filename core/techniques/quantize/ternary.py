@@ -82,9 +82,9 @@ class Ternary(Base):
             groups, real = grouped(weight, size)
             magnitude = groups.abs()
             threshold = TWN_THRESHOLD * magnitude.sum(2) / real.sum(2)
-            kept = magnitude > threshold[..., None]
-            raw = (magnitude * kept).sum(2) / kept.sum(2).clamp(min=1)
+            mask = magnitude > threshold[..., None]
+            raw = (magnitude * mask).sum(2) / mask.sum(2).clamp(min=1)
             scale, _ = round_scale(raw, "fp16")
-            signs = ungrouped(groups.sign() * kept, k)
+            signs = ungrouped(groups.sign() * mask, k)
         codes = (signs + 1).to(torch.uint8).contiguous()
         return LowBit(codes, scale.contiguous(), None, 2, size, "ternary")

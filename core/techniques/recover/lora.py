@@ -85,7 +85,7 @@ class Lora(Trained):
         assert before.stored is not None
         stored = AdaptedBytes(before.stored, self.rank, before.item)
         mix = tuple(
-            (name, one and AdaptedBytes(one, self.rank, before.item)) for name, one in before.mix
+            (name, form and AdaptedBytes(form, self.rank, before.item)) for name, form in before.mix
         )
         return replace(before, stored=stored, mix=mix)
 

@@ -55,8 +55,8 @@ def train(deployment: Deployment, settings: Lora) -> None:
 
 def quantized(decoder: Decoder) -> list[Matrix]:
     """The matrices that are not dense."""
-    formats = {name: one.format for name, one in decoder.linears()}
-    return [one for one in of_decoder(decoder) if formats[one.name] not in DENSE]
+    formats = {name: layer.format for name, layer in decoder.linears()}
+    return [matrix for matrix in of_decoder(decoder) if formats[matrix.name] not in DENSE]
 
 
 class AdaptedDecoder(TrainableDecoder):
@@ -81,7 +81,7 @@ class AdaptedDecoder(TrainableDecoder):
         self.adapters = nn.ParameterDict()
         # The matrix that a module stands in, and its rows there.
         self.places: dict[str, tuple[str, int, int]] = {}
-        parts = {one.name: one.parts for one in stacks(decoder.config)}
+        parts = {stack.name: stack.parts for stack in stacks(decoder.config)}
         for matrix in chosen:
             a = (2 * torch.rand(settings.rank, matrix.k, generator=random) - 1) / math.sqrt(
                 matrix.k
@@ -114,7 +114,7 @@ def _quantize(deployment: Deployment, format_: str) -> None:
     kind = "int" if name.startswith("int") else name
     bits = bits_of(kind) or int(name[3:])
     replace_each(
-        deployment, lambda one: quantize(one.dense(), bits, int(group), kind, symmetric=False)
+        deployment, lambda matrix: quantize(matrix.dense(), bits, int(group), kind, symmetric=False)
     )
 
 

@@ -52,7 +52,7 @@ def within_loss(options: Mapping[str, Sequence[Option]], most: float) -> Chosen:
     the Lagrangian (Shoham and Gersho 1988); a move that does not fit any more is passed over.
     """
     chosen, moves = _start(options)
-    left = most - sum(one.loss for one in chosen.values())
+    left = most - sum(option.loss for option in chosen.values())
     for move in moves:
         more = move.after.loss - move.before.loss
         if chosen[move.name] is move.before and more <= left:
@@ -77,7 +77,7 @@ def within_cost(options: Mapping[str, Sequence[Option]], most: float) -> Chosen 
     if over > 0:
         return None
     # The last moves may have saved more than was needed: take back what there is room for.
-    for move in sorted(done, key=lambda one: one.before.loss - one.after.loss):
+    for move in sorted(done, key=lambda move: move.before.loss - move.after.loss):
         back = move.before.cost - move.after.cost
         if chosen[move.name] is move.after and over + back <= 0:
             chosen[move.name] = move.before
@@ -87,25 +87,27 @@ def within_cost(options: Mapping[str, Sequence[Option]], most: float) -> Chosen 
 
 def _start(options: Mapping[str, Sequence[Option]]) -> tuple[Chosen, list[_Move]]:
     """Every matrix at its option of least loss, and the moves from there, the best first."""
-    hulls = {name: _hull(some) for name, some in options.items()}
+    hulls = {name: _hull(choices) for name, choices in options.items()}
     moves = [
         _Move(name, before, after)
         for name, hull in hulls.items()
         for before, after in pairwise(hull)
     ]
     # Along a hull rates rise, so a matrix's moves stay in their order.
-    return {name: hull[0] for name, hull in hulls.items()}, sorted(moves, key=lambda one: one.rate)
+    return {name: hull[0] for name, hull in hulls.items()}, sorted(
+        moves, key=lambda move: move.rate
+    )
 
 
 def _hull(options: Sequence[Option]) -> list[Option]:
     """The lower convex hull from the least loss to the least cost, by falling cost."""
     hull: list[Option] = []
-    for one in sorted(options, key=lambda option: (option.loss, option.cost)):
-        if hull and one.cost >= hull[-1].cost:
+    for option in sorted(options, key=lambda choice: (choice.loss, choice.cost)):
+        if hull and option.cost >= hull[-1].cost:
             continue
-        while len(hull) > 1 and _rate(hull[-1], one) <= _rate(hull[-2], hull[-1]):
+        while len(hull) > 1 and _rate(hull[-1], option) <= _rate(hull[-2], hull[-1]):
             hull.pop()
-        hull.append(one)
+        hull.append(option)
     return hull
 
 

@@ -51,9 +51,9 @@ IMAGES = 256
 
 def search(deployment: Deployment, settings: AutoMixed) -> None:
     """Replace the matrices as AutoMixed says. Raises Refused when the size cannot be reached."""
-    found = matrices(deployment)
+    targets = matrices(deployment)
     scored, judged = _probes(deployment, settings.samples)
-    places = [MatrixPlace(one) for one in found]
+    places = [MatrixPlace(target) for target in targets]
     judge = Judge(deployment, judged)
     report = deployment.report
     grid = WIDTHS, settings.group_size, lambda share: report(0.8 * share)
@@ -61,7 +61,7 @@ def search(deployment: Deployment, settings: AutoMixed) -> None:
         if settings.score == "trying":
             scores = by_trying(Judge(deployment, scored), places, *grid)
         else:
-            scores = by_gradient(deployment, found, scored, *grid)
+            scores = by_gradient(deployment, targets, scored, *grid)
     except ValueError as error:
         raise Refused(f"{deployment.case.model.id} cannot be rounded: {error}") from None
     before = deployment.engine.weight_bytes()
@@ -69,7 +69,7 @@ def search(deployment: Deployment, settings: AutoMixed) -> None:
     choices = _Choices(deployment, settings, by_name, judge, scores)
     chosen, kl = choices.by_size() if settings.max_mib else choices.by_quality()
     _keep(deployment, settings, scores, chosen)
-    counts = Counter(one.bits for one in chosen.values())
+    counts = Counter(option.bits for option in chosen.values())
     told = ", ".join(f"{count} at {bits} bit" for bits, count in sorted(counts.items()))
     deployment.note(
         f"auto-mixed: {told}; KL {kl:.4g} nats on {sum(map(_positions, judged)):,} positions of "
@@ -104,7 +104,7 @@ class _Choices:
         tried: dict[tuple[int, ...], float] = {}
         for round_ in range(ROUNDS):
             chosen = within_loss(options, budget)
-            key = tuple(one.bits for one in chosen.values())
+            key = tuple(option.bits for option in chosen.values())
             if key in tried:
                 break
             tried[key] = kl = self._measure(chosen)
@@ -117,7 +117,7 @@ class _Choices:
             budget *= 0.5
             chosen = within_loss(options, budget)
             kl = self._measure(chosen)
-            if kl <= limit or all(one.bits == DENSE for one in chosen.values()):
+            if kl <= limit or all(option.bits == DENSE for option in chosen.values()):
                 best = (chosen, kl)
         self._put(best[0])
         return best
@@ -127,19 +127,22 @@ class _Choices:
         limit, options = self.settings.max_mib * 2**20, self._options(held=True)
         engine = self.deployment.engine
         self._put({})
-        dense = sum(some[-1].cost for some in options.values())
+        dense = sum(choices[-1].cost for choices in options.values())
         other = engine.weight_bytes() - dense
         room, over, chosen = other, 1.0, Chosen()
         while over > 0:
-            found = within_cost(options, limit - room)
-            if found is None:
-                least = sum(min(one.cost for one in some) for some in options.values()) + other
+            candidate = within_cost(options, limit - room)
+            if candidate is None:
+                least = (
+                    sum(min(option.cost for option in choices) for choices in options.values())
+                    + other
+                )
                 raise Refused(
                     f"max_mib={self.settings.max_mib:g} cannot be reached: at 2 bit the weights "
                     f"take {least / 2**20:.3g} MiB, of which {other / 2**20:.3g} MiB are not "
                     "matrices; allow more"
                 )
-            chosen = found
+            chosen = candidate
             self._nearest(chosen)
             # The kernel that runs may keep more than the one that was counted with.
             over = engine.weight_bytes() - limit
@@ -148,20 +151,20 @@ class _Choices:
 
     def _options(self, held: bool) -> dict[str, list[Option]]:
         """Of every matrix by rising bits, dense last; costs are resident bytes, or those read."""
-        found = {}
+        options = {}
         for name, place in self.places.items():
             matrix = place.matrix
             kernel = "cpp" if matrix.dtype is torch.bfloat16 else "fp32"
-            some = []
+            choices = []
             for bits in WIDTHS:
                 stored = LowBitBytes(bits, self.settings.group_size, zero="int8")
                 size = stored.nbytes(matrix.n, matrix.k, kernel)
-                some.append(Option(bits, size, self.scores[name, bits]))
+                choices.append(Option(bits, size, self.scores[name, bits]))
             # A dense head that is the embedding itself takes no memory of its own.
             free = held and name == "head" and self._tied()
             dense = 0 if free else matrix.n * matrix.k * matrix.dtype.itemsize
-            found[name] = [*some, Option(DENSE, dense, 0.0)]
-        return found
+            options[name] = [*choices, Option(DENSE, dense, 0.0)]
+        return options
 
     def _tied(self) -> bool:
         lean, head = self.deployment.engine.lean, self.places["head"].first.weight
@@ -183,10 +186,10 @@ class _Choices:
         self.stands = None
         for place in self.places.values():
             place.put_back()
-        for name, one in chosen.items():
-            if one.bits != DENSE:
+        for name, option in chosen.items():
+            if option.bits != DENSE:
                 matrix = self.places[name].matrix
-                matrix.replace(self._weight(matrix, one.bits))
+                matrix.replace(self._weight(matrix, option.bits))
 
     def _weight(self, matrix: Matrix, bits: int) -> LowBitWeight:
         key = (matrix.name, bits)
@@ -196,7 +199,7 @@ class _Choices:
         return self.made[key]
 
     def _calibrated(self, chosen: Chosen) -> None:
-        bits = {name: one.bits for name, one in chosen.items() if one.bits != DENSE}
+        bits = {name: option.bits for name, option in chosen.items() if option.bits != DENSE}
 
         def choose(matrix: Matrix, inputs: Inputs) -> LowBitWeight | None:
             if matrix.name not in bits:
@@ -234,10 +237,10 @@ def _keep(deployment: Deployment, settings: AutoMixed, scores: Scores, chosen: C
     for (name, bits), value in scores.items():
         at = matrix(name, bits)
         deployment.keep(Measurement("sensitivity_kl", (value,), "nat", origin, how, condition=at))
-    for name, one in chosen.items():
-        why = "16: left as it was" if one.bits == DENSE else f"groups of {settings.group_size}"
+    for name, option in chosen.items():
+        why = "16: left as it was" if option.bits == DENSE else f"groups of {settings.group_size}"
         deployment.keep(
             Measurement(
-                "chosen_bits", (float(one.bits),), "bit", "measured", why, condition=matrix(name)
+                "chosen_bits", (float(option.bits),), "bit", "measured", why, condition=matrix(name)
             )
         )

@@ -82,8 +82,8 @@ def fold_layer(
     the rows of up, the other two from the norm before. The layer's own matrices stay as they are:
     the caller replaces all four.
     """
-    found = {name: Folded.of(getattr(layer, name)) for name in MATRICES}
-    qkv, o, gate_up, down = (found[name] for name in MATRICES)
+    folds = {name: Folded.of(getattr(layer, name)) for name in MATRICES}
+    qkv, o, gate_up, down = (folds[name] for name in MATRICES)
     heads = Shared(config.num_heads, config.num_kv_heads, config.head_dim)
     s = search_columns(o.weight, inputs["o"], grid, heads)
     o.scale_columns(s)
@@ -92,11 +92,11 @@ def fold_layer(
     down.scale_columns(s)
     gate_up.divide_rows(len(s), s)
     for name, norm in NORMED:
-        s = search_columns(found[name].weight, inputs[name], grid)
+        s = search_columns(folds[name].weight, inputs[name], grid)
         divided, s = through_norm(getattr(layer, norm), s)
         setattr(layer, norm, divided)
-        found[name].scale_columns(s)
-    return found
+        folds[name].scale_columns(s)
+    return folds
 
 
 def clipped(weight: Tensor, sample: Tensor, grid: Grid) -> LowBit:

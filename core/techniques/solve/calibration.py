@@ -75,7 +75,7 @@ def each_matrix(
         _each_of_module(deployment, settings, choose, second_order)
         return
     ids = calibration_ids(deployment, settings)
-    found = of_decoder(engine)
+    targets = of_decoder(engine)
     hidden = [engine.embedding[part] for part in ids.split(TOGETHER)]
     untouched = list(hidden) if clean else None
     visit = Visit(settings, choose, second_order, prepare)
@@ -85,7 +85,7 @@ def each_matrix(
         if prepare is not None:
             ahead = _Stream(engine, replace(layer), list(hidden))
             visit.prepare_layer(layer, {name: ahead.inputs(name) for name in MATRICES})
-        here = [one for one in found if one.layer == index]
+        here = [matrix for matrix in targets if matrix.layer == index]
         for name, matrix in zip(MATRICES, here, strict=True):
             visit.matrix(matrix, now.inputs(name), None if was is None else was.inputs(name))
         for stream in (now, was):
@@ -99,7 +99,7 @@ def each_matrix(
     kept = None if untouched is None else normed(untouched)
     if prepare is not None:
         visit.prepare_layer(None, {"head": normed(hidden)})
-    visit.matrix(found[-1], normed(hidden), kept)
+    visit.matrix(targets[-1], normed(hidden), kept)
     deployment.report(1.0)
 
 
@@ -111,14 +111,14 @@ def calibration_ids(deployment: Deployment, settings: CalibrationSet) -> Tensor:
     engine = deployment.engine
     length = min(settings.length, engine.max_positions)
     random = torch.Generator().manual_seed(deployment.seed + 7919 * settings.draw)
-    found = training_text.stream(deployment, 4 * settings.samples * length)
-    if len(found.ids) < length:
+    stream = training_text.stream(deployment, 4 * settings.samples * length)
+    if len(stream.ids) < length:
         raise Refused(
-            f"{found.words} has {len(found.ids)} tokens, fewer than one sequence of {length}"
+            f"{stream.words} has {len(stream.ids)} tokens, fewer than one sequence of {length}"
         )
-    what = f"{settings.samples} sequences of {length} tokens: {found.words}"
-    training_text.say(deployment, "calibration", settings.samples * length, found.source, what)
-    return drawn(found.ids, deployment.prefix, settings.samples, length, random)
+    what = f"{settings.samples} sequences of {length} tokens: {stream.words}"
+    training_text.say(deployment, "calibration", settings.samples * length, stream.source, what)
+    return drawn(stream.ids, deployment.prefix, settings.samples, length, random)
 
 
 def calibration_images(deployment: Deployment) -> Tensor:
@@ -137,11 +137,11 @@ class Visit:
     second_order: bool
     prepare: Prepare | None
 
-    def prepare_layer(self, layer: Layer | None, given: dict[str, list[Tensor]]) -> None:
+    def prepare_layer(self, layer: Layer | None, inputs: dict[str, list[Tensor]]) -> None:
         """Let `prepare` see the inputs, by matrix, that the layer has as it is."""
         assert self.prepare is not None
         seen = {}
-        for name, parts in given.items():
+        for name, parts in inputs.items():
             seen[name] = self._inputs(parts[0].shape[-1], parts, None)
         with torch.inference_mode(False), torch.no_grad():
             self.prepare(layer, seen)
@@ -153,10 +153,10 @@ class Visit:
     def _inputs(self, k: int, parts: list[Tensor], clean: list[Tensor] | None) -> Inputs:
         # Gaps that were left in the heap would add up, matrix by matrix.
         give_back()
-        found = Inputs(k, self.settings.rows, second_order=self.second_order)
+        inputs = Inputs(k, self.settings.rows, second_order=self.second_order)
         for index, x in enumerate(parts):
-            found.add(x, None if clean is None else clean[index])
-        return found
+            inputs.add(x, None if clean is None else clean[index])
+        return inputs
 
 
 class _Stream:
@@ -209,12 +209,15 @@ def _replace(matrix: Matrix, inputs: Inputs, choose: Choose) -> None:
 def _each_of_module(
     deployment: Deployment, settings: CalibrationSet, choose: Choose, second_order: bool
 ) -> None:
-    found = matrices(deployment)
+    targets = matrices(deployment)
     module: nn.Module = deployment.engine.module
-    inputs = {one.name: Inputs(one.k, settings.rows, second_order=second_order) for one in found}
+    inputs = {
+        matrix.name: Inputs(matrix.k, settings.rows, second_order=second_order)
+        for matrix in targets
+    }
     hooks = [
-        module.get_submodule(name).register_forward_pre_hook(_collector(one))
-        for name, one in inputs.items()
+        module.get_submodule(name).register_forward_pre_hook(_collector(statistics))
+        for name, statistics in inputs.items()
     ]
     try:
         if deployment.case.model.task == "text":
@@ -225,22 +228,22 @@ def _each_of_module(
     finally:
         for hook in hooks:
             hook.remove()
-    unseen = [one for one in found if not inputs[one.name].count]
-    for one in unseen:
+    unseen = [matrix for matrix in targets if not inputs[matrix.name].count]
+    for matrix in unseen:
         # Nobody chose this expert: no input is likelier than another.
-        inputs[one.name].add(torch.eye(one.k))
+        inputs[matrix.name].add(torch.eye(matrix.k))
     if unseen:
         deployment.note(
-            f"{len(unseen)} of {len(found)} matrices, of experts that no calibration token chose,"
+            f"{len(unseen)} of {len(targets)} matrices, of experts that no calibration token chose,"
             " are rounded without knowing their inputs"
         )
-    for position, one in enumerate(found):
-        _replace(one, inputs[one.name], choose)
-        deployment.report((position + 1) / len(found))
+    for position, matrix in enumerate(targets):
+        _replace(matrix, inputs[matrix.name], choose)
+        deployment.report((position + 1) / len(targets))
 
 
 def _collector(inputs: Inputs) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    def collect(module: nn.Module, given: tuple[Tensor, ...]) -> None:
-        inputs.add(given[0])
+    def collect(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        inputs.add(args[0])
 
     return collect

@@ -65,7 +65,7 @@ def search_scales(
     groups = grouped(weight, group_size)
     rows = max(1, AT_ONCE // groups[0].numel())
     parts = [_search(part, bits, symmetric, blocks, steps) for part in groups.split(rows)]
-    scale = torch.cat([one for one, _ in parts])
+    scale = torch.cat([scales for scales, _ in parts])
     if symmetric:
         return scale, None
     return scale, torch.cat([zero for _, zero in parts if zero is not None])

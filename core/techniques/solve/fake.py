@@ -36,13 +36,13 @@ class _Rounded(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, groups: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
         """groups fp32 [n, g, size], scale and zero fp32 [n, g] -> fp32 [n, g, size]."""
-        kept = scale.half().float()
-        divisor = torch.where(kept != 0, kept, torch.ones_like(kept))[..., None]
+        stored = scale.half().float()
+        divisor = torch.where(stored != 0, stored, torch.ones_like(stored))[..., None]
         steps = (groups / divisor).add_(zero[..., None])
-        ctx.save_for_backward(steps, kept, zero)
+        ctx.save_for_backward(steps, stored, zero)
         ctx.bits = bits
         codes = steps.round().clamp_(0, 2**bits - 1)
-        return codes.sub_(zero[..., None]).mul_(kept[..., None])
+        return codes.sub_(zero[..., None]).mul_(stored[..., None])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
@@ -103,8 +103,8 @@ class FakeQuantized(nn.Module):
         zero = self.get_buffer("zero")
         codes = nearest(self._groups(self.weight), scale, zero, self.bits, "int")
         codes = codes.view(n, -1)[:, :k].contiguous()
-        kept = None if self.symmetric else zero
-        return LowBit(codes, scale, kept, self.bits, self.group_size)
+        zeros = None if self.symmetric else zero
+        return LowBit(codes, scale, zeros, self.bits, self.group_size)
 
     def _groups(self, weight: Tensor) -> Tensor:
         n, k = weight.shape

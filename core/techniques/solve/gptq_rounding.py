@@ -83,11 +83,11 @@ def gptq(
     for begin in range(0, len(weight), rows):
         part = weight[begin : begin + rows]
         aim = part if shift is None else best_float(part, shift, factored)
-        made = _of_rows(aim, hessian, grid, factored, refits, clip)
-        codes[begin : begin + rows] = made.codes
-        scale[begin : begin + rows] = made.scale
+        rounded = _of_rows(aim, hessian, grid, factored, refits, clip)
+        codes[begin : begin + rows] = rounded.codes
+        scale[begin : begin + rows] = rounded.scale
         if zero is not None:
-            zero[begin : begin + rows] = made.zeros()
+            zero[begin : begin + rows] = rounded.zeros()
     return LowBit(codes, scale, zero, grid.bits, grid.size(k))
 
 

@@ -51,15 +51,15 @@ def k_blocks(weight: Tensor, name: str) -> KBlocks:
     parts = [_round(part, kind) for part in checked(weight).split(rows)]
 
     def join(field: str) -> Tensor | None:
-        found = [getattr(part, field) for part in parts]
-        return None if found[0] is None else torch.cat(found)
+        tensors = [getattr(part, field) for part in parts]
+        return None if tensors[0] is None else torch.cat(tensors)
 
     codes, scale, d = join("codes"), join("scale"), join("d")
     assert codes is not None
     assert scale is not None
     assert d is not None
     low = join("d_min")
-    peak = max(float(one.abs().max()) for one in (d, low) if one is not None)
+    peak = max(float(factor.abs().max()) for factor in (d, low) if factor is not None)
     if peak < SMALLEST and bool(weight.any()):
         raise ValueError(
             "its values are too small for the fp16 scales of k-quants; rtn, weight-int8 and"

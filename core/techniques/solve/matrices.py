@@ -24,10 +24,10 @@ NOTED = 0.01
 
 def matrices(deployment: Deployment) -> list[Matrix]:
     """The engine's matrices; Refused when there is none."""
-    found: list[Matrix] = deployment.engine.matrices()
-    if not found:
+    targets: list[Matrix] = deployment.engine.matrices()
+    if not targets:
         raise Refused(f"{deployment.case.model.id} has no linear layer that could be quantized")
-    return found
+    return targets
 
 
 def left_alone(deployment: Deployment) -> str:
@@ -37,17 +37,17 @@ def left_alone(deployment: Deployment) -> str:
     module = deployment.engine.module
     if module is None:
         return ""
-    replaced = kept = 0
+    replaced = floats = 0
     left: list[Tensor] = []
     for part in module.modules():
         if isinstance(part, KernelLinear):
             replaced += part.in_features * part.out_features
         elif is_linear(part):
-            kept += sum(weight.numel() for weight in part.parameters())
+            floats += sum(weight.numel() for weight in part.parameters())
         elif not isinstance(part, nn.Embedding):
             left += part.parameters(recurse=False)
     size = sum(weight.numel() for weight in left)
-    share = size / max(1, replaced + kept + size)
+    share = size / max(1, replaced + floats + size)
     if not replaced or share <= NOTED:
         return ""
     bits = 8 * left[0].dtype.itemsize
@@ -58,18 +58,18 @@ def replace_each(deployment: Deployment, form: Callable[[Matrix], LowBit | None]
     """Replace each matrix by the low-bit form made of it, one at a time, so that memory stays near
     the model; None leaves a matrix as it is.
     """
-    found = matrices(deployment)
+    targets = matrices(deployment)
     before = deployment.engine.weight_bytes()
     formats: dict[str, int] = {}
-    for index, matrix in enumerate(found):
+    for index, matrix in enumerate(targets):
         try:
-            made = form(matrix)
+            low_bit = form(matrix)
         except ValueError as error:
             raise Refused(f"{matrix.name}: {error}") from None
-        if made is not None:
-            matrix.replace(weight_of(made, matrix.bias, matrix.dtype))
-            formats[made.format] = formats.get(made.format, 0) + 1
-        deployment.report((index + 1) / len(found))
+        if low_bit is not None:
+            matrix.replace(weight_of(low_bit, matrix.bias, matrix.dtype))
+            formats[low_bit.format] = formats.get(low_bit.format, 0) + 1
+        deployment.report((index + 1) / len(targets))
     names = ", ".join(f"{count} {name}" for name, count in formats.items())
     deployment.note(
         f"{names or 'nothing'}: weights went from {before:,} to"
@@ -84,12 +84,12 @@ def replace_each_but_head(
     row; with 0 the head is no exception.
     """
 
-    def made(one: Matrix) -> LowBit:
-        if head_bits and is_head(deployment, one):
-            return quantize(one.dense(), head_bits, one.k)
-        return form(one.dense())
+    def rounded(matrix: Matrix) -> LowBit:
+        if head_bits and is_head(deployment, matrix):
+            return quantize(matrix.dense(), head_bits, matrix.k)
+        return form(matrix.dense())
 
-    replace_each(deployment, made)
+    replace_each(deployment, rounded)
 
 
 def is_head(deployment: Deployment, matrix: Matrix) -> bool:

@@ -43,22 +43,22 @@ def train(deployment: Deployment, settings: Qat) -> None:
     the Llama family and no classifier, and when the loss diverged.
     """
     of = _of_module if deployment.case.model.task == "image" else _of_decoder
-    student, rounded, found = of(deployment, settings)
+    student, rounded, targets = of(deployment, settings)
     parts = []
-    for one in (one for parts in rounded.values() for one in parts):
+    for fake in (fake for parts in rounded.values() for fake in parts):
         # The finer the grid, the less may move: at equal rates 4 bit lost what 2 bit gained.
-        rate = settings.learning_rate / settings.bits * float(one.scale.detach().abs().mean())
-        parts += [LossPart([one.weight], rate), LossPart([one.scale], rate * SCALE_RATE)]
+        rate = settings.learning_rate / settings.bits * float(fake.scale.detach().abs().mean())
+        parts += [LossPart([fake.weight], rate), LossPart([fake.scale], rate * SCALE_RATE)]
     course = Course("qat", settings.steps, settings.learning_rate)
     learn(deployment, course, student, parts, LOSSES[settings.loss])
-    pack(rounded, found)
+    pack(rounded, targets)
     deployment.note(f"qat: the weights take {deployment.engine.weight_bytes():,} bytes")
 
 
-def pack(rounded: Rounded, found: Sequence[Matrix]) -> None:
+def pack(rounded: Rounded, targets: Sequence[Matrix]) -> None:
     """Replace every matrix by the codes that its parts round to."""
-    for matrix in found:
-        form = stack([one.form() for one in rounded[matrix.name]])
+    for matrix in targets:
+        form = stack([part.form() for part in rounded[matrix.name]])
         matrix.replace(LowBitWeight(form, matrix.bias, matrix.dtype))
 
 
@@ -93,31 +93,32 @@ class QuantizedDecoder(TrainableDecoder):
 
 def _of_decoder(deployment: Deployment, settings: Qat) -> tuple[Forward, Rounded, list[Matrix]]:
     decoder = lean(deployment, "quantization-aware training")
-    found, tensors = matrices(deployment), decoder.export_tensors()
-    forms = _start(deployment, settings, found)
+    targets, tensors = matrices(deployment), decoder.export_tensors()
+    forms = _start(deployment, settings, targets)
     with torch.inference_mode(False):
         student = QuantizedDecoder(decoder.config, tensors, forms)
     rounded = {
-        one.name: [student.rounded[name] for name, _ in one.parts] for one in stacks(decoder.config)
+        stacked.name: [student.rounded[name] for name, _ in stacked.parts]
+        for stacked in stacks(decoder.config)
     }
-    return student, rounded, found
+    return student, rounded, targets
 
 
 def _of_module(deployment: Deployment, settings: Qat) -> tuple[Forward, Rounded, list[Matrix]]:
     student: nn.Module = copy.deepcopy(deployment.engine).requires_grad_(False)
-    found = matrices(deployment)
-    weights = {one.name: one.dense() for one in found}
+    targets = matrices(deployment)
+    weights = {matrix.name: matrix.dense() for matrix in targets}
     rounded: Rounded = {}
-    for name, form in _start(deployment, settings, found).items():
+    for name, form in _start(deployment, settings, targets).items():
         with torch.inference_mode(False):
             rounded[name] = [FakeQuantized(weights[name], form)]
         owner, _, leaf = name.rpartition(".")
-        bias = next(one.bias for one in found if one.name == name)
+        bias = next(matrix.bias for matrix in targets if matrix.name == name)
         setattr(student.get_submodule(owner), leaf, FakeLinear(rounded[name][0], bias))
-    return student, rounded, found
+    return student, rounded, targets
 
 
-def _start(deployment: Deployment, settings: Qat, found: Sequence[Matrix]) -> Forms:
+def _start(deployment: Deployment, settings: Qat, targets: Sequence[Matrix]) -> Forms:
     """The form that each matrix starts from. GPTQ's replace the deployment's own matrices."""
     bits, size, symmetric = settings.bits, settings.group_size, bool(settings.symmetric)
     forms = {}
@@ -125,12 +126,12 @@ def _start(deployment: Deployment, settings: Qat, found: Sequence[Matrix]) -> Fo
     if before is not None:
         before.apply(deployment)
         forms = _packed(deployment.engine)
-    for one in found:
-        if one.name not in forms:
+    for matrix in targets:
+        if matrix.name not in forms:
             try:
-                forms[one.name] = nearest_form(one.dense(), bits, size, symmetric)
+                forms[matrix.name] = nearest_form(matrix.dense(), bits, size, symmetric)
             except ValueError as error:
-                raise Refused(f"{one.name}: {error}") from None
+                raise Refused(f"{matrix.name}: {error}") from None
     return forms
 
 
@@ -138,8 +139,14 @@ def _packed(engine: Engine) -> Forms:
     """The forms of the low-bit matrices of an engine, by name."""
     weights: dict[str, KernelWeight] = {}
     if engine.lean is not None:
-        weights = {name: one.kernel_weight for name, one in engine.lean.linears()}
+        weights = {name: layer.kernel_weight for name, layer in engine.lean.linears()}
     elif engine.module is not None:
-        kept = {n: one for n, one in engine.module.named_modules() if isinstance(one, KernelLinear)}
-        weights = {name: one.weight_of_kernel for name, one in kept.items()}
-    return {name: one.form() for name, one in weights.items() if isinstance(one, LowBitWeight)}
+        layers = {
+            name: layer
+            for name, layer in engine.module.named_modules()
+            if isinstance(layer, KernelLinear)
+        }
+        weights = {name: layer.weight_of_kernel for name, layer in layers.items()}
+    return {
+        name: weight.form() for name, weight in weights.items() if isinstance(weight, LowBitWeight)
+    }

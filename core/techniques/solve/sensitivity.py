@@ -47,7 +47,7 @@ class Judge:
     def __init__(self, deployment: Deployment, parts: list[Tensor]) -> None:
         self._deployment, self._parts = deployment, parts
         self._before = [self._answer(part) for part in parts]
-        if not all(bool(one.isfinite().all()) for one in self._before):
+        if not all(bool(answer.isfinite().all()) for answer in self._before):
             raise Refused(f"the answers of {deployment.case.model.id} are not finite: it is broken")
 
     @torch.inference_mode()
@@ -105,7 +105,7 @@ def by_trying(
 
 def by_gradient(
     deployment: Deployment,
-    found: list[Matrix],
+    targets: list[Matrix],
     parts: list[Tensor],
     widths: tuple[int, ...],
     group_size: int,
@@ -114,7 +114,7 @@ def by_gradient(
     """The estimate of the module's docstring; `parts` are token ids [B, T] or images."""
     engine, random = deployment.engine, torch.Generator().manual_seed(deployment.seed)
     seen = Seen(max(1, POSITIONS // len(parts)), random)
-    with torch.inference_mode(False), torch.enable_grad(), _watched(engine, found, seen) as run:
+    with torch.inference_mode(False), torch.enable_grad(), _watched(engine, targets, seen) as run:
         for part in parts:
             # Inference tensors cannot be saved for a backward pass.
             logits = run(part.clone()).float().flatten(0, -2)
@@ -124,11 +124,11 @@ def by_gradient(
             drawn = torch.multinomial(chances, 1, generator=random)
             torch.log_softmax(logits, -1).gather(-1, drawn).sum().backward()
     scores: Scores = {}
-    for done, matrix in enumerate(found):
+    for done, matrix in enumerate(targets):
         x, gradient = seen.of(matrix.name)
         for bits in widths:
             scores[matrix.name, bits] = _score(matrix.dense(), x, gradient, bits, group_size)
-        report((done + 1) / len(found))
+        report((done + 1) / len(targets))
     return scores
 
 
@@ -156,14 +156,14 @@ class Seen:
     def watch(self, matrix: str, projection: str, x: Tensor, y: Tensor) -> None:
         """Keep some rows of x [..., k] now and of y's gradient [..., n] when it is known."""
         pick = self._pick(x.shape[:-1].numel())
-        kept = self.gradients.setdefault(matrix, {}).setdefault(projection, [])
+        gradients = self.gradients.setdefault(matrix, {}).setdefault(projection, [])
         # Projections of one matrix share their input: the first keeps it.
         if projection == next(iter(self.gradients[matrix])):
             rows = x.detach().reshape(-1, x.shape[-1])[pick].float()
             self.inputs.setdefault(matrix, []).append(rows)
 
         def keep(gradient: Tensor) -> None:
-            kept.append(gradient.reshape(-1, gradient.shape[-1])[pick].float())
+            gradients.append(gradient.reshape(-1, gradient.shape[-1])[pick].float())
 
         y.register_hook(keep)
 
@@ -177,8 +177,8 @@ class Seen:
     def _pick(self, count: int) -> Tensor:
         # The same rows for x and for every projection's gradient of a pass.
         if count not in self._picked:
-            some = torch.randperm(count, generator=self.random)[: self.each]
-            self._picked[count] = some.sort().values
+            rows = torch.randperm(count, generator=self.random)[: self.each]
+            self._picked[count] = rows.sort().values
         return self._picked[count]
 
 
@@ -191,7 +191,7 @@ class _Watched(TrainableDecoder):
         y = super().project(x, name)
         parts = name.split(".")
         if parts[0] == "model" and parts[1] == "layers":
-            last = next(at for at, some in PROJECTIONS.items() if parts[-1] in some)
+            last = next(at for at, names in PROJECTIONS.items() if parts[-1] in names)
             self.seen.watch(f"layers.{parts[2]}.{last}", parts[-1], x, y)
         else:
             self.seen.watch("head", "head", x, y)
@@ -199,7 +199,9 @@ class _Watched(TrainableDecoder):
 
 
 @contextmanager
-def _watched(engine: Any, found: list[Matrix], seen: Seen) -> Iterator[Callable[[Tensor], Tensor]]:
+def _watched(
+    engine: Any, targets: list[Matrix], seen: Seen
+) -> Iterator[Callable[[Tensor], Tensor]]:
     """A differentiable forward pass whose linear layers are seen; nothing is left behind."""
     if engine.lean is not None:
         copy = _Watched.from_decoder(engine.lean)
@@ -208,12 +210,12 @@ def _watched(engine: Any, found: list[Matrix], seen: Seen) -> Iterator[Callable[
         yield copy
         return
     module: nn.Module = engine.module
-    trainable = {one: one.requires_grad for one in module.parameters()}
+    trainable = {parameter: parameter.requires_grad for parameter in module.parameters()}
     hooks = []
-    for matrix in found:
+    for matrix in targets:
 
-        def hook(layer: nn.Module, given: Any, y: Tensor, name: str = matrix.name) -> None:
-            seen.watch(name, name, given[0], y)
+        def hook(layer: nn.Module, args: Any, y: Tensor, name: str = matrix.name) -> None:
+            seen.watch(name, name, args[0], y)
 
         hooks.append(module.get_submodule(matrix.name).register_forward_hook(hook))
 
@@ -224,12 +226,12 @@ def _watched(engine: Any, found: list[Matrix], seen: Seen) -> Iterator[Callable[
         return logits
 
     try:
-        for one in trainable:
-            one.requires_grad_(True)
+        for parameter in trainable:
+            parameter.requires_grad_(True)
         yield run
     finally:
         for handle in hooks:
             handle.remove()
-        for one, before in trainable.items():
-            one.requires_grad_(before)
-            one.grad = None
+        for parameter, before in trainable.items():
+            parameter.requires_grad_(before)
+            parameter.grad = None

@@ -95,8 +95,8 @@ def smooth_layer(
     `absmax` has max|X_j|, fp32 [k], by the matrix's name. Heads that share a head of v share their
     s. The layer's own matrices stay as they are: the caller replaces all four.
     """
-    found = {name: Folded.of(getattr(layer, name)) for name in MATRICES}
-    qkv, o, gate_up, down = (found[name] for name in MATRICES)
+    folds = {name: Folded.of(getattr(layer, name)) for name in MATRICES}
+    qkv, o, gate_up, down = (folds[name] for name in MATRICES)
     shared = (config.num_kv_heads, -1, config.head_dim)
 
     def of_v(columns: Tensor) -> Tensor:
@@ -110,11 +110,11 @@ def smooth_layer(
     down.scale_columns(s)
     gate_up.divide_rows(len(s), s)
     for name, norm in NORMED:
-        s = smoothing(absmax[name], columns_of(found[name]), alpha)
+        s = smoothing(absmax[name], columns_of(folds[name]), alpha)
         divided, s = through_norm(getattr(layer, norm), s)
         setattr(layer, norm, divided)
-        found[name].scale_columns(s)
-    return found
+        folds[name].scale_columns(s)
+    return folds
 
 
 def columns_of(matrix: Folded) -> Tensor:
@@ -136,10 +136,10 @@ def apply_w8a8(deployment: Deployment, settings: W8A8) -> None:
     elif settings.mode == "static":
         each_matrix(deployment, _calibration(settings), _choose_static(settings), False)
     else:
-        found = matrices(deployment)
-        for index, matrix in enumerate(found):
+        targets = matrices(deployment)
+        for index, matrix in enumerate(targets):
             matrix.replace(_rounded(matrix.dense(), matrix.bias, matrix.dtype))
-            deployment.report((index + 1) / len(found))
+            deployment.report((index + 1) / len(targets))
     smoothed = f", smoothed with alpha {settings.smooth:g}" if settings.smooth else ""
     deployment.note(
         f"w8a8 {settings.mode}{smoothed}: weights went from {before:,} to"
@@ -164,10 +164,10 @@ def _apply_to_decoder(deployment: Deployment, engine: Decoder, settings: W8A8) -
         at = f"layers.{index}."
         if settings.smooth:
             absmax = {name: seen[at + name].absmax for name in MATRICES}
-            found = smooth_layer(layer, engine.config, absmax, settings.smooth)
+            folds = smooth_layer(layer, engine.config, absmax, settings.smooth)
         else:
-            found = {name: Folded.of(getattr(layer, name)) for name in MATRICES}
-        for name, folded in found.items():
+            folds = {name: Folded.of(getattr(layer, name)) for name in MATRICES}
+        for name, folded in folds.items():
             setattr(layer, name, replaced(getattr(layer, name), at + name, folded))
         deployment.report((index + 1) / (len(engine.layers) + 1))
     head = Folded.of(engine.head)

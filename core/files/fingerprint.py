@@ -56,9 +56,9 @@ def fingerprint(path: Path, loaded: Iterable[Path]) -> Fingerprint:
     named = {file.name: file for file in loaded}
     if path.is_dir():
         named |= {name: path / name for name in (GENERATION, TOKENIZER_CONFIG)}
-    there = {name: file for name, file in named.items() if file.exists()}
+    existing = {name: file for name, file in named.items() if file.exists()}
     return Fingerprint(
-        str(path), tuple((name, file_digest(file)) for name, file in sorted(there.items()))
+        str(path), tuple((name, file_digest(file)) for name, file in sorted(existing.items()))
     )
 
 

@@ -55,9 +55,9 @@ def saved_dtype(config: Mapping[str, Any]) -> str | None:
 def check(config: Mapping[str, Any], entries: Iterable[TensorEntry], file: str) -> None:
     """BadInput naming the first tensor that is missing, unexpected, of a wrong shape or dtype."""
     wanted = expected(config)
-    there = {entry.name: entry for entry in entries}
+    stored = {entry.name: entry for entry in entries}
     for name, (dtypes, shape) in wanted.items():
-        entry = there.get(name)
+        entry = stored.get(name)
         if entry is None:
             raise BadInput(
                 f"{file}: the tensor {name} {list(shape)} that config.json asks for is missing."
@@ -72,7 +72,7 @@ def check(config: Mapping[str, Any], entries: Iterable[TensorEntry], file: str) 
                 f"{file}: the tensor {name} has the dtype {entry.dtype!r}, it must be one of"
                 f" {', '.join(dtypes)}."
             )
-    for name in there:
+    for name in stored:
         if name not in wanted:
             raise BadInput(
                 f"{file}: the tensor {name[:200]} is not part of the model in config.json."

@@ -61,18 +61,18 @@ def stored_dtype(
 
 def rounded(config: Mapping[str, Any], entries: Iterable[TensorEntry], dtype: str) -> str:
     """What loading in `dtype` rounds of the file's numbers, as a sentence; empty for nothing."""
-    there = tuple(entries)
-    if any(entry.dtype == "F64" for entry in there):
+    tensors = tuple(entries)
+    if any(entry.dtype == "F64" for entry in tensors):
         return (
             "the file's numbers of 64 bits are rounded to fp32, by 6e-8 of their size at most: less"
             " than can be measured here"
         )
     if gguf_files.is_gguf(config) and dtype != "fp32":
-        codes = [entry for entry in there if entry.name == "token_embd.weight"]
+        codes = [entry for entry in tensors if entry.name == "token_embd.weight"]
         coded = [entry.dtype for entry in codes if entry.dtype not in OF_FILE]
         parts = [f"the embedding, stored in codes ({coded[0]})"] if coded else []
         parts += (
-            ["the norms, stored in F32"] if any(len(entry.shape) == 1 for entry in there) else []
+            ["the norms, stored in F32"] if any(len(entry.shape) == 1 for entry in tensors) else []
         )
         if parts:
             return f"{' and '.join(parts)}, are held in {dtype}: their numbers are rounded to it"

@@ -87,10 +87,10 @@ def companions(source: Path) -> Companions:
 
 def _names(folder: Path) -> list[str]:
     """The tokenizer's first, so that a limit leaves out what matters less."""
-    there = sorted(path.name for path in folder.iterdir() if not path.is_dir())
-    asked = set(_named(folder)) if TOKENIZER_CONFIG in there else set()
+    names = sorted(path.name for path in folder.iterdir() if not path.is_dir())
+    asked = set(_named(folder)) if TOKENIZER_CONFIG in names else set()
     return sorted(
-        (name for name in there if _goes_along(name, name in asked)),
+        (name for name in names if _goes_along(name, name in asked)),
         key=lambda name: (name not in FIRST, name not in asked),
     )
 

@@ -73,6 +73,6 @@ def is_gguf(config: Mapping[str, Any]) -> bool:
 
 def bits(entries: Iterable[TensorEntry]) -> int:
     """Bits a weight takes in the file, rounded."""
-    there = tuple(entries)
-    numbers = sum(math.prod(entry.shape) for entry in there)
-    return max(1, round(8 * sum(entry.nbytes for entry in there) / numbers))
+    tensors = tuple(entries)
+    numbers = sum(math.prod(entry.shape) for entry in tensors)
+    return max(1, round(8 * sum(entry.nbytes for entry in tensors) / numbers))

@@ -77,10 +77,10 @@ def config_of(file: Gguf) -> dict[str, Any]:
 def check(file: Gguf, config: DecoderConfig) -> None:
     """BadInput naming the first tensor that is missing, unexpected or of a wrong shape."""
     wanted = {gguf_name(name): shape for name, shape in names.expected(config).items()}
-    there = {
+    shapes = {
         name: place.shape for name, place in file.tensors.items() if name != "rope_freqs.weight"
     }
-    names.compare(wanted, there, file.path.name)
+    names.compare(wanted, shapes, file.path.name)
     for name, place in file.tensors.items():
         if len(place.shape) == 1 and place.type.values > 1:
             raise BadInput(f"{file.path.name}: the vector {name} is of {place.type.name}.")

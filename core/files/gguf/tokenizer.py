@@ -74,14 +74,14 @@ def _words(tokenizer: Mapping[str, Any], size: int) -> tuple[list[str], list[int
         words[token["id"]] = token["content"]
         if kinds[token["id"]] != UNKNOWN:
             kinds[token["id"]] = CONTROL if token.get("special") else USER_DEFINED
-    taken = set(words)
+    names = set(words)
     for number, word in enumerate(words):
         if not word:
             name = f"[PAD{number}]"
-            while name in taken:
+            while name in names:
                 name = f"[{name}]"
             words[number] = name
-            taken.add(name)
+            names.add(name)
     left = [f"gguf leaves out {beyond} tokens that the model has no row for"] if beyond else []
     return words, kinds, left
 

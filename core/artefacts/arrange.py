@@ -25,7 +25,7 @@ def check_model(config: Mapping[str, Any], format: str) -> None:
 
 
 def arrange(
-    held: Iterable[tuple[Stack, Kept | None]], format: str, tied: bool
+    matrices: Iterable[tuple[Stack, Kept | None]], format: str, tied: bool
 ) -> tuple[dict[str, Scheme], list[str]]:
     """(how each quantized module is stored, the dense ones) of stacks as they are kept (None:
     dense).
@@ -35,7 +35,7 @@ def arrange(
     schemes: dict[str, Scheme] = {}
     dense: list[str] = []
     columns = {}
-    for stack, kept in held:
+    for stack, kept in matrices:
         if kept is None or (format == awq.METHOD and stack.name == "head"):
             dense += [name for name, _ in stack.parts]
             continue

@@ -110,9 +110,9 @@ def _of_decoder(decoder: Decoder, source: Mapping[str, Any]) -> Contents:
     again = from_hf(config)
     if again.with_intermediate_sizes(decoder.config.intermediate_sizes) != again:
         raise Refused("the config.json of this model cannot say how wide its MLPs are")
-    held = {name: linear.kernel_weight for name, linear in decoder.linears()}
+    matrices = {name: linear.kernel_weight for name, linear in decoder.linears()}
     weights = tuple(
-        (stack, held[stack.name])
+        (stack, matrices[stack.name])
         for stack in stacks(decoder.config)
         if stack.name != "head" or not tied
     )

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 def layout(contents: Contents, format: str) -> FolderLayout:
     """An engine's files in a format of others; Refused names the matrix and who can hold it."""
     check_model(contents.config, format)
-    held = [(stack, of_weight(weight)) for stack, weight in contents.weights]
-    schemes, dense = arrange(held, format, contents.config["tie_word_embeddings"])
+    matrices = [(stack, of_weight(weight)) for stack, weight in contents.weights]
+    schemes, dense = arrange(matrices, format, contents.config["tie_word_embeddings"])
     parts, notes = list(contents.plain), []
     if format == gptq.METHOD and any(_needs_v2(weight) for _, weight in contents.weights):
         schemes = {name: replace(scheme, layout=gptq.V2) for name, scheme in schemes.items()}

@@ -55,15 +55,15 @@ def foresee(plan: Plan, format: str, config: Mapping[str, Any]) -> None:
         _mixed(outcome, format, decoder)
     if outcome.unknown:
         return
-    held = list(_held(decoder, outcome))
+    matrices = list(_held(decoder, outcome))
     if format == gguf.METHOD:
-        for stack, kept in held:
+        for stack, kept in matrices:
             for module in stack.modules():
                 reason = kept and _no_block(kept, module)
                 if reason:
                     raise Refused(refusal(kept, stack, reason))
     else:
-        arrange(held, format, tied=decoder.tied_embeddings)
+        arrange(matrices, format, tied=decoder.tied_embeddings)
 
 
 def _decoder(config: DecoderConfig, outcome: Effects, plan: Plan) -> DecoderConfig:

@@ -100,9 +100,9 @@ def _store_lowbit(name: str, weight: LowBitWeight | Fp8Weight) -> tuple[Record, 
             part(f"{name}.scale_low", double.low),
         ]
     else:
-        kept = torch.float16 if form.scale_format == "fp16" else torch.float32
-        parts.append(part(f"{name}.scale", form.scale.to(kept)))
+        dtype = torch.float16 if form.scale_format == "fp16" else torch.float32
+        parts.append(part(f"{name}.scale", form.scale.to(dtype)))
     if zero is not None:
-        kept = torch.uint8 if whole else torch.float16 if short else torch.float32
-        parts.append(part(f"{name}.zero", zero.to(kept)))
+        dtype = torch.uint8 if whole else torch.float16 if short else torch.float32
+        parts.append(part(f"{name}.zero", zero.to(dtype)))
     return record, parts

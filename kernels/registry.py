@@ -5,13 +5,15 @@ given when nothing fits. Does not call kernels and does not import torch, triton
 module before someone asks about it.
 
 A kernel's module may define `available() -> str | None`: None when it can run on this machine,
-else one sentence why not. It is called once, on the first question, and remembered.
+else one sentence why not. It is called once, on the first question, and remembered. What else it
+defines is said by its operation, which calls the module of the chosen kernel (`chosen`).
 """
 
 import functools
 import importlib
 import os
 from dataclasses import dataclass
+from types import ModuleType
 
 from kernels.dtypes import FLOATS
 
@@ -128,9 +130,9 @@ KERNELS: tuple[KernelInfo, ...] = (
     KernelInfo("attention", "torch-kv4", _ANY, ("int4",), "kernels.attention.kv_torch"),
     KernelInfo("attention", "torch-kv2", _ANY, ("int2",), "kernels.attention.kv_torch"),
     KernelInfo("rms_norm", "cpp", ("cpu",), FLOATS, "kernels.rms_norm.cpu", _COMPILER),
-    KernelInfo("rms_norm", "torch", _ANY, FLOATS, "kernels.rms_norm.reference"),
+    KernelInfo("rms_norm", "torch", _ANY, FLOATS, "kernels.rms_norm.plain"),
     KernelInfo("swiglu", "cpp", ("cpu",), FLOATS, "kernels.swiglu.cpu", _COMPILER),
-    KernelInfo("swiglu", "torch", _ANY, FLOATS, "kernels.swiglu.reference"),
+    KernelInfo("swiglu", "torch", _ANY, FLOATS, "kernels.swiglu.plain"),
 )
 
 
@@ -143,6 +145,13 @@ def select(op: str, device: object, format: str, explicit: str | None = None) ->
     Raises KernelUnavailable with one sentence naming the choices and why each does not fit.
     """
     return _select(op, _device_type(device), format, named(op, explicit))
+
+
+def chosen(op: str, device: object, format: str, offers: str) -> tuple[KernelInfo, ModuleType]:
+    """The kernel that `select` chooses, with its module; the next best that fits where that module
+    lacks the function `offers`: not every kernel of a step takes a whole prompt, say.
+    """
+    return _chosen(op, _device_type(device), format, named(op), offers)
 
 
 def named(op: str, explicit: str | None = None) -> str | None:
@@ -162,6 +171,7 @@ def reset() -> None:
     """Forget what was found out about this machine (a compiler was installed, a test ended)."""
     _module_reason.cache_clear()
     _select.cache_clear()
+    _chosen.cache_clear()
 
 
 @functools.lru_cache(maxsize=64)
@@ -208,6 +218,21 @@ def _select(op: str, device: str, format: str, wanted: str | None) -> KernelInfo
     raise KernelUnavailable(
         f"No kernel of {op} fits device {device} and format {format}: {'; '.join(reasons)}{hint}."
     )
+
+
+@functools.lru_cache(maxsize=256)
+def _chosen(
+    op: str, device: str, format: str, wanted: str | None, offers: str
+) -> tuple[KernelInfo, ModuleType]:
+    first = _select(op, device, format, wanted)
+    others = [
+        info for info in KERNELS if info.op == op and _fits(info, device, format, False) is None
+    ]
+    for info in (first, *others):
+        module = importlib.import_module(info.module)
+        if hasattr(module, offers):
+            return info, module
+    raise KernelUnavailable(f"No kernel of {op} for {device} and {format} offers `{offers}`.")
 
 
 def _fits(info: KernelInfo, device: str, format: str, named: bool) -> str | None:

@@ -1,7 +1,9 @@
 """Causal grouped-query attention of new tokens over a cache: rotary positions, append, attend.
 
 `attention` is one call for any number of tokens; `prepare` binds buffers once for a step of few
-tokens that is repeated. Both take the stacked output of the query, key and value projections.
+tokens that is repeated. Both take the stacked output of the query, key and value projections. The
+module of a kernel defines `prepare`, and `attention` where it takes a whole prompt at once; each
+counts its calls (kernels.calls).
 """
 
 from collections.abc import Callable
@@ -10,8 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kernels import calls, registry
-from kernels.attention import sdpa
+from kernels import registry
 from kernels.dtypes import FLOAT_OF
 
 OP = "attention"
@@ -49,8 +50,9 @@ def attention(qkv: Tensor, keys: Tensor, values: Tensor, start: Start, heads: He
     """
     _check(qkv, keys, values, heads)
     check_room(start, *qkv.shape[:2], min(keys.shape[2], heads.cos.shape[0]))
-    calls.count(OP, "torch-sdpa")
-    return sdpa.attention(qkv, keys, values, start, heads)
+    _, kernel = registry.chosen(OP, qkv.device, FLOAT_OF[str(qkv.dtype)], "attention")
+    out: Tensor = kernel.attention(qkv, keys, values, start, heads)
+    return out
 
 
 def prepare(
@@ -65,16 +67,8 @@ def prepare(
     if out.shape != (*qkv.shape[:2], heads.heads * heads.dim) or out.dtype != qkv.dtype:
         raise ValueError("attention: out must be [batch, tokens, heads * dim] of qkv's dtype.")
     check_starts(start, len(qkv))
-    info = registry.select(OP, qkv.device, FLOAT_OF[str(qkv.dtype)])
-    if info.name == "cpp":
-        from kernels.attention import cpu
-
-        return cpu.prepare(qkv, keys, values, start, heads, out)
-
-    def step() -> None:
-        calls.count(OP, "torch-sdpa")
-        out.copy_(sdpa.attention(qkv, keys, values, common(start), heads))
-
+    _, kernel = registry.chosen(OP, qkv.device, FLOAT_OF[str(qkv.dtype)], "prepare")
+    step: Callable[[], object] = kernel.prepare(qkv, keys, values, start, heads, out)
     return step
 
 

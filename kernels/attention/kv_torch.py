@@ -5,11 +5,13 @@ A cache in codes saves memory here, not time; the C++ kernel never has a decoded
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from kernels import calls
+from kernels.attention import OP, Heads, Start, common
 from kernels.attention.sdpa import parts
 from kernels.kv_codes import PASS_TOKENS
 from kernels.kv_codes.codes import (
@@ -20,18 +22,31 @@ from kernels.kv_codes.codes import (
     encode_values,
 )
 
-if TYPE_CHECKING:
-    from kernels.attention import Heads, Start
-
 
 def run(qkv: Tensor, cache: KVCodes, start: Start, heads: Heads, out: Tensor) -> None:
     """See kernels.attention.quantized.attention; checks nothing."""
-    if isinstance(start, Tensor):
-        # Which tokens are codes differs from row to row.
-        for row, at in enumerate(start.tolist()):
-            one = slice(row, row + 1)
-            run(qkv[one], cache.rows(one), at, heads, out[one])
+    calls.count(OP, f"torch-kv{cache.format.bits}")
+    if isinstance(start, int):
+        _from(qkv, cache, start, heads, out)
         return
+    # Which tokens are codes differs from row to row.
+    for row, at in enumerate(start.tolist()):
+        rows = slice(row, row + 1)
+        _from(qkv[rows], cache.rows(rows), at, heads, out[rows])
+
+
+def prepare(
+    qkv: Tensor, cache: KVCodes, start: Tensor, heads: Heads, out: Tensor
+) -> Callable[[], object]:
+    """See kernels.attention.quantized.prepare."""
+
+    def step() -> None:
+        run(qkv, cache, common(start), heads, out)
+
+    return step
+
+
+def _from(qkv: Tensor, cache: KVCodes, start: int, heads: Heads, out: Tensor) -> None:
     for first in range(0, qkv.shape[1], PASS_TOKENS):
         part = slice(first, first + PASS_TOKENS)
         out[:, part] = _pass(qkv[:, part], cache, start + first, heads)

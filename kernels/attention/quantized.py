@@ -8,11 +8,12 @@ So what is judged on whole passages is what decoding does. (KIVI reads its promp
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 
 from torch import Tensor
 
-from kernels import calls, registry
-from kernels.attention import OP, Heads, Start, check_room, check_starts, common
+from kernels import registry
+from kernels.attention import OP, Heads, Start, check_room, check_starts, kv_torch
 from kernels.dtypes import FLOAT_OF
 from kernels.kv_codes import PASS_TOKENS
 from kernels.kv_codes.codes import KVCodes
@@ -27,17 +28,8 @@ def attention(qkv: Tensor, cache: KVCodes, start: Start, heads: Heads) -> Tensor
     """
     _check(qkv, cache, heads)
     check_room(start, *qkv.shape[:2], min(cache.capacity, heads.cos.shape[0]))
-    name = _kernel(qkv, cache)
     out = qkv.new_empty((*qkv.shape[:2], heads.heads * heads.dim))
-    if name.startswith("cpp"):
-        from kernels.attention import kv_cpu
-
-        kv_cpu.run(qkv.contiguous(), cache, start, heads, out)
-    else:
-        from kernels.attention import kv_torch
-
-        calls.count(OP, name)
-        kv_torch.run(qkv, cache, start, heads, out)
+    _kernel(qkv, cache, "run").run(qkv.contiguous(), cache, start, heads, out)
     return out
 
 
@@ -56,25 +48,17 @@ def prepare(
     check_starts(start, len(qkv))
     if qkv.shape[1] > PASS_TOKENS:
         raise ValueError(f"attention: a step over codes takes at most {PASS_TOKENS} tokens.")
-    name = _kernel(qkv, cache)
-    if name.startswith("cpp"):
-        from kernels.attention import kv_cpu
-
-        return kv_cpu.prepare(qkv, cache, start, heads, out)
-    from kernels.attention import kv_torch
-
-    def step() -> None:
-        calls.count(OP, name)
-        kv_torch.run(qkv, cache, common(start), heads, out)
-
+    step: Callable[[], object] = _kernel(qkv, cache, "prepare").prepare(
+        qkv, cache, start, heads, out
+    )
     return step
 
 
-def _kernel(qkv: Tensor, cache: KVCodes) -> str:
-    """The kernel's name; the C++ kernel takes no fp16."""
-    info = registry.select(OP, qkv.device, cache.format.kernel_format)
-    fp16 = FLOAT_OF[str(qkv.dtype)] == "fp16"
-    return f"torch-kv{cache.format.bits}" if fp16 else info.name
+def _kernel(qkv: Tensor, cache: KVCodes, offers: str) -> ModuleType:
+    """The chosen kernel's module, which counts its calls; the C++ kernel takes no fp16."""
+    if FLOAT_OF[str(qkv.dtype)] == "fp16":
+        return kv_torch
+    return registry.chosen(OP, qkv.device, cache.format.kernel_format, offers)[1]
 
 
 def _check(qkv: Tensor, cache: KVCodes, heads: Heads) -> None:

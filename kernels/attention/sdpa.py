@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from kernels.attention import Heads, Start
+from kernels import calls
+from kernels.attention import OP, Heads, Start, common
 
 
 def attention(qkv: Tensor, keys: Tensor, values: Tensor, start: Start, heads: Heads) -> Tensor:
     """See kernels.attention.attention; checks nothing."""
+    calls.count(OP, "torch-sdpa")
     if isinstance(start, Tensor):
         return _from_each(qkv, keys, values, start, heads)
     batch, tokens, _ = qkv.shape
@@ -31,6 +32,17 @@ def attention(qkv: Tensor, keys: Tensor, values: Tensor, start: Start, heads: He
         enable_gqa=heads.heads != heads.kv_heads,
     )
     return out.transpose(1, 2).reshape(batch, tokens, heads.heads * heads.dim)
+
+
+def prepare(
+    qkv: Tensor, keys: Tensor, values: Tensor, start: Tensor, heads: Heads, out: Tensor
+) -> Callable[[], object]:
+    """See kernels.attention.prepare."""
+
+    def step() -> None:
+        out.copy_(attention(qkv, keys, values, common(start), heads))
+
+    return step
 
 
 def _from_each(qkv: Tensor, keys: Tensor, values: Tensor, start: Tensor, heads: Heads) -> Tensor:

@@ -1,23 +1,25 @@
 """RMS norm, with the residual addition that comes before it in a decoder layer.
 
-`rms_norm` is one call; `prepare` binds buffers once for a step that is repeated many times.
+`rms_norm` is one call; `prepare` binds buffers once for a step that is repeated many times. The
+module of a kernel defines `prepare`, and `rms_norm` where it takes a whole prompt at once; each
+counts its calls (kernels.calls).
 """
 
 from collections.abc import Callable
 
 from torch import Tensor
 
-from kernels import calls, registry
+from kernels import registry
 from kernels.dtypes import FLOAT_OF
-from kernels.rms_norm import reference
 
 OP = "rms_norm"
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last dimension [..., size], in the dtype of x."""
-    calls.count(OP, "torch")
-    return reference.rms_norm(x, weight, eps)
+    _, kernel = registry.chosen(OP, x.device, FLOAT_OF[str(x.dtype)], "rms_norm")
+    y: Tensor = kernel.rms_norm(x, weight, eps)
+    return y
 
 
 def prepare(
@@ -33,16 +35,6 @@ def prepare(
             raise ValueError(f"rms_norm: {name} must have the shape and dtype of x.")
     if weight.shape != x.shape[-1:] or weight.dtype != x.dtype:
         raise ValueError("rms_norm: weight must have the size of x's rows and its dtype.")
-    info = registry.select(OP, x.device, FLOAT_OF[str(x.dtype)])
-    if info.name == "cpp":
-        from kernels.rms_norm import cpu
-
-        return cpu.prepare(x, weight, eps, out, delta)
-
-    def step() -> None:
-        calls.count(OP, "torch")
-        if delta is not None:
-            x.add_(delta)
-        out.copy_(reference.rms_norm(x, weight, eps))
-
+    _, kernel = registry.chosen(OP, x.device, FLOAT_OF[str(x.dtype)], "prepare")
+    step: Callable[[], object] = kernel.prepare(x, weight, eps, out, delta)
     return step

@@ -1,23 +1,25 @@
 """SwiGLU: the gated activation between a decoder's two MLP matrices.
 
-`swiglu` is one call; `prepare` binds buffers once for a step that is repeated many times.
+`swiglu` is one call; `prepare` binds buffers once for a step that is repeated many times. The
+module of a kernel defines `prepare`, and `swiglu` where it takes a whole prompt at once; each
+counts its calls (kernels.calls).
 """
 
 from collections.abc import Callable
 
 from torch import Tensor
 
-from kernels import calls, registry
+from kernels import registry
 from kernels.dtypes import FLOAT_OF
-from kernels.swiglu import reference
 
 OP = "swiglu"
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
     """silu(gate) * up of [..., 2 * size], gate first; returns [..., size] in the same dtype."""
-    calls.count(OP, "torch")
-    return reference.swiglu(gate_up)
+    _, kernel = registry.chosen(OP, gate_up.device, FLOAT_OF[str(gate_up.dtype)], "swiglu")
+    y: Tensor = kernel.swiglu(gate_up)
+    return y
 
 
 def prepare(gate_up: Tensor, out: Tensor) -> Callable[[], object]:
@@ -29,14 +31,6 @@ def prepare(gate_up: Tensor, out: Tensor) -> Callable[[], object]:
     rows, double = gate_up.shape
     if out.shape != (rows, double // 2) or double % 2 or out.dtype != gate_up.dtype:
         raise ValueError("swiglu: out must be [rows, size] for gate_up [rows, 2 * size].")
-    info = registry.select(OP, gate_up.device, FLOAT_OF[str(gate_up.dtype)])
-    if info.name == "cpp":
-        from kernels.swiglu import cpu
-
-        return cpu.prepare(gate_up, out)
-
-    def step() -> None:
-        calls.count(OP, "torch")
-        out.copy_(reference.swiglu(gate_up))
-
+    _, kernel = registry.chosen(OP, gate_up.device, FLOAT_OF[str(gate_up.dtype)], "prepare")
+    step: Callable[[], object] = kernel.prepare(gate_up, out)
     return step

@@ -71,7 +71,7 @@ def rows_of_bench(
     streams = bench_limits.streams(device)
     wait = bench_limits.wait_for(device)
     of_op = bench_linear.FORMATS if op is None else bench_linear.OPS.get(op, ())
-    grid = bench_linear.Grid(
+    grid = bench_linear.ShapeGrid(
         formats_of(of_op, formats, full or op is not None),
         shapes or (bench_linear.SHAPES if full else bench_linear.QUICK_SHAPES),
         rows or (bench_linear.ROWS if full else bench_linear.QUICK_ROWS),

@@ -132,8 +132,20 @@ def test_every_room_of_core_is_in_its_table() -> None:
 
 
 def test_the_way_from_the_command_to_the_kernel_takes_twelve_files() -> None:
+    """Each function that an entry names stands in the file that it links or names beside it."""
     way = text_of("core/README.md").split("## From the command")[1].split("\n## ")[0]
-    assert 8 <= len(re.findall(r"^\d+\. \[", way, flags=re.MULTILINE)) <= 12
+    entries = re.split(r"^\d+\. ", way, flags=re.MULTILINE)[1:]
+    assert 8 <= len(entries) <= 12
+    earlier = ""
+    for entry in entries:
+        link = (ROOT / "core" / re.findall(r"\]\(([^)]+)\)", entry)[0]).resolve()
+        beside = [link.parent / name for name in re.findall(r"\b(\w+\.py)\b", entry)]
+        named = [ROOT / path for path in re.findall(r"\bcore/[\w/]+\.py", entry)]
+        files = [path for path in (link, *beside, *named) if path.is_file()]
+        source = earlier + "".join(path.read_text(encoding="utf-8") for path in files)
+        for name in re.findall(r"`([A-Za-z_]+)`", entry):
+            assert re.search(rf"\b{name}\b", source), f"{name} is not in {entry.splitlines()[0]}"
+        earlier = source
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -394,7 +394,10 @@ def test_a_surprise_becomes_a_sentence_and_the_frame_stays(
 
 
 def test_main_stays_short() -> None:
-    assert len(MAIN.read_text(encoding="utf-8").splitlines()) < 120
+    """The table of pages grows with them; what stands around it is the frame and nothing else."""
+    text = MAIN.read_text(encoding="utf-8")
+    table = text[text.index("# fmt: off") : text.index("# fmt: on")]
+    assert len(text.splitlines()) - len(table.splitlines()) < 90
 
 
 def test_every_file_of_a_page_has_its_row_in_the_table() -> None:

@@ -33,7 +33,7 @@ def append(connection: Connection, table: Table, rows: Sequence[TableRow]) -> No
 
     schema = _schema(table)
     for part in parts(rows):
-        columns = [pa.array([row[one.name] for row in part], one.type) for one in schema]
+        columns = [pa.array([row[column.name] for row in part], column.type) for column in schema]
         insert_from_arrow(connection, table, pa.Table.from_arrays(columns, schema=schema))
 
 

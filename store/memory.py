@@ -138,10 +138,12 @@ class MemoryStore:
         """See store.interface.Store."""
         with self._lock:
             newest: dict[str, Report] = {}
-            for report in sorted(self._reports, key=lambda one: one.version):
+            for report in sorted(self._reports, key=lambda report: report.version):
                 newest[report.id] = report
             return tuple(
-                sorted(newest.values(), key=lambda one: (one.created_at, one.id), reverse=True)
+                sorted(
+                    newest.values(), key=lambda report: (report.created_at, report.id), reverse=True
+                )
             )
 
     def report(self, report_id: str, version: int | None = None) -> Report | None:
@@ -152,7 +154,7 @@ class MemoryStore:
                 for report in self._reports
                 if report.id == clean(report_id) and version in (None, report.version)
             ]
-            return max(versions, key=lambda one: one.version, default=None)
+            return max(versions, key=lambda report: report.version, default=None)
 
     def snapshot(self, target: Path) -> dict[str, int]:
         """See store.interface.Store."""
@@ -162,7 +164,9 @@ class MemoryStore:
         """See store.interface.Store."""
 
     def _keep_report(self, report: Report) -> bool:
-        same = ((one.id, one.version) == (report.id, report.version) for one in self._reports)
+        same = (
+            (stored.id, stored.version) == (report.id, report.version) for stored in self._reports
+        )
         if any(same):
             return False
         self._reports.append(report)

@@ -47,14 +47,14 @@ class SqlStore:
 
     def ingest(self, events: Iterable[Event], marks: Iterable[Mark] = ()) -> int:
         """See store.interface.Store."""
-        given, read = by_id(events), tuple(marks)
-        if not given and not read:
+        events_by_id, read = by_id(events), tuple(marks)
+        if not events_by_id and not read:
             return 0
         self._refuse_to_write()
 
         def write(connection: Connection) -> int:
-            known = bulk.known_ids(connection, given)
-            new = [event for key, event in given.items() if key not in known]
+            known = bulk.known_ids(connection, events_by_id)
+            new = [event for key, event in events_by_id.items() if key not in known]
             _append(connection, rows_of(new))
             journal_marks.keep(connection, journal_marks.owner(self._place), read)
             return len(new)

@@ -241,7 +241,7 @@ def _manifest(source: Path, path: Path) -> BackupManifest:
             isinstance(file.modified_ns, int) and isinstance(file.name, str) for file in files
         )
         sound = sound and all(_TABLE.fullmatch(table) for table in manifest.rows)
-        if not sound or DATABASE not in [one.name for one in files]:
+        if not sound or DATABASE not in [file.name for file in files]:
             raise ValueError
     except (ValueError, KeyError, TypeError, RecursionError):
         raise _bad(source, "its manifest cannot be read") from None

@@ -70,9 +70,9 @@ def copy_rows(source: Connection, target: Path) -> None:
     try:
         with opened.begin() as connection:
             for table in tables.metadata.sorted_tables:
-                found = source.execution_options(yield_per=_CHUNK).execute(select(table))
-                names = tuple(found.keys())
-                for part in found.partitions():
+                result = source.execution_options(yield_per=_CHUNK).execute(select(table))
+                names = tuple(result.keys())
+                for part in result.partitions():
                     rows: list[TableRow] = [dict(zip(names, row, strict=True)) for row in part]
                     bulk.append(connection, table, rows)
     finally:

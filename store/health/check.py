@@ -94,21 +94,24 @@ class _Check:
         refused: dict[str, list[str]] = {}
         for file, reading in readings.items():
             spoken = reading.checked.events
-            taken = {one.id: one for one in self._believe(reading.path, spoken, study_id)}
-            refused[file] = [one.id for one in spoken if one.id not in taken]
+            taken = {event.id: event for event in self._believe(reading.path, spoken, study_id)}
+            refused[file] = [event.id for event in spoken if event.id not in taken]
             events |= taken
         # What is lost is named before the marks say that it was: a kill between may name it twice.
-        new = self._store.ingest(sorted(events.values(), key=lambda one: one.id))
+        new = self._store.ingest(sorted(events.values(), key=lambda event: event.id))
         for file, reading in readings.items():
             notices += naming.in_a_journal(
                 self._store, self._losses, reading, kept.get(file), noted.get(file), refused[file]
             )
-        for file, means in [(one.file, HELD) for one in gone] + [(name, LOST) for name in unknown]:
+        missing = [(mark.file, HELD) for mark in gone] + [(file, LOST) for file in unknown]
+        for file, means in missing:
             text = f"{naming.journal_name(study_id, file)} is missing"
             notices += self._losses.tell(text, means)
-        marks = [one.mark for one in readings.values()] + [replace(one, size=GONE) for one in gone]
+        marks = [reading.mark for reading in readings.values()] + [
+            replace(mark, size=GONE) for mark in gone
+        ]
         self._store.ingest((), marks)
-        _note(place, paths, {**kept, **{one.file: one for one in marks}})
+        _note(place, paths, {**kept, **{mark.file: mark for mark in marks}})
         if not kept:
             _list(self._folder, study_id)
         if study_id and (notices or self._every or not kept):

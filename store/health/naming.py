@@ -36,7 +36,7 @@ def in_a_journal(
     held = kept.number if kept else 0
     before = noted if noted is not None and noted.number > held else kept
     damage, told = reading.checked.damage, []
-    known = store.known([*refused, *(one.event_id for one in damage if one.event_id)])
+    known = store.known([*refused, *(item.event_id for item in damage if item.event_id)])
     for item in damage:
         safe = item.event_id in known or 0 < item.number <= held
         means = "nothing is lost" if not item.lost else HELD if safe else LOST
@@ -84,6 +84,6 @@ def gone_studies(losses: Losses, study_ids: Sequence[str]) -> list[str]:
     """One sentence for all studies whose folders are gone."""
     if not study_ids:
         return []
-    some = ", ".join(study_ids[:3]) + (", ..." if len(study_ids) > 3 else "")
+    names = ", ".join(study_ids[:3]) + (", ..." if len(study_ids) > 3 else "")
     count = f"{len(study_ids)} studies" if len(study_ids) > 1 else "study"
-    return losses.tell(f"the journals of {count} {some} are missing beside the store", HELD)
+    return losses.tell(f"the journals of {count} {names} are missing beside the store", HELD)

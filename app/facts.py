@@ -14,7 +14,7 @@ from store.interface import Store
 
 def facts_of(store: Store, trials: Iterable[Trial]) -> dict[str, dict[str, Any] | None]:
     """Facts by environment id; None for one that the store does not know."""
-    ids = dict.fromkeys(one for trial in trials for one in environments.environment_ids(trial))
+    ids = dict.fromkeys(key for trial in trials for key in environments.environment_ids(trial))
     return {key: store.environment(key) for key in ids}
 
 

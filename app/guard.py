@@ -26,8 +26,8 @@ class KnownHosts:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or end it."""
-        said = [value for name, value in scope.get("headers", ()) if name.lower() == b"host"]
-        if scope["type"] == "lifespan" or (len(said) == 1 and self._host(said[0]) in self.hosts):
+        hosts = [value for name, value in scope.get("headers", ()) if name.lower() == b"host"]
+        if scope["type"] == "lifespan" or (len(hosts) == 1 and self._host(hosts[0]) in self.hosts):
             await self.app(scope, receive, send)
         else:
             await _refuse(scope, receive, send, "this server does not answer under that name", 400)
@@ -52,7 +52,7 @@ class KnownOrigins:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         elif self._known(scope):
-            others = [one for one in scope["headers"] if one[0].lower() != b"origin"]
+            others = [header for header in scope["headers"] if header[0].lower() != b"origin"]
             await self.app({**scope, "headers": others}, receive, send)
         else:
             await _refuse(scope, receive, send, "requests from other sites are not answered", 403)

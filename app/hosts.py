@@ -86,12 +86,12 @@ def _listening(host: str, port: int) -> ipaddress.IPv4Address | ipaddress.IPv6Ad
     return address
 
 
-def _name(given: str) -> str:
+def _name(host: str) -> str:
     """A host name or address as it is compared; BadInput when it is none."""
-    name = given.strip().lower().rstrip(".").strip("[]")
+    name = host.strip().lower().rstrip(".").strip("[]")
     if not _is_name(name):
         raise BadInput(
-            f"--allow-host {given!r} is no host: give the name or address as it stands in the"
+            f"--allow-host {host!r} is no host: give the name or address as it stands in the"
             " browser's address bar, without http:// and port"
         )
     return name
@@ -109,9 +109,9 @@ def _own_addresses() -> tuple[str, ...]:
     """The addresses of this machine's interfaces, those of links alone and loopback left out."""
     addresses = []
     for interface in psutil.net_if_addrs().values():
-        for one in interface:
-            if one.family in (socket.AF_INET, socket.AF_INET6):
-                address = ipaddress.ip_address(one.address.partition("%")[0])
+        for entry in interface:
+            if entry.family in (socket.AF_INET, socket.AF_INET6):
+                address = ipaddress.ip_address(entry.address.partition("%")[0])
                 if not (address.is_loopback or address.is_link_local):
                     addresses.append(str(address))
     return tuple(addresses)

@@ -48,26 +48,26 @@ def listing(what: str, as_json: bool) -> int:
                 ]
             )
     elif what == "models":
-        found = models.list_models()
+        catalogue = models.list_models()
         data = [
             {
-                **codec.to_data(one),
-                "params": one.params(),
-                "active_params": one.active_params(),
-                "weight_bytes": one.weight_bytes(),
+                **codec.to_data(model),
+                "params": model.params(),
+                "active_params": model.active_params(),
+                "weight_bytes": model.weight_bytes(),
             }
-            for one in found
+            for model in catalogue
         ]
         rows = [["id", "family", "parameters", "weights", "what"]]
         rows += [
             [
-                one.id,
-                one.family,
-                f"{one.params():,}",
-                formats.number(one.weight_bytes(), "B"),
-                one.title,
+                model.id,
+                model.family,
+                f"{model.params():,}",
+                formats.number(model.weight_bytes(), "B"),
+                model.title,
             ]
-            for one in found
+            for model in catalogue
         ]
     elif what == "targets":
         places = targets.list_targets()
@@ -75,15 +75,15 @@ def listing(what: str, as_json: bool) -> int:
         rows = [["id", "place", "memory", "bandwidth", "power", "$/hour", "what"]]
         rows += [
             [
-                one.id,
-                one.place,
-                formats.number(one.memory_bytes, "B"),
-                _or_unknown(one.bandwidth, "B/s"),
-                _or_unknown(one.power_w, "W"),
-                _or_unknown(one.usd_per_hour, "$"),
-                one.title,
+                place.id,
+                place.place,
+                formats.number(place.memory_bytes, "B"),
+                _or_unknown(place.bandwidth, "B/s"),
+                _or_unknown(place.power_w, "W"),
+                _or_unknown(place.usd_per_hour, "$"),
+                place.title,
             ]
-            for one in places
+            for place in places
         ]
     else:
         loads = workloads.list_workloads()
@@ -91,14 +91,14 @@ def listing(what: str, as_json: bool) -> int:
         rows = [["id", "task", "prompt", "output", "concurrency", "what"]]
         rows += [
             [
-                one.id,
-                one.task,
-                str(one.prompt_tokens or "-"),
-                str(one.output_tokens or "-"),
-                str(one.concurrency),
-                one.note,
+                load.id,
+                load.task,
+                str(load.prompt_tokens or "-"),
+                str(load.output_tokens or "-"),
+                str(load.concurrency),
+                load.note,
             ]
-            for one in loads
+            for load in loads
         ]
     console = here()
     if as_json:
@@ -112,7 +112,7 @@ def studies(parsed: argparse.Namespace, services: Services, console: Console) ->
     """List stored studies, the newest first."""
     summaries = services.store.studies(limit=1000)
     if parsed.json:
-        _print_json([vars(one) for one in summaries], console.out)
+        _print_json([vars(summary) for summary in summaries], console.out)
         return 0
     if not summaries:
         print("no studies yet; start one with: trimtab run --model pycode", file=console.err)
@@ -161,7 +161,9 @@ def compare_trials(parsed: argparse.Namespace, services: Services, console: Cons
     if len(trials) < 2:
         raise BadInput("compare needs at least two different trials")
     environments = facts_of(store, trials)
-    studies = [store.study(one) for one in dict.fromkeys(trial.study_id for trial in trials)]
+    studies = [
+        store.study(study_id) for study_id in dict.fromkeys(trial.study_id for trial in trials)
+    ]
     shown = at_own_baseline(trials, [study for study in studies if study is not None])
     comparison = compare(shown, parsed.baseline or trials[0].id, environments)
     console.out.write(comparison_text(comparison, parsed.format))
@@ -200,14 +202,14 @@ def _list_reports(store: Store, as_json: bool, console: Console) -> None:
     if as_json:
         listed = [
             {
-                "id": one.id,
-                "version": one.version,
-                "title": one.title,
-                "study": one.study.id,
-                "created_at": one.created_at,
-                "who": one.who or None,
+                "id": report.id,
+                "version": report.version,
+                "title": report.title,
+                "study": report.study.id,
+                "created_at": report.created_at,
+                "who": report.who or None,
             }
-            for one in reports
+            for report in reports
         ]
         _print_json(listed, console.out)
         return

@@ -72,8 +72,8 @@ def export_parquet(parsed: argparse.Namespace) -> int:
 
 def archive(parsed: argparse.Namespace, services: Services, console: Console) -> int:
     """Hand the whole store over as one archive, in pieces."""
-    with tempfile.TemporaryDirectory(prefix=".trimtab-backup-", dir=services.folder.parent) as made:
-        path = Path(made) / "archive"
+    with tempfile.TemporaryDirectory(prefix=".trimtab-backup-", dir=services.folder.parent) as temp:
+        path = Path(temp) / "archive"
         back_up(services.store, services.folder, path)
         with open(path, "rb") as file:
             while piece := file.read(_PIECE):

@@ -27,7 +27,7 @@ def stand_in(error: UnicodeError) -> tuple[str, int]:
 def _plain(sign: str) -> str:
     if sign in PLAIN:
         return PLAIN[sign]
-    letters = "".join(one for one in unicodedata.normalize("NFKD", sign) if one.isascii())
+    letters = "".join(letter for letter in unicodedata.normalize("NFKD", sign) if letter.isascii())
     return letters or ascii(sign)[1:-1]
 
 

@@ -79,11 +79,11 @@ def pareto(
                 _shade(figure, axis, name, limit, colors)
     _staircase(figure, [p for p in shown if p.trial_id in frontier], across, up, colors)
     for origin in MARKS:
-        some = [p for p in shown if p.origin == origin and p.trial_id != baseline_id]
-        if some:
-            on = [p.trial_id in frontier for p in some]
-            ink = [colors.series[0] if one else colors.muted for one in on]
-            add_marks(figure, some, across, up, origin.capitalize(), MARKS[origin], ink, colors)
+        marked = [p for p in shown if p.origin == origin and p.trial_id != baseline_id]
+        if marked:
+            on = [p.trial_id in frontier for p in marked]
+            ink = [colors.series[0] if best else colors.muted for best in on]
+            add_marks(figure, marked, across, up, origin.capitalize(), MARKS[origin], ink, colors)
     base = [p for p in shown if p.trial_id == baseline_id]
     if base:
         mark = ("square" if base[0].origin == "measured" else "square-open", "solid")
@@ -175,12 +175,12 @@ def bars(row: Row, columns: Sequence[Column], dark: bool = False) -> go.Figure:
 
 
 def _staircase(
-    figure: go.Figure, some: Sequence[ChartPoint], across: Axis, up: Axis, colors: Palette
+    figure: go.Figure, frontier: Sequence[ChartPoint], across: Axis, up: Axis, colors: Palette
 ) -> None:
     """Between two frontier points nothing better than the worse of both is known: a step."""
-    if len(some) < 2:
+    if len(frontier) < 2:
         return
-    ordered = sorted(some, key=lambda p: p.x)
+    ordered = sorted(frontier, key=lambda p: p.x)
     figure.add_trace(
         go.Scatter(
             x=[p.x / across.factor for p in ordered],

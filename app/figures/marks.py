@@ -81,18 +81,18 @@ def points(trials: Sequence[Trial], x: str, y: str) -> tuple[ChartPoint, ...]:
     weakest = ("published", "estimated", "projected", "measured")
     known = []
     for trial in trials:
-        one, other = trial.metric(x), trial.metric(y)
-        if one is None or other is None or one.value is None or other.value is None:
+        across, up = trial.metric(x), trial.metric(y)
+        if across is None or up is None or across.value is None or up.value is None:
             continue
-        origin = min(one.origin, other.origin, key=weakest.index)
+        origin = min(across.origin, up.origin, key=weakest.index)
         known.append(
             ChartPoint(
                 trial.id,
                 trial.plan.title,
-                one.value,
-                other.value,
-                one.interval(),
-                other.interval(),
+                across.value,
+                up.value,
+                across.interval(),
+                up.interval(),
                 origin,
             )
         )
@@ -114,15 +114,15 @@ def make_axis(
         low = min(end for end in ends if end > 0)
         room = (high / low) ** 0.08 if high > low else 1.5
         near = [limit.value for limit in limits if limit.metric == name and limit.value > 0]
-        low = min([low, *(one for one in near if one > low / room**8)])
-        high = max([high, *(one for one in near if one < high * room**8)])
+        low = min([low, *(value for value in near if value > low / room**8)])
+        high = max([high, *(value for value in near if value < high * room**8)])
         low, high = low / room, high * room
     else:
         span = high - low or abs(high) or 1.0
         near = [
-            one.value
-            for one in limits
-            if one.metric == name and low - 0.8 * span < one.value < high + 0.8 * span
+            limit.value
+            for limit in limits
+            if limit.metric == name and low - 0.8 * span < limit.value < high + 0.8 * span
         ]
         low, high = min([low, *near]), max([high, *near])
         room = 0.08 * (high - low or abs(high) or 1.0)
@@ -134,7 +134,7 @@ def make_axis(
 
 def add_marks(
     figure: go.Figure,
-    some: Sequence[ChartPoint],
+    shown: Sequence[ChartPoint],
     across: Axis,
     up: Axis,
     name: str,
@@ -143,22 +143,22 @@ def add_marks(
     colors: Palette,
     labels: Sequence[str] | None = None,
 ) -> None:
-    """Add `some` as one trace: `mark` is symbol and outline, `ink` a colour for each point."""
+    """Add `shown` as one trace: `mark` is symbol and outline, `ink` a colour for each point."""
     symbol, dash = mark
     outline = {"width": 2.0, "dash": dash} if dash else {"width": 1.0, "color": colors.paper}
     figure.add_trace(
         go.Scatter(
-            x=[p.x / across.factor for p in some],
-            y=[p.y / up.factor for p in some],
-            customdata=[p.trial_id for p in some],
+            x=[p.x / across.factor for p in shown],
+            y=[p.y / up.factor for p in shown],
+            customdata=[p.trial_id for p in shown],
             mode="markers" if labels is None else "markers+text",
             text=labels,
             textposition="top left",
             name=name,
             marker={"symbol": symbol, "size": 12, "color": list(ink), "line": outline},
-            error_x=errors([(p.x, p.x_bounds) for p in some], across.factor, colors),
-            error_y=errors([(p.y, p.y_bounds) for p in some], up.factor, colors),
-            hovertext=[hover(p, across, up) for p in some],
+            error_x=errors([(p.x, p.x_bounds) for p in shown], across.factor, colors),
+            error_y=errors([(p.y, p.y_bounds) for p in shown], up.factor, colors),
+            hovertext=[hover(p, across, up) for p in shown],
             hovertemplate="%{hovertext}<extra></extra>",
         )
     )

@@ -42,15 +42,15 @@ def methods(
     figure = go.Figure()
     names = sorted({method[p.trial_id] for p in shown}, key=lambda name: (name != "baseline", name))
     for number, name in enumerate(names):
-        some = sorted((p for p in shown if method[p.trial_id] == name), key=lambda p: p.x)
+        line = sorted((p for p in shown if method[p.trial_id] == name), key=lambda p: p.x)
         ink = colors.series[number % len(colors.series)]
         symbol = SYMBOLS[number % len(SYMBOLS)]
         dash = DASHES[number // len(colors.series) % len(DASHES)]
-        if len(some) > 1:
+        if len(line) > 1:
             figure.add_trace(
                 go.Scatter(
-                    x=[p.x / across.factor for p in some],
-                    y=[p.y / up.factor for p in some],
+                    x=[p.x / across.factor for p in line],
+                    y=[p.y / up.factor for p in line],
                     mode="lines",
                     line={"color": ink, "width": 1.4, "dash": dash},
                     hoverinfo="skip",
@@ -58,7 +58,7 @@ def methods(
                 )
             )
         for solid in (True, False):
-            part = [p for p in some if (p.origin == "measured") == solid]
+            part = [p for p in line if (p.origin == "measured") == solid]
             if part:
                 label = escape(name, 34) if solid else f"{escape(name, 34)} (not measured)"
                 mark = (symbol, None) if solid else (f"{symbol}-open", "solid")

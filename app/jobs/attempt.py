@@ -69,7 +69,7 @@ class Attempt:
             return Outcome(CLOSED)
         outcome = self._judge(stop, verdict)
         if left:
-            pids = ", ".join(str(one.pid) for one in left)
+            pids = ", ".join(str(process.pid) for process in left)
             return Outcome(
                 "failed", f"{outcome.reason or 'it ended'}; the kernel could not end {pids}"
             )

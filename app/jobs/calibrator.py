@@ -112,11 +112,11 @@ class Calibrator:
         try:
             assert process.stdout is not None
             for line in process.stdout:
-                said = _said(line)
-                if "error" in said:
-                    error = str(said["error"])
-                stored = stored or "calibration" in said
-                self._note(said)
+                report = _said(line)
+                if "error" in report:
+                    error = str(report["error"])
+                stored = stored or "calibration" in report
+                self._note(report)
         finally:
             timer.cancel()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -129,8 +129,8 @@ class Calibrator:
             error = f"the calibration was ended: {why}" if why else _death(code)
         self._end("" if stored else error, stored)
 
-    def _note(self, said: dict[str, Any]) -> None:
-        stage, share = said.get("stage"), said.get("share")
+    def _note(self, report: dict[str, Any]) -> None:
+        stage, share = report.get("stage"), report.get("share")
         if isinstance(stage, str) and isinstance(share, float | int):
             with self._lock:
                 bounded = min(1.0, max(0.0, float(share)))
@@ -160,10 +160,10 @@ def get_calibrator() -> Calibrator:
 def _said(line: str) -> dict[str, Any]:
     """One line of the child; what is not an object says nothing."""
     try:
-        found = json.loads(line)
+        data = json.loads(line)
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return data if isinstance(data, dict) else {}
 
 
 def _kill(process: subprocess.Popen[str] | None) -> None:

@@ -132,11 +132,11 @@ class Child:
         """Believed events that were still in the pipe of a killed process, or only in its
         journal.
         """
-        found = self._believed(self._output.drain(2.0))
+        events = self._believed(self._output.drain(2.0))
         for event in self._journalled():
             if event.id not in self._seen and not self.wrong and not refusal(event, *self._about):
-                self._keep(event, found)
-        return found
+                self._keep(event, events)
+        return events
 
     def unwritten(self) -> list[Event]:
         """Events that it sent but that its journal does not hold."""
@@ -151,14 +151,14 @@ class Child:
     def death(self) -> tuple[str, bool]:
         """A sentence for a process that ended without saying how, and whether to try again."""
         code = self._process.wait(0)
-        said = self._last_words()
+        last_words = self._last_words()
         if code is None:
             return "its process ended and its exit status is lost", True
-        if code in IN_WORDS and said:
-            return said, False
+        if code in IN_WORDS and last_words:
+            return last_words, False
         if code >= 0:
             how = f"its process ended with code {code} before it said how the trial ended"
-            return (f"{how}: {said}" if said else how), True
+            return (f"{how}: {last_words}" if last_words else how), True
         name = _signal(-code)
         # What the kernel ended for a limit would meet it again.
         again = name not in ("SIGXCPU", "SIGXFSZ")
@@ -197,7 +197,7 @@ class Child:
         return (json.dumps(job) + "\n").encode()
 
     def _believed(self, lines: list[bytes]) -> list[Event]:
-        found: list[Event] = []
+        events: list[Event] = []
         for line in lines:
             if self.wrong:
                 break
@@ -206,27 +206,27 @@ class Child:
             elif line == TOO_MUCH:
                 self.wrong = f"it wrote more than {self._limits.output_bytes:,} bytes of events"
             elif line.strip():
-                self._understand(line, found)
-        return found
+                self._understand(line, events)
+        return events
 
-    def _understand(self, line: bytes, found: list[Event]) -> None:
+    def _understand(self, line: bytes, events: list[Event]) -> None:
         try:
-            one = from_line(line.decode("utf-8"))
+            event = from_line(line.decode("utf-8"))
         except (BadInput, UnicodeDecodeError):
             self.wrong = "its output, which belongs to events alone, held something else"
             return
-        reason = refusal(one, *self._about)
+        reason = refusal(event, *self._about)
         if reason is not None:
             self.wrong = f"it sent {reason}"
-        elif one.id not in self._seen:
-            self._keep(one, found)
+        elif event.id not in self._seen:
+            self._keep(event, events)
 
-    def _keep(self, event: Event, found: list[Event]) -> None:
+    def _keep(self, event: Event, events: list[Event]) -> None:
         self._seen[event.id] = event
         if event.is_a(TrialEnded):
             self.end = event
         else:
-            found.append(event)
+            events.append(event)
 
     def _last_words(self) -> str:
         """The last line of the log, as much as fits a sentence."""

@@ -28,18 +28,18 @@ def end_orphans(trial_ids: Collection[str] = ()) -> Orphans:
     """
     ended = 0
     owners: set[int] = set()
-    for one in table().values():
-        if one.pid == os.getpid():
+    for process in table().values():
+        if process.pid == os.getpid():
             continue
-        found = marks(one.pid)
-        if OWNER not in found:
+        variables = marks(process.pid)
+        if OWNER not in variables:
             continue
-        lives = owner_lives(found[OWNER])
+        lives = owner_lives(variables[OWNER])
         if lives is False:
-            family = ProcessTree(one.pid, found.get(TRIAL, ""))
+            family = ProcessTree(process.pid, variables.get(TRIAL, ""))
             ended += not family.kill()
-        elif lives and found.get(TRIAL) in trial_ids:
-            owner = int(found[OWNER].partition(".")[0])
+        elif lives and variables.get(TRIAL) in trial_ids:
+            owner = int(variables[OWNER].partition(".")[0])
             if owner != os.getpid():
                 owners.add(owner)
     return Orphans(ended, tuple(sorted(owners)))

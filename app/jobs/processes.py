@@ -64,8 +64,12 @@ def find(pid: int) -> Process | None:
 
 def table() -> dict[int, Process]:
     """Every process of this machine that has not died."""
-    found = (find(pid) for pid in psutil.pids())
-    return {one.pid: one for one in found if one is not None and one.state not in _DEAD}
+    processes = (find(pid) for pid in psutil.pids())
+    return {
+        process.pid: process
+        for process in processes
+        if process is not None and process.state not in _DEAD
+    }
 
 
 def marks(pid: int) -> dict[str, str]:
@@ -93,10 +97,13 @@ def owner_lives(mark: str) -> bool | None:
         return None
     if part[3] != _namespace():
         return None
-    found = find(int(part[0]))
+    process = find(int(part[0]))
     same_boot = part[2] == _boot()
     return (
-        same_boot and found is not None and found.state not in _DEAD and found.start == int(part[1])
+        same_boot
+        and process is not None
+        and process.state not in _DEAD
+        and process.start == int(part[1])
     )
 
 
@@ -106,20 +113,17 @@ class ProcessTree:
     """
 
     def __init__(self, pid: int, trial_id: str) -> None:
-        found = find(pid)
+        process = find(pid)
         self.pid = pid
-        self._start = found.start if found else 0
+        self._start = process.start if process else 0
         self._trial = trial_id
-        self._known: set[tuple[int, int]] = {(pid, self._start)} if found else set()
+        self._known: set[tuple[int, int]] = {(pid, self._start)} if process else set()
         self._strangers: set[tuple[int, int]] = set()
 
     def members(self) -> list[Process]:
         """Those that live now, the first process included."""
         now = table()
-        own: dict[int, Process] = {}
-        for pid, one in now.items():
-            if self._is_marked(one):
-                own[pid] = one
+        own = {pid: process for pid, process in now.items() if self._is_marked(process)}
         grew = True
         while grew:
             added = [
@@ -127,9 +131,9 @@ class ProcessTree:
                 for process in now.values()
                 if process.pid not in own and process.parent in own
             ]
-            own.update((one.pid, one) for one in added)
+            own.update((process.pid, process) for process in added)
             grew = bool(added)
-        self._known.update((one.pid, one.start) for one in own.values())
+        self._known.update((process.pid, process.start) for process in own.values())
         return list(own.values())
 
     def kill(self, seconds: float = 10.0) -> list[Process]:
@@ -143,7 +147,7 @@ class ProcessTree:
                 return living
             pids = {pid for pid, _ in self._known}
             # A group dies at one blow: what forks faster than it is found cannot outrun that.
-            for group in {one.group for one in living if one.group in pids}:
+            for group in {process.group for process in living if process.group in pids}:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(group, signal.SIGKILL)
             for process in living:
@@ -167,8 +171,8 @@ def kill(process: Process) -> None:
     with contextlib.suppress(OSError):
         handle = os.pidfd_open(process.pid)
         try:
-            found = find(process.pid)
-            if found is not None and found.start == process.start:
+            running = find(process.pid)
+            if running is not None and running.start == process.start:
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
         finally:
             os.close(handle)

@@ -121,10 +121,10 @@ class Supervisor:
             raise BadInput(
                 f"study {study_id} is done: every trial has ended, there is nothing to resume"
             )
-        found = end_orphans({trial.id for trial in study.trials})
-        if found.owners:
+        orphans = end_orphans({trial.id for trial in study.trials})
+        if orphans.owners:
             raise BadInput(
-                f"study {study_id} is being run by another process (PID {found.owners[0]}):"
+                f"study {study_id} is being run by another process (PID {orphans.owners[0]}):"
                 " wait for it, or end that process first"
             )
         (self._folder / study_id / CANCEL).unlink(missing_ok=True)
@@ -137,7 +137,7 @@ class Supervisor:
         """Take up what a killed owner left: end the processes that outlived it, read the journals
         and mark its studies paused; returns their ids.
         """
-        found: list[str] = []
+        recovered: list[str] = []
         if self._store.read_only:
             return ()
         orphans = end_orphans().orphans
@@ -154,8 +154,8 @@ class Supervisor:
             self.ingest_journals(summary.id)
             reason = f"interrupted; go on with: trimtab resume {summary.id}"
             self._keep(summary.id, [StudyStateChanged("paused", reason).event(summary.id)])
-            found.append(summary.id)
-        return tuple(found)
+            recovered.append(summary.id)
+        return tuple(recovered)
 
     def ingest_journals(self, study_id: str) -> int:
         """Keep every believable event of the study's journals that the store does not have; returns
@@ -164,10 +164,10 @@ class Supervisor:
         plain = study_id.isprintable() and Path(study_id).name == study_id != ".."
         if self._store.read_only or not plain or len(os.fsencode(study_id)) > 200:
             return 0
-        found = take_in(self._store, self._folder, study_id, believed)
-        for notice in found.notices:
+        taken = take_in(self._store, self._folder, study_id, believed)
+        for notice in taken.notices:
             logger.warning("%s", notice)
-        return found.new
+        return taken.new
 
     def active(self) -> tuple[str, ...]:
         """Ids of the studies that are running or waiting, the running ones first."""
@@ -323,7 +323,7 @@ class Supervisor:
         if wanted:
             self._give_up(study_id, wanted)
         elif not self._queues.closed:
-            out = [ended(one, one.attempt, "cancelled", schedule.left_out) for one in schedule.left]
+            out = [ended(t, t.attempt, "cancelled", schedule.left_out) for t in schedule.left]
             kept.clear(self._folder / study_id)
             self._keep(study_id, [*out, StudyStateChanged("done").event(study_id)])
         self.ingest_journals(study_id)

@@ -76,11 +76,11 @@ class Watchdog:
         self._silent = 0.0 if beats or events else self._silent + passed
         self._quiet = 0.0 if events else self._quiet + passed
         self._idle = 0.0 if events else self._idle + passed
-        found = self._too_long(now)
-        if found is None and now - self._surveyed >= min(SURVEY_S, self._limits.silence_s / 8):
+        verdict = self._too_long(now)
+        if verdict is None and now - self._surveyed >= min(SURVEY_S, self._limits.silence_s / 8):
             self._surveyed = now
-            found = self._survey()
-        return found
+            verdict = self._survey()
+        return verdict
 
     def health(self, trial_id: str, attempt: int) -> Health:
         """How the trial is, in words."""
@@ -143,7 +143,7 @@ class Watchdog:
         cpu = sum(member.cpu_s for member in members)
         if abs(cpu - self._cpu) > BUSY_S:
             self._idle, self._cpu = 0.0, cpu
-        first = next((one for one in members if one.pid == self._family.pid), None)
+        first = next((member for member in members if member.pid == self._family.pid), None)
         self.stopped = first is not None and first.state in "Tt"
         return self._too_many(members) or self._too_large(members) or self._too_full()
 

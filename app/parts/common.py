@@ -103,7 +103,7 @@ def pick_study(need: str = "") -> StudySummary | None:
         "Study",
         ids,
         key=state.key("study", ids, ids[0]),
-        format_func=lambda one: words.summary_title(known[one]),
+        format_func=lambda key: words.summary_title(known[key]),
         on_change=state.forget,
         args=("trials", "baseline"),
     )
@@ -173,10 +173,10 @@ def dark() -> bool:
 def environments(trials: tuple[Trial, ...]) -> tuple[tuple[str, str], ...]:
     """(id, JSON of the facts) of every environment that the trials ran in and the store knows."""
     store = services.get_services().store
-    ids = dict.fromkeys(one for trial in trials for one in environment_ids(trial))
+    ids = dict.fromkeys(key for trial in trials for key in environment_ids(trial))
     facts_by_id = ((key, store.environment(key)) for key in ids)
     return tuple(
-        (one, json.dumps(facts, sort_keys=True)) for one, facts in facts_by_id if facts is not None
+        (key, json.dumps(facts, sort_keys=True)) for key, facts in facts_by_id if facts is not None
     )
 
 

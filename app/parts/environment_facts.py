@@ -62,7 +62,7 @@ def _value(name: str, value: Any) -> str:
     if name == "caches":
         return ", ".join(f"{level} {format.binary(size)}" for level, size in value.items())
     if name == "gpus":
-        return "; ".join(text_of(one) for one in value)
+        return "; ".join(text_of(gpu) for gpu in value)
     if name == "affinity":
         return _ranges(value)
     return text_of(value)

@@ -89,7 +89,7 @@ def model() -> Model | None:
             ids,
             key=state.key("model", ids, ids[0]),
             label_visibility="collapsed",
-            format_func=lambda one: f"{one} · {KINDS[known[one].source]}",
+            format_func=lambda key: f"{key} · {KINDS[known[key].source]}",
         )
         state.keep("model", model_id)
         chosen = known[model_id]
@@ -106,7 +106,7 @@ def model() -> Model | None:
 def target() -> Target:
     """Cards of the targets of one place; local is marked as measured, the others as projected."""
     known = known_targets()
-    places = [place for place in PLACES if any(one.place == place for one in known)]
+    places = [place for place in PLACES if any(entry.place == place for entry in known)]
     place = st.segmented_control(
         "Place",
         places,
@@ -116,16 +116,16 @@ def target() -> Target:
         label_visibility="collapsed",
     )
     state.keep("place", place)
-    ids = [one.id for one in known if one.place == place]
+    ids = [entry.id for entry in known if entry.place == place]
     target_id = state.chosen("target")
     if target_id not in ids:
         target_id = ids[0]
         state.choose("target", target_id)
     with st.grid(3, min_column_width=220, gap="small"):
-        for one in known:
-            if one.place == place:
-                _target_card(one, one.id == target_id)
-    return next(one for one in known if one.id == target_id)
+        for entry in known:
+            if entry.place == place:
+                _target_card(entry, entry.id == target_id)
+    return next(entry for entry in known if entry.id == target_id)
 
 
 def _target_card(target: Target, chosen: bool) -> None:
@@ -165,19 +165,19 @@ def workload(task: str) -> Workload:
         "Workload",
         ids,
         key=state.key("workload", ids, ids[0]),
-        format_func=lambda one: known[one].title,
+        format_func=lambda key: known[key].title,
         label_visibility="collapsed",
     )
     state.keep("workload", chosen)
-    one = known[chosen]
+    choice = known[chosen]
     if task == "text":
         st.caption(
-            f"{one.prompt_tokens} prompt tokens, {one.output_tokens} new tokens, "
-            f"{one.concurrency} at a time. {words.plain(one.note)}"
+            f"{choice.prompt_tokens} prompt tokens, {choice.output_tokens} new tokens, "
+            f"{choice.concurrency} at a time. {words.plain(choice.note)}"
         )
     else:
-        st.caption(f"{one.concurrency} at a time. {words.plain(one.note)}")
-    return one
+        st.caption(f"{choice.concurrency} at a time. {words.plain(choice.note)}")
+    return choice
 
 
 def arrival(workload: Workload) -> str:
@@ -217,9 +217,9 @@ def weights() -> tuple[tuple[str, float], ...]:
     return tuple(chosen)
 
 
-def _weight(said: str | None, usual: float) -> float:
+def _weight(text: str | None, usual: float) -> float:
     try:
-        value = float(said) if said is not None else usual
+        value = float(text) if text is not None else usual
     except ValueError:
         return usual
     return min(max(round(value * 2) / 2, 0.0), 3.0) if value == value else usual
@@ -232,7 +232,7 @@ def limits(task: str) -> list[str]:
         "Metric",
         names,
         key="limit-metric",
-        format_func=lambda one: metrics.metric(one).label,
+        format_func=lambda key: metrics.metric(key).label,
         index=names.index("kl_nats" if task == "text" else "accuracy"),
     )
     tables.explain(name)

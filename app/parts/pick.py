@@ -44,13 +44,13 @@ def trials(page: str) -> tuple[Study, tuple[Trial, ...], str] | None:
         )
         return None
     ids = list(known)
-    if not any(one in known for one in wanted):
+    if not any(choice in known for choice in wanted):
         state.choose("trials", usual(study))
     chosen = st.multiselect(
         "Trials",
         ids,
         key=state.key("trials", ids),
-        format_func=lambda one: title(known[one], study),
+        format_func=lambda key: title(known[key], study),
         placeholder="Choose two or more trials",
     )
     state.keep("trials", chosen)
@@ -64,12 +64,12 @@ def trials(page: str) -> tuple[Study, tuple[Trial, ...], str] | None:
         )
         return None
     picked = tuple(known[choice] for choice in chosen)
-    base = next((one.id for one in picked if one.is_baseline), chosen[0])
+    base = next((trial.id for trial in picked if trial.is_baseline), chosen[0])
     baseline_id = beside.selectbox(
         "Baseline",
         chosen,
         key=state.key("baseline", chosen, base),
-        format_func=lambda one: title(known[one], study),
+        format_func=lambda key: title(known[key], study),
         help="The trial that the others are judged by.",
     )
     state.keep("baseline", baseline_id)
@@ -87,7 +87,7 @@ def usual(study: Study) -> list[str]:
         *rest,
         *advice.frontier,
         *(trial.id for trial in study.done()),
-        *(one.id for one in study.trials),
+        *(trial.id for trial in study.trials),
     ]
     return list(dict.fromkeys(wanted))[:USUAL]
 

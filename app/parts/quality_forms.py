@@ -34,7 +34,7 @@ def margins(task: str) -> list[str]:
             "Metric that may get worse",
             names,
             key=f"margin-metric-{task}",
-            format_func=lambda one: metrics.metric(one).label,
+            format_func=lambda key: metrics.metric(key).label,
         )
         value = st.number_input(
             "By at most",
@@ -103,9 +103,9 @@ def data(model: Model | None) -> tuple[str, ...]:
     )
     chosen = list(state.chosen("data"))
     received: list[str] = []
-    for one in uploaded or ():
+    for file in uploaded or ():
         with common.sentences():
-            received.append(_received(folder, one.name, one.getvalue(), model))
+            received.append(_received(folder, file.name, file.getvalue(), model))
     if set(received) - set(chosen):
         chosen = list(dict.fromkeys([*chosen, *received]))
         state.choose("data", chosen)
@@ -122,7 +122,7 @@ def data(model: Model | None) -> tuple[str, ...]:
         st.caption("None: quality is judged on the bundled held-out data.")
         return ()
     kept = common.removable(
-        "Data (click one to remove it)", "data", list(read), lambda one: data_words(read[one])
+        "Data (click one to remove it)", "data", list(read), lambda key: data_words(read[key])
     )
     return tuple(str(known[token]) for token in kept)
 

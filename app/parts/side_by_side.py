@@ -58,9 +58,9 @@ def page(rows: Sequence[Row], columns: Sequence[Column], details: bool, alt: str
         groups=[
             {
                 "title": "" if setting else name.capitalize(),
-                "rows": [_row(row, details) for row in some],
+                "rows": [_row(row, details) for row in members],
             }
-            for name, some in groupby(rows, key=lambda row: row.group)
+            for name, members in groupby(rows, key=lambda row: row.group)
         ],
     )
 
@@ -102,7 +102,7 @@ def _cell(cell: Cell, row: Row, judged: bool, details: bool) -> Shown:
         _verdict(cell) if judged and cell.verdict != "baseline" else "",
         cell.verdict if cell.verdict in ("better", "worse") else "neutral",
         tuple(notes),
-        "\n".join(one for one in (rest, cell.why, cell.margin_why, cell.method) if one),
+        "\n".join(text for text in (rest, cell.why, cell.margin_why, cell.method) if text),
     )
 
 

@@ -24,13 +24,13 @@ TITLES = {technique.name: technique.title for technique in TECHNIQUES}
 
 def techniques() -> list[str]:
     """Chosen techniques as the command line writes them; none means the preset's own list."""
-    ordered = sorted(TECHNIQUES, key=lambda one: place(one.kind))
+    ordered = sorted(TECHNIQUES, key=lambda kind: place(kind.kind))
     kinds = {item.name: item.kind for item in ordered}
     name = st.selectbox(
         "Technique",
         list(kinds),
         key="technique-name",
-        format_func=lambda one: f"{kinds[one].capitalize()} · {TITLES[one]}",
+        format_func=lambda key: f"{kinds[key].capitalize()} · {TITLES[key]}",
     )
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         settings = _settings(name)
@@ -52,7 +52,7 @@ def techniques() -> list[str]:
     kept = common.removable(
         "Chosen techniques (click one to remove it)", "techniques", chosen, _words
     )
-    return [_plain(one) for one in kept]
+    return [_plain(text) for text in kept]
 
 
 def _settings(name: str) -> dict[str, Any]:

@@ -130,8 +130,8 @@ def column(metric: str) -> str:
 
 def short_column(metric: str) -> str:
     """A narrow column's heading: `TTFT, ms`; the unit of a rate is in its short label."""
-    found, unit = metrics.metric(metric), _column_scale(metric)[1]
-    named = found.short or found.label
+    entry, unit = metrics.metric(metric), _column_scale(metric)[1]
+    named = entry.short or entry.label
     return f"{named}, {unit}" if unit and "/" not in unit else named
 
 
@@ -159,7 +159,9 @@ def reading(measurement: Measurement | None) -> str:
 
 def origin(trial: Trial, *names: str) -> str:
     """The origins of these metrics in one cell; every one is named."""
-    origins = dict.fromkeys(one.origin for name in names if (one := trial.metric(name)) is not None)
+    origins = dict.fromkeys(
+        measurement.origin for name in names if (measurement := trial.metric(name)) is not None
+    )
     return ", ".join(origins) or "—"
 
 

@@ -64,9 +64,8 @@ def new_report(
                 f"trial {trial_id!r} is not in study {study.id}: `trimtab show {study.id}`"
             )
     environments = _environments(store, study, chosen)
-    last = next(
-        (one for one in store.reports() if one.study.id == study.id and one.title == title), None
-    )
+    saved = (report for report in store.reports() if report.study.id == study.id)
+    last = next((report for report in saved if report.title == title), None)
     report = Report(
         id=new_id("r") if last is None else last.id,
         version=1 if last is None else last.version + 1,
@@ -111,7 +110,7 @@ def _default_trials(study: Study) -> tuple[str, ...]:
     if not done:
         raise BadInput(f"study {study.id} has no finished trial yet: there is nothing to report")
     advice = recommend(study)
-    first = [one for one in (advice.trial_id, *advice.frontier) if one in done]
+    first = [trial_id for trial_id in (advice.trial_id, *advice.frontier) if trial_id in done]
     return tuple(dict.fromkeys([*first, *done]))
 
 

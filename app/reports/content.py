@@ -90,7 +90,7 @@ def content_of(report: Report) -> ReportContent:
     """Everything the report says, from the frozen snapshot alone."""
     report = replace(report, study=anchored(report.study))
     study, trials = report.study, report.trials()
-    facts = {one: _facts(text) for one, text in report.environments}
+    facts = {key: _facts(text) for key, text in report.environments}
     comparison = compare(trials, report.baseline_id, facts, study.priorities.margins)
     advice = recommend(study)
     titles = {trial.id: trial.plan.title for trial in study.trials}
@@ -106,7 +106,7 @@ def content_of(report: Report) -> ReportContent:
         advice=advice,
         heading=_heading(advice),
         chosen=titles.get(advice.trial_id or "", ""),
-        rejected=tuple((one, titles.get(one, one), why) for one, why in advice.rejected),
+        rejected=tuple((key, titles.get(key, key), why) for key, why in advice.rejected),
         tiles=_tiles(study, advice),
         comparison=comparison,
         blocks=_blocks(comparison),
@@ -117,7 +117,7 @@ def content_of(report: Report) -> ReportContent:
         marks=_marks(comparison, axes, front, advice),
         kernels=tuple((trial.plan.title, trial.kernels) for trial in trials if trial.kernels),
         unfinished=tuple(trial for trial in study.trials if trial.state != "done"),
-        environments=tuple((one, tuple(_flat(found))) for one, found in facts.items()),
+        environments=tuple((key, tuple(_flat(values))) for key, values in facts.items()),
         facts=tuple(facts.items()),
         definitions=tuple(_definition(row) for row in comparison.metrics()),
     )
@@ -191,7 +191,7 @@ def _tiles(study: Study, advice: Recommendation) -> tuple[Tile, ...]:
 
 
 def _blocks(comparison: Comparison) -> tuple[Block, ...]:
-    base = next(i for i, one in enumerate(comparison.columns) if one.is_baseline)
+    base = next(i for i, column in enumerate(comparison.columns) if column.is_baseline)
     others = [i for i in range(len(comparison.columns)) if i != base]
     rows = [row for row in comparison.rows if _shown(row)]
     parts = range(0, max(len(others), 1), CANDIDATES_PER_BLOCK)
@@ -273,7 +273,7 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         if isinstance(value, dict) and len(prefix) < 200:
             pairs.extend(_flat(value, f"{prefix}{key}."))
         elif isinstance(value, list):
-            pairs.append((f"{prefix}{key}", ", ".join(str(one) for one in value)))
+            pairs.append((f"{prefix}{key}", ", ".join(str(item) for item in value)))
         else:
             pairs.append((f"{prefix}{key}", "unknown" if value is None else str(value)))
     return pairs

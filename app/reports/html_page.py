@@ -57,7 +57,7 @@ def _policy(scripts: list[str]) -> str:
     """Nothing from anywhere; Plotly writes style attributes and saves images through data and
     blob.
     """
-    allowed = " ".join(f"'{one}'" for one in scripts) or "'none'"
+    allowed = " ".join(f"'{source}'" for source in scripts) or "'none'"
     return (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"

@@ -30,7 +30,7 @@ def render(report: Report) -> str:
         },
         **study_document(report.study, dict(content.facts)),
         "comparison": dataclasses.asdict(content.comparison),
-        "environments": {one: dict(facts) for one, facts in content.environments},
+        "environments": {key: dict(facts) for key, facts in content.environments},
     }
     return json.dumps(_finite(document), indent=2, ensure_ascii=True, default=str) + "\n"
 

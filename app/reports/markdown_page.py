@@ -56,7 +56,10 @@ def _advice(content: ReportContent) -> list[str]:
         parts.append(f"**{escape(content.chosen)}** ({escape(content.advice.trial_id)})")
     parts.append("\n".join(f"- {escape(sentence)}" for sentence in content.advice.because))
     if content.rejected:
-        rows = [[escape(title), escape(one), escape(why)] for one, title, why in content.rejected]
+        rows = [
+            [escape(title), escape(trial_id), escape(why)]
+            for trial_id, title, why in content.rejected
+        ]
         beside = "The other trials that nothing beats on every axis of the priorities."
         parts += ["## Why not the others", beside, table(["Plan", "Trial", "Why not"], rows)]
     return parts

@@ -29,7 +29,7 @@ def page() -> None:
     comparison = judged.compare(
         common.at_baseline(trials),
         baseline_id,
-        {one: common.facts(text) for one, text in facts},
+        {environment_id: common.facts(text) for environment_id, text in facts},
         study.priorities.margins,
     )
     common.caveats(comparison.warnings)
@@ -38,7 +38,7 @@ def page() -> None:
     _take_away(study, trials, baseline_id)
 
 
-def _table(found: Comparison) -> None:
+def _table(comparison: Comparison) -> None:
     """The comparison as a real table: readable by screen readers, printable, copyable."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         text = st.text_input(
@@ -59,22 +59,24 @@ def _table(found: Comparison) -> None:
     state.keep("differing", differing)
     state.keep("details", details)
     wanted = text.casefold().split()
-    fits = [row for row in found.rows if all(word in _searchable(row) for word in wanted)]
+    fits = [row for row in comparison.rows if all(word in _searchable(row) for word in wanted)]
     rows = [row for row in fits if row.differs or not differing]
     if not rows:
         st.caption("No row fits. Clear the search, or show rows that are the same too.")
         return
     for title, kind in (("Results", "metric"), ("Configuration", "setting")):
-        some = [row for row in rows if row.kind == kind and row.group not in DIAGNOSTICS]
-        if some:
+        shown = [row for row in rows if row.kind == kind and row.group not in DIAGNOSTICS]
+        if shown:
             st.header(title, anchor=False)
             alt = f"{title} of the compared trials, one column a trial"
-            side_by_side.draw(some, found.columns, details, alt)
+            side_by_side.draw(shown, comparison.columns, details, alt)
     rest = [row for row in rows if row.group in DIAGNOSTICS]
     if rest:
         with st.expander("Diagnostics", icon=":material/troubleshoot:"):
             st.caption("How the trials went; no plan is judged by it.")
-            side_by_side.draw(rest, found.columns, details, "Diagnostics of the compared trials")
+            side_by_side.draw(
+                rest, comparison.columns, details, "Diagnostics of the compared trials"
+            )
     hidden = len(fits) - len(rows)
     if hidden:
         st.caption(f"{hidden} rows where all trials are alike are hidden.")
@@ -85,10 +87,12 @@ def _searchable(row: Row) -> str:
     return f"{row.key} {row.label} {row.group} {meaning}".casefold()
 
 
-def _bars(found: Comparison) -> None:
+def _bars(comparison: Comparison) -> None:
     """One metric as bars with intervals; the table above is its twin."""
     rows = {
-        row.key: row for row in found.metrics() if any(cell.value is not None for cell in row.cells)
+        row.key: row
+        for row in comparison.metrics()
+        if any(cell.value is not None for cell in row.cells)
     }
     if not rows:
         return
@@ -96,18 +100,18 @@ def _bars(found: Comparison) -> None:
     names = list(rows)
     spread = [row.key for row in rows.values() if any(cell.low is not None for cell in row.cells)]
     drawn = metrics.listed("compare_chart")
-    usual = next((one for one in drawn if one in spread), (spread or names)[0])
+    usual = next((name for name in drawn if name in spread), (spread or names)[0])
     name = st.selectbox(
         "Metric",
         names,
         key=state.key("bars", names, usual),
         width=300,
-        format_func=lambda one: rows[one].label,
+        format_func=lambda key: rows[key].label,
     )
     state.keep("bars", name)
     row = rows[name]
     st.plotly_chart(
-        charts.bars(row, found.columns, common.dark()),
+        charts.bars(row, comparison.columns, common.dark()),
         config=charts.CONFIG,
         theme=None,
         key="bars-chart",

@@ -187,7 +187,7 @@ def _rate(rate: Rate) -> dict[str, Any]:
 
 def _targets(here: Target) -> None:
     """This machine first, then the catalogue."""
-    rows = [_target(one) for one in (here, *(entry.target for entry in entries()))]
+    rows = [_target(target) for target in (here, *(entry.target for entry in entries()))]
     st.dataframe(
         pd.DataFrame(rows),
         hide_index=True,

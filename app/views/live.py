@@ -119,7 +119,7 @@ def _panel(study_id: str, active: bool) -> None:
             return
         if active and study.state not in words.ACTIVE and study_id not in jobs.active():
             st.rerun()
-        progress = {one.trial_id: one for one in store.progress(study_id)}
+        progress = {entry.trial_id: entry for entry in store.progress(study_id)}
         _figures(study, progress, jobs.eta_s(study_id) if active else None)
         health = jobs.health(study_id)
         _steering(study, jobs.on_its_way(study_id), jobs.ahead(study_id), health)

@@ -55,7 +55,7 @@ def _to_blame(wish: Wish) -> str:
     task = workloads.resolve(wish.workload_id).task
     least = min(
         (workload for workload in workloads.list_workloads() if workload.task == task),
-        key=lambda one: one.prompt_tokens + one.output_tokens,
+        key=lambda load: load.prompt_tokens + load.output_tokens,
     )
     for card, without in (
         ("target", replace(wish, target_id="local")),
@@ -145,14 +145,15 @@ def _row(plan: Plan) -> dict[str, Any]:
     refusal = refuse(plan) or predict.fit(plan)
     if refusal is not None:
         return {**row, "refused": refusal}
-    predictions = {one.metric: one for one in predict.predict(plan)}
+    predictions = {prediction.metric: prediction for prediction in predict.predict(plan)}
     row["task"] = plan.case.model.task
     # The first three are what a phone shows.
     for name in metrics.listed(f"plan_{plan.case.model.task}"):
-        one = predictions.get(name)
+        prediction = predictions.get(name)
         # With its interval for a column, and alone for a narrow one.
-        row[_heading(name)], row[name] = words.reading(one), one.value if one else None
-    origins = sorted({one.origin for one in predictions.values() if one.origin != "unavailable"})
+        row[_heading(name)] = words.reading(prediction)
+        row[name] = prediction.value if prediction else None
+    origins = sorted({prediction.origin for prediction in predictions.values()} - {"unavailable"})
     return {**row, "Origin": ", ".join(origins) or "unavailable"}
 
 

@@ -84,7 +84,7 @@ def _open(saved: tuple[Report, ...]) -> None:
         "Report",
         ids,
         key=state.key("report", ids, ids[0]),
-        format_func=lambda one: _title(known[one]),
+        format_func=lambda key: _title(known[key]),
     )
     if wanted is not None or report_id != ids[0]:
         state.keep("report", report_id)

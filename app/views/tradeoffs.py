@@ -95,8 +95,8 @@ def _advice(study: Study, advice: Recommendation) -> None:
         )
         limits = ", ".join(map(words.limit_words, study.priorities.limits)) or "none"
         st.caption(words.plain(f"Weights: {weights}. Hard limits: {limits}."))
-        titles = {one.id: one.plan.title for one in study.trials}
-        others = [(titles.get(one, one), reason) for one, reason in advice.rejected]
+        titles = {other.id: other.plan.title for other in study.trials}
+        others = [(titles.get(trial_id, trial_id), reason) for trial_id, reason in advice.rejected]
         if others:
             with st.expander(
                 f"Why not the other {len(others)}" if trial else "Why not", icon=":material/help:"
@@ -138,7 +138,7 @@ def _again(parent: Study) -> None:
 
 def _axes(names: list[str], task: str) -> tuple[str, str]:
     usual_x, usual_y = (
-        next((one for one in metrics.listed(place) if one in names), names[0])
+        next((name for name in metrics.listed(place) if name in names), names[0])
         for place in ("tradeoff_cost", f"tradeoff_{task}")
     )
     with st.grid(2, min_column_width=170, gap="small"):

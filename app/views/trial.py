@@ -89,8 +89,8 @@ def _warnings(trial: Trial) -> None:
     base = _baseline(trial)
     beside = (base, trial) if base is not None and base.id != trial.id else (trial,)
     known = facts.facts_of(services.get_services().store, beside)
-    ran = {"the baseline" if one is base else "this trial": one for one in beside}
-    ids = {name: environments.environment_ids(one) for name, one in ran.items()}
+    ran = {"the baseline" if side is base else "this trial": side for side in beside}
+    ids = {name: environments.environment_ids(side) for name, side in ran.items()}
     own = [
         f"{caution.text[:1].upper()}{caution.text[1:]}." for caution in environments.cautions(trial)
     ]
@@ -99,13 +99,13 @@ def _warnings(trial: Trial) -> None:
 
 def _shares(trial: Trial) -> None:
     """How near this trial came to the limits of the machine, as bars with a sentence."""
-    known = [one for name in share.NAMES if (one := trial.metric(name)) is not None]
+    known = [measurement for name in share.NAMES if (measurement := trial.metric(name)) is not None]
     if not known:
         return
     st.header("Share of the limit", anchor=False)
-    for one, place in zip(known, st.columns(len(known), gap="medium"), strict=True):
+    for measurement, place in zip(known, st.columns(len(known), gap="medium"), strict=True):
         with place.container(border=True, height="stretch"):
-            _share(one)
+            _share(measurement)
 
 
 def _share(measurement: Measurement) -> None:
@@ -135,10 +135,10 @@ def _share(measurement: Measurement) -> None:
 def _environments(trial: Trial) -> None:
     """The facts of where it ran, closed until asked for."""
     store = services.get_services().store
-    for identifier, found in facts.facts_of(store, (trial,)).items():
+    for identifier, content in facts.facts_of(store, (trial,)).items():
         with st.expander(f"Environment {words.plain(identifier)}", icon=":material/memory:"):
-            if found:
-                environment_facts.table(found)
+            if content:
+                environment_facts.table(content)
             else:
                 st.caption("Nothing is recorded of it.")
 

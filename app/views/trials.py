@@ -69,11 +69,11 @@ def page() -> None:
 
 
 def _at_baseline(
-    rows: tuple[dict[str, Any], ...], found: tuple[StudySummary, ...]
+    rows: tuple[dict[str, Any], ...], studies: tuple[StudySummary, ...]
 ) -> tuple[dict[str, Any], ...]:
     """The rows with the numbers that every other page shows: timed ones at the pooled baseline of
     their study."""
-    summaries = {one.id: one for one in found}
+    summaries = {summary.id: summary for summary in studies}
     shown = []
     for row in rows:
         summary = summaries.get(row["study_id"])
@@ -82,13 +82,13 @@ def _at_baseline(
     return tuple(shown)
 
 
-def _filters(found: tuple[StudySummary, ...]) -> TrialFilter:
+def _filters(studies: tuple[StudySummary, ...]) -> TrialFilter:
     """The filter row; every choice is in the URL."""
-    titles = {"": "All studies", **{one.id: words.summary_title(one) for one in found}}
+    titles = {"": "All studies"} | {summary.id: words.summary_title(summary) for summary in studies}
     everything = {"": "All"}
-    of = everything | {one.model_id: one.model_id for one in found}
-    on = everything | {one.target_id: one.target_id for one in found}
-    using = everything | {one.name: one.title for one in TECHNIQUES}
+    of = everything | {summary.model_id: summary.model_id for summary in studies}
+    on = everything | {summary.target_id: summary.target_id for summary in studies}
+    using = everything | {kind.name: kind.title for kind in TECHNIQUES}
     with st.grid(4, min_column_width=160, gap="small"):
         text = state.keep(
             "text",
@@ -129,7 +129,7 @@ def _filters(found: tuple[StudySummary, ...]) -> TrialFilter:
 def _choice(label: str, name: str, titles: dict[str, str]) -> str:
     ids = list(titles)
     chosen = st.selectbox(
-        label, ids, key=state.key(name, ids, ""), format_func=lambda one: titles[one]
+        label, ids, key=state.key(name, ids, ""), format_func=lambda id_: titles[id_]
     )
     return state.keep(name, chosen)
 
@@ -165,7 +165,7 @@ def _table(rows: tuple[dict[str, Any], ...], number: int, wanted: TrialFilter) -
         (number, wanted, preset),
     )
     here = [ids[row] for row in ticked]
-    chosen = [one for one in before if one not in ids] + here
+    chosen = [trial_id for trial_id in before if trial_id not in ids] + here
     state.keep("trials", chosen)
     return chosen
 
@@ -239,12 +239,12 @@ def _unlike(rows: tuple[dict[str, Any], ...], chosen: list[str]) -> None:
     several = len(chosen) > 1
     titles = {str(row["id"]): str(row["title"]) for row in rows}
     ran = store.environments_of(chosen if several else list(titles))
-    ids = {one for some in ran.values() for one in some}
+    ids = set[str]().union(*ran.values())
     whose = "The ticked trials" if several else "The trials in this table"
     known = {key: store.environment(key) for key in sorted(ids)}
     # A ticked trial of another page of the table has its id alone.
     names = distinct({trial: titles.get(trial, trial) for trial in ran})
-    by_name = {names[one]: some for one, some in ran.items()}
+    by_name = {names[trial_id]: theirs for trial_id, theirs in ran.items()}
     common.caveats(environments.unlike(by_name, known, whose))
 
 

@@ -59,14 +59,14 @@ class RunningServer:
         words = {key: value for key, value in vars(parsed).items() if key != "store"}
         self._send(request=words, terminal=console.terminal, width=console.width)
         with self._heeding(parsed.command, console):
-            while "exit" not in (said := self._read()):
-                if "out" in said:
-                    console.out.write(said["out"])
-                if "err" in said:
-                    print(said["err"], end="", file=console.err, flush=True)
-                if "save" in said:
-                    console.save(base64.b64decode(said["save"]))
-        return int(said["exit"])
+            while "exit" not in (answer := self._read()):
+                if "out" in answer:
+                    console.out.write(answer["out"])
+                if "err" in answer:
+                    print(answer["err"], end="", file=console.err, flush=True)
+                if "save" in answer:
+                    console.save(base64.b64decode(answer["save"]))
+        return int(answer["exit"])
 
     def _heeding(self, command: str, console: Console) -> AbstractContextManager[None]:
         if command not in _STOPPABLE:

@@ -31,7 +31,7 @@ def draw(trial: Trial) -> None:
         key="memory-chart",
         alt="Parts of the trial's memory, as in the table below",
     )
-    total = sum(one.value or 0.0 for one in parts)
+    total = sum(part.value or 0.0 for part in parts)
     rows = [
         {
             "Part": part_name(part.condition),
@@ -60,20 +60,20 @@ def figure(parts: list[Measurement], dark: bool) -> go.Figure:
     factor, suffix = format.scale(sum(values), "B", METRIC)
     chart = go.Figure()
     inks = iter([*colors.series, colors.whisker] * len(parts))
-    for one, value in zip(parts, values, strict=True):
+    for part, value in zip(parts, values, strict=True):
         # What any model costs here is hatched grey: most of the bar, and not the model's doing.
-        ours = one.condition.value != LIBRARIES
+        ours = part.condition.value != LIBRARIES
         chart.add_trace(
             go.Bar(
                 orientation="h",
                 x=[value / factor],
                 y=[""],
-                name=charts.escape(part_name(one.condition)),
+                name=charts.escape(part_name(part.condition)),
                 marker={
                     "color": next(inks) if ours else colors.muted,
                     "pattern": {"shape": "" if ours else "/"},
                 },
-                hovertemplate=f"{charts.escape(part_name(one.condition))}: {value:,.0f} B"
+                hovertemplate=f"{charts.escape(part_name(part.condition))}: {value:,.0f} B"
                 "<extra></extra>",
             )
         )

@@ -31,7 +31,7 @@ def draw(trial: Trial) -> None:
     """Both sections, each only where there is something to draw."""
     _samples(trial)
     for key, (title, axis) in VARIED.items():
-        points = [one for one in trial.measurements if one.condition.name == key]
+        points = [point for point in trial.measurements if point.condition.name == key]
         if points:
             st.header(title, anchor=False)
             _curve(trial, key, axis, points)
@@ -63,7 +63,7 @@ def disturbed(trial: Trial, count: int) -> list[bool]:
 def _samples(trial: Trial) -> None:
     # The first of them is drawn until the user chooses.
     timed = metrics.listed("by_round")
-    samples = {name: one for name in timed if (one := trial.metric(name)) and one.n > 2}
+    samples = {name: row for name in timed if (row := trial.metric(name)) and row.n > 2}
     if not samples:
         return
     st.header("Round by round", anchor=False)
@@ -72,20 +72,20 @@ def _samples(trial: Trial) -> None:
         "Metric",
         names,
         key=state.key("rounds", names, names[0]),
-        format_func=lambda one: metrics.metric(one).label,
+        format_func=lambda key: metrics.metric(key).label,
         width=300,
     )
     state.keep("rounds", name)
-    one = samples[name]
+    chosen = samples[name]
     st.plotly_chart(
-        samples_figure(one, disturbed(trial, one.n), common.dark()),
+        samples_figure(chosen, disturbed(trial, chosen.n), common.dark()),
         config=charts.CONFIG,
         theme=None,
         key="rounds-chart",
         alt=f"{metrics.metric(name).label} of every timed round, as in the table of numbers",
     )
     tables.explain(name)
-    if one.reference:
+    if chosen.reference:
         st.caption("Squares are the unchanged model, measured in turns in the same process.")
 
 
@@ -133,15 +133,15 @@ def samples_figure(measurement: Measurement, marked: Sequence[bool], dark: bool)
     return figure
 
 
-def _curve(trial: Trial, key: str, axis: str, found: Sequence[Measurement]) -> None:
+def _curve(trial: Trial, key: str, axis: str, points: Sequence[Measurement]) -> None:
     """One chart a metric, the workload's own point included, and the table."""
     own = {
         "prompt_tokens": trial.plan.case.workload.prompt_tokens,
         "concurrency": served_at(trial),
     }[key]
-    names = list(dict.fromkeys(one.metric for one in found))
+    names = list(dict.fromkeys(point.metric for point in points))
     for column, name in zip(st.columns(len(names)), names, strict=True):
-        shown = [(int(one.condition.value), one) for one in found if one.metric == name]
+        shown = [(int(point.condition.value), point) for point in points if point.metric == name]
         here = trial.metric(name)
         if here is not None:
             shown.append((own, here))
@@ -156,7 +156,7 @@ def _curve(trial: Trial, key: str, axis: str, found: Sequence[Measurement]) -> N
             )
     st.dataframe(
         pd.DataFrame(
-            [{axis: str(one.condition.value), **words.measurement_row(one)} for one in found]
+            [{axis: str(point.condition.value), **words.measurement_row(point)} for point in points]
         ),
         hide_index=True,
         height="content",
@@ -170,14 +170,17 @@ def curve_figure(
     """A metric over a varied condition with its intervals."""
     colors = palette(dark)
     metric = metrics.metric(name)
-    values = [one.value or 0.0 for _, one in shown]
+    values = [point.value or 0.0 for _, point in shown]
     factor, suffix = format.scale(max(map(abs, values)), metric.unit, metric.name)
     figure = go.Figure(
         go.Scatter(
             x=[at for at, _ in shown],
             y=[value / factor for value in values],
             error_y=charts.errors(
-                [(value, one.interval()) for value, (_, one) in zip(values, shown, strict=True)],
+                [
+                    (value, point.interval())
+                    for value, (_, point) in zip(values, shown, strict=True)
+                ],
                 factor,
                 colors,
             ),

@@ -29,7 +29,7 @@ def draw(trial: Trial) -> None:
     data = [
         word for dataset in trial.plan.case.data for word in ("--data", dataset.path or dataset.id)
     ]
-    name = "-".join([model.id.rpartition("/")[2], *(one.name for one in changing)])
+    name = "-".join([model.id.rpartition("/")[2], *(technique.name for technique in changing)])
     command = ["trimtab", "apply", "--model", model.id, *flags, *data, *seed, "-o", name]
     st.header("Take it along", anchor=False)
     st.caption(
@@ -37,7 +37,7 @@ def draw(trial: Trial) -> None:
             "Writes this model as a folder that loads again here, bit for bit. With --format, where"
             f" the format holds it, for other programs: {', '.join(FORMATS[1:])}."
             + (
-                f" {', '.join(one.name for one in runtime)} is chosen anew at serving."
+                f" {', '.join(technique.name for technique in runtime)} is chosen anew at serving."
                 if runtime
                 else ""
             )

@@ -115,9 +115,9 @@ def torch_openmp() -> Path | None:
 
     package = Path(torch.__file__).resolve().parent
     for folder in (package / "lib", package.parent / "torch.libs"):
-        found = sorted(folder.glob("libgomp*.so*")) if folder.is_dir() else []
-        if found:
-            return found[0]
+        bundled = sorted(folder.glob("libgomp*.so*")) if folder.is_dir() else []
+        if bundled:
+            return bundled[0]
     with contextlib.suppress(OSError):
         for line in os.fsdecode(Path("/proc/self/maps").read_bytes()).splitlines():
             name = line.split(maxsplit=5)[-1]
@@ -138,15 +138,15 @@ def _key(path: Path, compiler: Compiler, gomp: Path | None, options: tuple[str, 
 
 def _included(path: Path) -> list[Path]:
     """The source and our headers that it includes, directly or not."""
-    found = [path.resolve()]
-    for file in found:
+    files = [path.resolve()]
+    for file in files:
         text = file.read_text(encoding="utf-8")
         for name in re.findall(r'^#include "(.+)"', text, re.MULTILINE):
             for folder in (file.parent, SHARED_HEADERS):
                 header = (folder / name).resolve()
-                if header.is_file() and header not in found:
-                    found.append(header)
-    return found
+                if header.is_file() and header not in files:
+                    files.append(header)
+    return files
 
 
 def _open_or_build(

@@ -30,7 +30,7 @@ def build_ids(triton: bool = False) -> dict[str, str]:
     the top); with `triton` also the GPU sources (gpu.py or gpu/), as `linear_lowbit.gpu`. Empty
     without a compiler.
     """
-    found = {}
+    ids = {}
     compiler = compiler_version()
     if compiler:
         shared = sorted(ROOT.glob("*.h"))
@@ -38,13 +38,13 @@ def build_ids(triton: bool = False) -> dict[str, str]:
             top = source.parent == ROOT
             headers = shared if top else sorted((*source.parent.glob("*.h"), *shared))
             name = source.stem if top else source.parent.name
-            found[name] = _digest((compiler, *build.FLAGS), (source, *headers))
+            ids[name] = _digest((compiler, *build.FLAGS), (source, *headers))
     if triton:
         for folder in sorted(path for path in ROOT.iterdir() if path.is_dir()):
             sources = sorted((*folder.glob("gpu*.py"), *folder.glob("gpu/*.py")))
             if sources:
-                found[f"{folder.name}.gpu"] = _digest((), sources)
-    return found
+                ids[f"{folder.name}.gpu"] = _digest((), sources)
+    return ids
 
 
 def _digest(words: tuple[str, ...], files: Iterable[Path]) -> str:

@@ -39,9 +39,9 @@ DTYPES = (
     DType("i64", 8, "I64", "int64"),
     DType("u64", 8, "U64", "uint64"),
 )
-BY_NAME = {one.name: one for one in DTYPES}
-BY_FILE = {one.file: one for one in DTYPES}
-BY_TORCH = {one.torch: one for one in DTYPES}
+BY_NAME = {dtype.name: dtype for dtype in DTYPES}
+BY_FILE = {dtype.file: dtype for dtype in DTYPES}
+BY_TORCH = {dtype.torch: dtype for dtype in DTYPES}
 # What an engine computes in.
 FLOATS = ("fp32", "bf16", "fp16")
 # The same by torch's own text, `str(tensor.dtype)`, and their numbers in the records of the C++

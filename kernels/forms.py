@@ -7,7 +7,7 @@ from kernels.linear_lowbit import LowBit, LowBitWeight
 from kernels.linear_w8a8 import W8A8, W8A8Weight
 
 FORMED = (LowBitWeight, Fp8Weight, W8A8Weight)
-_BY_OP = {one.op: one for one in FORMED}
+_BY_OP = {kind.op: kind for kind in FORMED}
 
 
 def weight_of(

@@ -121,5 +121,5 @@ def read(cache: KVCodes, first: int, end: int, coded: int) -> tuple[Tensor, Tens
         cache.dim,
     )
     skipped = first % size
-    old = (one.flatten(-3, -2)[..., skipped:, :].to(dtype) for one in (old_keys, old_values))
+    old = (codes.flatten(-3, -2)[..., skipped:, :].to(dtype) for codes in (old_keys, old_values))
     return torch.cat((next(old), keys), dim=-2), torch.cat((next(old), values), dim=-2)

@@ -49,13 +49,13 @@ def _check(op: str, kernel: str, format_: str, device: str) -> str | None:
         weight = torch.randn(n, k, generator=generator)
         x = torch.randn(rows, k, generator=generator).to(DTYPE)
         try:
-            found = _both(op, kernel, format_, weight, x, device)
+            pair = _both(op, kernel, format_, weight, x, device)
         except KernelUnavailable:
             # A shape that it refuses (and the caller is told) is no wrong result.
             continue
-        if found is None:
+        if pair is None:
             continue
-        got, exact = found
+        got, exact = pair
         # Relative to the size that a sum of k products has.
         error = ((got.cpu().double() - exact).abs() / (exact.abs() + k**0.5)).max().item()
         if not error <= allowed:

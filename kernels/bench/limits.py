@@ -48,7 +48,7 @@ def peaks(device: str) -> dict[str, float]:
 
     A product that torch does not have here is left out.
     """
-    found = {}
+    rates = {}
     size = PEAK_SIZE * (4 if device == "cuda" else 1)
     float_ = torch.randn(size, size, device=device).bfloat16()
     whole = torch.randint(-127, 128, (size, size), device=device, dtype=torch.int8)
@@ -69,8 +69,8 @@ def peaks(device: str) -> dict[str, float]:
             call()
             wait()
             best = min(best, time.perf_counter() - started)
-        found[name] = 2 * size**3 / best
-    return found
+        rates[name] = 2 * size**3 / best
+    return rates
 
 
 def interval(samples: list[float]) -> tuple[float, float, float]:

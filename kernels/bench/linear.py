@@ -125,11 +125,11 @@ def _tier(
             ready += [_Onnx(form, level, few) for level in bench_onnx.LEVELS]
     for rows in tier:
         x = torch.randn(rows, k, device=device, dtype=DTYPE)
-        contenders = tuple(
-            one for ready_one in ready if (one := ready_one.contender(x, wrong, format_))
-        )
+        timed = (weights.contender(x, wrong, format_) for weights in ready)
+        contenders = tuple(filter(None, timed))
         peak = "int8" if format_ == "w8a8" else "bf16"
-        pause = bench_onnx.PAUSE if any("onnx" in one.kernel for one in contenders) else 0.0
+        onnx = any("onnx" in contender.kernel for contender in contenders)
+        pause = bench_onnx.PAUSE if onnx else 0.0
         yield BenchCase(
             op, f"{n} x {k}", rows, BASELINE, contenders, format_, 2 * rows * n * k, peak, pause
         )
@@ -146,7 +146,7 @@ class _Dense:
         self, x: torch.Tensor, wrong: bench_checks.Verdicts, format_: str
     ) -> Contender | None:
         weights = self._weights
-        call = _pass([functools.partial(linear, x, one) for one in weights], x)
+        call = _pass([functools.partial(linear, x, weight) for weight in weights], x)
         size = weights[0].nbytes + _moved(x, weights[0].shape[0])
         verdict = wrong.of("linear_dense", "torch", "bf16")
         return Contender(BASELINE, size, call, len(weights), wrong=verdict)
@@ -158,7 +158,7 @@ class _Own:
     def __init__(self, info: KernelInfo, form: Any, few: bool, device: str) -> None:
         self._info = info
         first = _weight(info, form)
-        size = self._size = sum(one.nbytes for one in first.tensors())
+        size = self._size = sum(tensor.nbytes for tensor in first.tensors())
         copies = _copies(size, device, few)
         self._weights = [first, *(_weight(info, form) for _ in range(copies - 1))]
 
@@ -170,9 +170,9 @@ class _Own:
         n = self._weights[0].n
         if is_own(self._info) and x.device.type == "cpu":
             outs = [x.new_empty(len(x), n) for _ in self._weights]
-            steps = [one.bind(x, out) for one, out in zip(self._weights, outs, strict=True)]
+            steps = [weight.bind(x, out) for weight, out in zip(self._weights, outs, strict=True)]
         else:
-            steps = [functools.partial(_plain, one, x) for one in self._weights]
+            steps = [functools.partial(_plain, weight, x) for weight in self._weights]
         return Contender(
             name_of(self._info),
             self._size + _moved(x, n),

@@ -70,8 +70,8 @@ class Session:
 
     def product(self, x: torch.Tensor) -> torch.Tensor:
         """y fp32 [M, n] of the first copy."""
-        found = self._session.run(["y0"], {"x": x.float().numpy()})
-        return torch.from_numpy(found[0])
+        outputs = self._session.run(["y0"], {"x": x.float().numpy()})
+        return torch.from_numpy(outputs[0])
 
     def _bound(self, session: Any, x: torch.Tensor) -> Any:
         binding = session.io_binding()
@@ -123,9 +123,9 @@ def _model(form: LowBit, copies: int, level: int) -> bytes:
             )
         )
         outputs.append(helper.make_tensor_value_info(f"y{i}", TensorProto.FLOAT, ["M", form.n]))
-    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["M", form.k])
-    graph = helper.make_graph(nodes, "copies", [given], outputs, weights)
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["M", form.k])
+    graph = helper.make_graph(nodes, "copies", [x], outputs, weights)
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
-    made = helper.make_model(graph, opset_imports=opsets, ir_version=8)
-    content: bytes = made.SerializeToString()
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    content: bytes = model.SerializeToString()
     return content

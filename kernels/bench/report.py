@@ -47,25 +47,25 @@ def summary(rows: list[Row]) -> list[Row]:
             key = (row["op"], row["format"], row["rows"], row["shape"])
             cases.setdefault(key, []).append(row)
     groups: dict[tuple[str, str, int], list[Row]] = {}
-    for (op, format_, count, _), found in cases.items():
-        groups.setdefault((op, format_, count), []).append(min(found, key=lambda row: row["us"]))
-    return [_entry(*key, found) for key, found in sorted(groups.items())]
+    for (op, format_, count, _), alike in cases.items():
+        groups.setdefault((op, format_, count), []).append(min(alike, key=lambda row: row["us"]))
+    return [_entry(*key, best) for key, best in sorted(groups.items())]
 
 
-def _entry(op: str, format_: str, count: int, found: list[Row]) -> Row:
-    least = min(found, key=lambda row: row["versus_best"])
-    large = [row for row in found if row["gb_per_s"] * row["us"] * 1e3 >= LARGE_BYTES]
-    dense = [row["speedup"] for row in found]
+def _entry(op: str, format_: str, count: int, rows: list[Row]) -> Row:
+    least = min(rows, key=lambda row: row["versus_best"])
+    large = [row for row in rows if row["gb_per_s"] * row["us"] * 1e3 >= LARGE_BYTES]
+    dense = [row["speedup"] for row in rows]
     return {
         "op": op,
         "format": format_,
         "rows": count,
-        "shapes": len(found),
-        "mean": statistics.geometric_mean(row["versus_best"] for row in found),
+        "shapes": len(rows),
+        "mean": statistics.geometric_mean(row["versus_best"] for row in rows),
         "least": least["versus_best"],
         "least_low": least["versus_best_low"],
         "least_shape": least["shape"],
-        "of": sorted({row["best_other"] for row in found}),
+        "of": sorted({row["best_other"] for row in rows}),
         "dense_mean": statistics.geometric_mean(dense),
         "dense_least": min(dense),
         "copy_share": min((row["copy_share"] for row in large), default=None),
@@ -75,15 +75,16 @@ def _entry(op: str, format_: str, count: int, found: list[Row]) -> Row:
 def sentences(entries: list[Row], rows: list[Row]) -> list[str]:
     """The summary in words, then what could not be timed."""
     text = ["", "Ours against the best other, by format and rows of x:"]
-    for one in entries:
-        said = (
-            f"{one['format']:<9} M={one['rows']:<4} {one['mean']:.2f}x in the geometric mean of "
-            f"{one['shapes']} shapes, {one['least']:.2f}x at least ({one['least_shape']}); "
-            f"of bf16 {one['dense_mean']:.2f}x, {one['dense_least']:.2f}x at least"
+    for entry in entries:
+        words = (
+            f"{entry['format']:<9} M={entry['rows']:<4} {entry['mean']:.2f}x in the geometric mean"
+            f" of {entry['shapes']} shapes, {entry['least']:.2f}x at least"
+            f" ({entry['least_shape']}); of bf16 {entry['dense_mean']:.2f}x,"
+            f" {entry['dense_least']:.2f}x at least"
         )
-        if one["copy_share"] is not None and one["rows"] <= 8:
-            said += f"; {one['copy_share']:.0%} of copy bandwidth from 4 MB on"
-        text.append(said)
+        if entry["copy_share"] is not None and entry["rows"] <= 8:
+            words += f"; {entry['copy_share']:.0%} of copy bandwidth from 4 MB on"
+        text.append(words)
     if not entries:
         text[1:] = ["No kernel of ours was compared with another."]
     absent = dict.fromkeys(
@@ -97,22 +98,22 @@ def sentences(entries: list[Row], rows: list[Row]) -> list[str]:
 
 def markdown(entries: list[Row]) -> list[str]:
     """A table of the summary: formats down, rows of x across, mean and (least)."""
-    counts = sorted({one["rows"] for one in entries})
-    formats = list(dict.fromkeys(one["format"] for one in entries))
-    cells = {(one["format"], one["rows"]): one for one in entries}
+    counts = sorted({entry["rows"] for entry in entries})
+    formats = list(dict.fromkeys(entry["format"] for entry in entries))
+    cells = {(entry["format"], entry["rows"]): entry for entry in entries}
     head = "| format | " + " | ".join(f"M = {count}" for count in counts) + " |"
     text = [head, "|---" * (len(counts) + 1) + "|"]
     for format_ in formats:
         row = []
         for count in counts:
-            one = cells.get((format_, count))
-            row.append("" if one is None else f"{one['mean']:.2f} ({one['least']:.2f})")
+            entry = cells.get((format_, count))
+            row.append("" if entry is None else f"{entry['mean']:.2f} ({entry['least']:.2f})")
         text.append(f"| {format_} | " + " | ".join(row) + " |")
     here = machine()
     text += [
         "",
         "Ours against the best other of the same run: geometric mean over "
-        f"{max((one['shapes'] for one in entries), default=0)} shapes (least). "
+        f"{max((entry['shapes'] for entry in entries), default=0)} shapes (least). "
         f"{here['processor']}, {here['threads']} threads, torch {here['torch']}, {here['date']}.",
     ]
     return text
@@ -128,7 +129,7 @@ def machine() -> Row:
     elif os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
             models = [
-                one.partition(":")[2].strip() for one in lines if one.startswith("model name")
+                fact.partition(":")[2].strip() for fact in lines if fact.startswith("model name")
             ]
         name = models[0] if models else name
     return {

@@ -60,10 +60,10 @@ def rows_of_bench(
 
     if op is not None and op not in OPS:
         raise ValueError(f"There is no benchmark of {op!r}; --op takes one of {', '.join(OPS)}.")
-    for one in formats:
-        if one not in bench_linear.FORMATS:
+    for format_ in formats:
+        if format_ not in bench_linear.FORMATS:
             known = ", ".join(bench_linear.FORMATS)
-            raise ValueError(f"There is no format {one!r}; --format takes {known}.")
+            raise ValueError(f"There is no format {format_!r}; --format takes {known}.")
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     progress("measuring the machine")
@@ -86,7 +86,7 @@ def rows_of_bench(
                 f"{spent:.0f} s so far"
             )
             # With no kernel of ours there is nothing to compare.
-            if any(one.own for one in case.contenders):
+            if any(contender.own for contender in case.contenders):
                 yield from timing.time_case(case, streams, peaks, wait)
         for each in BLOCKS if op is None and not formats else (op,) if op in BLOCKS else ():
             from kernels.bench import blocks as bench_blocks
@@ -101,8 +101,8 @@ def formats_of(of_op: tuple[str, ...], wanted: tuple[str, ...], every: bool) -> 
     from kernels.bench import linear as bench_linear
 
     if wanted:
-        return tuple(one for one in of_op if one in wanted)
-    return tuple(one for one in of_op if every or one in bench_linear.QUICK_FORMATS)
+        return tuple(format_ for format_ in of_op if format_ in wanted)
+    return tuple(format_ for format_ in of_op if every or format_ in bench_linear.QUICK_FORMATS)
 
 
 def main(

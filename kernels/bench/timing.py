@@ -30,10 +30,10 @@ def time_case(
     """A row for each contender of `case`; `streams` are copies and reads timed beside them, with
     the bytes that each moves, `peaks` FLOP/s of matrix products, and `wait` ends a device's work.
     """
-    here = [one for one in case.contenders if one.absent is None]
-    calls = {one.kernel: one.call for one in here}
+    here = [contender for contender in case.contenders if contender.absent is None]
+    calls = {contender.kernel: contender.call for contender in here}
     calls |= {kind: call for kind, (_, call) in streams.items()}
-    times = {one.kernel: one.times for one in here}
+    times = {contender.kernel: contender.times for contender in here}
     loops = {}
     for name, call in calls.items():
         once = _sample(call, 1, wait)
@@ -54,29 +54,31 @@ def time_case(
     speeds = {
         kind: moved / statistics.median(samples[kind]) for kind, (moved, _) in streams.items()
     }
-    refused = {one.kernel: one.wrong for one in here}
-    others = [one.kernel for one in here if not one.own and one.wrong is None]
+    refused = {contender.kernel: contender.wrong for contender in here}
+    others = [
+        contender.kernel for contender in here if not contender.own and contender.wrong is None
+    ]
     best = min(others, key=lambda name: statistics.median(samples[name]), default=None)
-    for one in case.contenders:
+    for contender in case.contenders:
         row: Row = {
             "op": case.op,
             "format": case.format,
             "shape": case.shape,
             "rows": case.rows,
-            "kernel": one.kernel,
-            "own": one.own,
+            "kernel": contender.kernel,
+            "own": contender.own,
         }
-        if one.absent is not None:
-            yield row | {"absent": one.absent, "refused": None}
+        if contender.absent is not None:
+            yield row | {"absent": contender.absent, "refused": None}
             continue
-        middle, low, high = interval(samples[one.kernel])
-        rate = one.bytes / middle
+        middle, low, high = interval(samples[contender.kernel])
+        rate = contender.bytes / middle
         flops = case.flops / middle
         row |= {
             "us": middle * 1e6,
             "us_low": low * 1e6,
             "us_high": high * 1e6,
-            "samples_us": [round(value * 1e6, 3) for value in samples[one.kernel]],
+            "samples_us": [round(value * 1e6, 3) for value in samples[contender.kernel]],
             "gb_per_s": rate / 1e9,
             "copy_share": rate / speeds["copy"],
             "read_share": rate / speeds["read"] if "read" in speeds else None,
@@ -85,15 +87,15 @@ def time_case(
             "speedup": None,
             "speedup_low": None,
             "speedup_high": None,
-            "refused": one.wrong or refused.get(case.baseline),
+            "refused": contender.wrong or refused.get(case.baseline),
         }
         if row["refused"] is None:
-            found = _ratio(samples[case.baseline], samples[one.kernel])
-            row |= dict(zip(("speedup", "speedup_low", "speedup_high"), found, strict=True))
-        if one.own and best is not None and row["refused"] is None:
-            found = _ratio(samples[best], samples[one.kernel])
+            ratio = _ratio(samples[case.baseline], samples[contender.kernel])
+            row |= dict(zip(("speedup", "speedup_low", "speedup_high"), ratio, strict=True))
+        if contender.own and best is not None and row["refused"] is None:
+            ratio = _ratio(samples[best], samples[contender.kernel])
             names = ("versus_best", "versus_best_low", "versus_best_high")
-            row |= {"best_other": best} | dict(zip(names, found, strict=True))
+            row |= {"best_other": best} | dict(zip(names, ratio, strict=True))
         yield row
 
 

@@ -39,15 +39,15 @@ class KVCodes:
 
     def layer(self, index: int) -> KVCodes:
         """One layer's tensors, as views."""
-        return KVCodes(self.format, self.capacity, *(one[index] for one in self.tensors()))
+        return KVCodes(self.format, self.capacity, *(tensor[index] for tensor in self.tensors()))
 
     def row(self, index: int) -> KVCodes:
         """One row of all layers, as views [layers, kv_heads, ...]."""
-        return KVCodes(self.format, self.capacity, *(one[:, index] for one in self.tensors()))
+        return KVCodes(self.format, self.capacity, *(tensor[:, index] for tensor in self.tensors()))
 
-    def rows(self, some: slice) -> KVCodes:
+    def rows(self, part: slice) -> KVCodes:
         """Some rows of one layer, as views."""
-        return KVCodes(self.format, self.capacity, *(one[some] for one in self.tensors()))
+        return KVCodes(self.format, self.capacity, *(tensor[part] for tensor in self.tensors()))
 
     def tensors(self) -> tuple[Tensor, ...]:
         """Everything that is kept in memory."""
@@ -61,7 +61,7 @@ class KVCodes:
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors."""
-        return sum(one.nbytes for one in self.tensors())
+        return sum(tensor.nbytes for tensor in self.tensors())
 
 
 def allocate(
@@ -105,8 +105,8 @@ def decode_keys(codes: Tensor, scale: Tensor, format: KVFormat) -> Tensor:
 
 def encode_values(values: Tensor, format: KVFormat) -> tuple[Tensor, Tensor]:
     """(codes [..., bytes], scales and minima [..., 2, groups]) of values [..., dim]."""
-    made = [quantize(part, format.bits) for part in values.split(format.group_size, dim=-1)]
-    codes, scale, low = (list(parts) for parts in zip(*made, strict=True))
+    quantized = [quantize(part, format.bits) for part in values.split(format.group_size, dim=-1)]
+    codes, scale, low = (list(parts) for parts in zip(*quantized, strict=True))
     scales = torch.stack((torch.stack(scale, -1), torch.stack(low, -1)), dim=-2)
     return pack(torch.cat(codes, dim=-1), format.bits), scales
 

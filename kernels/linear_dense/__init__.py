@@ -217,8 +217,8 @@ def _mismatch(x: torch.Tensor, dtype: torch.dtype, k: int) -> str:
     return f"x must be [..., {k}] of {dtype}, not {list(x.shape)} of {x.dtype}."
 
 
-def _bad_side(name: str, given: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> str:
+def _bad_side(name: str, side: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> str:
     return (
         f"{name} must be contiguous {list(shape)} of {dtype}, "
-        f"not {list(given.shape)} of {given.dtype}."
+        f"not {list(side.shape)} of {side.dtype}."
     )

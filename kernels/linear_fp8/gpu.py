@@ -28,9 +28,9 @@ def available() -> str | None:
     """None, or the sentence why this GPU cannot do it."""
     if not torch.cuda.is_available():
         return None
-    found = torch.cuda.get_device_capability()
-    if found < NEEDED:
-        here = f"{found[0]}.{found[1]}"
+    capability = torch.cuda.get_device_capability()
+    if capability < NEEDED:
+        here = f"{capability[0]}.{capability[1]}"
         return f"needs FP8 units (compute capability 8.9 or later); this GPU has {here}"
     return None
 
@@ -96,13 +96,13 @@ def _configs() -> list[triton.Config]:
         (128, 64, 128, 2, 4, 4), (128, 128, 128, 1, 8, 3), (128, 256, 128, 1, 8, 3),
         (256, 128, 128, 1, 8, 3),
     )  # fmt: skip
-    made = []
+    configs = []
     for n, m, k, waves, warps, stages in (
         rows[:1] if os.environ.get("TRITON_INTERPRET") == "1" else rows
     ):
         meta = {"BLOCK_N": n, "BLOCK_M": m, "BLOCK_K": k, "WAVES": waves}
-        made.append(triton.Config(meta, num_warps=warps, num_stages=stages))
-    return made
+        configs.append(triton.Config(meta, num_warps=warps, num_stages=stages))
+    return configs
 
 
 def fitting(
@@ -111,8 +111,8 @@ def fitting(
     """The configurations whose tile suits the number of rows."""
     rows = named["rows_bucket"]
     smallest, largest = (16, 16) if rows <= 16 else (rows // 2, rows)
-    found = [one for one in configs if smallest <= one.kwargs["BLOCK_M"] <= largest]
-    return found or [one for one in configs if one.kwargs["BLOCK_M"] >= 128] or configs
+    suited = [config for config in configs if smallest <= config.kwargs["BLOCK_M"] <= largest]
+    return suited or [config for config in configs if config.kwargs["BLOCK_M"] >= 128] or configs
 
 
 @triton.autotune(
@@ -216,7 +216,7 @@ class Product:
             wanted = meta["WAVES"] * _processors(x.device) // tiles(meta)
             return max(1, min(MAX_SPLIT, most, wanted))
 
-        most = max(splits(one.kwargs) for one in product_kernel.configs)
+        most = max(splits(config.kwargs) for config in product_kernel.configs)
         sums = torch.empty(most * rows * self.n, dtype=torch.float32, device=x.device)
         product_kernel[lambda meta: (tiles(meta), splits(meta))](
             sums, codes, self._codes, rows, self.n, padded, triton.next_power_of_2(max(16, rows)),

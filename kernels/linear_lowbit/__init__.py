@@ -21,5 +21,5 @@ class LowBitWeight(PackedWeight):
 
     def form(self) -> LowBit:
         """The canonical form, exactly the one that was laid out."""
-        found: LowBit = self._product.undo()
-        return found
+        form: LowBit = self._product.undo()
+        return form

@@ -38,7 +38,7 @@ def levels(kind: str) -> torch.Tensor | None:
     if kind == "nf4":
         return torch.tensor(_NF4)
     if kind == "fp4":
-        return torch.tensor((*_FP4, *(-one for one in _FP4)))
+        return torch.tensor((*_FP4, *(-level for level in _FP4)))
     if kind == "ternary":
         return torch.tensor((-1.0, 0.0, 1.0, 0.0))
     if kind == "binary":

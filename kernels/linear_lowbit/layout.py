@@ -55,12 +55,12 @@ class Packed:
     def tensors(self) -> list[torch.Tensor]:
         """Everything kept in memory, the codes first."""
         sides = (self.codes, self.scale, self.zero, self.step, self.low, self.table)
-        return [one for one in sides if one is not None]
+        return [side for side in sides if side is not None]
 
     @property
     def nbytes(self) -> int:
         """Bytes of `tensors()`."""
-        return sum(one.nbytes for one in self.tensors())
+        return sum(tensor.nbytes for tensor in self.tensors())
 
     @property
     def width(self) -> int:

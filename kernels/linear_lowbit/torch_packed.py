@@ -77,8 +77,8 @@ class Int4Product:
 
     def tensors(self) -> list[torch.Tensor]:
         """Packed codes, scales and zeros in x's dtype, and those of the form."""
-        found = [self._packed, self._scale_zero, self._scale]
-        return found if self._zero is None else [*found, self._zero]
+        tensors = [self._packed, self._scale_zero, self._scale]
+        return tensors if self._zero is None else [*tensors, self._zero]
 
 
 class Int8Product:

@@ -48,10 +48,10 @@ class Product:
 
     def tensors(self) -> list[torch.Tensor]:
         """Planes, scales and zeros."""
-        found = [*self._planes, self._scale]
+        tensors = [*self._planes, self._scale]
         if self._double is not None:
-            found += [self._double.step, self._double.low]
-        return found if self._zero is None else [*found, self._zero]
+            tensors += [self._double.step, self._double.low]
+        return tensors if self._zero is None else [*tensors, self._zero]
 
     def _form(self, begin: int, end: int) -> LowBit:
         codes = planes.unpack([plane[begin:end] for plane in self._planes], self._bits, self.k)

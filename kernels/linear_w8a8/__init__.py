@@ -63,5 +63,5 @@ class W8A8Weight(PackedWeight):
 
     def form(self) -> W8A8:
         """The canonical form, exactly the one that was laid out."""
-        found: W8A8 = self._product.undo()
-        return found
+        form: W8A8 = self._product.undo()
+        return form

@@ -70,17 +70,17 @@ def lay_out(codes: torch.Tensor) -> torch.Tensor:
     """int8 [n, k] -> uint8 [ceil(n / 16), ceil(k / 4), 16, 4], 128 more; what is added is 128."""
     n, k = codes.shape
     blocks, quads = -(-n // BLOCK), -(-k // QUAD)
-    found = torch.empty(blocks, quads, BLOCK, QUAD, dtype=torch.uint8)
+    tiles = torch.empty(blocks, quads, BLOCK, QUAD, dtype=torch.uint8)
     for start in range(0, n, CHUNK_ROWS):
-        some = codes[start : start + CHUNK_ROWS]
+        part = codes[start : start + CHUNK_ROWS]
         # int8 + 128 as a byte is the same bits with the first one turned.
-        rows = torch.full((-(-len(some) // BLOCK) * BLOCK, quads * QUAD), 128, dtype=torch.uint8)
-        rows[: len(some), :k] = some.view(torch.uint8) ^ 128
+        rows = torch.full((-(-len(part) // BLOCK) * BLOCK, quads * QUAD), 128, dtype=torch.uint8)
+        rows[: len(part), :k] = part.view(torch.uint8) ^ 128
         block = start // BLOCK
-        found[block : block + len(rows) // BLOCK] = rows.view(-1, BLOCK, quads, QUAD).transpose(
+        tiles[block : block + len(rows) // BLOCK] = rows.view(-1, BLOCK, quads, QUAD).transpose(
             1, 2
         )
-    return found
+    return tiles
 
 
 class Product:
@@ -192,8 +192,8 @@ class Product:
 
     def tensors(self) -> list[torch.Tensor]:
         """Codes, scales and columns left out."""
-        found = [self._codes, self._scale]
-        return found if self._apart is None else [*found, self._apart]
+        tensors = [self._codes, self._scale]
+        return tensors if self._apart is None else [*tensors, self._apart]
 
 
 def _pointer(tensor: torch.Tensor | None) -> int | None:

@@ -234,10 +234,10 @@ class Product:
 
     def tensors(self) -> list[torch.Tensor]:
         """Codes, scales, the columns left out and the others."""
-        found = [self._codes, self._scale]
+        tensors = [self._codes, self._scale]
         if self._apart is not None and self._columns is not None:
-            found += [self._apart, self._columns]
-        return found
+            tensors += [self._apart, self._columns]
+        return tensors
 
 
 @functools.cache

@@ -37,13 +37,13 @@ class Arrays:
         words = nbytes // 8
         if kind not in KINDS or not 1 <= words <= self.words or rounds < 1 or threads < 1:
             raise ValueError(f"cannot run {kind!r} over {nbytes} bytes {rounds} times")
-        a, b, c = (one.ctypes.data for one in self._all)
+        a, b, c = (array.ctypes.data for array in self._all)
         library().trimtab_stream(KINDS.index(kind), a, b, c, words, rounds, threads)
         return words * 8 * rounds * MOVED[kind]
 
     def sum(self, words: int, threads: int) -> int:
         """The sum of the first array's words, for tests; modulo 2^64."""
-        a, b, c = (one.ctypes.data for one in self._all)
+        a, b, c = (array.ctypes.data for array in self._all)
         return int(library().trimtab_stream(0, a, b, c, words, 1, threads))
 
 
@@ -55,14 +55,14 @@ def threads_given(threads: int) -> int:
 @functools.cache
 def library() -> ctypes.CDLL:
     """The built functions. Raises KernelUnavailable."""
-    found = build.load(Path(__file__).with_name("stream.cpp"))
+    built = build.load(Path(__file__).with_name("stream.cpp"))
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    found.trimtab_stream.argtypes = (number, pointer, pointer, pointer, number, number, number)
-    found.trimtab_stream.restype = ctypes.c_uint64
-    found.trimtab_stream_threads.argtypes = (number,)
-    found.trimtab_stream_threads.restype = number
-    found.trimtab_regions.argtypes = (number, number)
-    found.trimtab_regions.restype = None
-    found.trimtab_nothing.argtypes = (pointer, number, number)
-    found.trimtab_nothing.restype = None
-    return found
+    built.trimtab_stream.argtypes = (number, pointer, pointer, pointer, number, number, number)
+    built.trimtab_stream.restype = ctypes.c_uint64
+    built.trimtab_stream_threads.argtypes = (number,)
+    built.trimtab_stream_threads.restype = number
+    built.trimtab_regions.argtypes = (number, number)
+    built.trimtab_regions.restype = None
+    built.trimtab_nothing.argtypes = (pointer, number, number)
+    built.trimtab_nothing.restype = None
+    return built

@@ -161,8 +161,8 @@ class Product:
 
     def tensors(self) -> list[torch.Tensor]:
         """Words, scales, zeros and the table of values."""
-        found = self.layout.tensors()
-        return found if self._table is None else [*found, self._table]
+        tensors = self.layout.tensors()
+        return tensors if self._table is None else [*tensors, self._table]
 
 
 def _or(tensor: torch.Tensor | None, other: torch.Tensor) -> torch.Tensor:

@@ -25,13 +25,13 @@ def _configs(rows: tuple[tuple[int, ...], ...]) -> list[triton.Config]:
 
     WAVES is how many programs are wanted on each multiprocessor when a sum over k is split.
     """
-    made = []
+    configs = []
     for block_n, blocks, waves, warps, block_m, stages in rows[:1] if INTERPRETED else rows:
         meta = {"BLOCK_N": block_n, "BLOCKS": blocks, "WAVES": waves}
         if block_m:
             meta["BLOCK_M"] = block_m
-        made.append(triton.Config(meta, num_warps=warps, num_stages=stages))
-    return made
+        configs.append(triton.Config(meta, num_warps=warps, num_stages=stages))
+    return configs
 
 
 FEW = _configs(
@@ -56,8 +56,8 @@ def fitting(
     """The configurations of MANY whose tile suits the number of rows."""
     rows = named["rows_bucket"]
     smallest, largest = (16, 16) if rows <= 16 else (rows // 2, rows)
-    found = [one for one in configs if smallest <= one.kwargs["BLOCK_M"] <= largest]
-    return found or [one for one in configs if one.kwargs["BLOCK_M"] >= 128] or configs
+    suited = [config for config in configs if smallest <= config.kwargs["BLOCK_M"] <= largest]
+    return suited or [config for config in configs if config.kwargs["BLOCK_M"] >= 128] or configs
 
 
 @triton.jit

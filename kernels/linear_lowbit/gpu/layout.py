@@ -52,7 +52,7 @@ class Layout:
     def tensors(self) -> list[torch.Tensor]:
         """Everything that is kept, the words first."""
         all_ = (self.words, self.scale, self.zero, self.double_step, self.double_low)
-        return [one for one in all_ if one is not None]
+        return [tensor for tensor in all_ if tensor is not None]
 
 
 def width_of(bits: int) -> int:

@@ -78,28 +78,28 @@ def _alone(engine: Engine) -> Iterator[None]:
             connection.execute(text(f"select pg_advisory_unlock({_UPGRADING})"))
 
 
-def _refuse_strangers(engine: Engine, place: Path | URL, scripts: Path, found: str | None) -> None:
+def _refuse_strangers(engine: Engine, place: Path | URL, scripts: Path, schema: str | None) -> None:
     name = name_of(place)
-    if found is None:
+    if schema is None:
         with engine.connect() as connection:
             if inspect(connection).get_table_names():
                 raise StoreError(
                     f"the store {name} belongs to another program: it has tables that are not "
                     f"Trimtab's and was left as it is; {WAY_OUT}"
                 )
-    elif not list((scripts / "versions").glob(f"{found}_*.py")):
+    elif not list((scripts / "versions").glob(f"{schema}_*.py")):
         raise StoreError(
-            f"the store {name} was written by a newer Trimtab (its schema is {found!r}) and was "
+            f"the store {name} was written by a newer Trimtab (its schema is {schema!r}) and was "
             f"left as it is: update Trimtab, or {WAY_OUT}"
         )
 
 
-def _back_up(path: Path, found: str) -> None:
-    copy = path.with_name(f"{path.name}.bak-{found}")
+def _back_up(path: Path, schema: str) -> None:
+    copy = path.with_name(f"{path.name}.bak-{schema}")
     number = 1
     while copy.exists():
         number += 1
-        copy = path.with_name(f"{path.name}.bak-{found}-{number}")
+        copy = path.with_name(f"{path.name}.bak-{schema}-{number}")
     try:
         shutil.copy2(path, copy)
     except OSError as error:

@@ -211,8 +211,8 @@ class SqlStore:
             raise StoreError(f"the store {name_of(self._place)} was closed: open it again")
 
 
-def _append(connection: Connection, made: TableRows) -> None:
-    for name, rows in made.items():
+def _append(connection: Connection, rows_by_table: TableRows) -> None:
+    for name, rows in rows_by_table.items():
         new = _not_saved(connection, rows) if name == "reports" else rows
         bulk.append(connection, tables.metadata.tables[name], new)
 

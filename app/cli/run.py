@@ -159,8 +159,8 @@ def _finish(services: Services, study_id: str, who: str, as_json: bool, console:
     return 1 if any(trial.state == "failed" for trial in study.trials) else 0
 
 
-def print_study(study: Study, console: Console, said: tuple[str, ...] = ()) -> None:
-    """A table of the trials, the warnings `said` and the recommendation with its reasons."""
+def print_study(study: Study, console: Console, sentences: tuple[str, ...] = ()) -> None:
+    """A table of the trials, the warnings `sentences` and the recommendation with its reasons."""
     study = anchored(study)
     out = console.out
     shown = [
@@ -181,7 +181,7 @@ def print_study(study: Study, console: Console, said: tuple[str, ...] = ()) -> N
     for trial in study.trials:
         if trial.reason:
             print(f"{trial.id} {trial.state}: {trial.reason}", file=out)
-    for warning in said:
+    for warning in sentences:
         print(f"warning: {warning}", file=out)
     for trial in study.trials:
         for _, _, sentence in margins_kept(trial, study.priorities.margins):

@@ -78,11 +78,11 @@ class DecoderWork:
 
     def matrices(self) -> list[Held]:
         """Every matrix as the engine holds it, a layer's experts together, the head last."""
-        shape, found = self.shape, self.found
-        chosen, dense = dict(found.mix), DenseBytes(found.dtype)
+        shape, effect = self.shape, self.found
+        chosen, dense = dict(effect.mix), DenseBytes(effect.dtype)
 
         def held(name: str, what: Projection) -> Held:
-            stored = (chosen.get(name, found.stored) or dense) if what.linear else dense
+            stored = (chosen.get(name, effect.stored) or dense) if what.linear else dense
             return Held(stored, what)
 
         layers = [

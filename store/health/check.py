@@ -161,8 +161,8 @@ def _noted(place: Path, study_id: str) -> dict[str, Mark]:
     try:
         data = json.loads((place / NOTE).read_bytes())
         return {
-            str(file): Mark(study_id, str(file), int(number), str(made))
-            for file, (number, made) in data.items()
+            str(file): Mark(study_id, str(file), int(number), str(digest))
+            for file, (number, digest) in data.items()
         }
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}

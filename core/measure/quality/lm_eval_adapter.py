@@ -130,7 +130,7 @@ def task_quality(
         if baseline is None
         else documents(run_task(Adapter(baseline, tokenizer, prefix), dataset), dataset)
     )
-    if theirs is not None and [one for one, _, _ in ours] != [one for one, _, _ in theirs]:
+    if theirs is not None and [row[0] for row in ours] != [row[0] for row in theirs]:
         raise BadInput(f"{dataset.id}: lm-eval gave both models different documents")
     how = f"{dataset.id}, {len(ours)} documents, the task's own prompts and data by lm-eval"
     right = [hit for _, hit, _ in ours]

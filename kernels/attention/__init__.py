@@ -49,7 +49,8 @@ def attention(qkv: Tensor, keys: Tensor, values: Tensor, start: Start, heads: He
     dim] of the same dtype are written in place. Raises ValueError when they do not fit.
     """
     _check(qkv, keys, values, heads)
-    check_room(start, *qkv.shape[:2], min(keys.shape[2], heads.cos.shape[0]))
+    batch, tokens, _ = qkv.shape
+    check_room(start, batch, tokens, min(keys.shape[2], heads.cos.shape[0]))
     _, kernel = registry.chosen(OP, qkv.device, FLOAT_OF[str(qkv.dtype)], "attention")
     out: Tensor = kernel.attention(qkv, keys, values, start, heads)
     return out

@@ -27,7 +27,8 @@ def attention(qkv: Tensor, cache: KVCodes, start: Start, heads: Heads) -> Tensor
     written in place. Raises ValueError when they do not fit.
     """
     _check(qkv, cache, heads)
-    check_room(start, *qkv.shape[:2], min(cache.capacity, heads.cos.shape[0]))
+    batch, tokens, _ = qkv.shape
+    check_room(start, batch, tokens, min(cache.capacity, heads.cos.shape[0]))
     out = qkv.new_empty((*qkv.shape[:2], heads.heads * heads.dim))
     _kernel(qkv, cache, "run").run(qkv.contiguous(), cache, start, heads, out)
     return out

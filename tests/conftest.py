@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import hypothesis
 import numpy as np
@@ -42,6 +43,21 @@ def pytest_configure(config: pytest.Config) -> None:
         import torch
 
         config.option.markexpr = "" if torch.cuda.is_available() else "not gpu"
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of the test's own, without a calibration; the compiled kernels in it are those
+    of this machine, which take long to build."""
+    from kernels import build
+
+    compiled = build.cache_folder()
+    compiled.mkdir(parents=True, exist_ok=True)
+    folder = tmp_path / "cache"
+    (folder / "trimtab").mkdir(parents=True)
+    (folder / "trimtab" / "kernels").symlink_to(compiled)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
 
 
 MODEL = Model(

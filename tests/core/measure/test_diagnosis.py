@@ -78,9 +78,8 @@ def test_energy_says_why_it_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_limits_are_unknown_until_measured_and_then_said_with_their_spread(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     found = diagnose()
     assert found["calibration"] is None
     assert "doctor --calibrate" in dict(found["summary"])["limits"][0]

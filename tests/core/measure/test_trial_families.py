@@ -36,9 +36,8 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.fixture(autouse=True)
-def _brief(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _brief(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
     monkeypatch.setitem(PRESETS, "quick", Preset("quick", 3, 0.001, 3, 32, 1, 0.0, 60.0))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     # Without limits of this environment a trial would not count what a step reads.
     read = Rate("read", "B/s", 1e10, 1e10, 1e10, 1e10, 5, 1 << 28, 1)
     at = "2026-11-21T10:00:00.000"

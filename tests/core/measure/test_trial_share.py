@@ -25,9 +25,8 @@ SHORT = Workload("short", "Short", "text", 16, 4)
 
 
 @pytest.fixture(autouse=True)
-def _brief(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _brief(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
     monkeypatch.setitem(PRESETS, "quick", Preset("quick", 3, 0.001, 3, 32, 1, 0.0, 60.0))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
 def run() -> tuple[dict[str, Measurement], list[str]]:

@@ -97,21 +97,18 @@ def test_overheads_are_seconds_of_one_call() -> None:
     assert all(one.unit == "s" and 0 < one.best < 1 for one in found.values())
 
 
-def test_the_child_tells_progress_and_stores_what_it_says(tmp_path: Path) -> None:
-    import os
-
+def test_the_child_tells_progress_and_stores_what_it_says(own_cache: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "core.machine.calibration", "0.1"],
         capture_output=True,
         text=True,
         check=True,
         cwd=Path(__file__).parents[4],
-        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
     )
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert lines[0] == {"stage": "bandwidth", "share": 0.0}
     found = from_data(lines[-1]["calibration"])
-    kept = tmp_path / "trimtab" / f"calibration-{found.environment}.json"
+    kept = own_cache / "trimtab" / f"calibration-{found.environment}.json"
     assert from_data(json.loads(kept.read_text())) == found
 
 

@@ -10,8 +10,6 @@ from typing import ClassVar
 import torch
 from torch.nn.functional import pad
 
-from kernels.dtypes import nbytes
-
 # NormalFloat (Dettmers et al. 2023, QLoRA, appendix E): 16 quantiles of N(0, 1) scaled to [-1, 1].
 _NF4 = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453,
@@ -178,13 +176,6 @@ class LowBit:
             self.scale_format,
             double,
         )
-
-    @property
-    def stored_bits(self) -> float:
-        """Bits a weight with scales and zeros, without any layout's padding."""
-        scale = 8 * nbytes(self.scale_format)
-        side = self.scale.numel() * (scale + (0 if self.zero is None else 8))
-        return self.bits + side / self.codes.numel()
 
 
 def check(kind: str, bits: int, group_size: int, scale_format: str = "fp16") -> None:

@@ -23,7 +23,7 @@ from core.engine.serve.verify import agree, verify
 
 
 class LockStep:
-    """RowTokens of one length that go on together until the longest is done.
+    """Rows of one length that go on together until the longest is done.
 
     A row that ends early is computed on with the others, and nothing of it is emitted.
     """

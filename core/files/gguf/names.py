@@ -52,14 +52,3 @@ def order(config: DecoderConfig, module: str) -> Tensor | None:
         return None
     rows = torch.arange(lean_layer.sizes(config, 0)[size])
     return rows.view(-1, 2, config.head_dim // 2).transpose(1, 2).reshape(-1)
-
-
-def hf_name(name: str) -> str:
-    """`blk.3.ffn_up.weight` -> `model.layers.3.mlp.up_proj.weight`."""
-    module, _, leaf = name.rpartition(".")
-    top = {theirs: ours for ours, theirs in TOP.items()}
-    if module in top:
-        return f"{top[module]}.{leaf}"
-    _, layer, part = module.split(".", 2)
-    inner = {theirs: ours for ours, theirs in NAMES.items()}
-    return f"model.layers.{layer}.{inner[part]}.{leaf}"

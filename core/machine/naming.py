@@ -1,0 +1,91 @@
+"""What a machine is called, and whether two environments are the same machine, from recorded facts
+alone: journals come from other machines too, so a fact may be missing or of any shape.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from core.machine.environment import usable_gpu
+
+UNKNOWN = "unknown machine"
+# A container's limit or another kernel changes what a machine says of its memory by a little.
+MEMORY_SHARE = 0.02
+_DECORATION = re.compile(
+    r"\((?:r|tm)\)|\b\d+-core\b|\b(?:processor|cpu)\b|@.*$", flags=re.IGNORECASE
+)
+
+
+def machine_name(facts: Mapping[str, Any]) -> str:
+    """Short and readable: `NVIDIA H200`, or `AMD EPYC 9J14, 2 cores` where there is no usable GPU.
+
+    `facts` are those of core.machine.environment; UNKNOWN where they say neither.
+    """
+    gpu = _gpu(facts)
+    if gpu is not None:
+        return _words(gpu["name"])
+    cpu = _words(_DECORATION.sub(" ", str(facts.get("cpu") or "")))
+    cores = facts.get("cores")
+    if not isinstance(cores, int) or cores < 1:
+        return cpu or UNKNOWN
+    counted = f"{cores} core{'s' if cores != 1 else ''}"
+    return f"{cpu}, {counted}" if cpu else f"{UNKNOWN}, {counted}"
+
+
+def machine_line(facts: Mapping[str, Any], at: str = "") -> str:
+    """The machine with what its numbers hang on: `NVIDIA H200, driver 580.95, torch 2.11.0,
+    2026-12-02`.
+
+    `at` is a time of which the date is shown. What is not recorded is left out; without a GPU there
+    is no driver.
+    """
+    versions = facts.get("versions")
+    torch = versions.get("torch") if isinstance(versions, Mapping) else None
+    driver = facts.get("driver") if _gpu(facts) is not None else None
+    parts = (
+        machine_name(facts),
+        f"driver {_words(driver)}" if driver else "",
+        f"torch {_words(torch)}" if torch else "",
+        at[:10],
+    )
+    return ", ".join(part for part in parts if part)
+
+
+def same_machine(facts: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
+    """Whether both environments can be of one machine: the same processor, GPUs and hypervisor, as
+    many cores, and as much memory.
+
+    Facts carry no serial number: two boxes that were built alike are not told apart. Versions,
+    threads and settings do not matter, they change on one machine.
+    """
+    if _parts(facts) != _parts(others):
+        return False
+    here, there = facts.get("memory_bytes"), others.get("memory_bytes")
+    if not isinstance(here, int) or not isinstance(there, int):
+        return here == there
+    return min(here, there) >= (1 - MEMORY_SHARE) * max(here, there)
+
+
+def _parts(facts: Mapping[str, Any]) -> tuple[object, ...]:
+    names = tuple(str(gpu.get("name")) for gpu in _cards(facts))
+    return (*(facts.get(key) for key in ("cpu", "cores_online", "virtual")), names)
+
+
+def _gpu(facts: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The GPU that torch could drive there, with a name."""
+    versions = facts.get("versions")
+    torch = str(versions.get("torch") or "") if isinstance(versions, Mapping) else ""
+    named = [card for card in _cards(facts) if card.get("name")]
+    return usable_gpu({"gpus": named, "versions": {"torch": torch}})
+
+
+def _cards(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    listed = facts.get("gpus")
+    cards = listed if isinstance(listed, list | tuple) else ()
+    return [dict(card) for card in cards if isinstance(card, Mapping)]
+
+
+def _words(value: object) -> str:
+    return " ".join(str(value).split())

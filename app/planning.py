@@ -11,9 +11,9 @@ from core.data.files import datasets_for
 from core.errors import BadInput
 from core.ids import new_id, now
 from core.machine import targets
-from core.measure.presets import PRESETS
-from core.measure.presets import preset as find_preset
 from core.plan import Case, Plan, parse_setting
+from core.planner.presets import PRESETS
+from core.planner.presets import preset as find_preset
 from core.planner.search import propose
 from core.predict import fit
 from core.priorities import Priorities

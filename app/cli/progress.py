@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 
 from app.cli.console import Console
-from app.jobs.pace.stages import Stages
 from core import format as formats
 from core.journal.events import Event, TrialEnded, TrialProgressed, TrialQueued
+from core.measure.pace.stages import Stages
 from core.plan import Plan
 from core.planner.pace import costs
 from core.study import ENDED, Study

@@ -17,7 +17,7 @@ import threading
 from dataclasses import dataclass, replace
 from typing import Any
 
-from app.jobs.spawn import ROOT, child_environment
+from core.measure.child.spawn import ROOT, child_environment
 
 COMMAND = (sys.executable, "-m", "core.machine.calibration")
 # Measuring takes half a minute on an idle machine; a busy or a slow one may need more.

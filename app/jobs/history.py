@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 from core.data.times import moment
 from core.study import ENDED, Study, Trial
-
-_CRASH = re.compile(r"attempt \d+ of \d+ crashed: ")
 
 
 def eta_s(study: Study) -> float | None:
@@ -18,16 +14,6 @@ def eta_s(study: Study) -> float | None:
     known = [seconds for seconds in took if seconds is not None]
     left = sum(trial.state not in ENDED for trial in study.trials)
     return sum(known) / len(known) * left if known else None
-
-
-def crash_note(attempt: int, attempts: int, reason: str) -> str:
-    """The line that a trial's log begins with when an attempt before it crashed."""
-    return f"attempt {attempt} of {attempts} crashed: {reason}"
-
-
-def crashes(trial: Trial) -> tuple[str, ...]:
-    """The crash_note()s of a trial that was tried again."""
-    return tuple(note for note in trial.notes if _CRASH.match(note))
 
 
 def log_tail(study: Study, lines: int) -> list[str]:

@@ -4,7 +4,7 @@ keeps what they say in the store.
 No st.* here. An event goes from the child to its journal (on disk) and its stdout, to Supervisor,
 to the store. A study's folder holds the supervisor's own journal, one journal and one log per
 attempt of a trial, what prefixes.py keeps, and a marker that asks to cancel. How a trial is run,
-watched and tried again is in runner.py.
+watched and tried again is core.measure.child's.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from app.jobs import history
-from app.jobs.accept import believed
-from app.jobs.attempt import CANCELLED, CLOSED, LATE
-from app.jobs.limits import TrialLimits, limits_for
+from app.jobs.accept import believed, unfit
 from app.jobs.listeners import Listener, Listeners
-from app.jobs.orphans import end_orphans
-from app.jobs.pace import prefixes as kept
-from app.jobs.pace.schedule import Schedule, open_trials, without_baseline
-from app.jobs.queues import Queues, devices
-from app.jobs.runner import Runner, ended
-from app.jobs.spawn import Spawned, Starter
-from app.jobs.watchdog import Health, disk_too_full
+from app.jobs.queues import Queues
 from core.errors import BadInput, StoreError, TrimtabError
 from core.ids import new_id
 from core.journal.events import Event, StudyStateChanged, named, study_created, trial_queued
 from core.journal.journal import Journal
+from core.measure.child.attempt import CANCELLED, CLOSED, LATE
+from core.measure.child.devices import devices
+from core.measure.child.limits import TrialLimits, limits_for
+from core.measure.child.orphans import end_orphans
+from core.measure.child.runner import Runner, ended
+from core.measure.child.spawn import Spawned, Starter
+from core.measure.child.watchdog import Health, disk_too_full
+from core.measure.pace import prefixes as kept
+from core.measure.pace.schedule import Schedule, open_trials, without_baseline
 from core.plan import Plan
 from core.predict import fit
 from core.study import ENDED, Study, Trial
@@ -64,7 +65,7 @@ class Supervisor:
         self._limits = limits
         self._queues = Queues()
         self._runner = Runner(
-            folder, starter, limits, self._keep, self._ingest, self._must_stop, self._who
+            folder, starter, limits, self._keep, self._ingest, self._must_stop, self._who, unfit
         )
         self._lock = threading.Lock()
         self._threads: dict[str, threading.Thread] = {}

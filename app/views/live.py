@@ -10,10 +10,10 @@ from dataclasses import replace
 import streamlit as st
 
 from app import services, state
-from app.jobs import history
-from app.jobs.watchdog import Health
 from app.parts import common, tables, words
 from core import metrics
+from core.measure.child.crashes import crashes
+from core.measure.child.watchdog import Health
 from core.study import Study, Trial
 from core.verdict.anchor import anchored
 from store.interface import StudySummary, TrialProgress
@@ -240,7 +240,7 @@ def _table(study: Study, progress: dict[str, TrialProgress], stuck: str) -> None
         f"- ↻ tried again: **{words.plain(trial.plan.title)}**, {words.plain(crash)}"
         for trial in study.trials
         if trial.state != "failed"
-        for crash in history.crashes(trial)
+        for crash in crashes(trial)
     ]
     if reasons:
         st.markdown("\n".join(reasons))

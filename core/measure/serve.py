@@ -22,10 +22,10 @@ from core.condition import AS_ASKED, Condition
 from core.engine.serve import PREFILL
 from core.machine.watch import DISTURBED, settle, waited_seconds
 from core.measure.energy import Book, Meter, energy, find_meter
-from core.measure.presets import Preset
 from core.measure.timing import alternate, warm_up
 from core.measurement import Measurement, quantile_interval, unavailable
 from core.metrics import metric
+from core.planner.presets import Preset
 from core.techniques.deployment import Deployment
 from core.workload import Workload
 from kernels import calls

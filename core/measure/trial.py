@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from core.artefacts.prefix import Prefixes
 from core.files.fingerprint import Fingerprint
-from core.measure.presets import preset
 from core.measure.steps.apply import apply
 from core.measure.steps.context import Emit, TrialRun
 from core.measure.steps.load import load
@@ -15,6 +14,7 @@ from core.measure.steps.share import share
 from core.measure.steps.sweep import sweep
 from core.measure.steps.traffic import traffic
 from core.plan import Plan
+from core.planner.presets import preset
 
 STEPS = (load, apply, memory, serve, share, sweep, traffic, quality)
 

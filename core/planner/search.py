@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import product
 
-from core.measure.presets import preset as find_preset
 from core.plan import Case, Plan, Technique
+from core.planner.presets import preset as find_preset
 from core.priorities import Limit
 from core.techniques import TECHNIQUES
 from core.techniques.base import QUICK, STANDARD, Proposal

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from app import services
-from app.jobs.watchdog import Health
 from core.catalogue import models
 from core.journal.events import (
     Event,
@@ -19,6 +18,7 @@ from core.journal.events import (
     study_created,
     trial_queued,
 )
+from core.measure.child.watchdog import Health
 from core.plan import Plan
 from core.study import ENDED, Study
 from store import open_store

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from app.jobs.processes import OWNER, TRIAL, owner_lives, owner_mark
 from app.jobs.supervisor import Supervisor
 from app.planning import plan_study
 from core.errors import BadInput
 from core.journal.events import event, study_created, trial_queued
 from core.journal.journal import Journal
+from core.measure.child.processes import OWNER, TRIAL, owner_lives, owner_mark
 from core.priorities import Priorities
 from core.study import Study, Trial
 from store import open_store
@@ -71,7 +71,7 @@ def sleeper(owner: str) -> subprocess.Popen[str]:
 
 def dead_owner() -> str:
     """The mark of a process that has ended."""
-    script = "from app.jobs.processes import owner_mark; print(owner_mark())"
+    script = "from core.measure.child.processes import owner_mark; print(owner_mark())"
     return subprocess.check_output([sys.executable, "-c", script], text=True).strip()
 
 
@@ -93,7 +93,8 @@ def test_recovery_leaves_alone_what_a_living_owner_runs(
 ) -> None:
     study = interrupted(store, tmp_path)
     script = (
-        "import sys\nfrom app.jobs.processes import owner_mark\nprint(owner_mark(), flush=True)\n"
+        "import sys\nfrom core.measure.child.processes import owner_mark\n"
+        "print(owner_mark(), flush=True)\n"
         "sys.stdin.readline()"
     )
     owner = subprocess.Popen(

@@ -11,11 +11,11 @@ from typing import Any
 from core.condition import Condition
 from core.data.passages import digits, held_out_windows, text_passages
 from core.dataset import Dataset, digest
-from core.measure.presets import Preset
 from core.measure.quality.images import image_quality
 from core.measure.quality.tasks import answer_quality, choice_quality, spread
 from core.measure.quality.text import Text, no_quality, text_quality
 from core.measurement import Measurement
+from core.planner.presets import Preset
 from core.techniques.deployment import Deployment
 from core.techniques.training_text import parts
 

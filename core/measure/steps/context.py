@@ -16,11 +16,11 @@ from core.caution import Note, note_body
 from core.data.passages import digits, prompts
 from core.files.fingerprint import Fingerprint
 from core.files.folder import CheckedFolder
-from core.measure.presets import Preset
 from core.measure.serve import Service
 from core.measurement import Measurement
 from core.model import Model
 from core.plan import Plan
+from core.planner.presets import Preset
 from core.techniques.deployment import Deployment
 from core.workload import Workload
 

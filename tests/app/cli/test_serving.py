@@ -30,12 +30,12 @@ from app.cli.link import wire
 from app.cli.link.remote import server_of
 from app.cli.link.serving import answering
 from app.cli.run import plan
-from app.jobs.spawn import Spawned
 from app.jobs.supervisor import Supervisor
 from app.reports import new_report
 from app.services import Services, open_kept
 from core.errors import StoreError, StoreHeld
 from core.journal.events import Event
+from core.measure.child.spawn import Spawned
 from core.study import Study
 from tests.evidence.jobs import failing_worker
 

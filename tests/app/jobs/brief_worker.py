@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 from core.measure import worker
-from core.measure.presets import PRESETS
+from core.planner.presets import PRESETS
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

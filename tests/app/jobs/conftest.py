@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from app.jobs.spawn import Spawned
 from app.jobs.supervisor import Supervisor
+from core.measure.child.spawn import Spawned
 from store import open_store
 from store.interface import Store
 from tests.evidence.jobs import failing_worker

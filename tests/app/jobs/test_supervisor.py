@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from app.jobs.processes import find
-from app.jobs.spawn import Spawned
 from app.jobs.supervisor import CANCEL, Supervisor
 from app.planning import plan_study
 from core.errors import BadInput
 from core.journal.events import Event
 from core.journal.journal import read
+from core.measure.child.processes import find
+from core.measure.child.spawn import Spawned
 from core.plan import Plan
 from core.priorities import Priorities
 from core.study import ENDED, Study
@@ -249,7 +249,8 @@ def test_a_full_disk_pauses_the_study_with_the_reason(
 ) -> None:
     supervisor = make()
     monkeypatch.setattr(
-        "app.jobs.watchdog.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})
+        "core.measure.child.watchdog.shutil.disk_usage",
+        lambda path: type("Usage", (), {"free": 1000}),
     )
     study, plans = planned("weight-int8")
     supervisor.submit(study, plans)

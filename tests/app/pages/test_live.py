@@ -14,9 +14,9 @@ from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
 from app import services
-from app.jobs import history
-from app.jobs.watchdog import Health
 from core.journal.events import event
+from core.measure.child.crashes import crash_note
+from core.measure.child.watchdog import Health
 from core.study import Study
 
 MAIN = Path(__file__).parents[3] / "app" / "main.py"
@@ -68,7 +68,7 @@ def test_a_healthy_trial_gets_no_warning(running: Study, opened: services.Servic
 
 def test_a_trial_that_is_tried_again_says_why(running: Study, opened: services.Services) -> None:
     trial = running.trials[1]
-    text = history.crash_note(1, 3, "its process died by SIGSEGV")
+    text = crash_note(1, 3, "its process died by SIGSEGV")
     opened.store.ingest(
         [
             event("trial-started", running.id, trial.id, attempt=2, pid=1),

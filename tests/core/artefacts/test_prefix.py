@@ -14,12 +14,12 @@ import torch
 from core.artefacts import prefix as prefixes
 from core.artefacts.prefix import FILE, Prefixes, prefix_key
 from core.catalogue import models
-from core.measure.presets import PRESETS
 from core.measure.steps.apply import apply
 from core.measure.steps.context import TrialRun
 from core.measure.steps.load import load
 from core.measurement import Measurement
 from core.plan import Case, Plan
+from core.planner.presets import PRESETS
 from core.target import Target
 from core.techniques.distill.soft_targets import SoftTargets
 from core.techniques.prune.mlp_channels import PruneMlpChannels

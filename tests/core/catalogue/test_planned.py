@@ -211,9 +211,9 @@ def test_the_worker_refuses_what_is_no_longer_the_files_of_its_job(
 
 
 def test_the_job_of_a_trial_carries_the_files_of_its_study(folder: Path, tmp_path: Path) -> None:
-    from app.jobs.child import Child
-    from app.jobs.limits import limits_for
-    from app.jobs.spawn import ChildStart
+    from core.measure.child.child import Child
+    from core.measure.child.limits import limits_for
+    from core.measure.child.spawn import ChildStart
 
     model = models.resolve(str(folder))
     case = Case(model, PLACE, SHORT)

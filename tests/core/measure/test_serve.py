@@ -20,11 +20,11 @@ from core.machine.watch import Quiet
 from core.measure import serve
 from core.measure.energy import Book, Meter, energy
 from core.measure.energy.reader import Lap
-from core.measure.presets import Preset
 from core.measure.serve import Round, Service
 from core.measurement import Measurement
 from core.model import ClassifierShape, DecoderShape, Model
 from core.plan import Case
+from core.planner.presets import Preset
 from core.target import Target
 from core.techniques.deployment import Deployment
 from core.workload import Workload

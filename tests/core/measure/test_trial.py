@@ -14,12 +14,12 @@ from core.catalogue import models
 from core.engine.load.load import load_engine, load_tokenizer
 from core.files.special_ids import SpecialIds
 from core.measure import trial
-from core.measure.presets import PRESETS, Preset
 from core.measure.steps.context import TrialRun
 from core.measure.steps.load import rehearse
 from core.measure.steps.quality import quality
 from core.measurement import Measurement
 from core.plan import Case, Plan
+from core.planner.presets import PRESETS, Preset
 from core.target import Target
 from core.techniques.batch.static import StaticBatch
 from core.techniques.deployment import Deployment

@@ -13,10 +13,10 @@ from core.engine.load.load import load_engine
 from core.machine.calibrate import Calibration, Rate
 from core.machine.work import work_of
 from core.measure import trial
-from core.measure.presets import PRESETS, Preset
 from core.measure.steps import share
 from core.measurement import Measurement
 from core.plan import Case, Plan
+from core.planner.presets import PRESETS, Preset
 from core.target import Target
 from core.techniques.quantize.rtn import RoundToNearest
 from core.workload import Workload

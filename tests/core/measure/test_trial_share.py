@@ -12,10 +12,10 @@ from core.machine import calibrate
 from core.machine.calibrate import Calibration, Rate
 from core.machine.share import NAMES, UNCALIBRATED
 from core.measure import trial
-from core.measure.presets import PRESETS, Preset
 from core.measure.steps import share
 from core.measurement import Measurement
 from core.plan import Case, Plan
+from core.planner.presets import PRESETS, Preset
 from core.target import Target
 from core.workload import Workload
 

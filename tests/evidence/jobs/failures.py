@@ -17,11 +17,11 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from app.jobs.limits import TrialLimits
-from app.jobs.processes import TRIAL, find, marks, table
-from app.jobs.spawn import ChildStart, Spawned, Started
 from app.jobs.supervisor import Supervisor
 from app.planning import plan_study
+from core.measure.child.limits import TrialLimits
+from core.measure.child.processes import TRIAL, find, marks, table
+from core.measure.child.spawn import ChildStart, Spawned, Started
 from core.plan import Plan
 from core.priorities import Priorities
 from core.study import Study

@@ -135,10 +135,10 @@ def start(file: Path, study_id: str) -> subprocess.Popen[str]:
 def serve(file: Path, study_id: str) -> int:
     """Open the store as every command does, start or resume the study, and wait for its end."""
     from app.jobs.accept import believed
-    from app.jobs.spawn import Spawned
     from app.jobs.supervisor import Supervisor
     from app.planning import plan_study
     from app.services import studies_folder
+    from core.measure.child.spawn import Spawned
     from core.priorities import Priorities
     from store.health.recovery import close_sealed, open_checked
 

@@ -16,11 +16,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from app.jobs.limits import TrialLimits, limits_for
-from app.jobs.spawn import Spawned
 from app.jobs.supervisor import Supervisor
 from app.planning import plan_study
 from core.journal.events import Event
+from core.measure.child.limits import TrialLimits, limits_for
+from core.measure.child.spawn import Spawned
 from core.plan import Plan
 from core.priorities import Priorities
 from store import open_store

@@ -24,11 +24,11 @@ from core.catalogue import models, workloads
 from core.data.passages import prompts
 from core.engine.load.load import load_engine, load_tokenizer
 from core.machine import targets
-from core.measure.presets import preset
 from core.measure.serve import Service, measure_serving
 from core.measurement import Measurement
 from core.metrics import metric
 from core.plan import Case
+from core.planner.presets import preset
 from core.techniques.deployment import Deployment
 from core.verdict.judge import PAIRINGS, judge
 

@@ -19,9 +19,9 @@ from core import techniques
 from core.catalogue.models import resolve
 from core.data.files import read_datasets
 from core.engine.load.load import load_folder
-from core.measure.presets import PRESETS
 from core.measure.quality.measure import measure_quality
 from core.plan import Case
+from core.planner.presets import PRESETS
 from core.target import Target
 from core.techniques.applying import apply_all
 from core.techniques.deployment import Deployment

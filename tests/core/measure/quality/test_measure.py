@@ -19,12 +19,12 @@ from core.dataset import Dataset
 from core.engine.load.load import load_engine, load_tokenizer
 from core.errors import BadInput
 from core.margin import NON_INFERIOR, Margin, non_inferiority
-from core.measure.presets import PRESETS
 from core.measure.quality import lm_eval_adapter
 from core.measure.quality.measure import measure_quality
 from core.measurement import Measurement
 from core.metrics import metric
 from core.plan import Case
+from core.planner.presets import PRESETS
 from core.target import Target
 from core.techniques.deployment import Deployment
 from core.workload import Workload

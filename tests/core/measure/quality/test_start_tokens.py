@@ -23,11 +23,11 @@ from core.data.files import read_datasets
 from core.data.parsing import AnswerTask, ChoiceTask
 from core.data.passages import prompts
 from core.engine.load.load import load_folder
-from core.measure.presets import PRESETS
 from core.measure.quality import tasks
 from core.measure.quality.lm_eval_adapter import Adapter
 from core.measure.quality.measure import measure_quality
 from core.plan import Case
+from core.planner.presets import PRESETS
 from core.target import Target
 from core.techniques.deployment import Deployment
 from core.techniques.solve.calibration import CalibrationSet, calibration_ids

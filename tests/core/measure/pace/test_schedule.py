@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from app.jobs.pace.schedule import Schedule, Turn
 from app.planning import plan_study
 from core.journal.events import TrialEnded, TrialProgressed, TrialStarted
+from core.measure.pace.schedule import Schedule, Turn
 from core.priorities import Priorities
 from core.study import Study, Trial
 

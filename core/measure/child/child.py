@@ -1,6 +1,6 @@
 """One process of a trial: start it, understand what it says, name its death.
 
-How long it may live is judged by watchdog.py, which of its words are believed by accept.py.
+How long it may live is judged by watchdog.py, which of its words are believed by belief.py.
 """
 
 from __future__ import annotations
@@ -8,46 +8,42 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from app.jobs.accept import refusal
-from app.jobs.limits import TrialLimits, impose
-from app.jobs.output import TOO_LONG, TOO_MUCH, Output
-from app.jobs.pace.prefixes import PREFIXES
-from app.jobs.pace.schedule import Turn
-from app.jobs.processes import OWNER, TRIAL, Process, ProcessTree, kernel_kills, owner_mark
-from app.jobs.spawn import ChildStart, Spawned, Starter
 from core.catalogue.planned import planned_files
 from core.errors import BadInput
 from core.journal import codec
 from core.journal.events import Event, TrialEnded
 from core.journal.journal import read
 from core.journal.lines import from_line
+from core.measure.child.belief import Unfit, refusal
+from core.measure.child.deaths import said_of, signal_name
+from core.measure.child.limits import TrialLimits, impose
+from core.measure.child.output import TOO_LONG, TOO_MUCH, Output
+from core.measure.child.processes import (
+    OWNER,
+    TRIAL,
+    Process,
+    ProcessTree,
+    kernel_kills,
+    owner_mark,
+)
+from core.measure.child.spawn import ChildStart, Spawned, Starter
+from core.measure.pace.prefixes import PREFIXES
+from core.measure.pace.schedule import Turn
 from core.study import Study, Trial
 
 TICK_S = 0.2
 # Exit statuses with which a worker says in its log, in a sentence, why it cannot speak in events.
 IN_WORDS = (2, 74)
-_DEATHS = {
-    "SIGKILL": "it was killed from outside",
-    "SIGSEGV": "a kernel touched memory that is not its own",
-    "SIGBUS": "it touched memory whose file has shrunk or is damaged",
-    "SIGABRT": "a library gave up",
-    "SIGILL": "a kernel used an instruction that this processor lacks",
-    "SIGFPE": "a kernel divided by zero",
-    "SIGXCPU": "its limit of processor time was reached",
-    "SIGXFSZ": "it wrote a larger file than it may",
-    "SIGTERM": "somebody asked it to end",
-}
 
 
 class Child:
     """A trial's process. `end` is what it said of its end; `wrong` what was wrong with its output,
     after which nothing more of it is believed. `turn` says which prefixes of its plan it keeps for
-    later trials, and how many rounds it times.
+    later trials, and how many rounds it times; `unfit` what cannot be kept of its words.
     """
 
     def __init__(
@@ -61,6 +57,7 @@ class Child:
         environment: Mapping[str, str] | None = None,
         who: str = "",
         turn: Turn | None = None,
+        unfit: Unfit = lambda event: None,
     ) -> None:
         self.end: Event | None = None
         self.wrong = ""
@@ -69,6 +66,7 @@ class Child:
         self.journal = folder / f"{trial.id}-{attempt}.jsonl"
         self._log = folder / f"{trial.id}-{attempt}.log"
         self._about = (study.id, trial.id, attempt, who)
+        self._unfit = unfit
         self._limits = limits
         self._seen: dict[str, Event] = {}
         self._kills = kernel_kills()
@@ -134,7 +132,7 @@ class Child:
         """
         events = self._believed(self._output.drain(2.0))
         for event in self._journalled():
-            if event.id not in self._seen and not self.wrong and not refusal(event, *self._about):
+            if event.id not in self._seen and not self.wrong and not self._refusal(event):
                 self._keep(event, events)
         return events
 
@@ -159,14 +157,14 @@ class Child:
         if code >= 0:
             how = f"its process ended with code {code} before it said how the trial ended"
             return (f"{how}: {last_words}" if last_words else how), True
-        name = _signal(-code)
+        name = signal_name(-code)
         # What the kernel ended for a limit would meet it again.
         again = name not in ("SIGXCPU", "SIGXFSZ")
         kills = kernel_kills()
         if name == "SIGKILL" and kills is not None and kills > (self._kills or 0):
             why = "because the machine or its container had no memory left"
             return f"out of memory: the kernel killed its process (SIGKILL) {why}", False
-        return f"its process died by {name}: {_DEATHS.get(name, 'no event says why')}", again
+        return f"its process died by {name}: {said_of(name)}", again
 
     def _journalled(self) -> list[Event]:
         """The events of its journal, unless that is larger than all it may say."""
@@ -215,11 +213,14 @@ class Child:
         except (BadInput, UnicodeDecodeError):
             self.wrong = "its output, which belongs to events alone, held something else"
             return
-        reason = refusal(event, *self._about)
+        reason = self._refusal(event)
         if reason is not None:
             self.wrong = f"it sent {reason}"
         elif event.id not in self._seen:
             self._keep(event, events)
+
+    def _refusal(self, event: Event) -> str | None:
+        return refusal(event, *self._about) or self._unfit(event)
 
     def _keep(self, event: Event, events: list[Event]) -> None:
         self._seen[event.id] = event
@@ -236,10 +237,3 @@ class Child:
             lines = ["".join(c if c.isprintable() else " " for c in x) for x in text.splitlines()]
             return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
         return ""
-
-
-def _signal(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

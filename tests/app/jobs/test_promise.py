@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from app.jobs.pace.prefixes import PREFIXES
-from app.jobs.pace.schedule import Schedule
-from app.jobs.spawn import Spawned
 from app.jobs.supervisor import Supervisor
 from app.planning import plan_study
 from core.journal.events import Event
-from core.measure.presets import PRESETS
+from core.measure.child.spawn import Spawned
+from core.measure.pace.prefixes import PREFIXES
+from core.measure.pace.schedule import Schedule
 from core.plan import Plan
+from core.planner.presets import PRESETS
 from core.priorities import Priorities
 from core.study import Study
 from core.techniques import parse
@@ -25,7 +25,7 @@ from core.verdict.documents import study_document
 from store.interface import Store
 
 BASELINE = "pycode-small"
-WORKER = Path(__file__).parent.parent / "brief_worker.py"
+WORKER = Path(__file__).with_name("brief_worker.py")
 BRIEFLY = partial(Spawned, command=(sys.executable, str(WORKER)))
 Make = Callable[..., Supervisor]
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from core.errors import BadInput
-from core.measure.presets import PRESETS, preset
+from core.planner.presets import PRESETS, preset
 
 
 def test_presets_grow_in_every_respect() -> None:

@@ -14,11 +14,19 @@ from pathlib import Path
 
 import pytest
 
-from app.jobs import watchdog
-from app.jobs.limits import TrialLimits, impose, limits_for, reserve_bytes
-from app.jobs.processes import TRIAL, Process, ProcessTree, find, kill, marks, shared_bytes
-from app.jobs.watchdog import Watchdog
 from app.planning import plan_study
+from core.measure.child import watchdog
+from core.measure.child.limits import TrialLimits, impose, limits_for, reserve_bytes
+from core.measure.child.processes import (
+    TRIAL,
+    Process,
+    ProcessTree,
+    find,
+    kill,
+    marks,
+    shared_bytes,
+)
+from core.measure.child.watchdog import Watchdog
 from core.priorities import Priorities
 
 MIB = 1 << 20

@@ -1,6 +1,6 @@
 """Runs one trial of a study: attempts until one ends in words; what crashed is tried again.
 
-Which trial runs when is decided in supervisor.py, how one attempt is watched in attempt.py.
+Which trial runs when is decided by whoever asks, how one attempt is watched in attempt.py.
 """
 
 from __future__ import annotations
@@ -9,22 +9,24 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from app.jobs import history
-from app.jobs.attempt import CLOSED, LATE, Attempt, Outcome
-from app.jobs.child import Child
-from app.jobs.limits import TrialLimits
-from app.jobs.pace.schedule import Turn
-from app.jobs.queues import device_environment
-from app.jobs.spawn import Starter
-from app.jobs.watchdog import Health
 from core.journal.events import Event, NoteWritten, TrialEnded
+from core.measure.child.attempt import CLOSED, LATE, Attempt, Outcome
+from core.measure.child.belief import Unfit
+from core.measure.child.child import Child
+from core.measure.child.crashes import crash_note
+from core.measure.child.devices import device_environment
+from core.measure.child.limits import TrialLimits
+from core.measure.child.spawn import Starter
+from core.measure.child.watchdog import Health
+from core.measure.pace.schedule import Turn
 from core.plan import Plan
 from core.study import Study, Trial
 
 
 class Runner:
     """`keep` puts events of a study on the disk and into the store, `ingest` into the store alone;
-    `must_stop` says for a study what its running trial must end for now, `who` for whom it runs.
+    `must_stop` says for a study what its running trial must end for now, `who` for whom it runs,
+    `unfit` which events cannot be kept.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Runner:
         ingest: Callable[[list[Event]], None],
         must_stop: Callable[[str], str],
         who: Callable[[str], str],
+        unfit: Unfit = lambda event: None,
     ) -> None:
         self._folder = folder
         self._starter = starter
@@ -44,6 +47,7 @@ class Runner:
         self._ingest = ingest
         self._must_stop = must_stop
         self._who = who
+        self._unfit = unfit
         self._lock = threading.Lock()
         self._attempts: dict[str, Attempt] = {}
 
@@ -54,7 +58,7 @@ class Runner:
         return None if attempt is None else attempt.health()
 
     def run(self, study: Study, turn: Turn, device: str, left_out: str = "") -> None:
-        """Run a trial to its end, unless the supervisor is closed meanwhile; `left_out` is the
+        """Run a trial to its end, unless `must_stop` says CLOSED meanwhile; `left_out` is the
         reason of its end when the study's time is over first.
         """
         trial = turn.trial
@@ -62,7 +66,7 @@ class Runner:
         while True:
             number = trial.attempt + len(told) + 1
             limits = self._limits(trial.plan, study.preset)
-            texts = (history.crash_note(n, limits.attempts, why) for n, why in enumerate(told, 1))
+            texts = (crash_note(n, limits.attempts, why) for n, why in enumerate(told, 1))
             notes = [NoteWritten(number, text).event(study.id, trial.id) for text in texts]
             self._keep(study.id, notes)
             outcome = self._attempt(study, trial, number, device, limits, turn)
@@ -93,7 +97,9 @@ class Runner:
         folder = self._folder / study.id
         environment = device_environment(device)
         who = self._who(study.id)
-        child = Child(folder, study, trial, number, limits, self._starter, environment, who, turn)
+        child = Child(
+            folder, study, trial, number, limits, self._starter, environment, who, turn, self._unfit
+        )
         attempt = Attempt(child, limits, folder, number, trial.id)
         with self._lock:
             self._attempts[study.id] = attempt
@@ -115,5 +121,5 @@ def summary(reasons: list[str]) -> str:
 
 
 def ended(trial: Trial, attempt: int, state: str, reason: str) -> Event:
-    """The end of a trial in the supervisor's words."""
+    """The end of a trial in the words of whoever runs it."""
     return TrialEnded(attempt, state, reason).event(trial.study_id, trial.id)

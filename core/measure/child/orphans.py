@@ -8,7 +8,7 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from app.jobs.processes import OWNER, TRIAL, ProcessTree, marks, owner_lives, table
+from core.measure.child.processes import OWNER, TRIAL, ProcessTree, marks, owner_lives, table
 
 
 @dataclass(frozen=True)

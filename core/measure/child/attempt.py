@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.jobs.child import Child
-from app.jobs.limits import TrialLimits
-from app.jobs.watchdog import Health, Verdict, Watchdog
 from core.journal.events import EnvironmentRecorded, Event, TrialEnded
+from core.measure.child.child import Child
+from core.measure.child.limits import TrialLimits
+from core.measure.child.watchdog import Health, Verdict, Watchdog
 
 CLOSED, CANCELLED, LATE = "closed", "cancelled", "late"
 

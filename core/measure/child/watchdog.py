@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.jobs.limits import TrialLimits
-from app.jobs.processes import Process, ProcessTree, shared_bytes
 from core import format as formats
 from core.machine.environment import available_bytes
+from core.measure.child.limits import TrialLimits
+from core.measure.child.processes import Process, ProcessTree, shared_bytes
 
 # How often the whole process table is read: it costs some milliseconds of one core.
 SURVEY_S = 1.0

@@ -11,8 +11,8 @@ import resource
 from dataclasses import dataclass
 
 from core.machine.environment import available_bytes
-from core.measure.presets import preset as find_preset
 from core.plan import Plan
+from core.planner.presets import preset as find_preset
 
 _MIB = 1 << 20
 _GIB = 1 << 30

@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from app.jobs.pace.prefixes import KEPT_S, PREFIXES, clear, clear_old
+from core.measure.pace.prefixes import KEPT_S, PREFIXES, clear, clear_old
 
 
 def kept(study: Path, age_s: float) -> Path:

@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from app.jobs.pace.stages import Stages
 from core import format as formats
-from core.measure.presets import Preset, preset
+from core.measure.pace.stages import Stages
 from core.planner.pace import choose, whole_rounds
 from core.planner.prefixes import shared
+from core.planner.presets import Preset, preset
 from core.study import ENDED, Study, Trial
 
 # Of the promised time, what the start of the program and the printing of the result may take.

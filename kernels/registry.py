@@ -130,8 +130,10 @@ KERNELS: tuple[KernelInfo, ...] = (
     KernelInfo("attention", "torch-kv4", _ANY, ("int4",), "kernels.attention.kv_torch"),
     KernelInfo("attention", "torch-kv2", _ANY, ("int2",), "kernels.attention.kv_torch"),
     KernelInfo("rms_norm", "cpp", ("cpu",), FLOATS, "kernels.rms_norm.cpu", _COMPILER),
+    KernelInfo("rms_norm", "triton", ("cuda",), FLOATS, "kernels.rms_norm.gpu", "triton", ("cpu",)),
     KernelInfo("rms_norm", "torch", _ANY, FLOATS, "kernels.rms_norm.plain"),
     KernelInfo("swiglu", "cpp", ("cpu",), FLOATS, "kernels.swiglu.cpu", _COMPILER),
+    KernelInfo("swiglu", "triton", ("cuda",), FLOATS, "kernels.swiglu.gpu", "triton", ("cpu",)),
     KernelInfo("swiglu", "torch", _ANY, FLOATS, "kernels.swiglu.plain"),
 )
 

@@ -61,16 +61,26 @@ def prepare(
 ) -> Callable[[], object]:
     """A call that does what `attention` does and writes `out` [batch, tokens, heads * dim].
 
-    `start` is an int64 [batch] on the CPU, read at each call: the caller sees to it that start +
-    tokens fits. The tensors must stay where they are as long as the call is used.
+    `start` is an int64 [batch] on the CPU or on qkv's device, read at each call: the caller sees to
+    it that start + tokens fits. With a start on the device the host never reads it where
+    `reads_start_on_device`: the call can be captured in a CUDA graph. The tensors must stay where
+    they are as long as the call is used.
     """
     _check(qkv, keys, values, heads)
     if out.shape != (*qkv.shape[:2], heads.heads * heads.dim) or out.dtype != qkv.dtype:
         raise ValueError("attention: out must be [batch, tokens, heads * dim] of qkv's dtype.")
-    check_starts(start, len(qkv))
+    check_starts(start, len(qkv), qkv.device)
     _, kernel = registry.chosen(OP, qkv.device, FLOAT_OF[str(qkv.dtype)], "prepare")
     step: Callable[[], object] = kernel.prepare(qkv, keys, values, start, heads, out)
     return step
+
+
+def reads_start_on_device(device: object, format: str) -> bool:
+    """Whether the kernel that `prepare` would bind for a format (one of FLOATS, or a cache format's
+    `kernel_format`) takes `start` on the device and never waits for it on the host.
+    """
+    _, kernel = registry.chosen(OP, device, format, "prepare")
+    return bool(getattr(kernel, "READS_START_ON_DEVICE", False))
 
 
 def common(start: Start) -> Start:
@@ -81,10 +91,12 @@ def common(start: Start) -> Start:
     return first if bool((start == first).all()) else start
 
 
-def check_starts(start: Tensor, batch: int) -> None:
-    """Raise ValueError unless `start` is int64 [batch] on the CPU."""
-    if start.shape != (batch,) or start.dtype != torch.int64 or start.device.type != "cpu":
-        raise ValueError("attention: start must be int64 [batch] on the CPU.")
+def check_starts(start: Tensor, batch: int, device: torch.device | None = None) -> None:
+    """Raise ValueError unless `start` is int64 [batch] on the CPU, or on `device` where given."""
+    here = start.device.type == "cpu" or start.device == device
+    if start.shape != (batch,) or start.dtype != torch.int64 or not here:
+        other = "" if device is None or device.type == "cpu" else f" or on {device}"
+        raise ValueError(f"attention: start must be int64 [batch] on the CPU{other}.")
 
 
 def check_room(start: Start, batch: int, tokens: int, room: int) -> None:

@@ -39,14 +39,14 @@ def prepare(
 ) -> Callable[[], object]:
     """A call that does what `attention` does and writes `out` [batch, tokens, heads * dim].
 
-    For at most PASS_TOKENS tokens. `start` is an int64 [batch] on the CPU, read at each call: the
-    caller sees to it that start + tokens fits. The tensors must stay where they are as long as the
-    call is used.
+    For at most PASS_TOKENS tokens. `start` is an int64 [batch] on the CPU or on qkv's device, see
+    kernels.attention.prepare: the caller sees to it that start + tokens fits. The tensors must stay
+    where they are as long as the call is used.
     """
     _check(qkv, cache, heads)
     if out.shape != (*qkv.shape[:2], heads.heads * heads.dim) or out.dtype != qkv.dtype:
         raise ValueError("attention: out must be [batch, tokens, heads * dim] of qkv's dtype.")
-    check_starts(start, len(qkv))
+    check_starts(start, len(qkv), qkv.device)
     if qkv.shape[1] > PASS_TOKENS:
         raise ValueError(f"attention: a step over codes takes at most {PASS_TOKENS} tokens.")
     step: Callable[[], object] = _kernel(qkv, cache, "prepare").prepare(

@@ -1,4 +1,9 @@
-"""Attention over a cache with torch's scaled_dot_product_attention, for any number of tokens."""
+"""Attention over a cache with torch's scaled_dot_product_attention, for any number of tokens.
+
+Where `start` is known on the host, only that much of the cache is read; a `start` on the device
+masks the whole capacity, so that nothing waits for it. Cells of the cache that were never written
+must then be finite: a value counts 0 times.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +15,15 @@ from torch import Tensor
 from kernels import calls
 from kernels.attention import OP, Heads, Start, common
 
+READS_START_ON_DEVICE = True
+
 
 def attention(qkv: Tensor, keys: Tensor, values: Tensor, start: Start, heads: Heads) -> Tensor:
     """See kernels.attention.attention; checks nothing."""
     calls.count(OP, "torch-sdpa")
     if isinstance(start, Tensor):
-        return _from_each(qkv, keys, values, start, heads)
+        end = int(start.max()) + qkv.shape[1]
+        return _from_each(qkv, keys, values, start.to(qkv.device), end, heads)
     batch, tokens, _ = qkv.shape
     end = start + tokens
     query, key, value = parts(qkv, start, heads)
@@ -42,14 +50,21 @@ def prepare(
     def step() -> None:
         out.copy_(attention(qkv, keys, values, common(start), heads))
 
-    return step
+    def step_on_device() -> None:
+        calls.count(OP, "torch-sdpa")
+        out.copy_(_from_each(qkv, keys, values, start, keys.shape[2], heads))
+
+    return step if start.device.type == "cpu" else step_on_device
 
 
-def _from_each(qkv: Tensor, keys: Tensor, values: Tensor, start: Tensor, heads: Heads) -> Tensor:
-    """Rows at positions of their own: `start` int64 [batch]."""
+def _from_each(
+    qkv: Tensor, keys: Tensor, values: Tensor, start: Tensor, end: int, heads: Heads
+) -> Tensor:
+    """Rows at positions of their own: `start` int64 [batch] on qkv's device. The first `end` tokens
+    of the cache are masked and read.
+    """
     batch, tokens, _ = qkv.shape
-    end = int(start.max()) + tokens
-    at = (start[:, None] + torch.arange(tokens)).to(qkv.device)
+    at = start[:, None] + torch.arange(tokens, device=qkv.device)
     query, key, value = parts(qkv, at, heads)
     rows = torch.arange(batch, device=qkv.device)[:, None]
     keys[rows, :, at], values[rows, :, at] = key.transpose(1, 2), value.transpose(1, 2)

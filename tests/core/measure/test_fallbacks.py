@@ -90,7 +90,10 @@ def test_each_reason_has_the_operations_that_lost_a_kernel() -> None:
     assert {reason: sorted(found) for reason, found in fallbacks.lost("cpu").items()} == {
         REASON: sorted(ops)
     }
-    assert fallbacks.lost("cuda") == {REASON: ["linear_lowbit", "linear_w8a8", "linear_fp8"]}
+    on_a_gpu = [op for op in ops if op not in ("linear_dense", "attention")]
+    assert {reason: sorted(found) for reason, found in fallbacks.lost("cuda").items()} == {
+        REASON: sorted(on_a_gpu)
+    }
 
 
 def test_the_kernels_over_codes_take_what_they_say() -> None:

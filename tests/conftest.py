@@ -1,12 +1,15 @@
-"""A synthetic study that any test may ask for: real types, made-up numbers, no torch."""
+"""A synthetic study that any test may ask for: real types, made-up numbers, no torch. Nothing here
+needs more than numpy and pytest, so that a box without the dashboard runs the tests of its GPU.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import hypothesis
 import numpy as np
 import pytest
 
@@ -24,11 +27,26 @@ from core.techniques.prune.mlp_channels import PruneMlpChannels
 from core.techniques.quantize.weight_int import WeightInt4, WeightInt8
 from core.workload import Workload
 
-# A machine that does other work as well draws examples slowly, and that says nothing of ours.
-hypothesis.settings.register_profile(
-    "shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
-hypothesis.settings.load_profile("shared")
+# What only some tests import, and a box that has core and kernels alone may lack.
+ABSENT = tuple(name for name in ("hypothesis", "scipy") if importlib.util.find_spec(name) is None)
+if "hypothesis" not in ABSENT:
+    import hypothesis
+
+    # A machine that does other work as well draws examples slowly, and that says nothing of ours.
+    hypothesis.settings.register_profile(
+        "shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("shared")
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leaves out the files of tests that import what is absent here."""
+    if not ABSENT or collection_path.suffix != ".py" or not collection_path.is_file():
+        return None
+    imports = re.findall(
+        r"^(?:from|import) (\w+)", collection_path.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    return True if set(imports) & set(ABSENT) else None
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,0 +1,118 @@
+"""Every test that needs a GPU, in processes of their own: a kernel that crashes one, or hangs it,
+takes no other's results along.
+
+A box with many cores runs a process a file, one with two runs all files in one. A process that did
+not end stands in tests.xml as an error with the end of its output.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+from tests.evidence.gpu import results
+from tests.evidence.gpu.place import ROOT, Place
+from tests.evidence.gpu.schedule import end
+
+FOLDERS = ("tests/kernels", "tests/core/engine")
+MARK = re.compile(r"\bmark\.gpu\b")
+MOST_PROCESSES = 8
+TAIL = 4_000
+NAMED = 3
+
+
+def run(place: Place) -> tuple[bool, str]:
+    """Run them; content when some passed and none failed, in a rehearsal when none failed."""
+    groups = grouped(files(), max(1, len(os.sched_getaffinity(0)) // 2))
+    folder = place.work / "tests"
+    folder.mkdir(parents=True, exist_ok=True)
+    running = {number: _start(group, folder / f"{number}") for number, group in enumerate(groups)}
+    while any(process.poll() is None for process in running.values()) and place.left > 1:
+        time.sleep(0.2)
+        _merge(place, groups, folder, running)
+    for process in running.values():
+        end(process)
+    suites = _merge(place, groups, folder, running)
+    counts = {
+        name: sum(int(suite.get(name, 0)) for suite in suites)
+        for name in ("tests", "failures", "errors", "skipped")
+    }
+    bad = counts["failures"] + counts["errors"]
+    passed = counts["tests"] - bad - counts["skipped"]
+    good = bad == 0 and (place.rehearsal or passed > 0)
+    return good, f"{passed} passed, {counts['skipped']} skipped, {bad} failed{_first_bad(suites)}"
+
+
+def files() -> list[str]:
+    """The files that have tests for a GPU, relative to the root."""
+    paths = (path for folder in FOLDERS for path in (ROOT / folder).rglob("test_*.py"))
+    marked = (path for path in paths if MARK.search(path.read_text(encoding="utf-8")))
+    return sorted(str(path.relative_to(ROOT)) for path in marked)
+
+
+def grouped(names: Sequence[str], most: int) -> list[list[str]]:
+    """The files in at most so many groups, dealt in turn."""
+    count = min(most, MOST_PROCESSES, len(names))
+    return [list(names[start::count]) for start in range(count)]
+
+
+def _start(group: Sequence[str], base: Path) -> subprocess.Popen[bytes]:
+    words = ["-m", "pytest", "-m", "gpu", "-v", "-p", "no:cacheprovider", "--tb=short"]
+    with base.with_suffix(".log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, *words, f"--junitxml={base.with_suffix('.xml')}", *group],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def _merge(
+    place: Place,
+    groups: Sequence[Sequence[str]],
+    folder: Path,
+    running: dict[int, subprocess.Popen[bytes]],
+) -> list[ElementTree.Element]:
+    """One document of all that ended; what is still running, crashed or was killed is an error."""
+    root = ElementTree.Element("testsuites", name="rehearsal" if place.rehearsal else "gpu")
+    for number, process in running.items():
+        try:
+            root.extend(ElementTree.parse(folder / f"{number}.xml").getroot().iter("testsuite"))
+        except (OSError, ElementTree.ParseError):
+            root.append(_unfinished(groups[number], folder / f"{number}.log", process.poll()))
+    suites = list(root)
+    for suite in suites:
+        suite.attrib.pop("hostname", None)
+    results.write(place.work, "tests.xml", ElementTree.tostring(root, encoding="utf-8"))
+    return suites
+
+
+def _unfinished(group: Sequence[str], log: Path, status: int | None) -> ElementTree.Element:
+    how = "did not end in time" if status in (None, -9) else f"ended with status {status}"
+    name = ", ".join(group)
+    suite = ElementTree.Element("testsuite", name=name, tests="1", errors="1", failures="0")
+    case = ElementTree.SubElement(suite, "testcase", classname=name, name="process")
+    text = log.read_bytes()[-TAIL:].decode("utf-8", "replace") if log.is_file() else ""
+    error = ElementTree.SubElement(case, "error", message=f"the process {how}")
+    error.text = "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
+    return suite
+
+
+def _first_bad(suites: Sequence[ElementTree.Element]) -> str:
+    """`: NAME, NAME and 3 more`."""
+    names = [
+        f"{case.get('classname')}::{case.get('name')}"
+        for suite in suites
+        for case in suite.iter("testcase")
+        if case.find("failure") is not None or case.find("error") is not None
+    ]
+    more = f" and {len(names) - NAMED} more" if names[NAMED:] else ""
+    return f": {', '.join(names[:NAMED])}{more}" if names else ""

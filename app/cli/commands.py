@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+from app.cli import elsewhere
 from app.cli import run as cli_run
 from app.cli import show as cli_show
 from app.cli import store as cli_store
@@ -25,6 +26,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Services, Console], int]] = {
     "again": cli_run.again,
     "cancel": cli_run.cancel,
     "archive": cli_store.archive,
+    "ingest": elsewhere.ingest_folder,
 }
 
 

@@ -197,6 +197,12 @@ def parser() -> argparse.ArgumentParser:
         "folder", help="a new or empty folder"
     )
 
+    command(
+        "ingest", "take in studies that were measured on another machine", json=True
+    ).add_argument(
+        "folder", help="what `python -m core.measure.study` wrote, or one study's folder in it"
+    )
+
     bench = command("bench", "benchmark kernels against their alternatives", json=True)
     bench.add_argument("what", choices=("kernels",))
     bench.add_argument("--op", help="only this operation, as linear_lowbit")

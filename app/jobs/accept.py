@@ -20,11 +20,15 @@ def believed(path: Path, events: Iterable[Event], study_id: str) -> list[Event]:
     """The events of one journal in a study's folder that may be kept: a trial's journal speaks of
     that attempt, the study's own of the study.
     """
+    return [event for event in events if why_not(path, event, study_id) is None]
+
+
+def why_not(path: Path, event: Event, study_id: str) -> str | None:
+    """Why an event of this journal is not kept, in words that end a sentence; None when it is."""
     name = _JOURNAL.fullmatch(path.name)
-    if name is None:
-        return [event for event in events if event.study_id == study_id and not unfit(event)]
-    about = (study_id, name[1], int(name[2]))
-    return [event for event in events if not (refusal(event, *about) or unfit(event))]
+    if name is not None:
+        return refusal(event, study_id, name[1], int(name[2])) or unfit(event)
+    return "an event of another study" if event.study_id != study_id else unfit(event)
 
 
 def unfit(event: Event) -> str | None:

@@ -1,0 +1,151 @@
+"""Studies that were measured elsewhere, taken into a store: their journals are checked, copied
+beside the store's own, and read in.
+
+Owns what is taken and what is refused; how lines are chained is core.journal.chain's, which of
+their words are believed app/jobs/elsewhere.py's. Nothing of a study is touched when one of its
+journals does not begin as the one that is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.jobs import elsewhere
+from app.jobs.accept import believed
+from app.jobs.elsewhere import STUDY, FoundStudy
+from core import disk
+from core.errors import BadInput, StoreError
+from core.journal.events import (
+    EnvironmentRecorded,
+    Event,
+    StudyStateChanged,
+)
+from core.journal.journal import Journal, Mark
+from core.machine.naming import machine_line
+from store.health.check import take_in
+from store.interface import Store
+
+# What this store itself says of a study that was measured elsewhere, so that the study's own
+# journal stays as it is there and can be gone on with.
+HERE = "here.jsonl"
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What a folder brought: the studies that are in the store now, how many events were `new`, a
+    sentence for all that was damaged or refused, and one line for each machine.
+    """
+
+    study_ids: tuple[str, ...]
+    new: int
+    notices: tuple[str, ...]
+    machines: tuple[str, ...]
+    refused: int = 0
+
+
+def ingest(store: Store, studies_folder: Path, folder: Path) -> Ingested:
+    """Take in the studies of `folder`, which is a study's or holds those of several; doing so again
+    changes nothing, and a study that went on meanwhile goes on here.
+
+    BadInput when there is none, or none could be taken; StoreError when the store cannot be
+    written.
+    """
+    if store.read_only:
+        raise StoreError(store.read_only)
+    ids: list[str] = []
+    notices: list[str] = []
+    machines: dict[str, str] = {}
+    new = refused = 0
+    for place in elsewhere.places(folder):
+        try:
+            study = elsewhere.read(place)
+            fresh = _fresh(study, studies_folder / study.id, store.marks())
+        except BadInput as error:
+            notices.append(str(error))
+            refused += 1
+            continue
+        try:
+            _copy(study, fresh, studies_folder / study.id)
+        except OSError as error:
+            raise StoreError(
+                f"study {study.id} cannot be kept in {studies_folder}: {error.strerror or error}"
+            ) from None
+        if any(file in fresh for file in study.journals):
+            notices += study.notices
+        taken = take_in(store, studies_folder, study.id, believed)
+        _pause(store, studies_folder, study.id)
+        ids.append(study.id)
+        new += taken.new
+        notices += taken.notices
+        machines |= _machines(study.events)
+    if not ids:
+        raise BadInput(" ".join(notices))
+    return Ingested(tuple(ids), new, tuple(notices), tuple(machines.values()), refused)
+
+
+def _fresh(study: FoundStudy, here: Path, marks: Mapping[tuple[str, str], Mark]) -> set[str]:
+    """Names of the journals that say more than what is here does; BadInput when one says something
+    else.
+    """
+    fresh = set()
+    for file, reading in study.journals.items():
+        differs = BadInput(
+            f"{reading.path} does not begin as the journal {file} of {study.id} that is here: they"
+            " say different things of one study, and neither was touched"
+        )
+        mark = marks.get((study.id, file))
+        read = 0 if mark is None else mark.number
+        hashes = reading.checked.hashes
+        if mark is not None and read <= reading.mark.number and hashes.get(read, "") != mark.hash:
+            raise differs
+        own = here / file
+        if own.exists():
+            theirs, ours = reading.path.read_bytes(), own.read_bytes()
+            if not theirs.startswith(ours):
+                if not ours.startswith(theirs):
+                    raise differs
+                continue
+            if theirs == ours:
+                continue
+        elif read > reading.mark.number:
+            continue
+        fresh.add(file)
+    return fresh
+
+
+def _copy(study: FoundStudy, fresh: set[str], here: Path) -> None:
+    """Put what is new into the folder of the study here, its own journal first."""
+    here.mkdir(parents=True, exist_ok=True)
+    for file in sorted(fresh, key=lambda name: (name != STUDY, name)):
+        disk.replace(here / file, study.journals[file].path.read_bytes())
+    for log in study.logs:
+        own = here / log.name
+        if not own.exists() or own.stat().st_size < log.stat().st_size:
+            disk.replace(own, log.read_bytes())
+
+
+def _pause(store: Store, studies_folder: Path, study_id: str) -> None:
+    """A study whose journals end before it does is not running here."""
+    study = store.study(study_id)
+    if study is None or study.state not in ("queued", "running"):
+        return
+    reason = (
+        "its journals end before the study does: go on with it where it was measured, then ingest"
+        " its folder again"
+    )
+    with Journal(studies_folder / study_id / HERE) as journal:
+        journal.append(StudyStateChanged("paused", reason).event(study_id))
+    take_in(store, studies_folder, study_id, believed)
+
+
+def _machines(events: tuple[Event, ...]) -> dict[str, str]:
+    """A line for each machine that was measured on, with the day; alike ones once."""
+    machines: dict[str, str] = {}
+    for event in events:
+        if event.is_a(EnvironmentRecorded):
+            content = event.content()
+            assert isinstance(content, EnvironmentRecorded)
+            machines.setdefault(machine_line(content.facts), machine_line(content.facts, event.at))
+    return machines

@@ -83,9 +83,11 @@ def check_tensors(
         others.check_tensors(config, shapes, file)
 
 
-def check_memory(name: str, needed: int) -> None:
-    """Raise BadInput when `needed` bytes of weights do not fit into the memory that is free now."""
-    free = available_bytes()
+def check_memory(name: str, needed: int, free: int | None = None) -> None:
+    """Raise BadInput when `needed` bytes of weights do not fit into the memory that is free now:
+    `free` bytes of a device, by default those of this machine.
+    """
+    free = available_bytes() if free is None else free
     if free is not None and needed > free:
         raise BadInput(
             f"{name}: the weights take {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB of memory are "

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
     from core.engine.serve.sequence import Request
     from core.engine.serve.server import Server
+
+# Rounds on a GPU that compile kernels, choose among them and capture the step.
+COMPILING = 2
 
 
 @dataclass(frozen=True)
@@ -146,11 +149,14 @@ def measure_serving(
     quiet = settle(preset.settle_s)
     meter = find_meter(ours.deployment.device, ours.deployment.case.target, preset.seconds)
     meter.measure_idle()
-    warm = warm_up(ours.round)
+    warming = partial(warm_up)
+    if ours.deployment.device == "cuda":
+        warming = partial(warm_up, seconds=preset.gpu_warm_s, unjudged=COMPILING)
+    warm = warming(ours.round)
     with calls.apart():
         other = baseline()
         if other is not None:
-            warm_up(other.round)
+            warming(other.round)
     our_book = _book(meter, ours)
     their_book = None if other is None else _book(meter, other)
 

@@ -34,16 +34,22 @@ class WarmUp:
         return rounds if self.steady else f"{rounds} in which it did not become steady"
 
 
-def warm_up(run: Callable[[], object], most: int = 30, seconds: float = 20.0) -> WarmUp:
-    """Call `run` until it is steady, at most `most` times or, after two calls, `seconds`."""
+def warm_up(
+    run: Callable[[], object], most: int = 30, seconds: float = 20.0, unjudged: int = 0
+) -> WarmUp:
+    """Call `run` until it is steady, at most `most` times or, after two calls, `seconds`; behind
+    `unjudged` calls that may compile, choose kernels and capture steps for as long as that takes.
+    """
+    for _ in range(unjudged):
+        run()
     took: list[float] = []
     while len(took) < most and (len(took) < 2 or sum(took) < seconds):
         began = time.perf_counter()
         run()
         took.append(time.perf_counter() - began)
         if is_steady(took):
-            return WarmUp(len(took), True)
-    return WarmUp(len(took), False if len(took) >= 2 * HALF else None)
+            return WarmUp(unjudged + len(took), True)
+    return WarmUp(unjudged + len(took), False if len(took) >= 2 * HALF else None)
 
 
 def is_steady(took: list[float]) -> bool:

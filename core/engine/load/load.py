@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.catalogue.models import find_folder, shapes
+from core.engine.device_memory import free_bytes
 from core.errors import BadInput
 from core.files import special_ids
 from core.files import tokenizer as tokenizer_file
@@ -145,13 +146,20 @@ def _engine(folder: CheckedFolder, dtype: str | None, device: str) -> Any:
 def random_engine(
     config: DecoderConfig, dtype: str = "bf16", seed: int = SHAPE_SEED, device: str = "cpu"
 ) -> Decoder:
-    """A decoder with normal weights, std 0.02: for speed and memory, never for quality."""
+    """A decoder with normal weights, std 0.02: for speed and memory, never for quality.
+
+    On a GPU they are drawn there: other numbers than on the CPU, as reproducible.
+    """
     import torch
 
     from core.engine.decoder import Decoder
+    from core.engine.load.random_weights import STD, random_decoder
 
     wanted = names.expected(config)
     total = sum(math.prod(shape) for shape in wanted.values()) * nbytes(dtype)
+    if torch.device(device).type == "cuda":
+        check_memory("random weights", total, free_bytes(device))
+        return random_decoder(config, dtype, seed, device)
     check_memory("random weights", total)
     generator = torch.Generator().manual_seed(seed)
     tensors: dict[str, Tensor] = {}
@@ -161,7 +169,7 @@ def random_engine(
             tensors[name] = fill(shape, dtype=as_torch(dtype))
         else:
             tensor = torch.empty(shape, dtype=as_torch(dtype))
-            tensors[name] = tensor.normal_(0, 0.02, generator=generator)
+            tensors[name] = tensor.normal_(0, STD, generator=generator)
     return Decoder.from_tensors(config, tensors, dtype, device)
 
 

@@ -2,14 +2,16 @@
 
 By tensor: torch's allocator reports every block it takes and gives, to the byte; libraries' own
 scratch memory is not in it. By page: the kernel's high-water mark, with everything in it, but only
-to about 64 pages a core, because the kernel counts pages in batches.
+to about 64 pages a core, because the kernel counts pages in batches. On a GPU torch's allocator
+counts both tensors and what steps that were captured as graphs keep.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from core.engine.allocator import freed_at_once
 from core.measure.memory.process import (
@@ -33,12 +35,32 @@ class Pages:
     at_once: bool
 
 
-def tensor_peak(run: Callable[[], object], device: str = "cpu") -> int | None:
-    """Bytes of tensors that `run` held at most, beyond those that were there before it; None where
-    this torch was built without a profiler.
+@dataclass(frozen=True)
+class DeviceRound:
+    """One round on a GPU, bytes: `tensors` are the most that tensors held, weights included;
+    `captured` what captured steps keep for themselves beside them; `reserved` what torch had from
+    the driver at most; `used` what the driver says is taken on the device after it, by everybody.
+    `pages` are those of the process on the host.
+    """
+
+    tensors: int
+    captured: int
+    reserved: int
+    used: int
+    pages: Pages | None
+
+    @property
+    def held(self) -> int:
+        """What the round needs on the device, beside the driver's own."""
+        return self.tensors + self.captured
+
+
+def tensor_peak(run: Callable[[], object]) -> int | None:
+    """Bytes of tensors on the CPU that `run` held at most, beyond those that were there before it;
+    None where this torch was built without a profiler.
     """
     gc.collect()
-    return _cuda_peak(run)[0] if device == "cuda" else _cpu_peak(run)
+    return _cpu_peak(run)
 
 
 def page_peak(run: Callable[[], object]) -> Pages | None:
@@ -56,10 +78,34 @@ def page_peak(run: Callable[[], object]) -> Pages | None:
     return Pages(rest, max(peak, rest), fresh, at_once)
 
 
-def device_peak(run: Callable[[], object]) -> tuple[int, int]:
-    """(bytes that tensors held at most, bytes that torch reserved) on the GPU during `run`."""
-    _, allocated, reserved = _cuda_peak(run)
-    return allocated, reserved
+def device_round(run: Callable[[], object]) -> DeviceRound:
+    """What one `run` holds on torch's current GPU and on the host; it must have run before."""
+    import torch
+
+    gc.collect()
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    fresh = reset_peak()
+    rest = resident_bytes()
+    run()
+    torch.cuda.synchronize()
+    peak = peak_resident_bytes()
+    free, total = torch.cuda.mem_get_info()
+    return DeviceRound(
+        tensors=torch.cuda.max_memory_allocated(),
+        captured=captured_bytes(torch.cuda.memory_snapshot()),
+        reserved=torch.cuda.max_memory_reserved(),
+        used=total - free,
+        pages=None if rest is None or peak is None else Pages(rest, max(peak, rest), fresh, False),
+    )
+
+
+def captured_bytes(segments: Iterable[Mapping[str, Any]]) -> int:
+    """Of torch's allocator's segments, what lies in pools of captured steps without being a tensor
+    now: temporaries that every replay writes again, which the peak of tensors does not count.
+    """
+    own = [seg for seg in segments if tuple(seg.get("segment_pool_id", (0, 0))) != (0, 0)]
+    return sum(int(seg["total_size"]) - int(seg["allocated_size"]) for seg in own)
 
 
 def _cpu_peak(run: Callable[[], object]) -> int | None:
@@ -77,15 +123,3 @@ def _cpu_peak(run: Callable[[], object]) -> int | None:
         held += event.nbytes()
         most = max(most, held)
     return most
-
-
-def _cuda_peak(run: Callable[[], object]) -> tuple[int, int, int]:
-    import torch
-
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    run()
-    torch.cuda.synchronize()
-    allocated = torch.cuda.max_memory_allocated()
-    return allocated - before, allocated, torch.cuda.max_memory_reserved()

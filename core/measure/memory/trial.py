@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from core import condition
 from core import format as shown
-from core.measure.memory.peak import Pages, device_peak, page_peak, tensor_peak
+from core.measure.memory.peak import DeviceRound, Pages, device_round, page_peak, tensor_peak
 from core.measure.memory.weights import StoredTensor, by_format, stored
 from core.measurement import Measurement, unavailable
 from core.plan import Plan
@@ -38,20 +38,27 @@ def measure_memory(
     """peak_bytes, memory_bytes with its parts under conditions, kv_bytes, device_peak_bytes on a
     GPU; and a note that compares them with the prediction.
 
-    `run` serves one round of `workload`; it runs three times, untimed. `before_load` is the
-    resident size before the model was loaded. Call it before another model is loaded: pages cannot
-    be told apart.
+    `run` serves one round of `workload`; it runs three times, untimed, on a GPU twice, where all is
+    read off one round. `before_load` is the resident size before the model was loaded. Call it
+    before another model is loaded: pages cannot be told apart.
     """
     run()
-    pages = page_peak(run)
+    pages: Pages | None
+    peak: DeviceRound | int | None
+    if deployment.device == "cuda":
+        peak = device_round(run)
+        pages = peak.pages
+    else:
+        pages, peak = page_peak(run), tensor_peak(run)
     predicted = account(plan)
-    held, tensors, counted = _held(deployment, predicted, workload, run)
+    held, tensors = _held(deployment, predicted, workload, peak)
+    counted = peak is not None
     measurements = _parts(held, predicted, tensors, counted)
     measurements += _peak(pages, before_load, held.total, deployment.device)
     if held.kv:
         measurements.append(_kv(held, predicted))
-    if deployment.device == "cuda":
-        measurements.append(_device(run))
+    if isinstance(peak, DeviceRound):
+        measurements.append(_device(peak))
     deployment.note(compared(held, predicted))
     return measurements
 
@@ -76,10 +83,10 @@ def _held(
     deployment: Deployment,
     predicted: MemoryAccount,
     workload: Workload,
-    run: Callable[[], object],
-) -> tuple[MemoryAccount, tuple[StoredTensor, ...], bool]:
-    """The account from the real storages, a real cache and the allocator's books, and whether there
-    are such books; without them the workspace is the predicted one.
+    peak: DeviceRound | int | None,
+) -> tuple[MemoryAccount, tuple[StoredTensor, ...]]:
+    """The account from the real storages, a real cache and the allocator's `peak`; without that the
+    workspace is the predicted one.
     """
     engines = [deployment.engine, *deployment.serving.beside]
     formats: dict[str, float] = {}
@@ -90,17 +97,20 @@ def _held(
             mine = tuple(replace(tensor, format=f"draft {tensor.format}") for tensor in mine)
         tensors += mine
         formats |= {name: float(size) for name, size in by_format(mine).items()}
-    peak = tensor_peak(run, deployment.device)
     together = min(deployment.serving.batch, workload.concurrency)
     text = deployment.case.model.task == "text"
     kv = _cache_bytes(engines, together, workload) if text else 0.0
     kv = predicted.kv if kv is None else kv
     space = predicted.workspace
-    if peak is not None:
+    if isinstance(peak, DeviceRound):
+        # A server may keep its cache and its steps' buffers from round to round: they were there
+        # before the round as well.
+        space = max(peak.held - sum(formats.values()) - kv, 0.0)
+    elif peak is not None:
         space = max(peak - kv, 0.0) + sum(engine.table_bytes() for engine in engines)
     per_token = kv / _tokens(together, workload) if kv else 0.0
     held = MemoryAccount(tuple(formats.items()), kv, per_token, space)
-    return held, tuple(tensors), peak is not None
+    return held, tuple(tensors)
 
 
 def _cache_bytes(engines: list[TextEngine], batch: int, workload: Workload) -> float | None:
@@ -165,6 +175,8 @@ def _peak(
         how += "; memory that the allocator keeps for reuse is included"
     if not pages.fresh:
         how += "; the high-water mark could not be reset, so loading and preparing are included"
+    if device == "cuda":
+        how += "; of the host alone, the weights lie on the GPU"
     if device == "cpu" and peak < held:
         how += "; less than its tensors: some lie where the process held free memory before"
     measurements = [_measured("peak_bytes", peak, how)]
@@ -189,10 +201,15 @@ def _kv(held: MemoryAccount, predicted: MemoryAccount) -> Measurement:
     return _measured("kv_bytes", held.kv, how)
 
 
-def _device(run: Callable[[], object]) -> Measurement:
-    allocated, reserved = device_peak(run)
-    how = f"torch's allocator, weights included; {reserved:,} B reserved from the driver"
-    return _measured("device_peak_bytes", float(allocated), how)
+def _device(peak: DeviceRound) -> Measurement:
+    how = "most that tensors held in one round, counted by torch's allocator, weights included"
+    if peak.captured:
+        how += f", and {peak.captured:,} B that captured steps keep"
+    how += (
+        f"; {peak.reserved:,} B reserved from the driver, {peak.used:,} B of the device taken in"
+        " all, CUDA's own context included"
+    )
+    return _measured("device_peak_bytes", float(peak.held), how)
 
 
 def _measured(name: str, value: float, method: str) -> Measurement:

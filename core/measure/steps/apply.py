@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from core.artefacts.prefix import Making, Prefix
 from core.caution import Note
+from core.engine.device_memory import give_back
 from core.measure.steps.context import TrialRun
 from core.measurement import Measurement
 from core.techniques import training_text
@@ -37,6 +38,9 @@ def apply(run: TrialRun) -> None:
 
     begun = 0 if run.prefix is None else run.prefix.count
     apply_all(deployment, run.plan.techniques, run.report, begun, keep)
+    if run.device == "cuda":
+        # Work is queued: it is prepared when it is done. What it took meanwhile goes back.
+        give_back()
     run.prepared_s = time.perf_counter() - run.began
     deployment.note, deployment.keep = run.note, run.send
 

@@ -11,6 +11,7 @@ from typing import Any
 from core.catalogue.planned import checked
 from core.data.passages import digits, prompts
 from core.engine.load.load import load_engine, load_tokenizer, random_engine
+from core.errors import Refused
 from core.files.config.decoder_config import DecoderConfig
 from core.files.folder import CheckedFolder
 from core.measure.memory import reset_peak, resident_bytes
@@ -35,10 +36,11 @@ TINY = DecoderConfig(
 def load(run: TrialRun) -> None:
     """Load the unchanged model as `run.deployment`, or as a kept prefix of the plan changed it."""
     model, device = run.plan.case.model, run.device
+    check_device(run)
     if model.source != "shape":
         run.files = checked(model, run.planned)
     run.tokenizer = tokenizer_of(run)
-    rehearse(run.plan, run.tokenizer, run.source)
+    rehearse(run.plan, run.tokenizer, run.source, device)
     reset_peak()
     run.resident_before = resident_bytes()
     run.began = time.perf_counter()
@@ -61,22 +63,51 @@ def load(run: TrialRun) -> None:
         run.prefix = replace(run.prefix, engine=None)
 
 
-def rehearse(plan: Plan, tokenizer: Any, source: Model | CheckedFolder) -> None:
+def check_device(run: TrialRun) -> None:
+    """Raise Refused where the target is this machine's GPU and torch cannot use it."""
+    if run.device != "cuda":
+        return
+    import torch
+
+    if torch.cuda.is_available():
+        return
+    why = "it finds no device"
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        why = " ".join(str(error).split())[:200]
+    raise Refused(
+        f"{run.plan.case.target.title}: the driver shows a GPU, but torch {torch.__version__} cannot"
+        f" use it ({why}); install a torch built for its driver, or plan for the processor with a"
+        " torch built for the CPU"
+    )
+
+
+def rehearse(
+    plan: Plan, tokenizer: Any, source: Model | CheckedFolder, device: str = "cpu"
+) -> None:
     """Do once, with a tiny decoder, what the trial will do, so that libraries and what they keep
-    are resident before memory is counted: a trial that trains imports 150 MB that are no model.
+    are resident before memory is counted: a trial that trains imports 150 MB that are no model,
+    a GPU's driver and libraries take a gigabyte of the host.
     """
     import torch
 
     from core.engine.serve.generate import generate
 
     if plan.case.model.task == "image":
-        load_engine(source)(digits("held_out")[0][:1])
+        load_engine(source, device=device)(digits("held_out")[0][:1].to(device))
         return
-    engine = random_engine(TINY, plan.case.model.precision)
-    generate(engine, torch.zeros(1, 32, dtype=torch.int64), 4)
     if tokenizer is not None:
         workload = plan.case.workload
         prompts(tokenizer, (), workload.concurrency, workload.prompt_tokens, 0, plan.seed)
+    if device == "cuda":
+        # Its context and its library of products; kernels are compiled for the shapes they run on.
+        number = torch.ones(16, 16, dtype=torch.bfloat16, device=device)
+        torch.mm(number, number)
+        torch.cuda.synchronize()
+        return
+    engine = random_engine(TINY, plan.case.model.precision)
+    generate(engine, torch.zeros(1, 32, dtype=torch.int64), 4)
     if any(technique.trains for technique in plan.techniques):
         from core.techniques import training_loop
 

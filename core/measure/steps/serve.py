@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from core.engine.device_memory import free_bytes
 from core.engine.serve.serving import Serving
 from core.machine.conditions import Conditions
 from core.machine.environment import available_bytes
@@ -50,8 +51,9 @@ def _unchanged(run: TrialRun) -> Service | None:
     if not run.plan.techniques:
         return None
     deployment = run.deployment
-    needed, free = run.plan.case.model.weight_bytes(), available_bytes()
-    if run.device == "cpu" and 1.5 * needed > free:
+    needed = run.plan.case.model.weight_bytes()
+    free = free_bytes() if run.device == "cuda" else available_bytes()
+    if 1.5 * needed > free:
         run.note(
             f"the unchanged model ({needed:,} B) does not fit beside this one into the free"
             f" {free:,} B: it was not measured in turns, the study's own baseline is compared"

@@ -1,9 +1,12 @@
-"""The C library's allocator: it can be told to give freed memory back to the machine."""
+"""The allocators, which can be told to give freed memory back: the C library's on the host, torch's
+on a GPU.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 from collections.abc import Iterator
 
 # mallopt's names (malloc.h) and what glibc itself ends at: it raises both thresholds as it sees
@@ -43,3 +46,23 @@ def _mallopt(mmap_threshold: int, trim_threshold: int) -> bool:
         (_MMAP_MAX, 1 << 16),
     )
     return all(mallopt(name, value) == 1 for name, value in settings)
+
+
+def free_on_gpu(device: str = "cuda") -> int:
+    """Bytes that the driver has free on a CUDA device, and those that torch's allocator holds there
+    without a tensor in them.
+    """
+    import torch
+
+    free, _ = torch.cuda.mem_get_info(device)
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(free) + int(held)
+
+
+def give_back_on_gpu() -> None:
+    """Wait for the GPU's work, and let memory that no tensor needs any more go to the driver."""
+    import torch
+
+    gc.collect()
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()

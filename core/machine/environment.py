@@ -60,12 +60,26 @@ def identity(facts: dict[str, Any]) -> str:
 def usable_gpu(facts: dict[str, Any]) -> dict[str, Any] | None:
     """The first NVIDIA GPU (name, memory_bytes) that the installed torch could drive, or None.
 
-    A torch wheel whose version ends in `+cpu` drives none.
+    A torch wheel whose version ends in `+cpu` drives none, and CUDA_VISIBLE_DEVICES may hide some.
     """
-    listed: list[dict[str, Any]] = facts.get("gpus", [])
+    listed = _visible(facts.get("gpus", []), facts.get("threads", {}).get("CUDA_VISIBLE_DEVICES"))
     version = facts.get("versions", {}).get("torch", "")
     known = [gpu for gpu in listed if gpu.get("memory_bytes")]
     return known[0] if known and version and not version.endswith("+cpu") else None
+
+
+def _visible(listed: list[dict[str, Any]], said: str | None) -> list[dict[str, Any]]:
+    """The GPUs that CUDA_VISIBLE_DEVICES leaves, by index, the first that it names first; all where
+    it names them in another way.
+    """
+    if said is None:
+        return listed
+    names = [name.strip() for name in said.split(",") if name.strip()]
+    if not names or names[0].startswith("-"):
+        return []
+    if not all(name.isdigit() for name in names):
+        return listed
+    return [listed[int(name)] for name in names if int(name) < len(listed)]
 
 
 def available_bytes() -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 PROC = Path("/proc")
 SYS = Path("/sys")
+DEV = Path("/dev")
 # A cgroup of version 1 without a limit says a number near 2^63.
 NO_LIMIT = 1 << 60
 
@@ -33,13 +34,18 @@ def number(path: Path) -> int | None:
     return int(content) if content is not None and content.isdigit() else None
 
 
-def output(command: list[str]) -> str | None:
-    """What a program printed, or None; it gets five seconds."""
+def output(command: list[str], seconds: float = 5) -> str | None:
+    """What a program printed, or None where it is not there, fails or takes more than `seconds`."""
     if shutil.which(command[0]) is None:
         return None
     try:
         done = subprocess.run(
-            command, capture_output=True, encoding="utf-8", errors="replace", timeout=5, check=True
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=seconds,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.catalogue.models import find_folder, shapes
-from core.engine.device_memory import free_bytes
+from core.engine.allocator import free_on_gpu
 from core.errors import BadInput
 from core.files import special_ids
 from core.files import tokenizer as tokenizer_file
@@ -158,7 +158,7 @@ def random_engine(
     wanted = names.expected(config)
     total = sum(math.prod(shape) for shape in wanted.values()) * nbytes(dtype)
     if torch.device(device).type == "cuda":
-        check_memory("random weights", total, free_bytes(device))
+        check_memory("random weights", total, free_on_gpu(device))
         return random_decoder(config, dtype, seed, device)
     check_memory("random weights", total)
     generator = torch.Generator().manual_seed(seed)

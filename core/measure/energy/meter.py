@@ -50,8 +50,11 @@ class Meter:
     the reading for good and becomes `why`: energy of a part of the rounds would be a wrong number.
     """
 
-    def __init__(self, readers: tuple[Reader, ...], why: str = "") -> None:
+    def __init__(
+        self, readers: tuple[Reader, ...], why: str = "", idle_updates: float = UPDATES
+    ) -> None:
         self.readers = readers
+        self._idle_updates = idle_updates
         self.why = why if not readers else ""
         self.idle_watts = 0.0
         self.idle_seconds = 0.0
@@ -99,13 +102,13 @@ class Meter:
         )
 
     def measure_idle(self, seconds: float = 1.0) -> None:
-        """Watts while this process does nothing, over at least 50 updates; nothing to do for
+        """Watts while this process does nothing, over so many updates at least; nothing to do for
         readers that do not count idle power.
         """
         if self.why or not any(reader.draws_idle for reader in self.readers):
             return
         self.start()
-        time.sleep(max(seconds, UPDATES * self.resolution_s))
+        time.sleep(max(seconds, self._idle_updates * self.resolution_s))
         lap = self.lap()
         if lap is not None:
             self.idle_watts, self.idle_seconds = lap.total / lap.seconds, lap.seconds
@@ -164,7 +167,12 @@ def find_meter(device: str, target: Target | None = None, seconds: float = 0.0) 
         gpu, why = nvml.find()
         if gpu is None:
             return Meter((), why)
-        return Meter((gpu,) if rapl is None else (gpu, rapl))
+        if isinstance(gpu, nvml.CountedReader):
+            try:
+                gpu.watch()
+            except Unreadable as error:
+                return Meter((), str(error))
+        return Meter((gpu,) if rapl is None else (gpu, rapl), idle_updates=nvml.IDLE_UPDATES)
     if rapl is not None:
         return Meter((rapl,))
     cells, no_battery = battery.find(seconds=seconds)

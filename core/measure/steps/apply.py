@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from core.artefacts.prefix import Making, Prefix
 from core.caution import Note
-from core.engine.device_memory import give_back
+from core.engine.allocator import give_back_on_gpu
 from core.measure.steps.context import TrialRun
 from core.measurement import Measurement
 from core.techniques import training_text
@@ -40,7 +40,7 @@ def apply(run: TrialRun) -> None:
     apply_all(deployment, run.plan.techniques, run.report, begun, keep)
     if run.device == "cuda":
         # Work is queued: it is prepared when it is done. What it took meanwhile goes back.
-        give_back()
+        give_back_on_gpu()
     run.prepared_s = time.perf_counter() - run.began
     deployment.note, deployment.keep = run.note, run.send
 

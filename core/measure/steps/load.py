@@ -77,9 +77,9 @@ def check_device(run: TrialRun) -> None:
     except (RuntimeError, AssertionError) as error:
         why = " ".join(str(error).split())[:200]
     raise Refused(
-        f"{run.plan.case.target.title}: the driver shows a GPU, but torch {torch.__version__} cannot"
-        f" use it ({why}); install a torch built for its driver, or plan for the processor with a"
-        " torch built for the CPU"
+        f"{run.plan.case.target.title}: the driver shows a GPU that torch {torch.__version__}"
+        f" cannot use ({why}); install a torch built for this driver, or plan for the processor"
+        " with CUDA_VISIBLE_DEVICES set to nothing"
     )
 
 

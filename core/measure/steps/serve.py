@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from core.engine.device_memory import free_bytes
+from core.engine.allocator import free_on_gpu
 from core.engine.serve.serving import Serving
 from core.machine.conditions import Conditions
 from core.machine.environment import available_bytes
@@ -52,7 +52,7 @@ def _unchanged(run: TrialRun) -> Service | None:
         return None
     deployment = run.deployment
     needed = run.plan.case.model.weight_bytes()
-    free = free_bytes() if run.device == "cuda" else available_bytes()
+    free = free_on_gpu() if run.device == "cuda" else available_bytes()
     if 1.5 * needed > free:
         run.note(
             f"the unchanged model ({needed:,} B) does not fit beside this one into the free"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,8 +20,10 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty /proc and /sys under tmp_path, and no program to ask."""
     monkeypatch.setattr(readers, "PROC", tmp_path / "proc")
     monkeypatch.setattr(readers, "SYS", tmp_path / "sys")
+    monkeypatch.setattr(readers, "DEV", tmp_path / "dev")
     monkeypatch.setattr(readers, "output", lambda command: None)
     monkeypatch.setattr(readers, "affinity", lambda: [0, 1])
+    monkeypatch.setitem(sys.modules, "pynvml", None)
     monkeypatch.setattr(gpus.shutil, "which", lambda name: None)
     for cached in (environment._stable, readers.caches):
         cached.cache_clear()
@@ -189,6 +194,97 @@ def test_the_drivers_tool_gives_name_memory_power_and_clocks(
     assert environment.usable_gpu(facts) is None
     facts["versions"] = {}
     assert environment.usable_gpu(facts) is None
+
+
+def test_the_gpus_that_are_hidden_are_not_used() -> None:
+    first, second = ({"name": name, "memory_bytes": 1} for name in ("A", "B"))
+    facts: dict[str, Any] = {"gpus": [first, second], "versions": {"torch": "2.11.0+cu130"}}
+    for said, used in (
+        ("0", first), ("1", second), ("1,0", second), ("", None), ("-1", None), ("7", None),
+        ("GPU-1234", first),
+    ):  # fmt: skip
+        facts["threads"] = {"CUDA_VISIBLE_DEVICES": said}
+        assert environment.usable_gpu(facts) == used, said
+
+
+class Library(types.ModuleType):
+    """Answers like the module pynvml of nvidia-ml-py, of one card that hides its temperature."""
+
+    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
+
+    class NVMLError(Exception):
+        """As pynvml's."""
+
+    def __init__(self, reasons: int = 0) -> None:
+        super().__init__("pynvml")
+        answers: dict[str, Any] = {
+            "nvmlInit": None,
+            "nvmlDeviceGetCount": 1,
+            "nvmlDeviceGetHandleByIndex": object(),
+            "nvmlDeviceGetName": b"NVIDIA H200",
+            "nvmlDeviceGetMemoryInfo": types.SimpleNamespace(total=143771 * 1024 * 1024 + 12345),
+            "nvmlDeviceGetPowerManagementLimit": 700_000,
+            "nvmlDeviceGetMaxClockInfo": 1980,
+            "nvmlDeviceGetClockInfo": 1755,
+            "nvmlDeviceGetPowerUsage": 431_250,
+            "nvmlDeviceGetCurrentClocksThrottleReasons": reasons,
+            "nvmlSystemGetDriverVersion": "580.82.07",
+        }
+        for name, value in answers.items():
+            setattr(self, name, lambda *given, value=value: value)
+
+    def nvmlDeviceGetTemperature(self, handle: object, sensor: int) -> int:
+        raise self.NVMLError("Not Supported")
+
+
+def test_without_nvidia_smi_the_drivers_library_tells_the_same(
+    system: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", Library(reasons=0x4))
+    _, facts = environment.environment()
+    assert facts["gpus"] == [
+        {
+            "name": "NVIDIA H200",
+            "memory_bytes": 143771 * 1024 * 1024,
+            "power_limit_w": 700,
+            "clock_max_mhz": 1980,
+            "memory_clock_max_mhz": 1980,
+        }
+    ]
+    assert facts["driver"] == "580.82.07"
+    assert gpus.gpu_now() == [
+        {"clock_mhz": 1755, "memory_clock_mhz": 1755, "power_w": 431.25, "throttled": True}
+    ]
+
+
+def test_where_only_torch_sees_the_gpu_it_is_asked(
+    system: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def output(command: list[str], seconds: float = 5) -> str:
+        asked.append(command)
+        return 'a warning\n[["NVIDIA H200", 150000000000]]'
+
+    monkeypatch.setattr(readers, "output", output)
+    # Without the driver's devices nobody waits for torch.
+    assert gpus.gpus() == []
+    assert asked == []
+    write(system / "dev/nvidiactl", "")
+    assert gpus.gpus() == [{"name": "NVIDIA H200", "memory_bytes": 150_000_000_000}]
+    assert asked[0][0] == sys.executable
+
+
+def test_a_newer_driver_is_asked_for_its_own_name_of_the_reasons(
+    system: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpus.shutil, "which", lambda name: "/bin/" + name)
+
+    def answer(command: list[str]) -> str | None:
+        return "1755, 3201, 61, 430.5, 0x4" if "event_reasons" in command[1] else None
+
+    monkeypatch.setattr(readers, "output", answer)
+    assert gpus.gpu_now()[0]["throttled"] is True
 
 
 def test_an_old_driver_that_knows_fewer_numbers_still_names_the_gpu(

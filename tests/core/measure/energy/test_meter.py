@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from core.engine.serve import DECODE, PREFILL
-from core.measure.energy import Book, Meter, energy, meter
+from core.measure.energy import Book, Meter, energy, meter, nvml
 from core.measure.energy.meter import find_meter
 from core.measure.energy.reader import Lap, Unreadable, rounds_needed
 from core.measurement import Measurement
@@ -251,6 +251,17 @@ def test_the_best_reader_is_found_and_every_reason_is_told(
     assert find_meter("cpu", seconds=600).readers[0].name == "RAPL counters (package-0)"
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert "nvidia-ml-py" in find_meter("cuda").why
+
+
+def test_idle_power_of_a_gpu_is_taken_over_fewer_updates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifty updates of 100 ms would be five seconds of every trial."""
+    source = Steady(0.1)
+    monkeypatch.setattr(meter.time, "sleep", lambda seconds: source.pass_time(seconds, 80))
+    gpu = Meter((source,), idle_updates=nvml.IDLE_UPDATES)
+    for found, seconds in ((Meter((source,)), 5.0), (gpu, 1.5)):
+        found.measure_idle()
+        assert found.idle_seconds == pytest.approx(seconds)
+        assert found.idle_watts == pytest.approx(80)
 
 
 def test_a_gpu_is_read_together_with_the_processor_that_feeds_it() -> None:

@@ -134,3 +134,61 @@ def test_the_package_is_taken_where_it_is_installed(monkeypatch: pytest.MonkeyPa
     reader, why = find()
     assert isinstance(reader, CountedReader)
     assert why == ""
+
+
+def test_the_counter_is_watched_until_its_renewals_are_seen(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver that counts on every 20 ms, asked every millisecond."""
+    driver = Driver([0])
+    reader = CountedReader(Nvml(driver))
+
+    def read() -> int:
+        clock[0] += 0.001
+        return int(clock[0] / 0.02) * 1400
+
+    monkeypatch.setattr(reader, "_read", read)
+    reader.watch()
+    assert reader.resolution_s == pytest.approx(0.02, abs=0.002)
+    assert clock[0] < 0.25
+
+
+def test_a_counter_that_hardly_moves_keeps_the_slowest_resolution(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = CountedReader(Nvml(Driver([0])))
+
+    def read() -> int:
+        clock[0] += 0.001
+        return int(clock[0] / 0.4)
+
+    monkeypatch.setattr(reader, "_read", read)
+    reader.watch()
+    assert reader.resolution_s == nvml.RESOLUTION_S
+    assert clock[0] < 1.1
+
+
+def test_the_only_card_is_the_one_when_its_name_is_not_known_there() -> None:
+    class Hidden(Driver):
+        def nvmlDeviceGetHandleByUUID(self, uuid: str) -> object:
+            raise NVMLError("Not Found")
+
+        def nvmlDeviceGetCount(self) -> int:
+            return cards
+
+    cards, driver = 1, Hidden([1])
+    Nvml(driver, "MIG-1234")
+    assert driver.asked == [0]
+    cards = 2
+    with pytest.raises(Unreadable, match="cannot find the device: Not Found"):
+        Nvml(driver, "MIG-1234")
+
+
+def test_a_counter_that_may_not_be_read_leaves_the_power_reading() -> None:
+    class Refusing(Driver):
+        def nvmlDeviceGetTotalEnergyConsumption(self, handle: object) -> int:
+            raise NVMLError("Insufficient Permissions")
+
+    reader, why = find(Refusing(power=[50_000]))
+    assert isinstance(reader, SampledReader)
+    assert why == ""

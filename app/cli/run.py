@@ -25,6 +25,8 @@ from core.study import Study
 from core.verdict.anchor import anchored
 from core.verdict.documents import margins_kept, study_document
 from core.verdict.recommend import recommend
+from core.verdict.robust import robustness
+from core.verdict.robust_words import sentences as sentences_of
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -193,7 +195,8 @@ def print_study(study: Study, console: Console, sentences: tuple[str, ...] = ())
         f"\n{word}: {chosen.id} {chosen.plan.title}" if chosen else "\nno recommendation",
         file=out,
     )
-    for sentence in advice.because:
+    firm = sentences_of(study, chosen, robustness(study, chosen)) if chosen else ()
+    for sentence in (*advice.because, *firm):
         print(f"  {sentence}", file=out)
     for trial_id, sentence in advice.rejected:
         rejected = study.trial(trial_id)

@@ -19,6 +19,7 @@ from core.verdict.against import against
 from core.verdict.anchor import anchored
 from core.verdict.environments import Facts, cautions, environment_ids, warnings
 from core.verdict.recommend import recommend
+from core.verdict.robust import robustness
 
 
 def study_document(
@@ -53,6 +54,7 @@ def study_document(
             "p_best": finite(advice.p_best),
             "proven": advice.proven,
             "again": list(advice.again),
+            "robustness": robustness_document(judged, advice.trial_id),
         },
         "trials": [
             {
@@ -62,6 +64,32 @@ def study_document(
             for trial, anchored_trial in zip(study.trials, judged.trials, strict=True)
         ],
         "warnings": [*warnings(study.trials, environments), *left_out(study)],
+    }
+
+
+def robustness_document(study: Study, trial_id: str | None) -> dict[str, Any] | None:
+    """What would change the choice of an anchored study (core.verdict.robust); None without one."""
+    winner = study.trial(trial_id) if trial_id else None
+    if winner is None:
+        return None
+    firm = robustness(study, winner)
+    return {
+        "shares": {each: finite(share) for each, share in firm.shares},
+        "weights": [
+            {"word": flip.word, "now": flip.now, "at": finite(flip.at), "trial": flip.trial_id}
+            for flip in firm.weight_flips
+        ],
+        "limits": [
+            {"limit": str(flip.limit), "at": finite(flip.at), "trial": flip.trial_id}
+            for flip in firm.limit_flips
+        ],
+        "nearest": None
+        if firm.nearest is None
+        else {
+            "weights": dict(firm.nearest.weights),
+            "distance": finite(firm.nearest.distance),
+            "trial": firm.nearest.trial_id,
+        },
     }
 
 

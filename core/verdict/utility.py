@@ -42,14 +42,18 @@ class Gain:
 
 def axes(study: Study) -> tuple[tuple[str, str], ...]:
     """(word, metric) for every word with a weight above 0 that some candidate can be judged by."""
+    return tuple(pair for pair in judged(study) if study.priorities.weight(pair[0]) > 0)
+
+
+def judged(study: Study) -> tuple[tuple[str, str], ...]:
+    """(word, metric) for every word that some candidate can be judged by, whatever it weighs."""
     images = study.case.model.task == "image"
     pairs = []
     for word in metrics.PRIORITIES:
-        if study.priorities.weight(word) > 0:
-            place = "decides_images" if images and word == "quality" else "decides"
-            name = _first_known(metrics.listed(place, word), study)
-            if name is not None:
-                pairs.append((word, name))
+        place = "decides_images" if images and word == "quality" else "decides"
+        name = _first_known(metrics.listed(place, word), study)
+        if name is not None:
+            pairs.append((word, name))
     return tuple(pairs)
 
 
@@ -104,19 +108,29 @@ def _logarithm(ratio: float | None) -> float | None:
 
 def utilities(study: Study) -> dict[str, float]:
     """Utility by trial id for every finished trial; empty when the baseline has not finished."""
+    weight = study.priorities.weight
+    return {
+        trial_id: sum(weight(word) * gained for word, gained in by_word.items())
+        for trial_id, by_word in gains(study, axes(study)).items()
+    }
+
+
+def gains(study: Study, pairs: tuple[tuple[str, str], ...]) -> dict[str, dict[str, float]]:
+    """The gain of every finished trial by its id and by word, for (word, metric) pairs as of
+    `axes`; what cannot be judged is the worst of the others. Empty when the baseline has not
+    finished.
+    """
     done = study.done()
     baseline = next((trial for trial in done if trial.is_baseline), None)
     if baseline is None:
         return {}
-    totals = dict.fromkeys((trial.id for trial in done), 0.0)
-    for word, name in axes(study):
-        gains = {trial.id: gain(word, name, trial, baseline) for trial in done}
-        worst = min([0.0, *(known.gain for known in gains.values() if known is not None)])
-        for trial_id, known in gains.items():
-            totals[trial_id] += study.priorities.weight(word) * (
-                worst if known is None else known.gain
-            )
-    return totals
+    by_trial: dict[str, dict[str, float]] = {trial.id: {} for trial in done}
+    for word, name in pairs:
+        known = {trial.id: gain(word, name, trial, baseline) for trial in done}
+        worst = min([0.0, *(row.gain for row in known.values() if row is not None)])
+        for trial_id, row in known.items():
+            by_trial[trial_id][word] = worst if row is None else row.gain
+    return by_trial
 
 
 def lead(study: Study, winner: Trial, other: Trial) -> tuple[float, float | None]:

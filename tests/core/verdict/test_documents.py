@@ -21,7 +21,7 @@ def test_the_document_has_the_documented_keys(synthetic_study: Study) -> None:
         "who",
     ]  # fmt: skip
     assert set(document["recommendation"]) == {
-        "trial", "because", "rejected", "p_best", "proven", "again",
+        "trial", "because", "rejected", "p_best", "proven", "again", "robustness",
     }  # fmt: skip
     ids = {trial["id"] for trial in document["trials"]}
     assert document["baseline"] in ids

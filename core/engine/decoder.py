@@ -1,12 +1,13 @@
 """Owns the lean decoder of the Llama family: its weights, and the forward pass over them.
 
 It knows nothing of tokens as text, of files, and of how a technique makes a matrix smaller.
-A prompt runs through torch; a step of a few tokens runs through bound kernels (core.engine.step).
+A prompt runs through torch; a step of a few tokens runs through bound kernels
+(core.engine.passes.step), on a GPU as a captured graph (core.engine.passes.captured_step).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,12 @@ from core.engine.cache.quantized import QuantizedCache
 from core.engine.export import export
 from core.engine.held import HeldByDecoder
 from core.engine.linear import DENSE, Linear
-from core.engine.step import MAX_ROWS, Step
+from core.engine.passes import captured_step, step
+from core.engine.passes.captured_step import CapturedStep
+from core.engine.passes.graph import Graphs
+from core.engine.passes.rotary import Rotary
+from core.engine.passes.step import Step
+from core.engine.passes.token_ids import check_ids
 from core.errors import BadInput
 from core.files import lean_layer
 from core.files.config import names
@@ -76,7 +82,8 @@ class Decoder(HeldByDecoder):
         self.special_ids = SpecialIds(config.bos_token_id, config.eos_token_ids)
         # Every pass, with a cache or without, attends to keys and values as this format keeps them.
         self.cache_format: KVFormat | None = None
-        self._cos = self._sin = torch.empty(0)
+        self.graphs = Graphs(embedding.device) if embedding.is_cuda else None
+        self._rotary = Rotary(config.inverse_frequencies(), self.device)
 
     @classmethod
     def from_tensors(
@@ -142,64 +149,56 @@ class Decoder(HeldByDecoder):
 
     def new_cache(self, batch: int, capacity: int) -> Rows:
         """An empty cache for `batch` rows of at most `capacity` tokens, in `cache_format`."""
-        if self.cache_format is None:
-            return KVCache(self.config, batch, capacity, self.dtype, self.device)
-        return QuantizedCache(
-            self.config, self.cache_format, batch, capacity, self.dtype, self.device
-        )
+        # It is written to in inference mode and outside of it.
+        with torch.inference_mode(False):
+            if self.cache_format is None:
+                return KVCache(self.config, batch, capacity, self.dtype, self.device)
+            return QuantizedCache(
+                self.config, self.cache_format, batch, capacity, self.dtype, self.device
+            )
 
     @torch.inference_mode()
     def forward(self, ids: Tensor, cache: Rows | None = None, last_only: bool = False) -> Tensor:
         """Logits float32 [B, T, V], or [B, 1, V] of the last position, for ids int64 [B, T].
 
         With a cache the ids follow the tokens in it and are appended. Raises BadInput for ids
-        outside the vocabulary or a cache that is too small.
+        outside the vocabulary or a cache that is too small. Waits for ids that lie on a GPU.
         """
-        if ids.ndim != 2 or ids.shape[1] < 1 or ids.dtype != torch.int64:
-            raise BadInput(f"ids must be int64 [B, T] with T >= 1, not {list(ids.shape)}.")
-        batch, tokens = ids.shape
-        if int(ids.min()) < 0 or int(ids.max()) >= self.config.vocab_size:
-            raise BadInput(f"a token id is outside the vocabulary of {self.config.vocab_size}.")
-        ids = ids.to(self.device)
-        if cache is None:
-            return self._prefill(ids, self.new_cache(batch, tokens), last_only)
-        cache.check_room(batch, tokens)
-        if batch * tokens <= MAX_ROWS and self.device == "cpu":
-            return self._step(ids, cache, last_only)
-        return self._prefill(ids, cache, last_only)
+        check_ids(ids, self.vocab_size)
+        captured = self._captured(ids, cache)
+        if captured is not None and cache is not None:
+            return captured.logits(cache, ids, last_only)
+        return self._logits(ids, cache, last_only)
+
+    @torch.inference_mode()
+    def choose(self, ids: Tensor, cache: Rows, last_only: bool = False) -> Tensor:
+        """See core.engine.protocol.TextEngine."""
+        if ids.is_cpu:
+            check_ids(ids, self.vocab_size)
+        captured = self._captured(ids, cache)
+        if captured is not None:
+            return captured.choose(cache, ids, last_only)
+        return self._logits(ids, cache, last_only).argmax(-1)
 
     def heads(self, layer: Layer, positions: int) -> Heads:
         """The fixed part of a layer's attention, with rotary tables for at least `positions`."""
-        self._extend_rope(positions)
         config = self.config
+        cos, sin = self._rotary.tables(positions)
         return Heads(
             heads=config.num_heads,
             kv_heads=config.num_kv_heads,
             dim=config.head_dim,
-            cos=self._cos,
-            sin=self._sin,
+            cos=cos,
+            sin=sin,
             query_norm=layer.q_norm,
             key_norm=layer.k_norm,
             eps=config.rms_norm_eps,
             window=config.sliding_window,
         )
 
-    def linears(self) -> Iterator[tuple[str, Linear]]:
-        """Every matrix with its name (`layers.3.gate_up`, `head`)."""
-        for i, layer in enumerate(self.layers):
-            for name in MATRICES:
-                yield f"layers.{i}.{name}", getattr(layer, name)
-        yield "head", self.head
-
-    def norms(self) -> Iterator[tuple[str, Tensor]]:
-        """The layers' norms with their Hugging Face names."""
-        for i, layer in enumerate(self.layers):
-            for norm in lean_layer.norms(self.config):
-                yield f"{lean_layer.in_layer(i, norm.module)}.weight", getattr(layer, norm.name)
-
     def table_bytes(self) -> int:
         """Rotary cosines and sines, computed once and kept."""
-        return self._cos.nbytes + self._sin.nbytes
+        return self._rotary.nbytes
 
     def export_tensors(self) -> dict[str, Tensor]:
         """All weights in Hugging Face names and the engine's dtype, quantized ones unpacked.
@@ -208,14 +207,6 @@ class Decoder(HeldByDecoder):
         config then needs tied_embeddings False.
         """
         return export(self)
-
-    def _extend_rope(self, positions: int) -> None:
-        if self._cos.shape[0] >= positions:
-            return
-        rows = 1 << (positions - 1).bit_length()
-        frequencies = torch.tensor(self.config.inverse_frequencies(), dtype=torch.float32)
-        angles = torch.arange(rows, dtype=torch.float32)[:, None] * frequencies
-        self._cos, self._sin = angles.cos().to(self.device), angles.sin().to(self.device)
 
     def _prefill(self, ids: Tensor, cache: Rows, last_only: bool) -> Tensor:
         eps, start = self.config.rms_norm_eps, cache.start
@@ -229,9 +220,33 @@ class Decoder(HeldByDecoder):
         x = rms_norm(x[:, -1:] if last_only else x, self.final_norm, eps)
         return self.head(x).float()
 
-    def _step(self, ids: Tensor, cache: Rows, last_only: bool) -> Tensor:
-        step = cache.programs.get(ids.shape[1])
-        if step is None or not step.is_current():
-            step = cache.programs[ids.shape[1]] = Step(self, cache, ids.shape[1])
-        logits: Tensor = step(ids, last_only)
+    def _logits(self, ids: Tensor, cache: Rows | None, last_only: bool) -> Tensor:
+        batch, tokens = ids.shape
+        ids = ids.to(self.device, non_blocking=True)
+        if cache is None:
+            return self._prefill(ids, self.new_cache(batch, tokens), last_only)
+        cache.check_room(batch, tokens)
+        if self.device != "cpu" or batch * tokens > step.MAX_ROWS:
+            return self._prefill(ids, cache, last_only)
+        bound = cache.programs.get(tokens)
+        if bound is None or not bound.is_current():
+            bound = cache.programs[tokens] = Step(self, cache, tokens)
+        logits: Tensor = bound(ids, last_only)
         return logits
+
+    def _captured(self, ids: Tensor, cache: Rows | None) -> CapturedStep | None:
+        """The captured step that takes these ids; None where they run through other kernels: on
+        the CPU, as a prompt, or as many.
+        """
+        batch, tokens = ids.shape
+        if self.graphs is None or cache is None or not cache.length:
+            return None
+        if tokens > captured_step.MAX_TOKENS or batch * tokens > captured_step.MAX_ROWS:
+            return None
+        cache.check_room(batch, tokens)
+        bound: CapturedStep | None = cache.programs.get(tokens)
+        if bound is None or not bound.is_current(self):
+            # The old one's memory first.
+            cache.programs.pop(tokens, None)
+            bound = cache.programs[tokens] = CapturedStep(self, cache, tokens, self.graphs)
+        return bound

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from core.engine.experts import split_experts
-from core.engine.linear import DENSE, name_of
+from core.engine.linear import DENSE, Linear, name_of
 from core.engine.matrices import Matrix, of_decoder, of_module
 from core.engine.modules import KernelLinear
+from core.files import lean_layer
 
 if TYPE_CHECKING:
     from core.engine.decoder import Decoder
@@ -57,6 +58,19 @@ class HeldByDecoder:
             for name, linear in self.lean.linears()
             if linear.format not in DENSE
         }
+
+    def linears(self) -> Iterator[tuple[str, Linear]]:
+        """Every matrix with its name (`layers.3.gate_up`, `head`)."""
+        for i, layer in enumerate(self.lean.layers):
+            for name in lean_layer.NAMES:
+                yield f"layers.{i}.{name}", getattr(layer, name)
+        yield "head", self.lean.head
+
+    def norms(self) -> Iterator[tuple[str, Tensor]]:
+        """The layers' norms with their Hugging Face names."""
+        for i, layer in enumerate(self.lean.layers):
+            for norm in lean_layer.norms(self.lean.config):
+                yield f"{lean_layer.in_layer(i, norm.module)}.weight", getattr(layer, norm.name)
 
     def tensors(self) -> Tensors:
         """The embedding, the matrices, the norms."""

@@ -92,6 +92,15 @@ class TextEngine(Engine, Protocol):
     def forward(self, ids: Tensor, cache: Any = None, last_only: bool = False) -> Tensor:
         """Logits float32 [B, T, V], or [B, 1, V]; appends ids int64 [B, T] to the cache."""
 
+    def choose(self, ids: Tensor, cache: Any, last_only: bool = False) -> Tensor:
+        """The likeliest token behind each position, int64 [B, T] or [B, 1]: forward's argmax, on
+        the engine's device, without waiting for a GPU.
+
+        Ids on the CPU are checked as in `forward`. Ids on a GPU are not looked at: they must come
+        from a model whose vocabulary is not larger. On a GPU the result may be written again by the
+        cache's next pass.
+        """
+
     def looked_up_bytes(self) -> int:
         """Bytes of the weights that are looked up row by row and never multiplied."""
 

@@ -18,6 +18,7 @@ from core.engine import positions
 from core.engine.cache.transformers_cache import TransformersCache
 from core.engine.held import HeldByModule
 from core.engine.linear import DENSE
+from core.engine.passes.token_ids import check_ids
 from core.errors import BadInput
 from core.files.special_ids import SpecialIds
 
@@ -104,23 +105,30 @@ class TransformersEngine(HeldByModule):
 
     def new_cache(self, batch: int, capacity: int) -> TransformersCache:
         """An empty cache; it grows as it is filled, up to `capacity`."""
-        return TransformersCache(self.config, batch, capacity)
+        return TransformersCache(self.config, batch, capacity, self.device)
 
     @torch.inference_mode()
     def forward(
         self, ids: Tensor, cache: TransformersCache | None = None, last_only: bool = False
     ) -> Tensor:
         """See core.engine.protocol.TextEngine."""
-        if ids.ndim != 2 or ids.shape[1] < 1 or ids.dtype != torch.int64:
-            raise BadInput(f"ids must be int64 [B, T] with T >= 1, not {list(ids.shape)}.")
-        if int(ids.min()) < 0 or int(ids.max()) >= self.vocab_size:
-            raise BadInput(f"a token id is outside the vocabulary of {self.vocab_size}.")
+        check_ids(ids, self.vocab_size)
+        return self._forward(ids.to(self.device), cache, last_only)
+
+    @torch.inference_mode()
+    def choose(self, ids: Tensor, cache: TransformersCache, last_only: bool = False) -> Tensor:
+        """See core.engine.protocol.TextEngine."""
+        if ids.is_cpu:
+            check_ids(ids, self.vocab_size)
+        return self._forward(ids.to(self.device), cache, last_only).argmax(-1)
+
+    def _forward(self, ids: Tensor, cache: TransformersCache | None, last_only: bool) -> Tensor:
         if cache is None:
             return self._pass(ids, None, 1 if last_only else 0)
         cache.check_room(*ids.shape)
         if cache.parts:
             rows = zip(ids.split(1), cache.parts, strict=True)
-            return torch.cat([self.forward(row, part, last_only) for row, part in rows])
+            return torch.cat([self._forward(row, part, last_only) for row, part in rows])
         logits = [
             self._extend(part, far, cache, last_only) for part, far in self._parts(ids, cache)
         ]
@@ -141,7 +149,7 @@ class TransformersEngine(HeldByModule):
         if cache.far != far:
             cache.clear()
             cache.far = far
-        tokens = torch.cat([cache.ids, ids.cpu()], dim=1)
+        tokens = torch.cat([cache.ids, ids], dim=1)
         unseen, new = tokens[:, cache.held :], ids.shape[1]
         logits = self._pass(unseen, cache, 1 if last_only else new)
         cache.ids, cache.held = tokens, tokens.shape[1]
@@ -152,7 +160,7 @@ class TransformersEngine(HeldByModule):
         positions.forget_longest(self._dynamic)
         past = {} if cache is None else {self.cache_name: cache.inner}
         out = self.model(
-            input_ids=ids.to(self.device),
+            input_ids=ids,
             use_cache=cache is not None,
             logits_to_keep=last,
             **past,

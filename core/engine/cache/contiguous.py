@@ -14,15 +14,19 @@ from torch import Tensor
 from core.errors import BadInput
 from core.files.config.decoder_config import DecoderConfig
 from kernels import attention
+from kernels.dtypes import FLOAT_OF
 
 
 class Rows:
     """What every cache counts: `batch` rows of at most `capacity` tokens each.
 
-    `length` is that of the longest row. `behind` int64 [batch] says how many tokens each row has
-    fewer, None where all have one length; both change by appending, which keeps the distances, and
-    by `truncate`.
+    `length` is that of the longest row. `behind` int64 [batch] on the CPU says how many tokens each
+    row has fewer, None where all have one length; both change by appending, which keeps the
+    distances, and by `truncate`. `kernel_format` is what kernels of attention read, as the registry
+    calls it.
     """
+
+    kernel_format: str
 
     def __init__(self, batch: int, capacity: int) -> None:
         if batch < 1 or capacity < 1:
@@ -31,7 +35,7 @@ class Rows:
         self.capacity = capacity
         self.length = 0
         self.behind: Tensor | None = None
-        # Steps bound to this cache's memory, see core.engine.step.
+        # Steps bound to this cache's memory, see core.engine.passes.step.
         self.programs: dict[int, Any] = {}
 
     def check_room(self, batch: int, tokens: int) -> None:
@@ -55,10 +59,14 @@ class Rows:
         return self.length if self.behind is None else self._starts()
 
     def write_starts(self, to: Tensor) -> None:
-        """The position of each row's next token into int64 [batch]."""
-        to.fill_(self.length)
-        if self.behind is not None:
-            to -= self.behind
+        """The position of each row's next token into int64 [batch], wherever that lies; waits for
+        no device.
+        """
+        if self.behind is None:
+            to.fill_(self.length)
+        else:
+            # The driver has taken a copy when this returns.
+            to.copy_(self._starts(), non_blocking=True)
 
     def truncate(self, lengths: int | Sequence[int]) -> None:
         """Forget every token from position `lengths` on: one for all rows, or one for each."""
@@ -108,6 +116,7 @@ class KVCache(Rows):
     ) -> None:
         super().__init__(batch, capacity)
         shape = (config.num_layers, batch, config.num_kv_heads, capacity, config.head_dim)
+        self.kernel_format = FLOAT_OF[str(dtype)]
         self.keys: Tensor = torch.zeros(shape, dtype=dtype, device=device)
         self.values: Tensor = torch.zeros(shape, dtype=dtype, device=device)
 

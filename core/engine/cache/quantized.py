@@ -38,6 +38,7 @@ class QuantizedCache(Rows):
         super().__init__(batch, capacity)
         outer = (config.num_layers, batch, config.num_kv_heads)
         self.format = format
+        self.kernel_format = format.kernel_format
         self.codes: KVCodes = allocate(format, outer, config.head_dim, capacity, dtype, device)
         # The first token of each row that the ring still holds, as far as past cuts tell.
         self._held_from = [0] * batch

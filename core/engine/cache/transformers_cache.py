@@ -18,19 +18,19 @@ from core.errors import BadInput
 class TransformersCache:
     """A transformers DynamicCache for `batch` rows of at most `capacity` tokens.
 
-    `ids` int64 [batch, length] are the tokens said so far. `inner` holds the keys and values of
-    `held` of them, all or none; `far` says whether these are turned as in a text that is longer
-    than the original positions (core.engine.positions).
+    `ids` int64 [batch, length], on the model's device, are the tokens said so far. `inner` holds
+    the keys and values of `held` of them, all or none; `far` says whether these are turned as in a
+    text that is longer than the original positions (core.engine.positions).
 
     Architectures pad, mask and count positions in ways of their own. So rows that are cut to
     different lengths part for good: `parts` then holds one cache of a single row for each, which
     reads its row again.
     """
 
-    def __init__(self, config: Any, batch: int, capacity: int) -> None:
+    def __init__(self, config: Any, batch: int, capacity: int, device: str = "cpu") -> None:
         self.batch = batch
         self.capacity = capacity
-        self.ids = torch.zeros(batch, 0, dtype=torch.int64)
+        self.ids = torch.zeros(batch, 0, dtype=torch.int64, device=device)
         self.far = False
         self.parts: list[TransformersCache] = []
         self._config = config
@@ -86,7 +86,7 @@ class TransformersCache:
 
     def _part(self) -> None:
         for row in range(self.batch):
-            part = TransformersCache(self._config, 1, self.capacity)
+            part = TransformersCache(self._config, 1, self.capacity, str(self.ids.device))
             part.ids = self.ids[row : row + 1]
             self.parts.append(part)
         self.clear()

@@ -33,6 +33,7 @@ KINDS = {
     "clock": CautionKind(f"while the clock changed: {_UNPROVEN}", True),
     "governor": CautionKind("with a clock governor that is not `performance`", of_machine=True),
     "fallback": CautionKind("without our kernels"),
+    "uncaptured": CautionKind("with steps that were not captured as a CUDA graph"),
     "promise": CautionKind("and missed a limit that their settings promise"),
     "rounded": CautionKind("with weights that loading had rounded"),
 }

@@ -29,11 +29,11 @@ class _Classifier(HeldByModule, nn.Module):
         self.classes = classes
 
     def _checked(self, images: Tensor) -> Tensor:
-        """The images in the dtype that the model was cast to."""
+        """The images where the model lies, in the dtype that it was cast to."""
         if images.ndim != 4 or images.shape[1:] != (1, SIDE, SIDE):
             raise BadInput(f"images must have the shape [B, 1, 8, 8], not {list(images.shape)}.")
         dense = next(self.parameters(), None)
-        return images if dense is None else images.to(dense.dtype)
+        return images.to(self.device) if dense is None else images.to(dense.device, dense.dtype)
 
     @property
     def module(self) -> nn.Module:

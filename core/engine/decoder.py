@@ -165,20 +165,23 @@ class Decoder(HeldByDecoder):
         outside the vocabulary or a cache that is too small. Waits for ids that lie on a GPU.
         """
         check_ids(ids, self.vocab_size)
+        if cache is None:
+            ids = ids.to(self.device)
+            return self._prefill(ids, self.new_cache(*ids.shape), last_only)
         captured = self._captured(ids, cache)
-        if captured is not None and cache is not None:
+        if captured is not None:
             return captured.logits(cache, ids, last_only)
         return self._logits(ids, cache, last_only)
 
     @torch.inference_mode()
     def choose(self, ids: Tensor, cache: Rows, last_only: bool = False) -> Tensor:
         """See core.engine.protocol.TextEngine."""
+        captured = self._captured(ids, cache)
+        if captured is None:
+            return self.forward(ids, cache, last_only).argmax(-1)
         if ids.is_cpu:
             check_ids(ids, self.vocab_size)
-        captured = self._captured(ids, cache)
-        if captured is not None:
-            return captured.choose(cache, ids, last_only)
-        return self._logits(ids, cache, last_only).argmax(-1)
+        return captured.choose(cache, ids, last_only)
 
     def heads(self, layer: Layer, positions: int) -> Heads:
         """The fixed part of a layer's attention, with rotary tables for at least `positions`."""
@@ -220,12 +223,10 @@ class Decoder(HeldByDecoder):
         x = rms_norm(x[:, -1:] if last_only else x, self.final_norm, eps)
         return self.head(x).float()
 
-    def _logits(self, ids: Tensor, cache: Rows | None, last_only: bool) -> Tensor:
+    def _logits(self, ids: Tensor, cache: Rows, last_only: bool) -> Tensor:
         batch, tokens = ids.shape
-        ids = ids.to(self.device, non_blocking=True)
-        if cache is None:
-            return self._prefill(ids, self.new_cache(batch, tokens), last_only)
         cache.check_room(batch, tokens)
+        ids = ids.to(self.device, non_blocking=True)
         if self.device != "cpu" or batch * tokens > step.MAX_ROWS:
             return self._prefill(ids, cache, last_only)
         bound = cache.programs.get(tokens)
@@ -234,14 +235,11 @@ class Decoder(HeldByDecoder):
         logits: Tensor = bound(ids, last_only)
         return logits
 
-    def _captured(self, ids: Tensor, cache: Rows | None) -> CapturedStep | None:
-        """The captured step that takes these ids; None where they run through other kernels: on
-        the CPU, as a prompt, or as many.
-        """
+    def _captured(self, ids: Tensor, cache: Rows) -> CapturedStep | None:
+        """The captured step that takes these ids; None on the CPU, for a prompt and for many."""
         batch, tokens = ids.shape
-        if self.graphs is None or cache is None or not cache.length:
-            return None
-        if tokens > captured_step.MAX_TOKENS or batch * tokens > captured_step.MAX_ROWS:
+        many = tokens > captured_step.MAX_TOKENS or batch * tokens > captured_step.MAX_ROWS
+        if self.graphs is None or not cache.length or many:
             return None
         cache.check_room(batch, tokens)
         bound: CapturedStep | None = cache.programs.get(tokens)

@@ -119,8 +119,8 @@ class TransformersEngine(HeldByModule):
     def choose(self, ids: Tensor, cache: TransformersCache, last_only: bool = False) -> Tensor:
         """See core.engine.protocol.TextEngine."""
         if ids.is_cpu:
-            check_ids(ids, self.vocab_size)
-        return self._forward(ids.to(self.device), cache, last_only).argmax(-1)
+            return self.forward(ids, cache, last_only).argmax(-1)
+        return self._forward(ids, cache, last_only).argmax(-1)
 
     def _forward(self, ids: Tensor, cache: TransformersCache | None, last_only: bool) -> Tensor:
         if cache is None:

@@ -6,11 +6,15 @@ A fallback is correct, so nothing fails: only these sentences tell that its time
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from core.caution import Caution
 from core.study import KernelCalls
 from kernels.dtypes import FLOATS
 from kernels.registry import KERNELS, KernelInfo, kernels_available, named
+
+if TYPE_CHECKING:
+    from core.engine.protocol import Engine
 
 # What values the kernels of ours over codes take; those of other operations name them themselves.
 TAKES = {"linear_lowbit": {"bf16", "fp32", "fp16"}, "linear_fp8": {"bf16"}}
@@ -42,6 +46,19 @@ def notes(device: str, formats: set[str], ran: Iterable[KernelCalls]) -> list[Ca
             " fallback",
         )
         for reason, ops in reasons.items()
+    ]
+
+
+def uncaptured(engines: Iterable[Engine]) -> list[Caution]:
+    """The cautions of engines whose steps ran on a GPU without being captured: one a reason."""
+    graphs = [engine.lean.graphs for engine in engines if engine.lean is not None]
+    reasons = [reason for held in graphs if held is not None for reason in held.reasons]
+    return [
+        Caution(
+            "uncaptured",
+            f"{reason}: each kernel of a step was launched from Python, and the times include that",
+        )
+        for reason in dict.fromkeys(reasons)
     ]
 
 

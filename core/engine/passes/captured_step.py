@@ -7,13 +7,12 @@ Ids and positions lie on the device, and nothing is read back here.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from core.engine.passes.graph import Run
+from core.engine.passes.graph import Graphs, Run
 from core.engine.passes.step import bind, same, weights
 from kernels import attention
 
@@ -34,16 +33,15 @@ class CapturedStep:
     the cache.
     """
 
-    def __init__(
-        self, decoder: Decoder, cache: Rows, tokens: int, capture: Callable[[Run], Run]
-    ) -> None:
+    def __init__(self, decoder: Decoder, cache: Rows, tokens: int, graphs: Graphs) -> None:
         self.batch, self.tokens = cache.batch, tokens
         self._bound = _bound(decoder)
         self._embedding, self._head = decoder.embedding, decoder.head
         device, rows = decoder.device, cache.batch * tokens
         ints = functools.partial(torch.zeros, dtype=torch.int64)
-        self._capture: Callable[[Run], Run] | None = capture
+        self._capture: Graphs | None = graphs
         if not attention.reads_start_on_device(device, cache.kernel_format):
+            graphs.refused(f"attention over {cache.kernel_format} asks the host where rows begin")
             self._capture = None
         self._start = ints(cache.batch, device=device if self._capture else "cpu")
         # The length of the cache, and its rows' distances, that the positions were written for.

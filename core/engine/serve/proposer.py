@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from core.engine.protocol import TextEngine
+    from core.engine.serve.caches import Caches
     from core.engine.serve.drafting import Drafting
     from core.engine.serve.row_tokens import RowTokens
 
@@ -21,11 +22,10 @@ if TYPE_CHECKING:
 class Proposals(Protocol):
     """The proposer's side of one batch that is being served."""
 
-    def propose(
-        self, rows: RowTokens, count: int, width: int
-    ) -> tuple[list[list[int]], Tensor | None]:
-        """`count` tokens for each sequence, and the distributions float32 [batch, count, width]
-        that they were drawn from, over the target's `width` tokens; None where all are greedy.
+    def propose(self, rows: RowTokens, count: int, width: int) -> tuple[Tensor, Tensor | None]:
+        """`count` tokens for each sequence, int64 [batch, count] wherever they were chosen, each
+        below the target's `width`; and the distributions float32 [batch, count, width] that they
+        were drawn from, None where all are greedy.
         """
 
 
@@ -40,8 +40,10 @@ class Proposer(Protocol):
     def engines(self) -> tuple[TextEngine, ...]:
         """Models that are resident beside the target."""
 
-    def begin(self, batch: int, capacity: int) -> Proposals:
-        """Get ready for a batch whose sequences reach at most `capacity` tokens."""
+    def begin(self, batch: int, capacity: int, caches: Caches) -> Proposals:
+        """Get ready for a batch whose sequences reach at most `capacity` tokens; `caches` lends
+        what an engine needs.
+        """
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,8 @@ class Draft:
         """See Proposer."""
         return (self.engine,)
 
-    def begin(self, batch: int, capacity: int) -> Drafting:
+    def begin(self, batch: int, capacity: int, caches: Caches) -> Drafting:
         """See Proposer."""
         from core.engine.serve.drafting import Drafting
 
-        return Drafting(self.engine, batch, capacity)
+        return Drafting(self.engine, caches.lend(self.engine, batch, capacity))

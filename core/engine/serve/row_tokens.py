@@ -17,11 +17,11 @@ class RowTokens:
         self.tokens: list[list[int]] = [sequence.request.prompt.tolist() for sequence in sequences]
 
     def unseen(
-        self, lengths: Several[int], proposed: list[list[int]], count: int, later: int = 0
+        self, lengths: Several[int], count: int, later: int = 0
     ) -> tuple[list[int], list[list[int]]]:
         """How long each row of a cache that holds `lengths` tokens must be cut, and the ids that
-        each reads from there: what it has not seen, and its `count` proposed tokens. `later`
-        more will be read before the next cut.
+        each reads from there: what it has not seen, and 0 in the place of `count` proposed tokens.
+        `later` more will be read before the next cut.
 
         A row whose cache is ahead of others' reads known tokens again. A row that is done only
         keeps the others company: what it reads fits its cache and means nothing.
@@ -36,15 +36,13 @@ class RowTokens:
             if not sequence.done
         )
         cuts, ids = [], []
-        for tokens, length, sequence, ahead in zip(
-            self.tokens, known, self.sequences, proposed, strict=True
-        ):
+        for tokens, length, sequence in zip(self.tokens, known, self.sequences, strict=True):
             if sequence.done:
                 cut = min(length, max(0, len(tokens) - behind - count - later))
                 read = (tokens[cut:] + [0] * (behind + count))[: behind + count]
             else:
                 cut = len(tokens) - behind
-                read = tokens[cut:] + ahead
+                read = tokens[cut:] + [0] * count
             cuts.append(cut)
             ids.append(read)
         return cuts, ids

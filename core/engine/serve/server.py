@@ -16,6 +16,7 @@ from typing import Protocol
 from core.engine.protocol import TextEngine
 from core.engine.serve import DECODE, PREFILL
 from core.engine.serve.batch import LockStep, Speculative
+from core.engine.serve.caches import Caches
 from core.engine.serve.proposer import Proposer
 from core.engine.serve.scheduler import STATIC, Scheduler
 from core.engine.serve.sequence import Emitted, Request, Sequence, Stats
@@ -46,7 +47,7 @@ class Server(Protocol):
 
 
 class EngineServer:
-    """A Server over a TextEngine: batches run one after another, each with a cache of its own."""
+    """A Server over a TextEngine: batches run one after another."""
 
     def __init__(
         self,
@@ -59,6 +60,7 @@ class EngineServer:
         self.proposer = proposer
         self._waiting: deque[Sequence] = deque()
         self._batch: LockStep | Speculative | None = None
+        self._caches = Caches()
         self._submitted = 0
         self._stats = Stats()
 
@@ -107,8 +109,8 @@ class EngineServer:
             sequence.started_at = now
             sequence.together = len(sequences)
         if self.proposer is None:
-            return LockStep(self.engine, sequences)
-        return Speculative(self.engine, sequences, self.proposer, self._stats)
+            return LockStep(self.engine, sequences, self._caches)
+        return Speculative(self.engine, sequences, self.proposer, self._stats, self._caches)
 
 
 def check(engine: TextEngine, request: Request) -> None:

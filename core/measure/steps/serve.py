@@ -31,6 +31,7 @@ def serve(run: TrialRun) -> None:
     run.emit("kernels", kernels=kernels)
     floats = run.deployment.engine.kernel_formats()
     run.note(*fallbacks.notes(run.device, floats, kernels))
+    run.note(*fallbacks.uncaptured((run.deployment.engine, *run.deployment.serving.beside)))
     run.served = [
         *timed,
         *run.served,

@@ -29,6 +29,9 @@ class TableModel:
         assert max(cache.lengths) <= cache.capacity
         return self.logits[ids[:, -1:] if last_only else ids]
 
+    def choose(self, ids: torch.Tensor, cache: TableCache, last_only: bool = False) -> torch.Tensor:
+        return self.forward(ids, cache, last_only).argmax(-1)
+
     def weight_bytes(self) -> int:
         return 0
 

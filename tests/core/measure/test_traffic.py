@@ -71,6 +71,9 @@ class Steady:
         self.clock.now += self.first if ids.shape[1] > 1 else self.each
         return torch.zeros(len(ids), 1, 2)
 
+    def choose(self, ids: torch.Tensor, cache: None, last_only: bool) -> torch.Tensor:
+        return self.forward(ids, cache, last_only).argmax(-1)
+
 
 def served(
     clock: Clock, batch: int, asked: tuple[Arrival, ...], first: float, each: float

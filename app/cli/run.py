@@ -25,8 +25,8 @@ from core.study import Study
 from core.verdict.anchor import anchored
 from core.verdict.documents import margins_kept, study_document
 from core.verdict.recommend import recommend
-from core.verdict.robust import robustness
-from core.verdict.robust_words import sentences as sentences_of
+from core.verdict.robust.firmness import robustness
+from core.verdict.robust.words import sentences as sentences_of
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 

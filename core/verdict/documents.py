@@ -19,7 +19,7 @@ from core.verdict.against import against
 from core.verdict.anchor import anchored
 from core.verdict.environments import Facts, cautions, environment_ids, warnings
 from core.verdict.recommend import recommend
-from core.verdict.robust import robustness
+from core.verdict.robust.firmness import robustness
 
 
 def study_document(

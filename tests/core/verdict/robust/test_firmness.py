@@ -13,8 +13,8 @@ from core.verdict import utility
 from core.verdict.anchor import anchored
 from core.verdict.documents import study_document
 from core.verdict.recommend import recommend
-from core.verdict.robust import Robustness, robustness
-from core.verdict.robust_words import sentences
+from core.verdict.robust.firmness import Robustness, robustness
+from core.verdict.robust.words import sentences
 from tests.core.verdict.test_recommend import study_of, trial
 
 WORDS = ("latency", "throughput", "size", "quality")

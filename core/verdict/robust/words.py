@@ -1,11 +1,11 @@
-"""What would change a choice, in sentences; the numbers are core.verdict.robust's."""
+"""What would change a choice, in sentences; the numbers are firmness.py's."""
 
 from __future__ import annotations
 
 from core import format as shown
 from core.study import Study, Trial
 from core.verdict.limits import label_of
-from core.verdict.robust import LimitFlip, Robustness, WeightFlip
+from core.verdict.robust.firmness import LimitFlip, Robustness, WeightFlip
 
 # Flips further away than this factor of a word's weight, or of 1 for one that weighs nothing, are
 # told as none: nobody means them.

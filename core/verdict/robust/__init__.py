@@ -1,0 +1,1 @@
+"""How firmly a choice stands when weights and limits are other ones."""

@@ -1,20 +1,27 @@
-"""The facts of the environments that trials ran in, fetched from a store; and the warnings over
-them that screens, commands and exports show alike.
+"""The facts of the environments that trials ran in, fetched from a store; the machines that these
+are of, this one among them; and the warnings that screens, commands and exports show alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from core.machine.environment import environment
+from core.machine.naming import Machine
+from core.machine.stays import Stay, ran_on, stays
 from core.study import Trial
 from core.verdict import environments
 from store.interface import Store
 
+# Stands for the environment of this process among those of trials.
+HERE = "here"
+
 
 def facts_of(store: Store, trials: Iterable[Trial]) -> dict[str, dict[str, Any] | None]:
     """Facts by environment id; None for one that the store does not know."""
-    ids = dict.fromkeys(key for trial in trials for key in environments.environment_ids(trial))
+    ids = dict.fromkeys(key for trial in trials for key in trial.environments)
     return {key: store.environment(key) for key in ids}
 
 
@@ -23,3 +30,27 @@ def warnings(store: Store, trials: Sequence[Trial]) -> tuple[str, ...]:
     core.verdict.environments.warnings.
     """
     return environments.warnings(trials, facts_of(store, trials))
+
+
+def machines_by(store: Store, ids: Mapping[str, Sequence[str]]) -> dict[str, Machine]:
+    """The machine of each trial (or study) that names these environments; one of which nothing is
+    recorded is left out. `is_here` tells whether it is this machine.
+    """
+    named = dict.fromkeys(key for keys in ids.values() for key in keys)
+    return ran_on(ids, {HERE: here(), **{key: store.environment(key) for key in named}})
+
+
+def stays_of(store: Store, trials: Sequence[Trial]) -> tuple[Stay, ...]:
+    """Where and when these trials ran; `is_here` tells of each machine whether it is this one."""
+    return stays(trials, {HERE: here(), **facts_of(store, trials)})
+
+
+def is_here(machine: Machine) -> bool:
+    """Whether a machine of machines_by() or stays_of() can be this one."""
+    return HERE in machine.environments
+
+
+@functools.lru_cache(maxsize=1)
+def here() -> Mapping[str, Any]:
+    """The facts of this machine, as they were when they were first asked for."""
+    return environment()[1]

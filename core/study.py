@@ -66,6 +66,13 @@ class Trial:
         return tuple(caution for note in self.notes if (caution := read_line(note)))
 
     @property
+    def environments(self) -> tuple[str, ...]:
+        """Ids of the environments that its measurements name, in order of appearance."""
+        return tuple(
+            dict.fromkeys(taken.environment for taken in self.measurements if taken.environment)
+        )
+
+    @property
     def is_baseline(self) -> bool:
         """Whether the plan has no techniques."""
         return not self.plan.techniques

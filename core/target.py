@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# What a machine calls itself while a study is planned on it; elsewhere it is another one.
+HERE = "This machine: "
+
 
 @dataclass(frozen=True)
 class Target:
@@ -27,6 +30,12 @@ class Target:
     source: str = ""
     dated: str = ""
     local: bool = False
+
+    @property
+    def name(self) -> str:
+        """The title as it reads on any machine: what a local target is, without calling it this
+        one."""
+        return self.title.removeprefix(HERE) if self.local else self.title
 
     def peak(self, format_: str) -> float | None:
         """Operations/s in `format_`, or None when not known."""

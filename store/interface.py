@@ -120,6 +120,10 @@ class Store(Protocol):
         """The ids of the environments that each trial's latest attempt was measured in, sorted;
         trials without a measurement are left out."""
 
+    def environments_of_studies(self, study_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """The ids of the environments that anything of each study was measured in, sorted; studies
+        without a measurement are left out."""
+
     def environment(self, environment_id: str) -> dict[str, Any] | None:
         """The recorded facts of an environment."""
 

@@ -120,6 +120,18 @@ class MemoryStore:
                 for environment in sorted(environments)
             }
 
+    def environments_of_studies(self, study_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """See store.interface.Store."""
+        with self._lock:
+            wanted = {clean(study_id) for study_id in study_ids}
+            environments: dict[str, set[str]] = {}
+            for row in self._table("measurements"):
+                if row["study_id"] in wanted and row["environment_id"]:
+                    environments.setdefault(row["study_id"], set()).add(row["environment_id"])
+            return {
+                study_id: tuple(sorted(environments[study_id])) for study_id in sorted(environments)
+            }
+
     def environment(self, environment_id: str) -> dict[str, Any] | None:
         """See store.interface.Store."""
         with self._lock:

@@ -127,10 +127,25 @@ def environments_of(connection: Connection, trial_ids: Sequence[str]) -> dict[st
         .distinct()
         .order_by(values.trial_id, values.environment_id)
     )
-    environments: dict[str, tuple[str, ...]] = {}
-    for trial_id, environment_id in connection.execute(query).all():
-        environments[trial_id] = (*environments.get(trial_id, ()), environment_id)
-    return environments
+    return _grouped(connection, query)
+
+
+def environments_of_studies(
+    connection: Connection, study_ids: Sequence[str]
+) -> dict[str, tuple[str, ...]]:
+    """Environment ids by study, of all attempts."""
+    values = tables.measurements.c
+    pair = (values.study_id, values.environment_id)
+    named = values.study_id.in_(study_ids), values.environment_id != ""
+    return _grouped(connection, select(*pair).where(*named).distinct().order_by(*pair))
+
+
+def _grouped(connection: Connection, query: Select[Any]) -> dict[str, tuple[str, ...]]:
+    """The second column's values by the first's, in the order of the query."""
+    values: dict[str, tuple[str, ...]] = {}
+    for key, value in connection.execute(query).all():
+        values[key] = (*values.get(key, ()), value)
+    return values
 
 
 def environment(connection: Connection, environment_id: str) -> TableRow | None:

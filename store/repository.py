@@ -115,6 +115,12 @@ class SqlStore:
         with self._read() as connection:
             return queries.environments_of(connection, [clean(trial_id) for trial_id in trial_ids])
 
+    def environments_of_studies(self, study_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """See store.interface.Store."""
+        ids = [clean(study_id) for study_id in study_ids]
+        with self._read() as connection:
+            return queries.environments_of_studies(connection, ids)
+
     def environment(self, environment_id: str) -> dict[str, Any] | None:
         """See store.interface.Store."""
         with self._read() as connection:

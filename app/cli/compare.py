@@ -73,6 +73,7 @@ def _csv(comparison: Comparison) -> str:
             "change",
             "verdict",
             "warning",
+            "machine",
         ]
     )
     warning = " ".join(comparison.warnings)
@@ -91,6 +92,7 @@ def _csv(comparison: Comparison) -> str:
                 cell.change,
                 cell.verdict,
                 warning,
+                column.machine,
             ]
             writer.writerow([inert(value) for value in values])
     return out.getvalue()

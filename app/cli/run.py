@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from app.cli.console import CANCEL, Console
 from app.cli.progress import StudyProgress
-from app.facts import facts_of, warnings
+from app.facts import facts_of
 from app.jobs import supervisor
 from app.planning import plan_again, plan_study
 from app.services import Services, studies_folder
@@ -18,12 +19,14 @@ from core import format as formats
 from core.catalogue import models
 from core.errors import BadInput, StoreError
 from core.journal import codec
+from core.machine.stays import stays
 from core.metrics import listed
 from core.plan import Plan
 from core.priorities import parse as parse_priorities
 from core.study import Study
 from core.verdict.anchor import anchored
 from core.verdict.documents import margins_kept, study_document
+from core.verdict.environments import Facts, warnings
 from core.verdict.recommend import recommend
 from core.verdict.robust.firmness import robustness
 from core.verdict.robust.words import sentences as sentences_of
@@ -154,15 +157,20 @@ def _finish(services: Services, study_id: str, who: str, as_json: bool, console:
         document = study_document(study, facts_of(services.store, study.trials))
         console.out.write(json.dumps(document, indent=2) + "\n")
     else:
-        print_study(study, console, warnings(services.store, study.trials))
+        print_study(study, console, facts_of(services.store, study.trials))
     if study.state == "paused":
         print(f"trimtab: {study.reason}", file=console.err)
         return 1
     return 1 if any(trial.state == "failed" for trial in study.trials) else 0
 
 
-def print_study(study: Study, console: Console, sentences: tuple[str, ...] = ()) -> None:
-    """A table of the trials, the warnings `sentences` and the recommendation with its reasons."""
+def print_study(
+    study: Study, console: Console, facts: Mapping[str, Facts | None] | None = None
+) -> None:
+    """A table of the trials, what they ran on by the `facts` of their environments, the warnings,
+    and the recommendation with its reasons."""
+    sentences = warnings(study.trials, facts)
+    hosts = stays(study.trials, facts or {})
     study = anchored(study)
     out = console.out
     shown = [
@@ -179,6 +187,9 @@ def print_study(study: Study, console: Console, sentences: tuple[str, ...] = ())
         f" {study.case.workload.id}: {study.state}",
         file=out,
     )
+    for stay in hosts:
+        counted = f" ({len(stay.trials)} trials)" if len(hosts) > 1 else ""
+        print(f"ran on {stay.line}{counted}", file=out)
     print_table(rows, console)
     for trial in study.trials:
         if trial.reason:

@@ -22,7 +22,6 @@ from core.study import Study
 from core.verdict.anchor import at_own_baseline
 from core.verdict.compare import compare
 from core.verdict.documents import study_document
-from core.verdict.environments import warnings
 from store.interface import Store
 
 
@@ -142,7 +141,7 @@ def show(parsed: argparse.Namespace, services: Services, console: Console) -> in
     if parsed.json:
         _print_json(study_document(study, facts), console.out)
     else:
-        print_study(study, console, warnings(study.trials, facts))
+        print_study(study, console, facts)
     return 0
 
 

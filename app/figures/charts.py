@@ -26,7 +26,7 @@ from app.figures.marks import (
 from app.figures.palette import Palette, palette, template
 from core import format, metrics
 from core.priorities import Limit
-from core.verdict.comparison import Column, Row
+from core.verdict.comparison import Column, Row, machine_names
 
 CONFIG: dict[str, Any] = {
     "showSendToCloud": False,
@@ -98,13 +98,15 @@ def pareto(
 
 
 def bars(row: Row, columns: Sequence[Column], dark: bool = False) -> go.Figure:
-    """One bar per trial with its interval, the baseline's value as a line to compare with.
+    """One bar per trial with its interval, the baseline's value as a line to compare with; trials
+    of several machines are named with theirs.
 
     Name, number and verdict stand in a line of their own above each bar: no whisker crosses them,
     and a narrow screen has room for both.
     """
     colors = palette(dark)
     metric = metrics.metric(row.key)
+    on = {key: f" · {name}" for key, name in machine_names(columns).items()}
     both = zip(row.cells, columns, strict=True)
     known = [(cell, column) for cell, column in both if cell.value is not None]
     largest = max((abs(cell.high or cell.value) for cell, _ in known), default=0.0)
@@ -129,7 +131,8 @@ def bars(row: Row, columns: Sequence[Column], dark: bool = False) -> go.Figure:
                 colors,
             ),
             hovertext=[
-                f"{escape(column.title)}<br>{cell.text} {cell.origin}, {cell.verdict}"
+                f"{escape(column.title + on.get(cell.trial_id, ''))}<br>"
+                f"{cell.text} {cell.origin}, {cell.verdict}"
                 for cell, column in known
             ],
             hovertemplate="%{hovertext}<extra></extra>",
@@ -152,7 +155,8 @@ def bars(row: Row, columns: Sequence[Column], dark: bool = False) -> go.Figure:
         figure.add_annotation(
             x=0,
             y=cell.trial_id,
-            text=f"{escape(column.title, 40)}  <b>{cell.text}</b> · {cell.verdict}",
+            text=f"{escape(column.title, 40)}{escape(on.get(cell.trial_id, ''), 40)}  "
+            f"<b>{cell.text}</b> · {cell.verdict}",
             showarrow=False,
             xanchor="left",
             yanchor="bottom",

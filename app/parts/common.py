@@ -15,11 +15,10 @@ import streamlit as st
 
 from app import facts as unlike
 from app import services, state, who
-from app.parts import words
+from app.parts import machines, words
 from core.errors import TrimtabError
 from core.study import Study, Trial
 from core.verdict.anchor import anchored, at_own_baseline
-from core.verdict.environments import environment_ids
 from store.interface import StudySummary
 
 logger = logging.getLogger(__name__)
@@ -99,11 +98,12 @@ def pick_study(need: str = "") -> StudySummary | None:
             icon=":material/search_off:",
         )
     ids = list(known)
+    places = machines.places(tuple(known.values()))
     chosen = st.selectbox(
         "Study",
         ids,
         key=state.key("study", ids, ids[0]),
-        format_func=lambda key: words.summary_title(known[key]),
+        format_func=lambda key: words.summary_title(known[key], places[key]),
         on_change=state.forget,
         args=("trials", "baseline"),
     )
@@ -173,7 +173,7 @@ def dark() -> bool:
 def environments(trials: tuple[Trial, ...]) -> tuple[tuple[str, str], ...]:
     """(id, JSON of the facts) of every environment that the trials ran in and the store knows."""
     store = services.get_services().store
-    ids = dict.fromkeys(key for trial in trials for key in environment_ids(trial))
+    ids = dict.fromkeys(key for trial in trials for key in trial.environments)
     facts_by_id = ((key, store.environment(key)) for key in ids)
     return tuple(
         (key, json.dumps(facts, sort_keys=True)) for key, facts in facts_by_id if facts is not None

@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from app.parts import words
 from core import format, metrics
 from core.ids import distinct
-from core.verdict.comparison import Cell, Column, Row
+from core.verdict.comparison import Cell, Column, Row, machine_names
 
 # They say how a trial went, not how good its plan is.
 DIAGNOSTICS = ("environment", "preparation", "limit")
@@ -44,6 +44,7 @@ def draw(rows: Sequence[Row], columns: Sequence[Column], details: bool, alt: str
 def page(rows: Sequence[Row], columns: Sequence[Column], details: bool, alt: str) -> str:
     """The table as HTML; all text is escaped."""
     names = distinct({column.trial_id: column.title for column in columns})
+    machines = machine_names(columns)
     setting = all(row.kind == "setting" for row in rows)
     return _template().render(
         alt=alt,
@@ -51,7 +52,10 @@ def page(rows: Sequence[Row], columns: Sequence[Column], details: bool, alt: str
         heads=[
             {
                 "name": names[column.trial_id],
-                "baseline": column.is_baseline and column.title != "baseline",
+                "notes": [
+                    *(["baseline"] if column.is_baseline and column.title != "baseline" else []),
+                    *([machines[column.trial_id]] if column.trial_id in machines else []),
+                ],
             }
             for column in columns
         ],

@@ -84,15 +84,16 @@ def by(who: str) -> str:
     return f" by {who}" if who else ""
 
 
-def summary_title(summary: StudySummary) -> str:
-    """A study in words for a picker: `pycode on local, chat · 12 of 14 · done · 3 minutes ago`."""
+def summary_title(summary: StudySummary, place: str) -> str:
+    """A study in words for a picker: `pycode on local, chat · 12 of 14 · done · 3 minutes ago`;
+    `place` is where it ran."""
     if summary.state in ACTIVE:
         # Counts would be stale a moment later: the picker is not redrawn while a study runs.
         counted = f"{summary.trials} trials, in progress"
     else:
         counted = f"{summary.ended} of {summary.trials} trials · {summary.state}"
     return (
-        f"{summary.model_id} on {summary.target_id}, {summary.workload_id} · {counted} · "
+        f"{summary.model_id} on {place}, {summary.workload_id} · {counted} · "
         f"{ago(summary.created_at)}"
     )
 

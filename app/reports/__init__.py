@@ -13,7 +13,6 @@ from core.errors import BadInput
 from core.ids import new_id, now
 from core.report import Report
 from core.study import Study
-from core.verdict.environments import environment_ids
 from core.verdict.recommend import recommend
 from store.interface import Store
 
@@ -120,7 +119,7 @@ def _environments(
     environments: dict[str, str] = {}
     for trial in study.trials:
         if trial.id in trial_ids:
-            for key in environment_ids(trial):
+            for key in trial.environments:
                 if key not in environments:
                     facts = store.environment(key)
                     environments[key] = dumps(facts or {}, sort_keys=True, default=str)

@@ -13,18 +13,21 @@ from typing import Any
 from app.reports.axes import choose_axes
 from app.reports.words import in_words, verdict, when
 from core import format, metrics
+from core.machine.stays import stays
 from core.model import DecoderShape
 from core.report import Report
 from core.study import KernelCalls, Study, Trial
 from core.verdict import utility
 from core.verdict.anchor import anchored
 from core.verdict.compare import compare
-from core.verdict.comparison import ABSENT, Cell, Column, Comparison, Row
+from core.verdict.comparison import ABSENT, Cell, Column, Comparison, Row, machine_names
 from core.verdict.frontier import frontier
 from core.verdict.recommend import Recommendation, recommend
 
 # More columns than a printed page holds are split, each part with the baseline again.
 CANDIDATES_PER_BLOCK = 4
+# (label, text)
+_Lines = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def content_of(report: Report) -> ReportContent:
     return ReportContent(
         report=report,
         created=when(report.created_at) + (f" by {report.who}" if report.who else ""),
-        asked=_asked(study),
+        asked=(*_asked(study), *_measured_on(study, facts)),
         weights=tuple((word, weight) for word, weight in study.priorities.weights if weight > 0),
         limits=tuple(in_words(limit) for limit in study.priorities.limits),
         advice=advice,
@@ -130,7 +133,7 @@ def _heading(advice: Recommendation) -> str:
     return "Recommended" if advice.proven else "Leading, not proven yet"
 
 
-def _asked(study: Study) -> tuple[tuple[str, str], ...]:
+def _asked(study: Study) -> _Lines:
     case = study.case
     model, target, load = case.model, case.target, case.workload
     lines = [
@@ -150,7 +153,7 @@ def _asked(study: Study) -> tuple[tuple[str, str], ...]:
             )
         )
     memory = format.number(float(target.memory_bytes), "B")
-    lines.append(("Target", f"{target.title or target.id}: {target.kind}, {memory}"))
+    lines.append(("Target", f"{target.name or target.id}: {target.kind}, {memory}"))
     traffic = load.title or load.id
     if load.task == "text":
         traffic += f": {load.prompt_tokens:,} tokens in, {load.output_tokens:,} out"
@@ -165,6 +168,12 @@ def _asked(study: Study) -> tuple[tuple[str, str], ...]:
         if number:
             counts.append(f"{number} {state}")
     return (*lines, ("Trials", ", ".join(counts)))
+
+
+def _measured_on(study: Study, facts: Mapping[str, Mapping[str, Any]]) -> _Lines:
+    """What the trials ran on, a line each machine; nothing where it was not recorded."""
+    label = "Measured on" if study.case.target.local else "Ran on"
+    return tuple((label, stay.line) for stay in stays(study.trials, facts))
 
 
 def _tiles(study: Study, advice: Recommendation) -> tuple[Tile, ...]:
@@ -240,6 +249,7 @@ def _marks(
     if x is None or y is None:
         return ()
     marks = []
+    on = {key: f" · {name}" for key, name in machine_names(comparison.columns).items()}
     for column, across, up in zip(comparison.columns, x.cells, y.cells, strict=True):
         roles = {
             "baseline": column.is_baseline,
@@ -247,7 +257,8 @@ def _marks(
             "frontier": column.trial_id in front,
         }
         role = ", ".join(word for word, holds in roles.items() if holds)
-        marks.append(PointMark(column.trial_id, column.title, across, up, role))
+        title = column.title + on.get(column.trial_id, "")
+        marks.append(PointMark(column.trial_id, title, across, up, role))
     return tuple(marks)
 
 

@@ -29,6 +29,7 @@ HEAD = (
     "verdict",
     "method",
     "warning",
+    "machine",
 )
 # The last four are the wide forms, which spreadsheets set to Japanese read as the plain ones.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -65,6 +66,7 @@ def render(report: Report) -> str:
                     cell.verdict,
                     cell.method or cell.why,
                     warning,
+                    column.machine,
                 )
             )
     return out.getvalue()

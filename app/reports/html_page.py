@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -73,7 +74,11 @@ def _figures(content: ReportContent) -> Markup:
     if content.axes is None:
         return Markup("")
     report = content.report
-    shown = charts.points(report.trials(), *content.axes)
+    titles = {mark.trial_id: mark.title for mark in content.marks}
+    shown = [
+        replace(point, title=titles.get(point.trial_id, point.title))
+        for point in charts.points(report.trials(), *content.axes)
+    ]
     both = {
         name: charts.pareto(
             shown,

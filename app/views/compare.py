@@ -10,7 +10,7 @@ import streamlit as st
 from app import reports as exports
 from app import state
 from app.figures import charts
-from app.parts import common, pick, side_by_side, tables
+from app.parts import common, machines, pick, side_by_side, tables
 from app.parts.side_by_side import DIAGNOSTICS
 from core import metrics
 from core.study import Study, Trial
@@ -32,6 +32,7 @@ def page() -> None:
         {environment_id: common.facts(text) for environment_id, text in facts},
         study.priorities.margins,
     )
+    machines.head(trials)
     common.caveats(comparison.warnings)
     _table(comparison)
     _bars(comparison)

@@ -32,7 +32,7 @@ def page() -> None:
     here = targets.detect_local()
     st.caption(
         words.plain(
-            f"{here.title.removeprefix('This machine: ')} · "
+            f"{here.name} · "
             f"{format.number(float(facts['memory_bytes']), 'B')} · environment {identifier}"
         )
     )

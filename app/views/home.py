@@ -7,7 +7,7 @@ from dataclasses import replace
 import streamlit as st
 
 from app import planning, services, state
-from app.parts import common, words
+from app.parts import common, machines, words
 from core.priorities import Priorities
 from store.interface import StudySummary
 
@@ -44,8 +44,9 @@ def page() -> None:
         _steps()
         return
     st.header("Last studies", anchor=False)
+    places = machines.places(summaries[:SHOWN])
     for summary in summaries[:SHOWN]:
-        _card(summary)
+        _card(summary, places[summary.id])
     if len(summaries) > SHOWN:
         st.caption(
             f"{len(summaries) - SHOWN} older ones can be picked on Live, Compare and Trade-offs."
@@ -95,9 +96,11 @@ def _steps() -> None:
                 st.caption(text)
 
 
-def _card(summary: StudySummary) -> None:
-    where = words.plain(f"{summary.target_id}, {summary.workload_id}")
+def _card(summary: StudySummary, place: str) -> None:
+    where = words.plain(f"{place}, {summary.workload_id}")
     title = f"**{words.plain(summary.model_id)}** on {where}"
+    if place != summary.target_id:
+        title += f" {machines.ELSEWHERE}"
     failed = f", {summary.failed} failed" if summary.failed else ""
     with st.container(border=True, horizontal=True, vertical_alignment="center"):
         with st.container(gap=None):

@@ -10,7 +10,7 @@ from dataclasses import replace
 import streamlit as st
 
 from app import services, state
-from app.parts import common, tables, words
+from app.parts import common, machines, tables, words
 from core import metrics
 from core.measure.child.crashes import crashes
 from core.measure.child.watchdog import Health
@@ -146,6 +146,7 @@ def _figures(study: Study, progress: dict[str, TrialProgress], eta_s: float | No
     ]
     st.markdown(f"{words.badge(study.state)} {words.plain(study.reason)}")
     st.caption(words.plain(f"Started {words.ago(study.created_at)}{words.by(study.who)}"))
+    machines.head(study.trials)
     with st.grid(4, min_column_width=170):
         st.metric("Trials ended", f"{ended} of {total}", border=True)
         st.metric("Failed", str(failed), border=True)

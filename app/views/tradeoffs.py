@@ -9,7 +9,7 @@ import streamlit as st
 
 from app import services, state
 from app.figures import charts, methods
-from app.parts import common, tables, words
+from app.parts import common, machines, tables, words
 from app.planning import plan_again
 from core import metrics
 from core.study import Study, Trial
@@ -47,6 +47,7 @@ def page() -> None:
             ":material/monitor_heart:",
         )
         return
+    machines.head(shown)
     common.warn(shown)
     advice = recommend(study)
     left, right = st.columns([5, 3], gap="medium")
@@ -179,7 +180,11 @@ def _chart(
     """Draw; returns the trials drawn and the ids of those on the frontier of the two axes."""
     best = {trial.id for trial in frontier(shown, (x, y))}
     drawn = tuple(trial for trial in shown if state.chosen("dominated") or trial.id in best)
-    points = charts.points(drawn, x, y)
+    marks = machines.marks_of(drawn)
+    points = [
+        replace(point, title=point.title + machines.beside(marks, point.trial_id))
+        for point in charts.points(drawn, x, y)
+    ]
     log_x, log_y = state.chosen("logx"), state.chosen("logy")
     on_axes = [p for p in points if (p.x > 0 or not log_x) and (p.y > 0 or not log_y)]
     alt = (
@@ -235,12 +240,14 @@ def _table(
     both = (x,) if x == y else (x, y)
     three = tuple(dict.fromkeys((x, y, "model_bytes")))
     ids = [trial.id for trial in drawn]
+    marks = machines.marks_of(drawn)
     rows = tables.draw(
         "tradeoffs",
         [
             {
                 "Plan": trial.plan.title,
                 "Role": role,
+                **machines.column(marks, trial.id),
                 "Origin": words.origin(trial, x, y),
                 **{_label(name): words.reading(trial.metric(name)) for name in both},
             }
@@ -248,7 +255,8 @@ def _table(
         ],
         [
             {
-                "Plan": f"{trial.plan.title} {'' if role == BEATEN else role}",
+                "Plan": f"{trial.plan.title} {'' if role == BEATEN else role}"
+                f"{machines.beside(marks, trial.id)}",
                 **tables.numbers(three, trial.value),
             }
             for trial, role in zip(drawn, roles, strict=True)

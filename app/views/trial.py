@@ -10,6 +10,7 @@ from app import facts, services, state
 from app.parts import (
     common,
     environment_facts,
+    machines,
     margin_words,
     words,
 )
@@ -50,6 +51,7 @@ def page() -> None:
             f"{trial.started_at and trial.started_at + ' UTC'}{words.by(trial.who)}"
         )
     )
+    machines.head((trial,))
     with st.container(horizontal=True, vertical_alignment="center"):
         if st.button("Compare with others", icon=":material/compare_arrows:", key="to-compare"):
             state.go("compare", study=trial.study_id, trials=_company(trial))
@@ -90,7 +92,7 @@ def _warnings(trial: Trial) -> None:
     beside = (base, trial) if base is not None and base.id != trial.id else (trial,)
     known = facts.facts_of(services.get_services().store, beside)
     ran = {"the baseline" if side is base else "this trial": side for side in beside}
-    ids = {name: environments.environment_ids(side) for name, side in ran.items()}
+    ids = {name: side.environments for name, side in ran.items()}
     own = [
         f"{caution.text[:1].upper()}{caution.text[1:]}." for caution in environments.cautions(trial)
     ]
@@ -103,15 +105,19 @@ def _shares(trial: Trial) -> None:
     if not known:
         return
     st.header("Share of the limit", anchor=False)
+    elsewhere = bool(machines.marks_of((trial,)))
     for measurement, place in zip(known, st.columns(len(known), gap="medium"), strict=True):
         with place.container(border=True, height="stretch"):
-            _share(measurement)
+            _share(measurement, elsewhere)
 
 
-def _share(measurement: Measurement) -> None:
+def _share(measurement: Measurement, elsewhere: bool) -> None:
     label = metrics.metric(measurement.metric).label
     if measurement.value is None:
         st.markdown(f"**{words.plain(label)}**: unavailable")
+        if share.needs_calibration(measurement) and elsewhere:
+            st.caption("The machine it ran on had not been calibrated.")
+            return
         st.caption(words.plain(f"{measurement.method[:1].upper()}{measurement.method[1:]}."))
         if share.needs_calibration(measurement):
             st.page_link(state.page("hardware"), label="Calibrate", icon=":material/speed:")

@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from app import services, state
-from app.parts import common, tables, words
+from app.parts import common, machines, tables, words
 from core import metrics
 from core.ids import distinct
 from core.study import TRIAL_STATES
@@ -84,7 +84,10 @@ def _at_baseline(
 
 def _filters(studies: tuple[StudySummary, ...]) -> TrialFilter:
     """The filter row; every choice is in the URL."""
-    titles = {"": "All studies"} | {summary.id: words.summary_title(summary) for summary in studies}
+    places = machines.places(studies)
+    titles = {"": "All studies"} | {
+        summary.id: words.summary_title(summary, places[summary.id]) for summary in studies
+    }
     everything = {"": "All"}
     of = everything | {summary.model_id: summary.model_id for summary in studies}
     on = everything | {summary.target_id: summary.target_id for summary in studies}
@@ -149,14 +152,15 @@ def _table(rows: tuple[dict[str, Any], ...], number: int, wanted: TrialFilter) -
     columns = metrics.listed(f"trials_{preset}")
     shown = [name for name in columns if any(row.get(name) is not None for row in rows)]
     ids = [str(row["id"]) for row in rows]
+    marks = machines.marks(services.get_services().store.environments_of(ids))
     before = state.chosen("trials")
     # On a phone there is room for three of the overview.
     phone = metrics.listed("trials_phone")
     few = [name for name in phone if name in shown] if preset == presets[0] else shown
     ticked = tables.draw(
         "trials",
-        [_row(row, shown) for row in rows],
-        [_phone(row, few[:3]) for row in rows],
+        [_row(row, shown, marks) for row in rows],
+        [_phone(row, few[:3], marks) for row in rows],
         "Stored trials that fit the filters",
         tables.help_of(shown, words.short_column)
         | {"Id": st.column_config.TextColumn(width="small")},
@@ -170,12 +174,13 @@ def _table(rows: tuple[dict[str, Any], ...], number: int, wanted: TrialFilter) -
     return chosen
 
 
-def _row(row: dict[str, Any], shown: list[str]) -> dict[str, Any]:
+def _row(row: dict[str, Any], shown: list[str], marks: dict[str, str]) -> dict[str, Any]:
     numbers = tables.numbers(shown, row.get)
     return {
         "Plan": row["title"],
         "State": words.word(row["state"]),
         "Target": row["target_id"],
+        **machines.column(marks, row["id"]),
         "Origin": _origin(row, shown),
         **numbers,
         "Model": row["model_id"],
@@ -186,10 +191,11 @@ def _row(row: dict[str, Any], shown: list[str]) -> dict[str, Any]:
     }
 
 
-def _phone(row: dict[str, Any], shown: list[str]) -> dict[str, Any]:
+def _phone(row: dict[str, Any], shown: list[str], marks: dict[str, str]) -> dict[str, Any]:
     mark = "" if row["state"] == "done" else f" {words.word(row['state'])}"
     if _origin(row, shown) not in ("measured", "—"):
         mark += f" ({_origin(row, shown)})"
+    mark += machines.beside(marks, row["id"])
     return {"Plan": f"{row['title']}{mark}", **tables.numbers(shown, row.get)}
 
 

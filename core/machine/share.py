@@ -69,7 +69,7 @@ def needs_calibration(measurement: Measurement) -> bool:
 
 
 def sentence(measurement: Measurement) -> str:
-    """`Decoding reads 71 % of what this machine's memory can deliver.`; empty when unavailable."""
+    """`Decoding reads 71 % of what the machine's memory can deliver.`; empty when unavailable."""
     if measurement.value is None:
         return ""
     share = (
@@ -79,8 +79,8 @@ def sentence(measurement: Measurement) -> str:
     )
     if measurement.metric == "mbu":
         place = "caches" if _CACHES in measurement.method else "memory"
-        return f"Decoding reads {share} of what this machine's {place} can deliver."
-    return f"Reading the prompt reaches {share} of this machine's matrix peak."
+        return f"Decoding reads {share} of what the machine's {place} can deliver."
+    return f"Reading the prompt reaches {share} of the machine's matrix peak."
 
 
 def _decoding(

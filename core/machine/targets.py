@@ -8,7 +8,7 @@ from __future__ import annotations
 from core.catalogue import tables
 from core.catalogue import targets as catalogue
 from core.machine import calibrate, environment
-from core.target import Target
+from core.target import HERE, Target
 
 
 def resolve(target_id: str) -> Target:
@@ -50,7 +50,7 @@ def detect_local() -> Target:
         memory = int(facts["available_bytes"])
     return Target(
         id=catalogue.LOCAL,
-        title=f"This machine: {title}",
+        title=f"{HERE}{title}",
         kind=kind,
         place="local",
         memory_bytes=memory,

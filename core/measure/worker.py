@@ -141,7 +141,7 @@ def run(job: dict[str, Any], emit: Any) -> tuple[str, str]:
         if "memory" in str(error).lower() and "alloc" in str(error).lower():
             return (
                 "failed",
-                "out of memory: the model and its work do not fit into the memory of this machine",
+                "out of memory: the model and its work do not fit into the machine's memory",
             )
         what = f"{type(error).__name__}: {first_line(str(error))}"
         return "failed", f"unexpected {what} (the trial's log has the details)"

@@ -65,13 +65,13 @@ RUN = (
     ),
     Metric(
         "mbu", "Memory bandwidth used", "", "higher", "limit", "",
-        "Share of this machine's reading bandwidth that decoding reaches: the weights and the KV"
+        "Share of the machine's reading bandwidth that decoding reaches: the weights and the KV"
         " cache that a step must read, over the time per token and the calibrated bandwidth (MBU).",
         unjudged=_USE, shown_in="%",
     ),
     Metric(
         "mfu", "Matrix peak used", "", "higher", "limit", "",
-        "Share of this machine's matrix peak that reading the prompt reaches: its operations over"
+        "Share of the machine's matrix peak that reading the prompt reaches: its operations over"
         " the time to the first token and the calibrated peak of the format (MFU).",
         unjudged=_USE, shown_in="%",
     ),

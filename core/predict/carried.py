@@ -70,5 +70,5 @@ def applied_here(measurement: Measurement) -> Measurement:
 
 
 def _note(row: Measurement, text: str) -> Measurement:
-    where = f"measured on {row.environment}" if row.environment else "measured on this machine"
+    where = f"measured on {row.environment}" if row.environment else "measured elsewhere"
     return replace(row, method="; ".join(filter(None, (row.method, f"{where}: {text}"))))

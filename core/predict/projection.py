@@ -110,7 +110,7 @@ def _merged(
             measurements.append(expected[row.metric])
         elif not row.condition:
             # Once for each metric, not for every condition that it was measured under.
-            why = f"measured on {row.environment or 'this machine'}; there is no way to project it"
+            why = f"measured on {row.environment or 'another one'}; there is no way to project it"
             measurements.append(unavailable(row.metric, row.unit, why))
     present = {row.metric for row in measurements}
     rest = {**expected, **times}
@@ -132,8 +132,9 @@ def _times(trial: Trial, plan: Plan) -> tuple[dict[str, Span], str]:
     alike = here.kind == plan.case.target.kind
     factor = TRANSFER["same" if alike else "other"]
     how = (
-        f"measured here x ratio of the rooflines of {plan.case.target.id} and this machine; the "
-        f"reached share of the limit may differ by a factor of {factor:g}; {there_edge.basis}"
+        f"measured x ratio of the rooflines of {plan.case.target.id} and of the machine that "
+        f"measured it; the reached share of the limit may differ by a factor of {factor:g}; "
+        f"{there_edge.basis}"
     )
     spans = {}
     for name in TIMES:

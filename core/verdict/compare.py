@@ -10,6 +10,7 @@ from typing import Any
 
 from core import format, ids, metrics
 from core.errors import BadInput
+from core.machine.stays import machines_of
 from core.margin import Margin, non_inferiority
 from core.measurement import Measurement
 from core.metrics import Metric
@@ -19,7 +20,6 @@ from core.techniques import BY_NAME
 from core.techniques.kinds import place
 from core.verdict.against import against, reference, served_at
 from core.verdict.comparison import ABSENT, Cell, Column, Comparison, Row
-from core.verdict.environments import environment_ids
 from core.verdict.environments import warnings as unlike_things
 
 
@@ -45,6 +45,7 @@ def compare(
     if baseline is None:
         known = ", ".join(named)
         raise BadInput(f"the baseline {baseline_id} is not among the compared trials: {known}")
+    on = machines_of(trials, environments or {})
     columns = tuple(
         Column(
             trial.id,
@@ -53,10 +54,14 @@ def compare(
             trial.state,
             trial.reason,
             trial.id == baseline_id,
+            on[trial.id].name if trial.id in on else "",
         )
         for trial in trials
     )
-    rows = (*_setting_rows(trials), *_metric_rows(trials, baseline, margins))
+    rows = (
+        *_setting_rows(trials, {trial_id: machine.name for trial_id, machine in on.items()}),
+        *_metric_rows(trials, baseline, margins),
+    )
     return Comparison(baseline_id, columns, rows, _warnings(trials, baseline, environments or {}))
 
 
@@ -82,7 +87,7 @@ def configuration(trial: Trial) -> dict[str, str]:
     texts["seed"] = str(trial.plan.seed)
     ran = sorted({f"{run.op}: {run.name}" for run in trial.kernels})
     texts["kernels"] = ", ".join(ran) or ABSENT
-    texts["environment"] = ", ".join(environment_ids(trial)) or ABSENT
+    texts["environment"] = ", ".join(trial.environments) or ABSENT
     texts["attempt"] = str(trial.attempt)
     texts["state"] = trial.state
     return texts
@@ -100,14 +105,17 @@ _LABELS = {
     "batch": "Served together, at most",
     "seed": "Seed",
     "kernels": "Kernels that ran",
+    "machine": "Machine",
     "environment": "Environment",
     "attempt": "Attempt",
     "state": "State",
 }
 
 
-def _setting_rows(trials: Sequence[Trial]) -> Iterable[Row]:
-    columns = [configuration(trial) for trial in trials]
+def _setting_rows(trials: Sequence[Trial], machines: Mapping[str, str]) -> Iterable[Row]:
+    columns = [
+        configuration(trial) | {"machine": machines.get(trial.id, ABSENT)} for trial in trials
+    ]
     keys = sorted({key: None for column in columns for key in column}, key=_position)
     for key in keys:
         texts = [column.get(key, ABSENT) for column in columns]

@@ -4,6 +4,7 @@ trials side by side. Types alone: core.verdict.judge judges, core.verdict.compar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,7 +89,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Column:
-    """A compared trial's heading."""
+    """A compared trial's heading; `machine` is what it ran on, empty when that is not known."""
 
     trial_id: str
     study_id: str
@@ -96,6 +97,14 @@ class Column:
     state: str
     reason: str
     is_baseline: bool
+    machine: str = ""
+
+
+def machine_names(columns: Sequence[Column]) -> dict[str, str]:
+    """The machine of each compared trial of which it is known, where they are of several; empty
+    where there is nothing to tell apart."""
+    named = {column.trial_id: column.machine for column in columns if column.machine}
+    return named if len(set(named.values())) > 1 else {}
 
 
 @dataclass(frozen=True)

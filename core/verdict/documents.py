@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.dataset import Dataset
+from core.machine.stays import stay_document, stays
 from core.margin import Margin, non_inferiority
 from core.measurement import Measurement
 from core.metrics import metric
@@ -17,7 +18,7 @@ from core.plan import settings
 from core.study import Study, Trial
 from core.verdict.against import against
 from core.verdict.anchor import anchored
-from core.verdict.environments import Facts, cautions, environment_ids, warnings
+from core.verdict.environments import Facts, cautions, warnings
 from core.verdict.recommend import recommend
 from core.verdict.robust.firmness import robustness
 
@@ -64,6 +65,7 @@ def study_document(
             for trial, anchored_trial in zip(study.trials, judged.trials, strict=True)
         ],
         "warnings": [*warnings(study.trials, environments), *left_out(study)],
+        "machines": [stay_document(stay) for stay in stays(study.trials, environments or {})],
     }
 
 
@@ -157,7 +159,7 @@ def trial_document(trial: Trial, margins: Sequence[Margin] = ()) -> dict[str, An
         "reason": trial.reason,
         "who": trial.who or None,
         "kernels": [{"op": run.op, "name": run.name, "calls": run.calls} for run in trial.kernels],
-        "environments": list(environment_ids(trial)),
+        "environments": list(trial.environments),
         "cautions": [caution.text for caution in cautions(trial)],
         "metrics": {
             row.metric: metric_document(row) for row in trial.measurements if not row.condition

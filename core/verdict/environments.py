@@ -13,6 +13,7 @@ from typing import Any
 from core.caution import Caution
 from core.ids import distinct
 from core.machine.facts import LABELS, VOLATILE, text_of
+from core.machine.naming import machines
 from core.study import Trial
 from core.verdict.limits import broken
 
@@ -21,11 +22,6 @@ Facts = Mapping[str, Any]
 # So many differences are named; a reader needs the first few to know what happened.
 NAMED = 6
 SHORT = 48
-
-
-def environment_ids(trial: Trial) -> tuple[str, ...]:
-    """The environments that the trial's measurements name, in order of appearance."""
-    return tuple(dict.fromkeys(row.environment for row in trial.measurements if row.environment))
 
 
 def differences(environments: Sequence[Facts]) -> tuple[str, ...]:
@@ -51,7 +47,7 @@ def warnings(
     # One that was cancelled before it ran says nothing, and must not make the others look fewer.
     ran = [trial for trial in trials if trial.measurements or trial.notes]
     names = distinct({trial.id: trial.plan.title for trial in ran})
-    ids = {names[trial.id]: environment_ids(trial) for trial in ran}
+    ids = {names[trial.id]: trial.environments for trial in ran}
     return (*unlike(ids, environments), *_shared(ran, names))
 
 
@@ -74,12 +70,14 @@ def unlike(
     unlike_in = differences([fact for fact in facts if fact])
     if not silent and not unlike_in:
         return ()
-    where = "; ".join(
-        f"{environment_id}: {_who(environment_id, ids_by_name)}" for environment_id in ids
-    )
+    on = machines({key: known.get(key) for key in ids})
+    names = dict.fromkeys(machine.name for machine in on.values())
+    several = f" on {len(names)} machines" if len(names) > 1 else ""
+    titles = {key: f"{on[key].name}, {key}" if several and key in on else key for key in ids}
+    where = "; ".join(f"{titles[key]}: {_who(key, ids_by_name)}" for key in ids)
     text = (
-        f"{whose} ran in {len(ids)} unlike environments ({where}): a difference between their "
-        "numbers may come from there."
+        f"{whose} ran in {len(ids)} unlike environments{several} ({where}): a difference between "
+        "their numbers may come from there."
     )
     if unlike_in:
         more = len(unlike_in) - NAMED

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app import services
+from app import facts, services
 from core.catalogue import models
 from core.journal.events import (
     Event,
@@ -23,6 +23,9 @@ from core.plan import Plan
 from core.study import ENDED, Study
 from store import open_store
 from store.interface import Store
+
+# What the machine of stored studies is, and the one that shows them unless a test says otherwise.
+FACTS = {"cpu": "Test CPU", "cores": 2, "torch": "2.13"}
 
 
 def events_of(study: Study) -> list[Event]:
@@ -42,7 +45,7 @@ def events_of(study: Study) -> list[Event]:
             "environment",
             study.id,
             environment=one,
-            facts={"cpu": "Test CPU", "cores": 2, "torch": "2.13"},
+            facts=FACTS,
         )
         for one in sorted(environments)
     ]
@@ -154,6 +157,7 @@ def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[services
     store = open_store("memory:")
     found = services.Services(store, Jobs(store), tmp_path)  # type: ignore[arg-type]
     monkeypatch.setattr(services, "get_services", lambda: found)
+    monkeypatch.setattr(facts, "here", lambda: FACTS)
     monkeypatch.setattr(
         models,
         "list_models",

@@ -25,6 +25,8 @@ def test_memory_and_a_database_answer_alike(request, make, seed: int, place: str
         assert memory.ingest(batch) == kept.ingest(batch)
 
     assert memory.studies() == kept.studies()
+    ids = [study.id for study in memory.studies()]
+    assert memory.environments_of_studies(ids) == kept.environments_of_studies(ids)
     for study in memory.studies():
         assert memory.study(study.id) == kept.study(study.id)
         assert memory.progress(study.id) == kept.progress(study.id)

@@ -46,5 +46,5 @@ def placed(run: TrialRun) -> Sequence[Measurement]:
     for row in here:
         if row.value is not None and not row.condition and row.metric in told:
             value = formats.of_metric(row.metric, row.value)
-            run.note(f"measured on this machine: {metric(row.metric).label} {value}")
+            run.note(f"measured on the machine that ran it: {metric(row.metric).label} {value}")
     return project(Trial("", "", run.plan, measurements=here), target)

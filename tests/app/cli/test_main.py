@@ -117,6 +117,7 @@ def test_a_study_is_run_shown_compared_reported_and_exported(tmp_path: Path) -> 
     document = json.loads(ran.stdout)
     assert set(document) == {
         "study", "baseline", "frontier", "recommendation", "trials", "warnings",
+        "machines",
     }  # fmt: skip
     trials = document["trials"]
     assert [trial["state"] for trial in trials] == ["done", "done"]

@@ -171,7 +171,7 @@ def test_a_trial_says_its_share_of_the_limit_in_a_sentence(
     at = show("trial", trial="t-0001")
     (bar,) = at.get("progress")
     assert bar.proto.value == 71
-    assert "71 % of what this machine's memory can deliver" in bar.proto.text.replace("\\", "")
+    assert "71 % of what the machine's memory can deliver" in bar.proto.text.replace("\\", "")
 
 
 def test_a_share_above_the_limit_is_named_a_bad_calibration(

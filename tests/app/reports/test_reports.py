@@ -120,8 +120,11 @@ def test_csv_has_one_row_per_trial_and_metric_and_no_formula(synthetic_study: St
 
 
 def test_json_holds_the_documented_document(synthetic_study: Study) -> None:
-    found = json.loads(export(report_of(synthetic_study), "json"))
-    documented = json.loads(json.dumps(study_document(synthetic_study)))
+    report = report_of(synthetic_study)
+    found = json.loads(export(report, "json"))
+    facts = {key: json.loads(text) for key, text in report.environments}
+    documented = json.loads(json.dumps(study_document(synthetic_study, facts)))
+    assert [machine["name"] for machine in documented["machines"]] == ["Test CPU"]
     assert {key: found[key] for key in documented} == documented
     assert found["report"]["version"] == 2
 

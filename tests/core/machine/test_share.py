@@ -121,7 +121,7 @@ def test_weights_beyond_the_caches_are_held_against_memory(plan: Plan) -> None:
     mbu = found(plan, [timed("tpot_s", 1e-4)], slow)["mbu"]
     assert mbu.value is not None
     assert "GB/s, at which" in mbu.method
-    assert "this machine's memory can deliver" in sentence(mbu)
+    assert "the machine's memory can deliver" in sentence(mbu)
 
 
 def test_a_batch_reads_the_weights_once_and_a_smaller_last_group_is_counted(plan: Plan) -> None:
@@ -225,4 +225,4 @@ def test_a_classifier_has_a_matrix_share_and_no_decoding() -> None:
 
 def test_small_shares_keep_a_digit() -> None:
     one = Measurement("mfu", (0.012,), "", "measured", "")
-    assert sentence(one) == "Reading the prompt reaches 1.2 % of this machine's matrix peak."
+    assert sentence(one) == "Reading the prompt reaches 1.2 % of the machine's matrix peak."

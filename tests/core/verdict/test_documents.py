@@ -15,6 +15,7 @@ def test_the_document_has_the_documented_keys(synthetic_study: Study) -> None:
     document = json.loads(json.dumps(study_document(synthetic_study), allow_nan=False))
     assert list(document) == [
         "study", "baseline", "frontier", "recommendation", "trials", "warnings",
+        "machines",
     ]  # fmt: skip
     assert list(document["study"]) == [
         "id", "model", "target", "workload", "priorities", "limits", "margins", "data", "state",

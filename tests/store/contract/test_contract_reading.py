@@ -259,6 +259,10 @@ def test_environments_are_those_of_the_attempt_that_stands(store, make):
     )
     assert store.environments_of(["t-1", "t-2", "t-none"]) == {"t-1": ("env-a", "env-b")}
     assert store.environments_of([]) == {}
+    assert store.environments_of_studies(["s-1", "s-none"]) == {
+        "s-1": ("env-a", "env-b", "env-old")
+    }
+    assert store.environments_of_studies([]) == {}
 
 
 def test_more_than_one_part_is_kept_whole_or_not_at_all(store, make):

@@ -27,6 +27,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Services, Console], int]] = {
     "cancel": cli_run.cancel,
     "archive": cli_store.archive,
     "ingest": elsewhere.ingest_folder,
+    "planned": elsewhere.planned,
 }
 
 

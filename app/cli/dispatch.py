@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable
 
 from app import who
+from app.cli import elsewhere, store
 from app.cli import run as cli_run
-from app.cli import store
 from app.cli.apply import apply
 from app.cli.commands import COMMANDS, perform
 from app.cli.console import here
@@ -24,6 +24,7 @@ from core.machine.kernel_choice import refusing
 FUNCTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
     "apply": apply,
     "backup": store.backup,
+    "bundle": elsewhere.bundle,
     "bench": run_kernels,
     "doctor": doctor,
     "export-parquet": store.export_parquet,

@@ -90,41 +90,7 @@ def parser() -> argparse.ArgumentParser:
     )
 
     run = command("run", "run a study and print its result", json=True, acts=True)
-    run.add_argument("--model", required=True, help="bundled id, folder, hub id or shape:NAME")
-    run.add_argument("--target", default="local")
-    run.add_argument("--workload", default=None, help="default: chat, or sensor-frame for images")
-    run.add_argument("--priority", action="append", default=[], metavar="NAME=WEIGHT")
-    run.add_argument("--limit", action="append", default=[], metavar="METRIC<=VALUE")
-    run.add_argument(
-        "--margin",
-        action="append",
-        default=[],
-        metavar="METRIC=LOSS",
-        help="the loss of quality you accept, as accuracy=0.01 or nats_per_byte=1%%: each trial is"
-        " then called non-inferior, inferior or undecided",
-    )
-    run.add_argument(
-        "--data",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="judge quality on your own .txt, .jsonl or .npz, or on lm-eval:TASK[:LIMIT] (repeat);"
-        " techniques learn from another part of it",
-    )
-    run.add_argument(
-        "--arrival",
-        default="",
-        metavar="RATE|trace:FILE",
-        help="also serve requests that arrive on their own: so many per second (Poisson), or as a"
-        " trace says (CSV or JSON lines: ours, Azure's or Mooncake's columns)",
-    )
-    run.add_argument("--technique", action="append", default=[], metavar="NAME[:key=value,...]")
-    run.add_argument("--preset", default="quick")
-    run.add_argument(
-        "--budget", default=None, metavar="5m", help="start no trial after this time (s, m or h)"
-    )
-    run.add_argument("--seed", type=int, default=0)
-
+    _case(run, needed=True)
     command("studies", "list stored studies", json=True)
     command("show", "print a stored study", json=True).add_argument("study")
     command(
@@ -197,9 +163,21 @@ def parser() -> argparse.ArgumentParser:
         "folder", help="a new or empty folder"
     )
 
-    command(
-        "ingest", "take in studies that were measured on another machine", json=True
-    ).add_argument(
+    bundle = command(
+        "bundle", "write the plan of a study to a file, to measure it elsewhere", acts=True
+    )
+    bundle.add_argument(
+        "study", nargs="?", default="", help="a stored study; or give the options of `trimtab run`"
+    )
+    _case(bundle, needed=False)
+    bundle.add_argument(
+        "-o", "--output", required=True, metavar="FILE", help=".json, or .zip where files go along"
+    )
+    bundle.add_argument(
+        "--no-model", action="store_true", help="leave the model's files out: they are there"
+    )
+    ingest = command("ingest", "take in studies measured on another machine", json=True)
+    ingest.add_argument(
         "folder", help="what `python -m core.measure.study` wrote, or one study's folder in it"
     )
 
@@ -214,3 +192,43 @@ def parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--markdown", action="store_true", help="the summary as a table")
     return top
+
+
+def _case(parser: argparse.ArgumentParser, needed: bool) -> None:
+    """The options that say what is asked; `needed` when there is no other way to say it."""
+    parser.add_argument("--model", required=needed, help="bundled id, folder, hub id or shape:NAME")
+    parser.add_argument("--target", default="local")
+    parser.add_argument(
+        "--workload", default=None, help="default: chat, or sensor-frame for images"
+    )
+    parser.add_argument("--priority", action="append", default=[], metavar="NAME=WEIGHT")
+    parser.add_argument("--limit", action="append", default=[], metavar="METRIC<=VALUE")
+    parser.add_argument(
+        "--margin",
+        action="append",
+        default=[],
+        metavar="METRIC=LOSS",
+        help="the loss of quality you accept, as accuracy=0.01 or nats_per_byte=1%%: each trial is"
+        " then called non-inferior, inferior or undecided",
+    )
+    parser.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="judge quality on your own .txt, .jsonl or .npz, or on lm-eval:TASK[:LIMIT] (repeat);"
+        " techniques learn from another part of it",
+    )
+    parser.add_argument(
+        "--arrival",
+        default="",
+        metavar="RATE|trace:FILE",
+        help="also serve requests that arrive on their own: so many per second (Poisson), or as a"
+        " trace says (CSV or JSON lines: ours, Azure's or Mooncake's columns)",
+    )
+    parser.add_argument("--technique", action="append", default=[], metavar="NAME[:key=value,...]")
+    parser.add_argument("--preset", default="quick")
+    parser.add_argument(
+        "--budget", default=None, metavar="5m", help="start no trial after this time (s, m or h)"
+    )
+    parser.add_argument("--seed", type=int, default=0)

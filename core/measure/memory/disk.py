@@ -22,14 +22,15 @@ CONFIGS = ("config.json", "model.safetensors.index.json")
 KEEPING = ("cache", "decode", "batch")
 
 
-def measure_disk(plan: Plan, engine: Any = None) -> Measurement:
-    """disk_bytes of the model as it is deployed; `engine` has the weights as techniques left them.
+def measure_disk(plan: Plan, engine: Any = None, files: Path | None = None) -> Measurement:
+    """disk_bytes of the model as it is deployed; `engine` has the weights as techniques left them,
+    `files` is the folder that they were loaded from where it is not the model's id.
 
     Unavailable for random weights, and for what no artefact of ours holds.
     """
     if plan.case.model.source == "shape":
         return unavailable("disk_bytes", "B", "a shape model has random weights and no files")
-    folder = find_folder(plan.case.model.id)
+    folder = files or find_folder(plan.case.model.id)
     changing = [technique.name for technique in plan.techniques if technique.kind not in KEEPING]
     if not changing:
         return folder_bytes(folder)

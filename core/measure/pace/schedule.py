@@ -34,22 +34,34 @@ class Turn:
 
 
 class Schedule:
-    """Of one run of a study over `trials`, in the order in which they were proposed."""
+    """Of one run of a study over `trials`, in the order in which they were proposed.
+
+    `seconds`, when given, stand in the place of what the preset promises and of the study's budget,
+    and no trial runs beyond them; `go_on` says how what was left out is measured.
+    """
 
     def __init__(
-        self, study: Study, trials: Sequence[Trial], clock: Callable[[], float] = time.monotonic
+        self,
+        study: Study,
+        trials: Sequence[Trial],
+        clock: Callable[[], float] = time.monotonic,
+        seconds: float | None = None,
+        go_on: str = "",
     ) -> None:
         self.left = list(trials)
         self.stages = Stages(study.id, study, clock)
         self._preset: Preset = preset(study.preset)
-        self._study_id = study.id
         self._clock = clock
         self._begun = 0
+        self._seconds = seconds
+        self._go_on = go_on or f"measure it with: trimtab resume {study.id}"
         # Who states a budget has said how long it may take: no trial starts after it.
-        self._budget_s = study.budget_s
-        self._last_start = None if study.budget_s is None else clock() + study.budget_s
+        self._budget_s = study.budget_s if seconds is None else None
+        self._last_start = None if self._budget_s is None else clock() + self._budget_s
         promise = self._preset.promise_s if study.budget_s is None else None
         self._end = None if promise is None else clock() + promise * (1 - RESERVE)
+        if seconds is not None:
+            self._last_start = self._end = clock() + seconds
 
     def next(self) -> Turn | None:
         """The next turn; None when nothing is left or nothing fits into the time that is left."""
@@ -71,17 +83,19 @@ class Schedule:
 
     def is_late(self) -> bool:
         """Whether the running trial must end for the promise to be kept."""
-        return self._end is not None and self._begun > FIRST and self._clock() > self._end
+        free = self._begun <= FIRST and self._seconds is None
+        return self._end is not None and not free and self._clock() > self._end
 
     @property
     def left_out(self) -> str:
         """Why a trial was not measured to its end."""
         if self._budget_s is not None:
             return f"the budget of {self._budget_s:g} s was used up before this trial"
-        promise = formats.duration(self._preset.promise_s or 0.0)
+        within = self._preset.promise_s if self._seconds is None else self._seconds
+        who = "the study had promised" if self._seconds is None else "it was asked"
         return (
-            f"left out: the time did not suffice, the study had promised to end within {promise};"
-            f" measure it with: trimtab resume {self._study_id}"
+            f"left out: the time did not suffice, {who} to end within"
+            f" {formats.duration(within or 0.0)}; {self._go_on}"
         )
 
 

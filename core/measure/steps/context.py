@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from core import format as formats
 from core.artefacts.prefix import Prefix, Prefixes
 from core.caution import Note, note_body
 from core.data.passages import digits, prompts
@@ -77,8 +76,8 @@ class TrialRun:
     def shorten(self, rounds: int) -> None:
         """Time so many rounds instead of the preset's, and say so."""
         self.note(
-            f"timed in {rounds} rounds instead of {self.preset.repeats}: the study had promised to"
-            f" end within {formats.duration(self.preset.promise_s or 0.0)}"
+            f"timed in {rounds} rounds instead of {self.preset.repeats}: the time that the study"
+            " has left allows no more"
         )
         self.preset = self.preset.shortened(rounds)
 

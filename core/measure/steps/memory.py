@@ -26,7 +26,7 @@ def memory(run: TrialRun) -> None:
 
     run.served += [
         *measure_memory(deployment, run.plan, run.workload, group, run.resident_before),
-        measure_disk(run.plan, deployment.engine),
+        measure_disk(run.plan, deployment.engine, run.files.path if run.files else None),
         Measurement(
             "model_bytes",
             (float(deployment.weight_bytes()),),

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from app import who
+from app.archives import unpacked
 from app.cli import run as cli_run
 from app.cli.console import Console, here
 from app.cli.link.remote import server_of
@@ -79,7 +80,8 @@ def planned(parsed: argparse.Namespace, services: Services, console: Console) ->
 
 def ingest_folder(parsed: argparse.Namespace, services: Services, console: Console) -> int:
     """Take in the studies of a folder; 1 when one of several was refused."""
-    taken = ingest(services.store, services.folder, Path(parsed.folder))
+    with unpacked(Path(parsed.folder)) as folder:
+        taken = ingest(services.store, services.folder, folder)
     for notice in taken.notices:
         print(f"trimtab: {notice}", file=console.err)
     if parsed.json:

@@ -17,8 +17,8 @@ from core.journal.events import Event, ReportSaved, StudyCreated
 from core.journal.journal import JournalReading, examine
 
 STUDY = "study.jsonl"
-_STUDY_ID = re.compile(r"s-[0-9a-z]{1,40}")
-_FILES = re.compile(r"study\.jsonl|t-[0-9a-z]{1,40}-\d{1,6}\.(?:jsonl|log)")
+STUDY_ID = re.compile(r"s-[0-9a-z]{1,40}")
+FILES = re.compile(r"study\.jsonl|t-[0-9a-z]{1,40}-\d{1,6}\.(?:jsonl|log)")
 # A trial may say 256 MiB; what a library prints is cut off by nobody else.
 LONGEST = {".jsonl": 512 << 20, ".log": 16 << 20}
 # Sentences about one journal before the rest is counted.
@@ -93,7 +93,7 @@ def read(place: Path) -> FoundStudy:
 def _files(place: Path) -> Iterator[Path]:
     """Journals and logs of a study's folder; BadInput for one that is a link or too large."""
     for path in sorted(place.iterdir()):
-        if not _FILES.fullmatch(path.name):
+        if not FILES.fullmatch(path.name):
             continue
         if path.is_symlink() or not path.is_file():
             raise BadInput(f"{path} is a link or no file: the study was not taken")
@@ -113,7 +113,7 @@ def _id(path: Path) -> str:
     with path.open("rb") as file:
         words = re.search(rb'"study":"([^"]*)"', file.readline(1 << 20))
     name = words[1].decode("utf-8", "replace") if words else ""
-    if not _STUDY_ID.fullmatch(name):
+    if not STUDY_ID.fullmatch(name):
         raise BadInput(f"{path}, line 1 does not say of which study it is: it was not taken")
     return name
 

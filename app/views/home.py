@@ -7,7 +7,7 @@ from dataclasses import replace
 import streamlit as st
 
 from app import planning, services, state
-from app.parts import common, machines, words
+from app.parts import common, machines, reference_study, words
 from core.priorities import Priorities
 from store.interface import StudySummary
 
@@ -42,6 +42,7 @@ def page() -> None:
             state.go("plan")
     if not summaries:
         _steps()
+        reference_study.draw()
         return
     st.header("Last studies", anchor=False)
     places = machines.places(summaries[:SHOWN])
@@ -51,6 +52,7 @@ def page() -> None:
         st.caption(
             f"{len(summaries) - SHOWN} older ones can be picked on Live, Compare and Trade-offs."
         )
+    reference_study.draw()
 
 
 def start_first_study() -> None:

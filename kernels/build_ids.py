@@ -47,6 +47,17 @@ def build_ids(triton: bool = False) -> dict[str, str]:
     return ids
 
 
+@functools.lru_cache(maxsize=32)
+def operation_id(op: str) -> str:
+    """12 hex digits of all that an operation's kernels are made from: its folder's sources, the
+    headers and the compiler.
+    """
+    folder = ROOT / op
+    sources = (file for kind in ("*.py", "*.cpp", "*.h") for file in folder.rglob(kind))
+    files = [*sorted(sources), *sorted(ROOT.glob("*.h"))]
+    return _digest((compiler_version(), *build.FLAGS), files)
+
+
 def _digest(words: tuple[str, ...], files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for word in words:

@@ -12,6 +12,7 @@ import torch
 
 from kernels import registry
 from kernels.calls import count
+from kernels.choice.ways import Ways
 
 DTYPES = (torch.bfloat16, torch.float32, torch.float16)
 
@@ -24,9 +25,16 @@ class PackedWeight:
     dtype)`, a sentence or None, and a class `Product(form, dtype, bias)`: called with x [M, k],
     contiguous, it gives y [M, n]; `undo()` gives the form back, `tensors()` what it keeps; with
     `bind(x, out, residual)` it becomes part of a bound step.
+
+    A Product with `into(x, out, residual)` (those for a GPU) shares its layout with others: a
+    module's `over(product)` gives its own Product on the same tensors, or None. Which of these runs
+    is measured for each number of rows, when that is first met (kernels.choice.ways), unless one
+    was asked for by name. Kernels of another layout take no part: the matrix would be in memory
+    twice, so the registry's order, which `kernel` follows, decides once. What ran is counted by its
+    own name.
     """
 
-    __slots__ = ("_device", "_product", "bias", "dtype", "format", "k", "kernel", "n")
+    __slots__ = ("_device", "_product", "_ways", "bias", "dtype", "format", "k", "kernel", "n")
     op: ClassVar[str]
 
     def __init__(
@@ -54,6 +62,13 @@ class PackedWeight:
         self._device = form.codes.device
         self.kernel = choose(form, dtype, kernel)
         self._product: Any = _module(self.op, self.kernel).Product(form, dtype, self.bias)
+        self._ways: Ways | None = None
+        if getattr(self._product, "into", None) is not None:
+            products = {self.kernel: self._product}
+            if registry.named(self.op, kernel) is None:
+                products |= sharing(form, dtype, self.kernel, self._product)
+            shape = (self.n, self.k)
+            self._ways = Ways(self.op, self.format, shape, dtype, self._device, products)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """x [..., k] -> y [..., n]; no gradients. Raises ValueError with a sentence."""
@@ -67,14 +82,20 @@ class PackedWeight:
             return x.new_zeros((*x.shape[:-1], self.n))
         rows = x.detach() if x.requires_grad else x
         rows = rows.reshape(-1, self.k).contiguous()
-        count(self.op, self.kernel)
-        y: torch.Tensor = self._product(rows)
+        y: torch.Tensor
+        if self._ways is not None:
+            y = self._ways(rows)
+        else:
+            count(self.op, self.kernel)
+            y = self._product(rows)
         return y if x.dim() == 2 else y.reshape(*x.shape[:-1], self.n)
 
     def bind(
         self, x: torch.Tensor, out: torch.Tensor, residual: torch.Tensor | None = None
     ) -> Callable[[], object]:
         """See KernelWeight.bind; a kernels.program.BoundCall where the kernel has one."""
+        if self._ways is not None:
+            return self._ways.bind(x, out, residual)
         bind = getattr(self._product, "bind", None)
         bound: Callable[[], object] | None = bind(x, out, residual) if bind is not None else None
         if bound is not None:
@@ -91,6 +112,8 @@ class PackedWeight:
     def tensors(self) -> list[torch.Tensor]:
         """Codes, scales, zeros and the bias, as they lie in memory."""
         kept: list[torch.Tensor] = self._product.tensors()
+        if self._ways is not None:
+            kept = [*kept, *self._ways.tensors()]
         return kept if self.bias is None else [*kept, self.bias]
 
 
@@ -118,6 +141,24 @@ def choose(form: Any, dtype: torch.dtype, wanted: str | None) -> str:
     raise registry.KernelUnavailable(
         f"No kernel of {op} takes {form.format} with {dtype} on {device}: {'; '.join(reasons)}."
     )
+
+
+def sharing(form: Any, dtype: torch.dtype, first: str, product: Any) -> dict[str, Any]:
+    """The products of other kernels of the form's operation that run here on the very tensors of
+    `product`, the kernel `first`'s, by name.
+    """
+    found = {}
+    for info, reason in registry.kernels_available(form.codes.device):
+        if (info.op, reason) != (form.op, None) or info.name == first:
+            continue
+        module = _module(form.op, info.name)
+        if form.codes.device.type not in info.devices or not hasattr(module, "over"):
+            continue
+        if form.codes_format in info.formats and module.refuse(form, dtype) is None:
+            other = module.over(product)
+            if other is not None:
+                found[info.name] = other
+    return found
 
 
 def _module(op: str, kernel: str) -> Any:

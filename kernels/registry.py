@@ -120,6 +120,15 @@ KERNELS: tuple[KernelInfo, ...] = (
     KernelInfo(
         "linear_fp8", "triton", ("cuda",), ("e4m3",), "kernels.linear_fp8.gpu", "triton", ("cpu",)
     ),
+    KernelInfo(
+        "linear_fp8",
+        "torch-scaled-mm",
+        ("cuda",),
+        ("e4m3",),
+        "kernels.linear_fp8.torch_scaled_mm",
+        "triton",
+        ("cpu",),
+    ),
     KernelInfo("linear_fp8", "torch", _ANY, ("e4m3",), "kernels.linear_fp8.torch_tiles"),
     KernelInfo("attention", "cpp", ("cpu",), FLOATS, "kernels.attention.cpu", _COMPILER),
     KernelInfo("attention", "torch-sdpa", _ANY, FLOATS, "kernels.attention.sdpa"),

@@ -18,6 +18,7 @@ from core.machine.kernel_choice import complaint
 from core.measure.energy import counters
 from core.measure.fallbacks import lost
 from core.target import Target
+from kernels import choice
 from kernels.registry import ENVIRONMENT, kernels_available
 
 EXTRAS = {
@@ -51,6 +52,7 @@ def diagnose(
         }
         for info, reason in kernels_available(device)
     ]
+    choices = [_choice(kept) for kept in choice.here()]
     _, energy = counters()
     missing = {name: how for name, how in EXTRAS.items() if importlib.util.find_spec(name) is None}
     missing |= {f"our kernels of {', '.join(ops)}": why for why, ops in lost(device).items()}
@@ -67,12 +69,14 @@ def diagnose(
         },
         "calibration": None if known is None else to_data(known),
         "kernels": kernels,
+        "choices": choices,
         "energy": energy or "readable",
         "missing": missing,
         "summary": [
             ("machine", _machine(target, identifier, facts)),
             ("limits", _limits(known)),
             (f"kernels on {device}", [_kernel(kernel) for kernel in kernels]),
+            *([("chosen by measuring", [_chosen(data) for data in choices])] if choices else []),
             ("energy", [energy or "RAPL counters are readable"]),
             ("missing", [f"{name}: {how}" for name, how in missing.items()] or ["nothing"]),
         ],
@@ -122,3 +126,37 @@ def _rate(rate: Rate) -> str:
 def _kernel(kernel: dict[str, Any]) -> str:
     state = "runs" if kernel["runs"] else f"not here: {kernel['reason']}"
     return f"{kernel['op']:14} {kernel['name']:18} {', '.join(kernel['formats']):18} {state}"
+
+
+def _choice(kept: choice.Answer) -> dict[str, Any]:
+    """A kernel that was chosen by measuring, the times in seconds, the fastest first."""
+    asked = kept.question
+    return {
+        "op": asked.op,
+        "format": asked.format,
+        "shape": list(asked.shape),
+        "rows": asked.rows,
+        "dtype": asked.dtype,
+        "device": kept.device,
+        "kernel": kept.name,
+        "margin": kept.margin,
+        "seconds": kept.seconds(),
+        "samples": len(kept.samples[kept.name]),
+        "failed": dict(kept.failed),
+        "taken_at": kept.taken_at,
+    }
+
+
+def _chosen(data: dict[str, Any]) -> str:
+    best, *others = data["seconds"].items()
+    beaten = ", ".join(
+        f"{name} {seconds / best[1]:.2f}x" if best[1] else name for name, seconds in others
+    )
+    failed = "".join(f"; {name} failed: {reason}" for name, reason in data["failed"].items())
+    shape = " x ".join(map(str, data["shape"]))
+    return (
+        f"{data['op']:14} {data['format']:10} {shape:14} {data['rows']:5} rows of {data['dtype']}: "
+        f"{best[0]} {format.number(best[1], 's')}"
+        + (f", before {beaten}" if beaten else "")
+        + f"{failed} ({data['device']}, {data['samples']} samples, {data['taken_at'][:10]})"
+    )

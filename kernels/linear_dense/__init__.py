@@ -15,6 +15,7 @@ from torch.nn.functional import linear as torch_linear
 from kernels import registry
 from kernels.calls import count
 from kernels.dtypes import FLOATS, as_torch
+from kernels.linear_dense import cuda
 from kernels.pages import make_huge
 
 OP = "linear_dense"
@@ -107,6 +108,8 @@ class DenseWeight:
         for name, side in (("out", out), ("residual", residual)):
             if side is not None and not self._fits(side, rows):
                 raise ValueError(_bad_side(name, side, (*x.shape[:-1], self.n), self.dtype))
+        if x.is_cuda:
+            return cuda.bound(self.weight, self.bias, x, out, residual)
         if self._gemv is None or rows > GEMV_ROWS or not x.is_cpu:
             return lambda: self(x, out, residual)
         bound: Callable[[], object] = self._gemv.bind(x, out, rows, residual)

@@ -1,4 +1,4 @@
-"""Triton FP8 x FP8: rows of x rounded to E4M3, then an FP8 product with scales at the end.
+"""Triton FP8 x FP8: rows of x rounded to E4M3 (gpu_rows.py), an FP8 product, the scales at the end.
 
 NOT YET RUN ON A GPU: correct under TRITON_INTERPRET=1 and compiled for compute capability 9.0 only;
 block sizes are guesses that autotuning chooses from. Owns the kernels and their launcher.
@@ -8,15 +8,14 @@ with 14 bits; every BLOCK_K columns the sum moves on to fp32 (max_num_imprecise_
 does (2024, section 3.3.2).
 """
 
-import functools
-import os
-
 import torch
 import triton
 import triton.language as tl
 from torch.nn.functional import pad
 
-from kernels.linear_fp8.codes import MOST, TINY
+from kernels import launch
+from kernels.launch import on, processors
+from kernels.linear_fp8.gpu_rows import round_rows
 from kernels.linear_lowbit.codes import LowBit
 
 K_MULTIPLE = 16
@@ -40,55 +39,6 @@ def refuse(form: LowBit, dtype: torch.dtype) -> str | None:
     return None
 
 
-@triton.jit
-def _rounded(steps):
-    """fp32 steps rounded to E4M3's grid, halves to even."""
-    bits = steps.to(tl.uint32, bitcast=True)
-    normal = ((bits + 0x7FFFF + ((bits >> 20) & 1)) & 0xFFF00000).to(tl.float32, bitcast=True)
-    # Below 2^-6 the steps are 2^-9; adding 1.5 * 2^14 and taking it away rounds to them.
-    small = (steps + 24576.0) - 24576.0
-    return tl.where(tl.abs(steps) < 0.015625, small, normal)
-
-
-@triton.jit
-def _quantize_kernel(
-    codes_ptr,  # [M, K padded] E4M3
-    scale_ptr,  # [M] fp32
-    x_ptr,  # [M, K]
-    k,
-    padded,
-    LARGEST: tl.constexpr,
-    TINY_MAX: tl.constexpr,
-    ROUND_FIRST: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-):
-    row = tl.program_id(0).to(tl.int64)
-    at = x_ptr + row * k
-    most = tl.zeros((BLOCK_K,), dtype=tl.float32)
-    bad = tl.zeros((BLOCK_K,), dtype=tl.int32)
-    for start in range(0, k, BLOCK_K):
-        column = start + tl.arange(0, BLOCK_K)
-        size = tl.abs(tl.load(at + column, mask=column < k, other=0.0).to(tl.float32))
-        # Not below infinity: infinite or not a number.
-        bad = bad | tl.where(size < float("inf"), 0, 1)
-        most = tl.maximum(most, tl.where(size < float("inf"), size, 0.0))
-    largest = tl.max(most, axis=0)
-    broken = tl.max(bad, axis=0) > 0
-    # Triton's "/" on floats is approximate on the GPU; torch rounds correctly.
-    scale = tl.div_rn(largest, largest * 0 + LARGEST)
-    safe = tl.where(largest >= TINY_MAX, largest, 1.0)
-    inverse = tl.where(largest >= TINY_MAX, tl.div_rn(safe * 0 + LARGEST, safe), 0.0)
-    tl.store(scale_ptr + row, tl.where(broken, float("nan"), scale))
-    for start in range(0, padded, BLOCK_K):
-        column = start + tl.arange(0, BLOCK_K)
-        x = tl.load(at + column, mask=column < k, other=0.0).to(tl.float32)
-        steps = tl.minimum(tl.maximum(x * inverse, -LARGEST), LARGEST)
-        if ROUND_FIRST:
-            steps = _rounded(steps)
-        code = tl.where(broken, 0.0, steps).to(tl.float8e4nv)
-        tl.store(codes_ptr + row * padded + column, code, mask=column < padded)
-
-
 def _configs() -> list[triton.Config]:
     """BLOCK_N, BLOCK_M, BLOCK_K, WAVES, warps and stages of each."""
     rows = (
@@ -97,28 +47,17 @@ def _configs() -> list[triton.Config]:
         (256, 128, 128, 1, 8, 3),
     )  # fmt: skip
     configs = []
-    for n, m, k, waves, warps, stages in (
-        rows[:1] if os.environ.get("TRITON_INTERPRET") == "1" else rows
-    ):
+    for n, m, k, waves, warps, stages in rows[:1] if launch.INTERPRETED else rows:
         meta = {"BLOCK_N": n, "BLOCK_M": m, "BLOCK_K": k, "WAVES": waves}
         configs.append(triton.Config(meta, num_warps=warps, num_stages=stages))
     return configs
 
 
-def fitting(
-    configs: list[triton.Config], named: dict[str, int], **_: object
-) -> list[triton.Config]:
-    """The configurations whose tile suits the number of rows."""
-    rows = named["rows_bucket"]
-    smallest, largest = (16, 16) if rows <= 16 else (rows // 2, rows)
-    suited = [config for config in configs if smallest <= config.kwargs["BLOCK_M"] <= largest]
-    return suited or [config for config in configs if config.kwargs["BLOCK_M"] >= 128] or configs
-
-
 @triton.autotune(
     _configs(),
     key=["n", "padded", "rows_bucket"],
-    prune_configs_by={"early_config_prune": fitting},
+    prune_configs_by={"early_config_prune": launch.early},
+    do_bench=launch.bench,
     cache_results=True,
 )
 @triton.jit(do_not_specialize=["rows_bucket"])
@@ -166,10 +105,12 @@ def _finish_kernel(
     scale_ptr,  # [N]
     x_scale_ptr,  # [M] fp32
     bias_ptr,
+    residual_ptr,  # [M, N], may be y
     rows,
     n,
     splits,
     BIAS: tl.constexpr,
+    RESIDUAL: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
@@ -182,6 +123,8 @@ def _finish_kernel(
     y = total * (tl.load(x_scale_ptr + row) * scale)
     if BIAS:
         y += tl.load(bias_ptr + cols, mask=ok, other=0.0).to(tl.float32)
+    if RESIDUAL:
+        y += tl.load(residual_ptr + row * n + cols, mask=ok, other=0.0).to(tl.float32)
     tl.store(y_ptr + row * n + cols, y.to(y_ptr.dtype.element_ty), mask=ok)
 
 
@@ -189,22 +132,25 @@ class Product:
     """See Fp8Weight: E4M3 codes [n, k rounded up]."""
 
     def __init__(self, form: LowBit, dtype: torch.dtype, bias: torch.Tensor | None) -> None:
-        self.n, self.k, self._bias = form.n, form.k, bias
-        self._codes = pad(form.codes, (0, -form.k % K_MULTIPLE)).contiguous()
-        self._codes = self._codes.view(torch.float8_e4m3fn)
-        self._scale = form.scale.half() if form.scale_format == "fp16" else form.scale
+        self.n, self.k, self.bias = form.n, form.k, bias
+        self.codes = pad(form.codes, (0, -form.k % K_MULTIPLE)).contiguous()
+        self.codes = self.codes.view(torch.float8_e4m3fn)
+        self.scale = form.scale.half() if form.scale_format == "fp16" else form.scale
 
     def __call__(self, x: torch.Tensor, split: int | None = None) -> torch.Tensor:
-        """x [M, k] -> y [M, n]. `split` programs share a sum over k; by default enough of them."""
-        rows, padded = len(x), self._codes.shape[1]
-        codes = torch.empty(rows, padded, dtype=torch.float8_e4m3fn, device=x.device)
-        x_scale = torch.empty(rows, dtype=torch.float32, device=x.device)
-        _quantize_kernel[(rows,)](
-            codes, x_scale, x, self.k, padded, LARGEST=MOST, TINY_MAX=TINY,
-            # Triton's interpreter rounds 1.98 to 1 in a conversion to 8 bits.
-            ROUND_FIRST=x.device.type == "cpu",
-            BLOCK_K=min(4096, triton.next_power_of_2(padded)),
-        )  # fmt: skip
+        """x [M, k] -> y [M, n]."""
+        return self.into(x, x.new_empty(len(x), self.n), split=split)
+
+    def into(
+        self,
+        x: torch.Tensor,
+        out: torch.Tensor,
+        residual: torch.Tensor | None = None,
+        split: int | None = None,
+    ) -> torch.Tensor:
+        """See kernels.choice.ways. `split` programs share a sum over k, by default enough."""
+        rows, padded = len(x), self.codes.shape[1]
+        codes, x_scale = round_rows(x, padded)
 
         def tiles(meta: dict[str, int]) -> int:
             return int(triton.cdiv(rows, meta["BLOCK_M"]) * triton.cdiv(self.n, meta["BLOCK_N"]))
@@ -213,36 +159,32 @@ class Product:
             most = triton.cdiv(padded, meta["BLOCK_K"])
             if split is not None:
                 return max(1, min(split, most))
-            wanted = meta["WAVES"] * _processors(x.device) // tiles(meta)
+            wanted = meta["WAVES"] * processors(x.device) // tiles(meta)
             return max(1, min(MAX_SPLIT, most, wanted))
 
         most = max(splits(config.kwargs) for config in product_kernel.configs)
         sums = torch.empty(most * rows * self.n, dtype=torch.float32, device=x.device)
-        product_kernel[lambda meta: (tiles(meta), splits(meta))](
-            sums, codes, self._codes, rows, self.n, padded, triton.next_power_of_2(max(16, rows)),
-            FP32_DOT=x.device.type == "cpu",
-        )  # fmt: skip
-        y = torch.empty((rows, self.n), dtype=x.dtype, device=x.device)
-        _finish_kernel[(rows, triton.cdiv(self.n, 512))](
-            y, sums, self._scale, x_scale, self._scale if self._bias is None else self._bias,
-            rows, self.n, splits(product_kernel.best_config.kwargs),
-            BIAS=self._bias is not None, BLOCK=512,
-        )  # fmt: skip
-        return y
+        bucket = triton.next_power_of_2(max(16, rows))
+        with on(x.device):
+            product_kernel[lambda meta: (tiles(meta), splits(meta))](
+                sums, codes, self.codes, rows, self.n, padded, bucket,
+                FP32_DOT=x.device.type == "cpu",
+            )  # fmt: skip
+            # That of the launch just before: its own key's.
+            used = splits(product_kernel.best_config.kwargs)
+            _finish_kernel[(rows, triton.cdiv(self.n, 512))](
+                out, sums, self.scale, x_scale, x if self.bias is None else self.bias,
+                x if residual is None else residual, rows, self.n, used,
+                BIAS=self.bias is not None, RESIDUAL=residual is not None, BLOCK=512,
+            )  # fmt: skip
+        return out
 
     def undo(self) -> LowBit:
         """The canonical form."""
-        kept = "fp16" if self._scale.dtype is torch.float16 else "fp32"
-        codes = self._codes.view(torch.uint8)[:, : self.k].contiguous()
-        return LowBit(codes, self._scale.float(), None, 8, self.k, "e4m3", scale_format=kept)
+        kept = "fp16" if self.scale.dtype is torch.float16 else "fp32"
+        codes = self.codes.view(torch.uint8)[:, : self.k].contiguous()
+        return LowBit(codes, self.scale.float(), None, 8, self.k, "e4m3", scale_format=kept)
 
     def tensors(self) -> list[torch.Tensor]:
         """Codes and scales."""
-        return [self._codes, self._scale]
-
-
-@functools.cache
-def _processors(device: torch.device) -> int:
-    if device.type != "cuda":
-        return 1
-    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+        return [self.codes, self.scale]

@@ -151,12 +151,9 @@ class LowBit:
     def dequantize(self) -> torch.Tensor:
         """The matrix that the codes stand for, fp32 [n, k]."""
         table = levels(self.kind)
-        codes = self.codes
-        steps = codes.float() if table is None else table.to(codes.device)[codes.long()]
-        size = min(self.group_size, self.k)
-        steps = pad(steps, (0, self.groups * size - self.k))
-        steps = steps.view(self.n, self.groups, size) - self.zeros()[..., None]
-        return (steps * self.scale[..., None]).view(self.n, -1)[:, : self.k].contiguous()
+        if table is not None:
+            table = table.to(self.codes.device)
+        return dequantized(self.codes, table, self.scale, self.zeros(), self.group_size)
 
     def rows(self, begin: int, end: int) -> "LowBit":
         """The rows [begin, end) alone; `begin` is a multiple of DOUBLE_ROWS with double scales."""
@@ -176,6 +173,24 @@ class LowBit:
             self.scale_format,
             double,
         )
+
+
+def dequantized(
+    codes: torch.Tensor,
+    table: torch.Tensor | None,
+    scale: torch.Tensor,
+    zeros: torch.Tensor,
+    group_size: int,
+) -> torch.Tensor:
+    """LowBit.dequantize of the parts, unchecked, so that nothing waits for a GPU. `table` is that
+    of `levels`, on their device.
+    """
+    n, k = codes.shape
+    steps = codes.float() if table is None else table[codes.long()]
+    groups, size = scale.shape[1], min(group_size, k)
+    steps = pad(steps, (0, groups * size - k))
+    steps = steps.view(n, groups, size) - zeros[..., None]
+    return (steps * scale[..., None]).view(n, -1)[:, :k].contiguous()
 
 
 def check(kind: str, bits: int, group_size: int, scale_format: str = "fp16") -> None:

@@ -50,14 +50,14 @@ class W8A8Weight(PackedWeight):
         if bind is not None:
             bound: Callable[[], object] = bind(x, out, residual, apart)
             return bound
-
+        multiply = super().bind(x, out, residual)
         columns = None if apart is None else self.form().apart
+        if apart is None or columns is None:
+            return multiply
 
         def step() -> None:
-            if apart is not None and columns is not None:
-                torch.index_select(x, 1, columns, out=apart)
-            y = self(x)
-            torch.add(residual, y, out=out) if residual is not None else out.copy_(y)
+            torch.index_select(x, 1, columns, out=apart)
+            multiply()
 
         return step
 

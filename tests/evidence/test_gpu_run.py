@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from tests.evidence.gpu import gpu_tests, results, schedule
-from tests.evidence.gpu.parts import CLOSING, MODULES, SHARES, parts
-from tests.evidence.gpu.place import ROOT, SECONDS, Place
+from tests.evidence.gpu.parts import CLOSING, MODULES, parts
+from tests.evidence.gpu.place import REHEARSAL_SECONDS, ROOT, SECONDS, Place
 from tests.evidence.gpu.schedule import Outcome, Part
 
 SCRIPT = ROOT / "tests" / "evidence" / "gpu" / "run.sh"
@@ -103,15 +103,18 @@ def test_a_part_without_half_of_its_time_is_not_begun(tmp_path: Path) -> None:
 
 
 def test_all_parts_with_what_closing_takes_fit_into_the_end_of_all() -> None:
-    assert list(SHARES) == list(MODULES)
-    assert sum(kept for kept, _ in SHARES.values()) + CLOSING <= SECONDS
-    assert all(kept <= most for kept, most in SHARES.values())
-    assert sum(part.seconds for part in parts(48.0)) == pytest.approx(
-        sum(kept for kept, _ in SHARES.values()) / 10
-    )
-    assert [part.name for part in parts(60.0, ("energy",))] == ["energy"]
+    for rehearsal, seconds in ((False, SECONDS), (True, REHEARSAL_SECONDS)):
+        wanted = parts(seconds, rehearsal)
+        assert [part.name for part in wanted] == list(MODULES)
+        assert sum(part.seconds for part in wanted) <= seconds * (1 - CLOSING)
+        assert all(part.seconds <= part.most for part in wanted)
+        shorter = parts(seconds / 10, rehearsal)
+        assert [part.seconds for part in shorter] == pytest.approx(
+            [part.seconds / 10 for part in wanted]
+        )
+    assert [part.name for part in parts(60.0, only=("energy",))] == ["energy"]
     with pytest.raises(ValueError, match="there is no part 'nonsense'; known are environment, "):
-        parts(60.0, ("nonsense",))
+        parts(60.0, only=("nonsense",))
 
 
 def test_every_part_broken_in_its_way_still_gives_a_summary_in_time(tmp_path: Path) -> None:
@@ -186,21 +189,23 @@ def test_results_are_whole_small_and_name_no_path_of_the_box(place: Place) -> No
 
 
 def test_journals_logs_and_files_are_taken_as_far_as_they_are(place: Place) -> None:
-    study = place.work / results.STUDIES / "01-pycode"
+    study = place.work / results.STUDIES / "s-1"
     study.mkdir(parents=True)
-    (study / "t-1.jsonl").write_text("{}\n")
-    (study / "link").symlink_to("/etc/hostname")
+    (study / "t-1-1.jsonl").write_text("{}\n")
+    (study / "t-1-1.log").write_text("what a library printed\n")
+    (study / "t-2-1.jsonl").symlink_to("/etc/hostname")
+    (study.parent / results.BOX).write_text("{}")
     logs = place.work / "logs"
     logs.mkdir()
     (logs / "bench.log").write_bytes(b"x" * 2_000_000 + b"the end")
     (place.work / "tests.xml").write_text("<testsuites/>")
     results.refresh(place, ["environment", "bench"])
     with tarfile.open(place.out / "journals.tar.gz") as archive:
-        assert archive.getnames() == ["01-pycode", "01-pycode/t-1.jsonl"]
-        assert {(entry.uid, entry.uname) for entry in archive} == {(0, "")}
+        assert archive.getnames() == ["box.json", "s-1/t-1-1.jsonl"]
+        assert {(entry.uid, entry.uname, entry.mtime) for entry in archive} == {(0, "", 0)}
     log = (place.out / "log.txt").read_text()
     assert log.startswith("== bench\n... 500,007 bytes before this\n")
-    assert log.endswith("the end\n")
+    assert "the end\n== t-1-1\nwhat a library printed\n" in log
     assert (place.out / "tests.xml").read_text() == "<testsuites/>"
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+", path.name) for path in place.out.iterdir())
 

@@ -100,17 +100,21 @@ class CapturedStep:
         else:
             out = torch.zeros(shape, dtype=torch.int64, device=device)
 
+        # The step keeps its runs: they refer to its tensors alone, so that it ends with its cache.
+        embedding, head, calls, tokens = self._embedding, self._head, self._calls, self.tokens
+        start, ids, x = self._start, self._ids, self._x
+        h = self._h.view(self.batch, tokens, -1)
+        read = h[:, -1:] if last_only else h
+
         def run() -> None:
-            torch.index_select(self._embedding, 0, self._ids, out=self._x)
-            for call in self._calls:
+            torch.index_select(embedding, 0, ids, out=x)
+            for call in calls:
                 call()
-            self._start.add_(self.tokens)
-            h = self._h.view(self.batch, self.tokens, -1)
-            logits = self._head(h[:, -1:] if last_only else h)
+            start.add_(tokens)
             if choose:
-                torch.argmax(logits, -1, out=out)
+                torch.argmax(head(read), -1, out=out)
             else:
-                out.copy_(logits)
+                out.copy_(head(read))
 
         return (run if self._capture is None else self._capture(run)), out
 

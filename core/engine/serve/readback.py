@@ -21,7 +21,7 @@ class Readback:
             self._there = torch.cuda.Event()
             self._there.record(torch.cuda.current_stream(ids.device))
         else:
-            self._ids = ids
+            self._ids = ids.clone()
 
     def wait(self) -> list[list[int]]:
         """The ids, as soon as they are there."""

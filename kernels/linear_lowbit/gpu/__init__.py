@@ -4,23 +4,26 @@ NOT YET RUN ON A GPU: correct under TRITON_INTERPRET=1 and compiled for compute 
 (LOG.md). Owns what the kernel refuses, Product and the launches; device code is kernels.py's.
 """
 
-import contextlib
-import functools
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import triton
 
-from kernels.calls import count
+from kernels.launch import on, processors
 from kernels.linear_lowbit.codes import LowBit, levels
 from kernels.linear_lowbit.gpu import kernels as device_code
 from kernels.linear_lowbit.gpu.layout import WORDS, lay_out, undo
 
-# Up to this many rows the vector units keep up with memory (an estimate; LOG.md); beyond it the
-# matrix units do, whose tiles are 16 rows high at least.
+# Up to this many rows the vector units keep up with memory, by an estimate (LOG.md) that counts
+# only where nothing may be measured; beyond it the matrix units do, with tiles of 16 rows at least.
 FEW_ROWS = 2
+# Up to this many the two are compared (kernels.choice.ways).
+COMPARED_ROWS = 8
 MAX_SPLIT = 16
+# The calls whose blocks an autotuner has chosen: all that its own key is made of, and more.
+_tuned: set[tuple[object, ...]] = set()
 _KINDS = {
     "int": device_code.INTEGER,
     "nf4": device_code.TABLE,
@@ -76,6 +79,19 @@ class Product:
         """x [M, k] -> y [M, n]."""
         return self.run(x, x.new_empty(len(x), self.layout.n))
 
+    def ways(self, rows: int) -> dict[str, Callable[..., object]]:
+        """Both kernels where either may be the faster, that of the estimate first."""
+        both = {"few": partial(self.run, few=True), "many": partial(self.run, few=False)}
+        if rows > COMPARED_ROWS:
+            return {"many": both["many"]}
+        return both if rows <= FEW_ROWS else dict(reversed(both.items()))
+
+    def into(
+        self, x: torch.Tensor, out: torch.Tensor, residual: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """See kernels.choice.ways: `run` by the kernel of the estimate."""
+        return self.run(x, out, residual)
+
     def run(
         self,
         x: torch.Tensor,
@@ -89,7 +105,8 @@ class Product:
 
         With `gated` the weight's rows are gate and up, n / 2 each, and out [M, n / 2] =
         silu(gate) * up. out may be residual. `split` programs share a sum over k, by default as
-        many as fill the device; `few` chooses the kernel (default: by the rows of x).
+        many as fill the device; `few` chooses the kernel (default: by the rows of x). The first
+        call of a shape chooses blocks by running the kernel many times, on an output of its own.
         """
         layout, rows = self.layout, len(x)
         if gated and layout.n % 2:
@@ -100,7 +117,7 @@ class Product:
         def splits(meta: dict[str, int]) -> int:
             if split is not None:
                 return max(1, min(split, layout.blocks))
-            wanted = meta["WAVES"] * _processors(x.device)
+            wanted = meta["WAVES"] * processors(x.device)
             most = max(1, min(MAX_SPLIT, layout.blocks // meta["BLOCKS"]))
             return max(1, min(most, wanted // tiles(meta)))
 
@@ -108,52 +125,52 @@ class Product:
             high = 1 if few else triton.cdiv(rows, meta["BLOCK_M"])
             return high * triton.cdiv(layout.n, meta["BLOCK_N"])
 
+        def launch(y: torch.Tensor) -> None:
+            kernel[lambda m: (tiles(m), splits(m))](y, *others, **meta)
+
         most = max(splits(config.kwargs) for config in kernel.configs)
-        partial = out
+        partial_sums = out
         if most > 1 or gated:
-            partial = torch.empty(most * rows * layout.n, dtype=torch.float32, device=x.device)
+            partial_sums = torch.empty(most * rows * layout.n, dtype=torch.float32, device=x.device)
         words = layout.words
-        first = (
-            out, partial, x, words, layout.scale, _or(layout.zero, words),
+        # What is not there is a pointer that is never followed; bias and residual have the dtype
+        # that they would have, so that blocks are chosen once for all combinations.
+        others = (
+            partial_sums, x, words, layout.scale, _or(layout.zero, words),
             _or(layout.double_step, words), _or(layout.double_low, words), _or(self._table, words),
-            _or(self._bias, words), _or(residual, words), rows, layout.n, layout.k, layout.blocks,
+            _or(self._bias, x), _or(residual, x), rows, layout.n, layout.k, layout.blocks,
         )  # fmt: skip
         meta = self._meta | {
             "BIAS": self._bias is not None and not gated,
             "RESIDUAL": residual is not None and not gated,
             "PARTIAL": gated,
         }
-        with _on(x.device):
-            if few:
-                high = triton.next_power_of_2(rows)
-                kernel[lambda m: (tiles(m), splits(m))](*first, **meta, ROWS=high)
-            else:
-                kernel[lambda m: (tiles(m), splits(m))](
-                    *first, triton.next_power_of_2(max(16, rows)), **meta,
-                    PRECISION="ieee" if x.dtype is torch.float32 else "tf32",
-                    # Triton's interpreter multiplies the bit patterns of bf16 in a dot.
-                    FP32_DOT=x.device.type == "cpu",
-                )  # fmt: skip
+        if few:
+            meta["ROWS"] = bucket = triton.next_power_of_2(rows)
+        else:
+            bucket = triton.next_power_of_2(max(16, rows))
+            others += (bucket,)
+            meta["PRECISION"] = "ieee" if x.dtype is torch.float32 else "tf32"
+            # Triton's interpreter multiplies the bit patterns of bf16 in a dot.
+            meta["FP32_DOT"] = x.device.type == "cpu"
+        tensors = (side for side in others if isinstance(side, torch.Tensor))
+        key = (few, bucket, layout.n, layout.k, x.device, *meta.values(), out.dtype)
+        key += tuple(side.dtype for side in tensors)
+        with on(x.device):
+            if key not in _tuned:
+                launch(torch.empty_like(out))
+                _tuned.add(key)
+            launch(out)
+            # That of the launch just before: its own key's.
             used = splits(kernel.best_config.kwargs)
             if used > 1 or gated:
                 wide = out.shape[1]
                 device_code.finish[(rows, triton.cdiv(wide, 512))](
-                    out, partial, _or(self._bias, words), _or(residual, words),
+                    out, partial_sums, _or(self._bias, words), _or(residual, words),
                     rows, layout.n, wide, used, BIAS=self._bias is not None,
                     RESIDUAL=residual is not None, GATED=gated, BLOCK=512,
                 )  # fmt: skip
         return out
-
-    def bind(
-        self, x: torch.Tensor, out: torch.Tensor, residual: torch.Tensor | None = None
-    ) -> Callable[[], object]:
-        """A counted call that adds bias and residual in the same launch."""
-
-        def step() -> None:
-            count("linear_lowbit", "triton")
-            self.run(x, out, residual)
-
-        return step
 
     def undo(self) -> LowBit:
         """The canonical form."""
@@ -168,16 +185,3 @@ class Product:
 def _or(tensor: torch.Tensor | None, other: torch.Tensor) -> torch.Tensor:
     """A pointer that the kernel never follows in place of one that is not there."""
     return other if tensor is None else tensor
-
-
-def _on(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    if device.type != "cuda" or torch.cuda.current_device() == device.index:
-        return contextlib.nullcontext()
-    return torch.cuda.device(device)
-
-
-@functools.cache
-def _processors(device: torch.device) -> int:
-    if device.type != "cuda":
-        return 1
-    return int(torch.cuda.get_device_properties(device).multi_processor_count)

@@ -10,12 +10,11 @@ in fp32 and are scaled once per group. Many rows are scaled first, rounded to x'
 the matrix units with the weight as the left operand, which may come from registers.
 """
 
-import os
-
 import triton
 import triton.language as tl
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+from kernels import launch
+
 # KIND: how a code's value is found.
 INTEGER, TABLE, E4M3, E5M2, E2M1, TERNARY, BINARY = range(7)
 
@@ -26,7 +25,7 @@ def _configs(rows: tuple[tuple[int, ...], ...]) -> list[triton.Config]:
     WAVES is how many programs are wanted on each multiprocessor when a sum over k is split.
     """
     configs = []
-    for block_n, blocks, waves, warps, block_m, stages in rows[:1] if INTERPRETED else rows:
+    for block_n, blocks, waves, warps, block_m, stages in rows[:1] if launch.INTERPRETED else rows:
         meta = {"BLOCK_N": block_n, "BLOCKS": blocks, "WAVES": waves}
         if block_m:
             meta["BLOCK_M"] = block_m
@@ -48,16 +47,6 @@ MANY = _configs(
         (128, 2, 1, 8, 256, 3), (256, 2, 1, 8, 128, 3),
     )
 )  # fmt: skip
-
-
-def fitting(
-    configs: list[triton.Config], named: dict[str, int], **_: object
-) -> list[triton.Config]:
-    """The configurations of MANY whose tile suits the number of rows."""
-    rows = named["rows_bucket"]
-    smallest, largest = (16, 16) if rows <= 16 else (rows // 2, rows)
-    suited = [config for config in configs if smallest <= config.kwargs["BLOCK_M"] <= largest]
-    return suited or [config for config in configs if config.kwargs["BLOCK_M"] >= 128] or configs
 
 
 @triton.jit
@@ -139,7 +128,7 @@ def _store(
 @triton.autotune(
     FEW,
     key=["n", "k", "ROWS", "WIDTH", "KIND", "GROUP", "ZERO"],
-    restore_value=["y_ptr"],
+    do_bench=launch.bench,
     cache_results=True,
 )
 @triton.jit
@@ -227,8 +216,8 @@ def few_rows(
 @triton.autotune(
     MANY,
     key=["n", "k", "rows_bucket", "WIDTH", "KIND", "GROUP", "ZERO"],
-    prune_configs_by={"early_config_prune": fitting},
-    restore_value=["y_ptr"],
+    prune_configs_by={"early_config_prune": launch.early},
+    do_bench=launch.bench,
     cache_results=True,
 )
 @triton.jit(do_not_specialize=["rows_bucket"])

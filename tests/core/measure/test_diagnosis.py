@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from core.machine import calibrate
 from core.machine.calibrate import Calibration, Rate
 from core.measure import diagnosis
 from core.measure.diagnosis import diagnose
+from kernels import choice
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +29,7 @@ def test_the_diagnosis_is_json_and_has_its_sections(found: dict[str, object]) ->
         "target",
         "calibration",
         "kernels",
+        "choices",
         "energy",
         "missing",
         "summary",
@@ -33,7 +37,8 @@ def test_the_diagnosis_is_json_and_has_its_sections(found: dict[str, object]) ->
     titles = [title for title, _ in again["summary"]]
     assert titles[:2] == ["machine", "limits"]
     assert titles[2].startswith("kernels on ")
-    assert titles[3:] == ["energy", "missing"]
+    assert titles[-2:] == ["energy", "missing"]
+    assert titles[3:-2] == (["chosen by measuring"] if again["choices"] else [])
     assert all(
         lines and all(isinstance(one, str) for one in lines) for _, lines in again["summary"]
     )
@@ -97,3 +102,24 @@ def test_limits_are_unknown_until_measured_and_then_said_with_their_spread(
     assert "multiplying bf16: 800 Gop/s (median 700 Gop/s of 9; torch)" in lines
     assert found["calibration"]["environment"] == key
     assert calibrate.stored(key) == known
+
+
+def test_kernels_chosen_by_measuring_are_shown_with_their_margin(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert diagnose()["choices"] == []
+    assert "chosen by measuring" not in dict(diagnose()["summary"])
+    monkeypatch.setattr(choice, "measures", lambda device: True)
+    asked = choice.Question("linear_fp8", "fp8-fp8", (4096, 4096), 128, "bf16")
+    calls = {"triton": lambda: time.sleep(0.003), "torch-scaled-mm": lambda: time.sleep(0.001)}
+    choice.fastest(asked, tuple(calls), lambda: calls, torch.device("cpu"))
+    choice.forget()
+    found = diagnose()
+    (row,) = found["choices"]
+    assert (row["op"], row["shape"], row["rows"]) == ("linear_fp8", [4096, 4096], 128)
+    assert row["kernel"] == "torch-scaled-mm"
+    assert row["margin"] == row["seconds"]["triton"] / row["seconds"]["torch-scaled-mm"]
+    (line,) = dict(found["summary"])["chosen by measuring"]
+    assert "4096 x 4096" in line
+    assert "before triton" in line
+    json.dumps(found)

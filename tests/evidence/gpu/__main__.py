@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from tests.evidence.gpu import place, results, schedule
 from tests.evidence.gpu.parts import CLOSING, parts
-from tests.evidence.gpu.place import SECONDS, Place
+from tests.evidence.gpu.place import Place
 from tests.evidence.gpu.schedule import DONE, NOT_REACHED, Outcome, Part
 
 
@@ -26,10 +26,10 @@ class Interrupted(Exception):
 def run() -> int:
     """Run the parts that the environment asks for."""
     seconds = place.total_seconds()
-    where = place.here(seconds * (1 - CLOSING / SECONDS))
+    where = place.here(seconds * (1 - CLOSING))
     where.work.mkdir(parents=True, exist_ok=True)
     try:
-        wanted = parts(seconds, place.named("TRIMTAB_GPU_PARTS"))
+        wanted = parts(seconds, where.rehearsal, place.named("TRIMTAB_GPU_PARTS"))
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2

@@ -26,7 +26,7 @@ ASKED = (
     "clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem", "temperature.gpu",
     "clocks_throttle_reasons.active", "pcie.link.gen.current", "memory.used",
 )  # fmt: skip
-CEILINGS_S = 22.0
+CEILINGS_S = {"cuda": 22.0, "cpu": 2.0}
 
 
 def run(place: Place) -> tuple[bool, str]:
@@ -43,7 +43,7 @@ def run(place: Place) -> tuple[bool, str]:
     results.write_json(place, "environment.json", data)
     data["torch"] = _torch(place)
     results.write_json(place, "environment.json", data)
-    calibration = calibrate.calibrate(min(CEILINGS_S, place.left / 2), place.device)
+    calibration = calibrate.calibrate(min(CEILINGS_S[place.device], place.left / 2), place.device)
     calibrate.store(calibration)
     data |= {"ceilings": to_data(calibration), "after": gpus.gpu_now()}
     results.write_json(place, "environment.json", data)

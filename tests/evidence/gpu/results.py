@@ -3,7 +3,7 @@
     environment.json  facts, versions, clocks before and after, the ceilings
     tests.xml         every test that needs a GPU
     bench.json        the kernels: times, autotuning results
-    journals.tar.gz   a folder a study: its plan, a journal a trial
+    journals.tar.gz   a folder a study with a journal a trial, for `trimtab ingest`
     steps.json        energy on a steady load; a decode step captured and eager
     summary.json      parts, seconds, outcomes, figures
     log.txt           the end of what every part printed
@@ -27,7 +27,8 @@ from tests.evidence.gpu.place import ROOT, Place
 
 MOST_BYTES = 16_000_000
 LOG_BYTES = 1_500_000
-STUDIES = "studies"
+TRIAL_LOG_BYTES = 20_000
+STUDIES, BOX = "studies", "box.json"
 # What a part that is killed leaves in the scratch folder, and what it is called among the results.
 TAKEN = ("tests.xml", "bench.json")
 
@@ -82,11 +83,13 @@ def _take_files(place: Place) -> None:
 
 
 def _pack_journals(place: Place) -> None:
-    """All studies in one archive; those that would make it too large are named in it."""
-    folders = sorted(path for path in (place.work / STUDIES).glob("*") if path.is_dir())
+    """What the studies' journals say and what box it was, without logs; studies that would make the
+    archive too large are named in it.
+    """
+    folders = sorted(path for path in (place.work / STUDIES).glob("s-*") if path.is_dir())
     if not folders:
         return
-    packed, left_out = b"", []
+    packed, left_out = b"", list[str]()
     for count in range(len(folders), 0, -1):
         packed = _packed(folders[:count], left_out)
         if len(packed) <= MOST_BYTES:
@@ -98,33 +101,34 @@ def _pack_journals(place: Place) -> None:
 def _packed(folders: Sequence[Path], left_out: Sequence[str]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for folder in folders:
-            archive.add(folder, arcname=folder.name, filter=_anonymous)
+        for path in (folders[0].parent / BOX, *(p for f in folders for p in f.glob("*.jsonl"))):
+            if path.is_file() and not path.is_symlink():
+                _add(archive, str(path.relative_to(folders[0].parent)), path.read_bytes())
         if left_out:
-            text = f"left out, for {MOST_BYTES:,} bytes are taken: {', '.join(left_out)}\n".encode()
-            entry = tarfile.TarInfo("left-out.txt")
-            entry.size = len(text)
-            archive.addfile(entry, io.BytesIO(text))
+            text = f"left out, for {MOST_BYTES:,} bytes are taken: {', '.join(left_out)}\n"
+            _add(archive, "left-out.txt", text.encode())
     return buffer.getvalue()
 
 
-def _anonymous(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    """Files and folders alone, whose owner nobody needs to know."""
-    if not (entry.isfile() or entry.isdir()):
-        return None
-    entry.uid = entry.gid = 0
-    entry.uname = entry.gname = ""
-    return entry
+def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    """A file that tells nothing of who wrote it and when."""
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    archive.addfile(entry, io.BytesIO(content))
 
 
 def _join_logs(place: Place, parts: Sequence[str]) -> None:
-    """The end of every part's log, in the order of the parts."""
-    texts = []
-    for name in parts:
-        path = place.work / "logs" / f"{name}.log"
-        if path.is_file():
-            whole = path.read_bytes()
-            cut = f"... {len(whole) - LOG_BYTES:,} bytes before this\n" if whole[LOG_BYTES:] else ""
-            end = whole[-LOG_BYTES:].decode("utf-8", "replace")
-            texts.append(f"== {name}\n{cut}{end}\n")
+    """The end of every part's log, in the order of the parts, and of every trial's."""
+    texts = [_end(place.work / "logs" / f"{name}.log", LOG_BYTES) for name in parts]
+    trials = sorted((place.work / STUDIES).glob("*/*.log"))
+    texts += [_end(path, TRIAL_LOG_BYTES) for path in trials]
     write(place.out, "log.txt", without_paths("".join(texts)).encode()[-MOST_BYTES:])
+
+
+def _end(path: Path, most: int) -> str:
+    """The last bytes of a log under its name; empty where there is none."""
+    if not path.is_file():
+        return ""
+    whole = path.read_bytes()
+    cut = f"... {len(whole) - most:,} bytes before this\n" if whole[most:] else ""
+    return f"== {path.stem}\n{cut}{whole[-most:].decode('utf-8', 'replace')}\n"

@@ -15,7 +15,7 @@ trap 'rm -rf "$scratch"' EXIT
 compiled=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/trimtab/kernels
 mkdir -p "$compiled" "$scratch/cache/trimtab" "$scratch/data" && ln -s "$compiled" "$scratch/cache/trimtab/kernels"
 export OUT TRIMTAB_GPU_WORK=$scratch/work XDG_CACHE_HOME=$scratch/cache XDG_DATA_HOME=$scratch/data
-export TRITON_CACHE_DIR=$scratch/triton PYTHONUNBUFFERED=1 PYTHONPATH=$root TOKENIZERS_PARALLELISM=false
+export TRITON_CACHE_DIR=$scratch/triton PYTHONUNBUFFERED=1 PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} TOKENIZERS_PARALLELISM=false
 export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 
 # The end of all once more from outside, should the orchestrator itself hang.

@@ -1,0 +1,59 @@
+"""What launches of Triton kernels share: the device they go to, how autotuners choose blocks.
+
+Imports triton only to time a configuration on a GPU.
+"""
+
+import contextlib
+import functools
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+# Milliseconds: Triton's own 25 and 100 would take a second for each shape of a decoder.
+WARMUP_MS, REPEAT_MS = 5, 20
+
+
+def on(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Within this, launches go to `device`; nothing to do on the CPU or where it is current."""
+    if device.type != "cuda" or torch.cuda.current_device() == device.index:
+        return contextlib.nullcontext()
+    return torch.cuda.device(device)
+
+
+@functools.cache
+def processors(device: torch.device) -> int:
+    """Its multiprocessors; 1 on the CPU, where Triton's interpreter runs."""
+    if device.type != "cuda":
+        return 1
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def bench(call: Callable[[], object], quantiles: tuple[float, ...]) -> list[float]:
+    """Milliseconds of `call` at the quantiles, each time with a last cache that holds other data.
+
+    In the interpreter the clock on the wall, as no GPU is there.
+    """
+    if INTERPRETED:
+        started = time.perf_counter()
+        call()
+        return [(time.perf_counter() - started) * 1e3] * len(quantiles)
+    from triton.testing import do_bench
+
+    times: list[float] = do_bench(call, warmup=WARMUP_MS, rep=REPEAT_MS, quantiles=quantiles)
+    return times
+
+
+def suited(configs: list[Any], rows_bucket: int) -> list[Any]:
+    """Of autotuner configurations with a BLOCK_M, those whose tile suits the number of rows."""
+    smallest, largest = (16, 16) if rows_bucket <= 16 else (min(rows_bucket // 2, 128), rows_bucket)
+    fit = [config for config in configs if smallest <= config.kwargs["BLOCK_M"] <= largest]
+    return fit or configs
+
+
+def early(configs: list[Any], named: dict[str, int], **_: object) -> list[Any]:
+    """`suited` as Triton's autotuner asks for it; the kernel has an argument `rows_bucket`."""
+    return suited(configs, named["rows_bucket"])

@@ -1,0 +1,125 @@
+"""A decode step captured as a CUDA graph, the same kernels called one after another, and torch's
+own operations: seconds a token at batch 1, and whether all three choose the same tokens.
+
+A processor captures nothing: a rehearsal times the plain step alone.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+from tests.evidence.gpu import results
+from tests.evidence.gpu.place import Place
+
+MODELS = {"cuda": ("pycode", "shape:qwen2.5-0.5b"), "cpu": ("pycode-small",)}
+PROMPT, TOKENS = 128, 128
+REPEATS = 5
+
+
+def run(place: Place) -> tuple[bool, str]:
+    """Write `graph` in steps.json; content when every model's step was captured, and no slower than
+    its eager one.
+    """
+    import torch
+
+    data: dict[str, Any] = {}
+    told, good = [], True
+    for name in MODELS[place.device]:
+        if place.left < 3:
+            told.append(f"{name}: no time")
+            good = False
+            continue
+        with torch.inference_mode():
+            data[name] = measured(name, place.device)
+        results.add_json(place, "steps.json", "graph", data)
+        told.append(f"{name} {_said(data[name])}")
+        good = good and (place.rehearsal or _captured(data[name]))
+    return good, "; ".join(told)
+
+
+def measured(name: str, device: str) -> dict[str, Any]:
+    """Each way of one model: seconds a token of REPEATS runs, and the tokens of the last."""
+    from core.engine.load.load import load_engine
+
+    engine = load_engine(name, device=device)
+    graphs = engine.graphs
+    ways = {"captured": graphs, "eager": None if graphs is None else eager(device), "plain": None}
+    if graphs is None:
+        ways = {"plain": None}
+    data: dict[str, Any] = {}
+    chosen: dict[str, list[int]] = {}
+    for way, how in ways.items():
+        engine.graphs = how
+        data[way], chosen[way] = timed(engine, device)
+    reasons = [] if graphs is None else list(graphs.reasons)
+    return {"seconds_a_token": data, "same_tokens": _same(chosen), "not_captured": reasons}
+
+
+def eager(device: str) -> Any:
+    """What runs the bound kernels without capturing them."""
+    from core.engine.passes.graph import Graphs, Run
+
+    class Eager(Graphs):
+        """Every run as it is."""
+
+        def __call__(self, run: Run) -> Run:
+            return run
+
+    return Eager(device)
+
+
+def timed(engine: Any, device: str) -> tuple[list[float], list[int]]:
+    """Seconds a token of each run of TOKENS greedy steps behind a prompt, and the chosen ids."""
+    import torch
+
+    random = torch.Generator().manual_seed(0)
+    prompt = torch.randint(0, engine.vocab_size, (1, PROMPT), generator=random)
+    cache = engine.new_cache(1, PROMPT + TOKENS)
+    first = engine.forward(prompt, cache, last_only=True).argmax(-1)
+    samples, chosen = [], []
+    for _ in range(REPEATS + 1):
+        cache.truncate(PROMPT)
+        ids, kept = first.clone(), []
+        _wait(device)
+        began = time.perf_counter()
+        for _ in range(TOKENS):
+            ids = engine.choose(ids, cache, last_only=True)
+            kept.append(ids.clone())
+        _wait(device)
+        samples.append((time.perf_counter() - began) / TOKENS)
+        chosen = [int(each) for each in torch.cat(kept).flatten().tolist()]
+    # The first run compiles and captures.
+    return samples[1:], chosen
+
+
+def _wait(device: str) -> None:
+    import torch
+
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def _same(chosen: dict[str, list[int]]) -> float:
+    """The share of positions up to the first at which two ways choose differently."""
+    for position, ids in enumerate(zip(*chosen.values(), strict=True)):
+        if len(set(ids)) > 1:
+            return position / TOKENS
+    return 1.0
+
+
+def _medians(data: dict[str, Any]) -> dict[str, float]:
+    return {way: statistics.median(taken) for way, taken in data["seconds_a_token"].items()}
+
+
+def _captured(data: dict[str, Any]) -> bool:
+    medians = _medians(data)
+    return not data["not_captured"] and medians["captured"] <= medians["eager"]
+
+
+def _said(data: dict[str, Any]) -> str:
+    told = ", ".join(f"{way} {taken * 1e6:,.0f} us" for way, taken in _medians(data).items())
+    if data["not_captured"]:
+        told += f" ({data['not_captured'][0]})"
+    return f"{told}, same tokens {data['same_tokens']:.0%}"

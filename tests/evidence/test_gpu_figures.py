@@ -1,0 +1,83 @@
+"""The figures of a run on a GPU: computed where they were measured, and never invented."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from core.machine.targets import detect_local
+from core.measurement import Measurement, unavailable
+from core.study import Study, Trial
+from tests.evidence.gpu import figures, plans, studies
+
+
+def measured(metric: str, *samples: float) -> Measurement:
+    return Measurement(metric, samples, "", "measured", "timed")
+
+
+@pytest.fixture
+def study() -> Study:
+    question = plans.questions(rehearsal=False, only=("8b-1",))[0]
+    made, wanted = plans.study(question, detect_local())
+    trials = [Trial(f"t-{n}", made.id, plan, "done") for n, plan in enumerate(wanted)]
+    return made.with_trials(tuple(trials))
+
+
+def told(study: Study, *measurements: Measurement) -> Study:
+    """The study with these measurements of its 4-bit trial."""
+    trials = list(study.trials)
+    trials[1] = replace(trials[1], measurements=measurements)
+    return study.with_trials(tuple(trials))
+
+
+def test_the_share_of_the_bandwidth_is_that_of_the_model_in_4_bit(study: Study) -> None:
+    reached = figures.decode_share([told(study, measured("mbu", 0.65, 0.63, 0.64))])
+    assert (reached.value, reached.reached) == (0.64, True)
+    assert "64 % (60 % wanted: reached)" in reached.sentence
+    missed = figures.decode_share([told(study, measured("mbu", 0.25))])
+    assert missed.reached is False
+    assert "MISSED" in missed.sentence
+
+
+def test_energy_comes_with_its_interval(study: Study) -> None:
+    found = told(study, measured("energy_j_per_token", 0.30, 0.31, 0.32))
+    figure = figures.energy([found])
+    assert figure.value == 0.31
+    assert figure.interval == pytest.approx((0.30, 0.32))
+    assert figure.name == "energy per token of shape:llama-3.1-8b weight-int4(group_size=32)"
+
+
+def test_what_was_not_measured_says_so_with_the_reason(study: Study) -> None:
+    assert figures.decode_share([]).sentence.endswith("not measured (no such trial)")
+    no_meter = told(study, unavailable("energy_j_per_token", "J", "no GPU energy: no NVML"))
+    figure = figures.energy([no_meter])
+    assert (figure.value, figure.reached) == (None, None)
+    assert figure.sentence == "energy per token: not measured (no GPU energy: no NVML)"
+
+
+def test_every_trial_has_a_line(study: Study) -> None:
+    refused = replace(study.trials[2], state="refused", reason="it does not fit")
+    trials = (*study.trials[:2], refused, *study.trials[3:])
+    lines = list(figures.lines([told(study.with_trials(trials), measured("tpot_s", 0.002))]))
+    assert len(lines) == len(study.trials)
+    assert "2.00 ms" in lines[1]
+    assert ": refused (it does not fit);" in lines[2]
+
+
+def test_studies_are_content_when_something_was_measured_and_nothing_failed(study: Study) -> None:
+    assert studies.said([study], ["8b-8"]) == (True, "1 studies: 7 done; not begun: 8b-8")
+    failed = replace(study.trials[3], state="failed")
+    assert studies.said([study.with_trials((*study.trials, failed))], [])[0] is False
+    assert studies.said([], [])[0] is False
+
+
+def test_the_unchanged_model_comes_first_and_batches_stand_on_every_technique() -> None:
+    for rehearsal in (False, True):
+        for question in plans.questions(rehearsal):
+            _, wanted = plans.study(question, detect_local())
+            assert wanted[0].techniques == ()
+            assert len({plan.key for plan in wanted}) == len(wanted)
+            assert {plan.batch for plan in wanted[1:]} == {question.batch}
+    with pytest.raises(ValueError, match="there is no study 'nonsense'; known are 8b-1, "):
+        plans.questions(False, ("nonsense",))

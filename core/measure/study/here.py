@@ -48,7 +48,8 @@ def for_this_box(
         if digest not in known:
             raise BadInput(f"--data {path} is none of the files that the study was planned with")
     for file in plan.files:
-        if file.role not in (MODEL, DRAFT) and file.place:
+        there = file.place and (files / file.place).is_file()
+        if file.role not in (MODEL, DRAFT) and there:
             found.setdefault(file.sha256, files / file.place)
     workload = case.workload
     if workload.trace:

@@ -51,9 +51,10 @@ def begin(folder: Path, study: Study, plans: tuple[Plan, ...]) -> Standing:
 
 
 class StudyRun:
-    """One run over the trials of a study that are open, in this thread; `say` is told a line for
-    each that ends. `seconds` end the run, `only` the first so many plans are measured; `starter`
-    and `limits` are for tests.
+    """One run over the trials of a study that are open, in this thread.
+
+    `say` is told a line for each trial that has ended. `seconds` end the run, `only` the first so
+    many plans are measured; `starter` and `limits` are for tests.
     """
 
     def __init__(
@@ -112,6 +113,10 @@ class StudyRun:
                 " for it, or end that process first"
             )
         self._keep(self._study.id, [StudyStateChanged("running").event(self._study.id)])
+        open_ids = {trial.id for trial in open_trials(self._study)}
+        for trial in self._study.trials:
+            if trial.id not in open_ids:
+                self._say(line(self._study, trial))
         why = self._run_trials()
         if self._stopped:
             why = f"interrupted; {GO_ON}"

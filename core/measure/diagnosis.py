@@ -52,7 +52,7 @@ def diagnose(
         }
         for info, reason in kernels_available(device)
     ]
-    choices = [_choice(kept) for kept in choice.here()]
+    choices = [choice.as_data(kept) for kept in choice.here()]
     _, energy = counters()
     missing = {name: how for name, how in EXTRAS.items() if importlib.util.find_spec(name) is None}
     missing |= {f"our kernels of {', '.join(ops)}": why for why, ops in lost(device).items()}
@@ -126,25 +126,6 @@ def _rate(rate: Rate) -> str:
 def _kernel(kernel: dict[str, Any]) -> str:
     state = "runs" if kernel["runs"] else f"not here: {kernel['reason']}"
     return f"{kernel['op']:14} {kernel['name']:18} {', '.join(kernel['formats']):18} {state}"
-
-
-def _choice(kept: choice.Answer) -> dict[str, Any]:
-    """A kernel that was chosen by measuring, the times in seconds, the fastest first."""
-    asked = kept.question
-    return {
-        "op": asked.op,
-        "format": asked.format,
-        "shape": list(asked.shape),
-        "rows": asked.rows,
-        "dtype": asked.dtype,
-        "device": kept.device,
-        "kernel": kept.name,
-        "margin": kept.margin,
-        "seconds": kept.seconds(),
-        "samples": len(kept.samples[kept.name]),
-        "failed": dict(kept.failed),
-        "taken_at": kept.taken_at,
-    }
 
 
 def _chosen(data: dict[str, Any]) -> str:

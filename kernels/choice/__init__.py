@@ -19,10 +19,20 @@ from typing import Any
 
 from kernels import build_ids
 from kernels.calls import apart
-from kernels.choice.answers import Answer, Question, folder, path_of, read, write
+from kernels.choice.answers import Answer, Question, as_data, folder, path_of, read, write
 from kernels.choice.clock import Call, rounds
 
-__all__ = ["Answer", "Question", "by_rule", "fastest", "here", "kept", "measures"]
+__all__ = [
+    "Answer",
+    "Question",
+    "as_data",
+    "by_rule",
+    "device_name",
+    "fastest",
+    "here",
+    "kept",
+    "measures",
+]
 PACKAGES = ("torch", "triton")
 
 _known: dict[tuple[Question, str], Answer] = {}

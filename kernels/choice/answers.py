@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kernels import build
 
@@ -55,6 +56,25 @@ class Answer:
         """The time of the second over that of the first; None where there is no second."""
         best, *others = self.seconds().values()
         return others[0] / best if others and best > 0 else None
+
+
+def as_data(answer: Answer) -> dict[str, Any]:
+    """JSON-ready: the question, the kernel, its margin, the times in seconds, the fastest first."""
+    asked = answer.question
+    return {
+        "op": asked.op,
+        "format": asked.format,
+        "shape": list(asked.shape),
+        "rows": asked.rows,
+        "dtype": asked.dtype,
+        "device": answer.device,
+        "kernel": answer.name,
+        "margin": answer.margin,
+        "seconds": answer.seconds(),
+        "samples": len(answer.samples[answer.name]),
+        "failed": dict(answer.failed),
+        "taken_at": answer.taken_at,
+    }
 
 
 def folder() -> Path:

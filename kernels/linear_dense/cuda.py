@@ -17,7 +17,7 @@ def bound(
     out: torch.Tensor,
     residual: torch.Tensor | None,
 ) -> Callable[[], object]:
-    """A counted call that writes residual + x @ weight.T + bias into `out` (or `residual`).
+    """A counted call that writes residual + x @ weight.T + bias into `out`, which may be residual.
 
     Nothing lies in between but where both bias and residual are added; where one of them is, the
     sum is rounded once.

@@ -2,9 +2,10 @@
 
     python -m core.engine.bench --shape smollm2-135m --tokens 32
 
-Both decode greedily behind the same prompt, in turns (A B A B), bf16 on the CPU, batch 1. The ratio
-is that of the speeds of neighbouring turns; its interval is a bootstrap over the turns. The last
-line on stdout is one JSON document. It refuses to time engines whose logits disagree.
+Both decode greedily behind the same prompt, in turns (A B A B), bf16, batch 1, on the CPU or with
+`--device cuda` on a GPU, whose ids stay there until a turn ends. The ratio is that of the speeds of
+neighbouring turns; its interval is a bootstrap over the turns. The last line on stdout is one JSON
+document. It refuses to time engines whose logits disagree.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ def transformers_twin(config: DecoderConfig, decoder: Decoder) -> Any:
     fields = config.to_hf()
     settings = AutoConfig.for_model(fields.pop("model_type"), **fields)
     model = AutoModelForCausalLM.from_config(settings, dtype=decoder.dtype).eval()
+    model.to(decoder.device)
     model.load_state_dict(decoder.export_tensors(), strict=False)
     model.tie_weights()
     return model
@@ -53,10 +55,11 @@ class Lean:
         """Tokens per second over `tokens` greedy steps behind the prompt."""
         self.cache.truncate(self.length)
         ids = self.logits[:, -1].argmax(-1, keepdim=True)
+        synchronize(ids)
         began = time.perf_counter()
         for _ in range(tokens):
-            logits = self.decoder.forward(ids, self.cache, last_only=True)
-            ids = logits[:, -1].argmax(-1, keepdim=True)
+            ids = self.decoder.choose(ids, self.cache, last_only=True)
+        synchronize(ids)
         return tokens / (time.perf_counter() - began)
 
 
@@ -81,20 +84,30 @@ class Transformers:
         if surplus:
             self.cache.crop(-surplus)
         ids = self.logits[:, -1].argmax(-1, keepdim=True)
+        synchronize(ids)
         began = time.perf_counter()
         for _ in range(tokens):
             out = self.model(ids, use_cache=True, logits_to_keep=1, **self.past)
             ids = out.logits[:, -1].argmax(-1, keepdim=True)
+        synchronize(ids)
         return tokens / (time.perf_counter() - began)
 
 
-def run(shape: str, prompt_tokens: int, tokens: int, repeats: int) -> dict[str, Any]:
+def synchronize(tensor: torch.Tensor) -> None:
+    """Wait for the device on which a tensor is computed."""
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)
+
+
+def run(
+    shape: str, prompt_tokens: int, tokens: int, repeats: int, device: str = "cpu"
+) -> dict[str, Any]:
     """Measure and return the document that `main` prints."""
     config = shape_config(f"shape:{shape}")
-    decoder = random_engine(config, "bf16", SHAPE_SEED)
+    decoder = random_engine(config, "bf16", SHAPE_SEED, device)
     prompt = torch.randint(
         0, config.vocab_size, (1, prompt_tokens), generator=torch.Generator().manual_seed(0)
-    )
+    ).to(device)
     lean = Lean(decoder, prompt, tokens)
     theirs = Transformers(transformers_twin(config, decoder), prompt)
     error = float((lean.logits - theirs.logits).abs().max() / theirs.logits.abs().max())
@@ -109,6 +122,7 @@ def run(shape: str, prompt_tokens: int, tokens: int, repeats: int) -> dict[str, 
     speeds = np.median(pairs, axis=0)
     return {
         "shape": shape,
+        "device": device,
         "prompt_tokens": prompt_tokens,
         "tokens": tokens,
         "repeats": repeats,
@@ -131,11 +145,12 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=128, help="prompt tokens")
     parser.add_argument("--tokens", type=int, default=32, help="decoded tokens in each turn")
     parser.add_argument("--repeats", type=int, default=9, help="turns of each engine")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     chosen = parser.parse_args()
     if min(chosen.prompt, chosen.tokens, chosen.repeats) < 1:
         parser.error("--prompt, --tokens and --repeats must be 1 or more")
     try:
-        row = run(chosen.shape, chosen.prompt, chosen.tokens, chosen.repeats)
+        row = run(chosen.shape, chosen.prompt, chosen.tokens, chosen.repeats, chosen.device)
     except TrimtabError as error:
         parser.error(str(error))
     print(

@@ -227,7 +227,7 @@ class Decoder(HeldByDecoder):
         batch, tokens = ids.shape
         cache.check_room(batch, tokens)
         ids = ids.to(self.device, non_blocking=True)
-        if self.graphs is not None or batch * tokens > step.MAX_ROWS:
+        if self.graphs is not None or ids.is_cuda or batch * tokens > step.MAX_ROWS:
             return self._prefill(ids, cache, last_only)
         bound = cache.programs.get(tokens)
         if bound is None or not bound.is_current():

@@ -58,7 +58,7 @@ def _in_store(parsed: argparse.Namespace) -> int:
         parsed.who = who.of_command(parsed.who)
     if parsed.command == "run":
         cli_run.plan(parsed)
-    if parsed.command == "ingest":
+    if parsed.command == "ingest" and parsed.folder:
         # A server has another folder to start from.
         parsed.folder = os.path.abspath(parsed.folder)
     console = here(getattr(parsed, "output", ""))

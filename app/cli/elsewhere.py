@@ -14,7 +14,8 @@ from app.archives import unpacked
 from app.cli import run as cli_run
 from app.cli.console import Console, here
 from app.cli.link.remote import server_of
-from app.ingest import ingest
+from app.ingest import Ingested, ingest
+from app.reference import package
 from app.services import Services, opened
 from core import format as formats
 from core.errors import BadInput
@@ -78,10 +79,23 @@ def planned(parsed: argparse.Namespace, services: Services, console: Console) ->
     return 0
 
 
+def _folder(place: Path, services: Services) -> Ingested:
+    with unpacked(place) as folder:
+        return ingest(services.store, services.folder, folder)
+
+
+def _reference(services: Services) -> Ingested:
+    shipped = package.reference()
+    if shipped is None:
+        raise BadInput(f"{package.NONE}: {package.WAY_OUT}")
+    return package.take_in(services.store, services.folder, shipped)
+
+
 def ingest_folder(parsed: argparse.Namespace, services: Services, console: Console) -> int:
     """Take in the studies of a folder; 1 when one of several was refused."""
-    with unpacked(Path(parsed.folder)) as folder:
-        taken = ingest(services.store, services.folder, folder)
+    if bool(parsed.folder) == parsed.reference:
+        raise BadInput("ingest needs a folder of journals, or --reference, and not both")
+    taken = _reference(services) if parsed.reference else _folder(Path(parsed.folder), services)
     for notice in taken.notices:
         print(f"trimtab: {notice}", file=console.err)
     if parsed.json:

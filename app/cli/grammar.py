@@ -178,7 +178,14 @@ def parser() -> argparse.ArgumentParser:
     )
     ingest = command("ingest", "take in studies measured on another machine", json=True)
     ingest.add_argument(
-        "folder", help="what `python -m core.measure.study` wrote, or one study's folder in it"
+        "folder",
+        nargs="?",
+        default="",
+        help="what `python -m core.measure.study` or tests/evidence/gpu/run.sh wrote, one study's"
+        " folder in it, or its journals.tar.gz",
+    )
+    ingest.add_argument(
+        "--reference", action="store_true", help="what was measured on a GPU and ships with Trimtab"
     )
 
     bench = command("bench", "benchmark kernels against their alternatives", json=True)

@@ -29,6 +29,12 @@ def marks_of(trials: Sequence[Trial]) -> dict[str, str]:
     return marks({trial.id: trial.environments for trial in trials})
 
 
+def elsewhere(trials: Sequence[Trial]) -> str:
+    """The names of the machines that `trials` ran on, where one of them is not this one; else
+    empty."""
+    return " and ".join(dict.fromkeys(marks_of(trials).values()))
+
+
 def column(named: Mapping[str, str], trial_id: str) -> dict[str, str]:
     """A table's cell for the machine of a trial; no column where marks() has nothing to tell."""
     return {"Machine": named.get(trial_id, "—")} if named else {}

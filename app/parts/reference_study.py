@@ -7,9 +7,7 @@ import streamlit as st
 
 from app import services, state
 from app.parts import common, words
-from app.reference.package import Reference, ReferenceStudy, reference, take_in
-
-RUN = "OUT=results bash tests/evidence/gpu/run.sh\ntrimtab ingest results"
+from app.reference.package import NONE, WAY_OUT, Reference, ReferenceStudy, reference, take_in
 
 
 def draw() -> None:
@@ -24,11 +22,7 @@ def draw() -> None:
 
 
 def _none() -> None:
-    st.caption(
-        "No study measured on a GPU ships with this version. To make one, run the first line on a "
-        "machine with an NVIDIA GPU, bring the folder here, and take it in with the second."
-    )
-    st.code(RUN, language="bash")
+    st.caption(f"{NONE[:1].upper()}{NONE[1:]}; {WAY_OUT}.")
 
 
 def _offer(shipped: Reference) -> None:

@@ -16,6 +16,11 @@ from store.interface import Store
 DATA = Path(__file__).parent / "data"
 MANIFEST = "manifest.json"
 MOST_BYTES = 1_000_000
+NONE = "no study measured on a GPU ships with this version"
+WAY_OUT = (
+    "to make one, run `OUT=results bash tests/evidence/gpu/run.sh` on a machine with an NVIDIA GPU"
+    " and take its results in with `trimtab ingest results`"
+)
 
 
 @dataclass(frozen=True)

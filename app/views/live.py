@@ -76,12 +76,24 @@ def _buttons(summary: StudySummary) -> None:
             jobs.resume(summary.id, common.me())
             state.flash("The study goes on.")
             st.rerun()
+        if summary.state in ("paused", "cancelled"):
+            _where(summary)
         if summary.state == "paused" and st.button("Cancel", icon=":material/stop:", key="cancel"):
             _confirm_cancel(summary.id)
         if summary.ended:
             here = state.words(study=summary.id, trials=())
             st.page_link(state.page("tradeoffs"), label="Trade-offs", query_params=here)
             st.page_link(state.page("compare"), label="Compare", query_params=here)
+
+
+def _where(summary: StudySummary) -> None:
+    """What resuming would mix, of a study that was measured elsewhere."""
+    place = machines.places((summary,))[summary.id]
+    if place != summary.target_id:
+        st.caption(
+            words.plain(f"Measured on {place}; resumed here, the rest runs on this machine."),
+            width="content",
+        )
 
 
 @st.dialog("Cancel this study?")

@@ -81,7 +81,13 @@ def _advice(study: Study, advice: Recommendation) -> None:
         else:
             word, icon = ("Recommended", "recommend") if advice.proven else ("Leading", "pending")
             st.markdown(f":material/{icon}: {word}: **{words.plain(trial.plan.title)}**")
-        if advice.again and st.button(
+        elsewhere = machines.elsewhere(study.done())
+        if advice.again and elsewhere:
+            st.caption(
+                f"To measure the leading trials again, do so on {words.plain(elsewhere)}: "
+                f"`trimtab bundle {study.id} -o study.zip` writes their plan."
+            )
+        elif advice.again and st.button(
             f"Measure the top {len(advice.again)} again",
             type="primary",
             icon=":material/replay:",

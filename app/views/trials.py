@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from app import services, state
-from app.parts import common, machines, tables, words
+from app.parts import common, machines, other_machine, tables, words
 from core import metrics
 from core.ids import distinct
 from core.study import TRIAL_STATES
@@ -34,6 +34,7 @@ def page() -> None:
             "plan",
             ":material/edit_note:",
         )
+        other_machine.draw(None)
         return
     wanted = _filters(summaries)
     store = services.get_services().store
@@ -66,6 +67,7 @@ def page() -> None:
     _actions(actions, chosen, total)
     with actions:
         _unlike(rows, chosen)
+    other_machine.draw(wanted.study_id or summaries[0].id)
 
 
 def _at_baseline(

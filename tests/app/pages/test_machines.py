@@ -16,8 +16,10 @@ from app.reference import package
 from app.reference.making import make
 from core.ids import now
 from core.study import Study
+from core.verdict.anchor import anchored
+from core.verdict.recommend import recommend
 from tests.app.pages.test_pages import frames, show, tables_of, texts
-from tests.app.reference.conftest import H200, LINE, on_gpu, write
+from tests.app.reference.conftest import H200, LINE, on_gpu, pack, write
 
 TODAY = now()[:10]
 MACHINE = f"NVIDIA H200, driver 580.95.05, torch 2.11.0+cu130, {TODAY}"
@@ -163,3 +165,52 @@ def test_a_damaged_package_is_a_sentence_and_home_stays_up(
     assert {"manifest": "manifest", "digest": "SHA", "missing": "missing"}[damage] in error.value
     assert at.title[0].value.startswith("Make a model")
     assert opened.store.studies() == ()
+
+
+def test_trials_has_the_commands_for_the_study_at_hand(opened: Opened, results: Path) -> None:
+    text = said(show("trials"))
+    assert "trimtab bundle --model pycode --workload chat -o study.zip" in text
+    ingest(opened.store, opened.folder, results)
+    text = said(show("trials"))
+    for command in (
+        "trimtab bundle s-gpu -o study.zip",
+        "python -m core.measure.study study.zip results",
+        "trimtab ingest results",
+    ):
+        assert command in text
+
+
+def test_uploaded_journals_are_taken_in_and_shown(
+    opened: Opened, results: Path, tmp_path: Path
+) -> None:
+    content = pack(results, tmp_path / "journals.tar.gz").read_bytes()
+    for _ in range(2):
+        at = show("trials")
+        at.file_uploader[0].upload("journals.tar.gz", content).run()
+        assert not at.exception
+        assert not at.error
+        assert at.title[0].value == "Trade-offs"
+        assert f"1 study taken in from {MACHINE}" in said(at)
+        assert [study.id for study in opened.store.studies()] == ["s-gpu"]
+
+
+def test_an_upload_that_is_no_archive_is_a_sentence(opened: Opened) -> None:
+    at = show("trials")
+    at.file_uploader[0].upload("journals.zip", b"dear diary").run()
+    (error,) = at.error
+    assert "journals\\.zip" in error.value
+    assert opened.store.studies() == ()
+
+
+def test_leading_trials_of_another_machine_are_measured_again_there(
+    opened: Opened, tmp_path: Path, synthetic_study: Study
+) -> None:
+    close = synthetic_study.with_trials(synthetic_study.trials[:2])
+    write(on_gpu(close), tmp_path / "close", H200)
+    ingest(opened.store, opened.folder, tmp_path / "close")
+    at = show("tradeoffs", study="s-gpu")
+    again = "do so on NVIDIA H200: `trimtab bundle s-gpu -o study.zip`" in said(at)
+    study = opened.store.study("s-gpu")
+    assert study is not None
+    assert again == bool(recommend(anchored(study)).again)
+    assert "measure-again" not in {button.key for button in at.button}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,17 +71,12 @@ def results(tmp_path: Path, synthetic_study: Study) -> Path:
     return folder
 
 
-@pytest.fixture
-def pack() -> Callable[[Path, Path], Path]:
-    """Packs a folder of studies as run.sh does."""
-
-    def packed(folder: Path, archive: Path) -> Path:
-        archive.parent.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(archive, "w:gz") as file:
-            for path in sorted(folder.glob("*/*")):
-                entry = tarfile.TarInfo(str(path.relative_to(folder)))
-                entry.size = path.stat().st_size
-                file.addfile(entry, io.BytesIO(path.read_bytes()))
-        return archive
-
-    return packed
+def pack(folder: Path, archive: Path) -> Path:
+    """Pack a folder of studies as run.sh does; returns the archive."""
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(archive, "w:gz") as file:
+        for path in sorted(folder.glob("*/*")):
+            entry = tarfile.TarInfo(str(path.relative_to(folder)))
+            entry.size = path.stat().st_size
+            file.addfile(entry, io.BytesIO(path.read_bytes()))
+    return archive

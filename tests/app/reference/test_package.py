@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.cli import main as cli
+from app.reference import package
 from app.reference.__main__ import main
 from app.reference.making import make
 from app.reference.package import DATA, MANIFEST, reference, take_in
@@ -19,9 +20,7 @@ from core.journal.events import study_created
 from core.journal.journal import Journal
 from core.study import Study
 from store import open_store
-from tests.app.reference.conftest import H200, LINE, on_gpu, write
-
-Pack = Callable[[Path, Path], Path]
+from tests.app.reference.conftest import H200, LINE, on_gpu, pack, write
 
 
 @pytest.fixture
@@ -62,7 +61,7 @@ def test_a_package_is_made_read_and_taken_in_once(shipped: Path, tmp_path: Path)
 
 
 def test_the_same_results_make_the_same_package(
-    results: Path, shipped: Path, tmp_path: Path, pack: Pack
+    results: Path, shipped: Path, tmp_path: Path
 ) -> None:
     run = pack(results, tmp_path / "run" / "journals.tar.gz")
     (run.parent / "summary.json").write_text('{"rehearsal": false}')
@@ -174,3 +173,27 @@ def test_a_study_that_measured_nothing_stays_behind(
     with Journal(results / "s-none" / "study.jsonl") as journal:
         journal.append(study_created(study))
     assert [study.id for study in make(results, tmp_path / "data").studies] == ["s-gpu"]
+
+
+def test_ingest_takes_the_reference_in(
+    shipped: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["ingest", "--reference", "--store", str(tmp_path / "store.duckdb")]
+    monkeypatch.setattr(package, "reference", lambda: reference(tmp_path / "none"))
+    assert cli.main(words) == 2
+    assert "no study measured on a GPU ships with this version" in capsys.readouterr().err
+    monkeypatch.setattr(package, "reference", lambda: reference(shipped))
+    assert cli.main(words) == 0
+    said = capsys.readouterr().out
+    assert "study s-gpu  pycode, chat: done, 3 trials" in said
+    assert "measured on NVIDIA H200" in said
+    assert cli.main(words) == 0
+    assert "0 new events" in capsys.readouterr().out
+    assert cli.main([*words, "results"]) == 2
+    assert "needs a folder of journals, or --reference" in capsys.readouterr().err
+    assert cli.main(["show", "s-gpu", "--store", str(tmp_path / "store.duckdb")]) == 0
+    shown = capsys.readouterr().out
+    assert "ran on NVIDIA H200, driver 580.95.05, torch 2.11.0+cu130" in shown

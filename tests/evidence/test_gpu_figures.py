@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,7 @@ from core.machine.targets import detect_local
 from core.measurement import Measurement, unavailable
 from core.study import Study, Trial
 from tests.evidence.gpu import figures, plans, studies
+from tests.evidence.gpu.place import Place
 
 
 def measured(metric: str, *samples: float) -> Measurement:
@@ -38,6 +41,25 @@ def test_the_share_of_the_bandwidth_is_that_of_the_model_in_4_bit(study: Study) 
     missed = figures.decode_share([told(study, measured("mbu", 0.25))])
     assert missed.reached is False
     assert "MISSED" in missed.sentence
+
+
+def test_the_kernels_goals_are_the_worst_right_case_of_the_benchmark(tmp_path: Path) -> None:
+    place = Place(tmp_path, tmp_path, 0.0)
+    empty = list(figures.kernels(place))
+    assert [figure.value for figure in empty] == [None] * 4
+    row = {"format": "int4-g32", "n": 4096, "k": 4096, "kernel": "triton", "right": True}
+    rows = [
+        {**row, "rows": 1, "copy_share": 0.9, "to_bf16": [3.0, 2.9, 3.1]},
+        {**row, "rows": 8, "copy_share": 0.7, "to_bf16": [2.0, 1.9, 2.1]},
+        {**row, "rows": 8, "copy_share": 0.85, "to_bf16": [2.0, 1.9, 2.1], "right": False},
+        {**row, "rows": 64, "copy_share": 0.1, "to_bf16": [0.95, 0.9, 1.0]},
+    ]
+    (tmp_path / "bench.json").write_text(json.dumps({"rows": rows}))
+    few, many, *others = figures.kernels(place)
+    assert (few.value, few.reached, many.value, many.reached) == (0.7, False, 0.95, True)
+    assert "70 % (80 % wanted: MISSED); the worst of 2 cases" in few.sentence
+    assert "0.950x (0.900x wanted: reached)" in many.sentence
+    assert all(figure.sentence.endswith("no such case was timed on a GPU)") for figure in others)
 
 
 def test_energy_comes_with_its_interval(study: Study) -> None:

@@ -201,7 +201,7 @@ def test_journals_logs_and_files_are_taken_as_far_as_they_are(place: Place) -> N
     (place.work / "tests.xml").write_text("<testsuites/>")
     results.refresh(place, ["environment", "bench"])
     with tarfile.open(place.out / "journals.tar.gz") as archive:
-        assert archive.getnames() == ["box.json", "s-1/t-1-1.jsonl"]
+        assert archive.getnames() == ["box.json", "s-1/t-1-1.jsonl", "rehearsal.txt"]
         assert {(entry.uid, entry.uname, entry.mtime) for entry in archive} == {(0, "", 0)}
     log = (place.out / "log.txt").read_text()
     assert log.startswith("== bench\n... 500,007 bytes before this\n")

@@ -12,7 +12,7 @@ from core.machine import calibrate, gpus, readers
 from core.machine.calibration.record import to_data
 from core.machine.environment import environment
 from tests.evidence.gpu import results
-from tests.evidence.gpu.place import Place
+from tests.evidence.gpu.place import ROOT, Place
 
 PACKAGES = (
     "torch", "triton", "transformers", "safetensors", "tokenizers", "numpy", "pytest", "psutil",
@@ -35,6 +35,7 @@ def run(place: Place) -> tuple[bool, str]:
     data: dict[str, Any] = {
         "environment": identity,
         "facts": facts,
+        "commit": (readers.output(["git", "-C", str(ROOT), "rev-parse", "HEAD"]) or "").strip(),
         "packages": _versions(),
         "tools": [name for name in TOOLS if shutil.which(name)],
         "nvidia_smi": asked(),

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from core import format as formats
 from core.study import Study, Trial
 from tests.evidence.gpu import results
+from tests.evidence.gpu.bench import FILE
 from tests.evidence.gpu.journals import studies
 from tests.evidence.gpu.place import Place
 
@@ -60,7 +61,7 @@ def run(place: Place) -> tuple[bool, str]:
     found = studies(place.work / results.STUDIES)
     for line in lines(found):
         print(line)
-    figures = [decode_share(found), energy(found)]
+    figures = [*kernels(place), decode_share(found), energy(found)]
     data = [
         asdict(figure) | {"reached": figure.reached, "sentence": figure.sentence}
         for figure in figures
@@ -68,6 +69,27 @@ def run(place: Place) -> tuple[bool, str]:
     results.write(place.work, "figures.json", json.dumps(data).encode())
     there = sum(figure.value is not None for figure in figures)
     return True, f"{there} of {len(figures)} measured"
+
+
+def kernels(place: Place) -> Iterator[Figure]:
+    """What the benchmark of the kernels says of its goals, however far it got."""
+    from tests.evidence.kernels.gpu import GOALS, UNITS, goal
+
+    try:
+        rows = json.loads((place.work / FILE).read_text(encoding="utf-8"))["rows"]
+    except (OSError, ValueError):
+        rows = []
+    for asked in GOALS:
+        reached = goal(rows, *asked)
+        unit = "%" if reached["field"] == "copy_share" else "x"
+        how = f"the worst of {reached['cases']} cases, {UNITS[reached['field']]}"
+        yield Figure(
+            reached["name"],
+            reached["worst"],
+            reached["least"],
+            unit,
+            how if reached["cases"] else "no such case was timed on a GPU",
+        )
 
 
 def trials(found: Sequence[Study], model: str, techniques: tuple[str, ...]) -> list[Trial]:

@@ -11,6 +11,7 @@ from tests.evidence.gpu.schedule import Part
 MODULES = {
     "environment": "environment",
     "tests": "gpu_tests",
+    "bench": "bench",
     "studies": "studies",
     "energy": "energy",
     "graph": "graph",
@@ -20,6 +21,7 @@ MODULES = {
 SHARES = {
     "environment": (45.0, 60.0),
     "tests": (80.0, 120.0),
+    "bench": (75.0, 100.0),
     "studies": (205.0, SECONDS),
     "energy": (25.0, 30.0),
     "graph": (25.0, 40.0),
@@ -29,6 +31,7 @@ SHARES = {
 REHEARSED = {
     "environment": (18.0, 30.0),
     "tests": (14.0, 40.0),
+    "bench": (12.0, 30.0),
     "studies": (38.0, REHEARSAL_SECONDS),
     "energy": (8.0, 12.0),
     "graph": (10.0, 20.0),

@@ -91,19 +91,21 @@ def _pack_journals(place: Place) -> None:
         return
     packed, left_out = b"", list[str]()
     for count in range(len(folders), 0, -1):
-        packed = _packed(folders[:count], left_out)
+        packed = _packed(folders[:count], left_out, place.rehearsal)
         if len(packed) <= MOST_BYTES:
             break
         left_out.append(folders[count - 1].name)
     write(place.out, "journals.tar.gz", packed)
 
 
-def _packed(folders: Sequence[Path], left_out: Sequence[str]) -> bytes:
+def _packed(folders: Sequence[Path], left_out: Sequence[str], rehearsal: bool) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         for path in (folders[0].parent / BOX, *(p for f in folders for p in f.glob("*.jsonl"))):
             if path.is_file() and not path.is_symlink():
                 _add(archive, str(path.relative_to(folders[0].parent)), path.read_bytes())
+        if rehearsal:
+            _add(archive, "rehearsal.txt", b"a rehearsal: the processor stood in for a GPU\n")
         if left_out:
             text = f"left out, for {MOST_BYTES:,} bytes are taken: {', '.join(left_out)}\n"
             _add(archive, "left-out.txt", text.encode())

@@ -32,6 +32,8 @@ class WithoutDevice(TorchFunctionMode):
             return (torch.ops.aten.copy_ if whole else torch.ops.aten.fill_)(view, args[2])
         if func is torch.Tensor.copy_:
             return torch.ops.aten.copy_(*args, **(kwargs or {}))
+        if func in (torch.mm, torch.addmm) and kwargs:
+            return getattr(torch.ops.aten, func.__name__).out(*args, **kwargs)
         if func is torch.nn.functional.rms_norm:
             x, _, weight, eps = (*args, *(kwargs or {}).values())
             return rms_norm(x, weight, eps)

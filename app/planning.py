@@ -11,6 +11,7 @@ from core.data.files import datasets_for
 from core.errors import BadInput
 from core.ids import new_id, now
 from core.machine import targets
+from core.measure.child.devices import absent
 from core.plan import Case, Plan, parse_setting
 from core.planner.presets import PRESETS
 from core.planner.presets import preset as find_preset
@@ -85,8 +86,12 @@ def plan_again(study: Study, preset: str | None = None) -> tuple[Study, tuple[Pl
     """A new study of the same case with the unchanged model and the leading trials' plans, by the
     next more thorough preset unless `preset` names one; its `parent_id` is the old study.
 
-    BadInput when nothing can be recommended yet, or only the unchanged model was measured.
+    BadInput when nothing can be recommended yet, only the unchanged model was measured, or the case
+    is for a GPU that is not here.
     """
+    why = absent(study.case.target)
+    if why is not None:
+        raise BadInput(f"study {study.id} cannot be measured again here: {why}")
     advice = recommend(study)
     leading = advice.again or tuple(trial_id for trial_id, _ in advice.scores[:3])
     trials = [trial for trial in map(study.trial, leading) if trial and not trial.is_baseline]

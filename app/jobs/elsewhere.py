@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.jobs.accept import why_not
+from core.data.times import moment
 from core.errors import BadInput
+from core.ids import now
 from core.journal.events import Event, ReportSaved, StudyCreated
 from core.journal.journal import JournalReading, examine
 
@@ -85,6 +87,12 @@ def read(place: Path) -> FoundStudy:
         line = _line(place / STUDY, report.id)
         raise BadInput(
             f"{place / STUDY}, line {line} holds a report, which no study's journal does"
+        )
+    last = max((event.at for event in events), key=moment)
+    if moment(last) > moment(now()):
+        raise BadInput(
+            f"{place / STUDY} was written at {last} UTC, and it is {now()} here: set the clocks"
+            " right, or take it in then, because events are ordered by their time"
         )
     logs = tuple(path for path in paths.values() if path.suffix == ".log")
     return FoundStudy(study_id, journals, logs, tuple(events), tuple(notices))

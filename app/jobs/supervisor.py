@@ -26,7 +26,7 @@ from core.ids import new_id
 from core.journal.events import Event, StudyStateChanged, named, study_created, trial_queued
 from core.journal.journal import Journal
 from core.measure.child.attempt import CANCELLED, CLOSED, LATE
-from core.measure.child.devices import devices
+from core.measure.child.devices import absent, devices
 from core.measure.child.limits import TrialLimits, limits_for
 from core.measure.child.orphans import end_orphans
 from core.measure.child.runner import Runner, ended
@@ -122,6 +122,9 @@ class Supervisor:
             raise BadInput(
                 f"study {study_id} is done: every trial has ended, there is nothing to resume"
             )
+        why = absent(study.case.target)
+        if why is not None:
+            raise BadInput(f"study {study_id} cannot go on here: {why}")
         orphans = end_orphans({trial.id for trial in study.trials})
         if orphans.owners:
             raise BadInput(

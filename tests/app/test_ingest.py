@@ -14,6 +14,7 @@ import pytest
 from app.cli import main as cli
 from app.ingest import HERE, ingest
 from app.jobs import elsewhere
+from app.jobs.supervisor import Supervisor
 from core.errors import BadInput
 from core.journal.events import (
     EnvironmentRecorded,
@@ -276,6 +277,34 @@ def test_a_report_does_not_come_with_a_study(
         journal.append(ReportSaved(report).event(synthetic_study.id))
     with pytest.raises(BadInput, match="holds a report"):
         ingest(store, studies, tmp_path / "box")
+
+
+def test_a_clock_that_is_ahead_is_named(
+    store: Store,
+    studies: Path,
+    tmp_path: Path,
+    synthetic_study: Study,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write(synthetic_study, tmp_path / "box")
+    monkeypatch.setattr(elsewhere, "now", lambda: "2026-01-01T00:00:00.000")
+    with pytest.raises(BadInput, match="set the clocks right"):
+        ingest(store, studies, tmp_path / "box")
+
+
+def test_a_study_of_a_gpu_does_not_go_on_where_there_is_none(
+    store: Store, studies: Path, tmp_path: Path, synthetic_study: Study
+) -> None:
+    target = replace(synthetic_study.case.target, kind="cuda")
+    study = replace(synthetic_study, case=replace(synthetic_study.case, target=target))
+    write(study, tmp_path / "box", ("begin",))
+    ingest(store, studies, tmp_path / "box")
+    supervisor = Supervisor(store, studies)
+    with pytest.raises(BadInput, match="has no GPU that the installed torch could drive"):
+        supervisor.resume(study.id)
+    supervisor.close()
+    kept = (studies / study.id / "study.jsonl").read_bytes()
+    assert kept == (tmp_path / "box" / study.id / "study.jsonl").read_bytes()
 
 
 def test_a_folder_without_journals_is_named(store: Store, studies: Path, tmp_path: Path) -> None:

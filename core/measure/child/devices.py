@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from core.machine.environment import environment
+from core.machine.environment import environment, usable_gpu
 from core.target import Target
 
 CPU = "cpu"
@@ -26,6 +26,18 @@ def devices(target: Target) -> tuple[str, ...]:
     else:
         names = [str(index) for index in range(len(environment()[1].get("gpus", ())))]
     return tuple(_CUDA + name for name in names) or (_CUDA + "0",)
+
+
+def absent(target: Target) -> str | None:
+    """Why a case for `target` cannot be measured on this machine, in a sentence; None when it can:
+    a GPU that was local to another machine is not here.
+    """
+    if not (target.local and target.kind == "cuda") or usable_gpu(environment()[1]) is not None:
+        return None
+    return (
+        f"it is for {target.title}, and this machine has no GPU that the installed torch could"
+        " drive: measure it there, with `trimtab bundle` and `python -m core.measure.study`"
+    )
 
 
 def device_environment(device: str) -> Mapping[str, str]:

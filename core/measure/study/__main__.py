@@ -46,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TrimtabError as error:
         print(f"core.measure.study: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        # Before anything was begun; after that a signal ends the trial that runs.
+        return 128 + signal.SIGINT
     except OSError as error:
         name = error.filename or parsed.out
         print(f"core.measure.study: {name}: {error.strerror or error}", file=sys.stderr)

@@ -34,9 +34,10 @@ _JOURNAL = re.compile(r"(t-[0-9a-z]+)-(\d+)\.jsonl")
 
 @dataclass
 class _Attempt:
-    """What one attempt of a trial said; `at` orders states."""
+    """What one attempt of a trial said; `at` orders states, `who` asked for it."""
 
     at: tuple[int, str] = (0, "")
+    who: str = ""
     state: str = "queued"
     reason: str = ""
     started_at: str = ""
@@ -75,14 +76,16 @@ class Standing:
             case StudyStateChanged(state, reason):
                 self._state = max(self._state, (event.id, state, reason))
             case TrialQueued(trial):
-                self._trials.setdefault(event.trial_id, trial)
+                self._trials.setdefault(event.trial_id, replace(trial, who=event.who))
             case TrialStarted(attempt):
                 told = self._of(event, attempt)
-                told.started_at = event.at
+                told.started_at, told.who = event.at, event.who
                 self._step(told, (1, event.id), "running", "")
             case TrialEnded(attempt, state, reason):
                 told = self._of(event, attempt)
                 told.ended_at = event.at
+                if not told.at[0] and attempt:
+                    told.who = event.who
                 self._step(told, (2, event.id), state, reason)
             case MeasurementTaken(attempt, measurement):
                 self._of(event, attempt).measurements.append(measurement)
@@ -115,6 +118,7 @@ class Standing:
             measurements=tuple(told.measurements),
             kernels=tuple(told.kernels),
             notes=tuple(told.notes),
+            who=told.who if number else trial.who,
         )
 
 

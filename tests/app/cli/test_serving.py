@@ -37,6 +37,7 @@ from core.errors import StoreError, StoreHeld
 from core.journal.events import Event
 from core.measure.child.spawn import Spawned
 from core.study import Study
+from tests.app.test_ingest import write
 from tests.evidence.jobs import failing_worker
 
 WORKER = Path(failing_worker.__file__)
@@ -148,6 +149,9 @@ COMMANDS = [
     ("resume", "s-synthetic"),
     ("cancel", "s-none"),
     ("again", "s-none"),
+    ("bundle", "s-synthetic", "-o", "plan.json"),
+    ("bundle", "s-none", "-o", "plan.json"),
+    ("ingest", "no/such/folder"),
     ("run", "--model", "pycod"),
     ("run", "--model", "pycode-small", "--data", "none.txt"),
 ]  # fmt: skip
@@ -173,6 +177,25 @@ def test_every_command_says_the_same_with_and_without_a_server(
         assert one == other, words
         assert one[0] in (0, 2)
     assert {code for code, _, _ in served} == {0, 2}
+
+
+def test_a_study_measured_elsewhere_is_taken_in_by_the_server(
+    path: Path,
+    synthetic_study: Study,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(path.parent)
+    study = replace(synthetic_study, id="s-elsewhere")
+    trials = tuple(replace(t, id=f"{t.id}e", study_id=study.id) for t in study.trials)
+    write(study.with_trials(trials), path.parent / "box")
+    with serving(path) as server:
+        # The server was started elsewhere.
+        monkeypatch.chdir(path.parent / "box")
+        assert cli.main(["ingest", ".", "--store", str(path)]) == 0
+        assert server.services.store.study(study.id) is not None
+        assert "measured on NVIDIA H200" in capsys.readouterr().out
+        assert cli.main(["show", study.id, "--store", str(path)]) == 0
 
 
 @pytest.mark.parametrize("format_", ["html", "md", "csv", "json"])

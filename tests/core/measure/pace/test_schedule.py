@@ -20,14 +20,20 @@ TRAINING_STEP, CALIBRATION = 0.3, 4.0
 class Machine:
     """Runs turns in no time, on a clock of its own; `slow` times slower than that machine."""
 
-    def __init__(self, slow: float, preset: str = "quick", budget_s: float | None = None) -> None:
+    def __init__(
+        self,
+        slow: float,
+        preset: str = "quick",
+        budget_s: float | None = None,
+        seconds: float | None = None,
+    ) -> None:
         study, plans = plan_study(
             "pycode", "local", "chat", Priorities(), preset=preset, budget_s=budget_s
         )
         trials = tuple(Trial(f"t-{n}", study.id, plan) for n, plan in enumerate(plans))
         self.study: Study = study.with_trials(trials)
         self.slow, self.now = slow, 0.0
-        self.schedule = Schedule(self.study, trials, lambda: self.now)
+        self.schedule = Schedule(self.study, trials, lambda: self.now, seconds, "go on")
         self.turns: list[Turn] = []
         self.kept: set = set()
 
@@ -103,6 +109,25 @@ def test_the_promise_is_of_the_quick_preset_and_not_of_who_states_a_budget() -> 
     for machine in (Machine(20.0, budget_s=4000.0), Machine(20.0, preset="standard")):
         assert len(machine.run()) == len(machine.study.trials)
         assert {turn.rounds for turn in machine.turns} == {None}
+
+
+@pytest.mark.parametrize(("preset", "budget_s"), [("quick", None), ("standard", 5000.0)])
+def test_seconds_stand_in_the_place_of_promise_and_budget(
+    preset: str, budget_s: float | None
+) -> None:
+    machine = Machine(1.0, preset, budget_s, seconds=60.0)
+    turns = machine.run()
+    assert 2 <= len(turns) < len(machine.study.trials)
+    assert machine.now < 66
+    assert machine.schedule.left_out.endswith("it was asked to end within 1 min; go on")
+    machine.now = 61.0
+    assert machine.schedule.is_late()
+    # Not even the first trials run beyond them.
+    short = Machine(1.0, seconds=1.0)
+    assert short.schedule.next() is not None
+    short.now = 1.5
+    assert short.schedule.is_late()
+    assert short.schedule.next() is None
 
 
 def test_no_trial_starts_after_the_budget() -> None:

@@ -19,9 +19,12 @@ MIB = 1 << 20
 # A sample moves about so much: long against the clock and what a parallel region costs, short
 # against the scheduler's turns, whatever the array's size.
 SAMPLE_BYTES = 128 * MIB
+# A GPU moves that in 30 microseconds, no longer than it takes to start and to wait for it.
+CUDA_SAMPLE_BYTES = 16 * 1024 * MIB
 MIN_SAMPLES = 5
 CPU_SIZES = (MIB // 4, MIB, 4 * MIB, 8 * MIB, 16 * MIB, 32 * MIB, 64 * MIB, 128 * MIB)
 CUDA_SIZES = (4 * MIB, 16 * MIB, 32 * MIB, 64 * MIB, 256 * MIB, 1024 * MIB)
+SAMPLE_OF = {"cpu": SAMPLE_BYTES, "cuda": CUDA_SAMPLE_BYTES}
 MOVED = {"read": 1, "copy": 2, "triad": 3}
 
 Run = Callable[[str, int, int, int], int]
@@ -69,13 +72,13 @@ def bandwidths(torch: Any, device: str, wanted: list[Job], seconds: float) -> It
         own = ours is not None and not job.by_torch
         how = "C++ loop, each thread on its own part" if own else "torch"
         run = ours if ours is not None and own else with_torch
-        samples = _samples(run, job, seconds / len(wanted))
+        samples = _samples(run, job, seconds / len(wanted), SAMPLE_OF[device])
         yield summary(job.kind, "B/s", samples, size=job.size, threads=job.threads, how=how)
 
 
-def _samples(run: Run, job: Job, seconds: float) -> list[float]:
+def _samples(run: Run, job: Job, seconds: float, sample_bytes: int) -> list[float]:
     """Bytes/s of each sample, for about `seconds`; up to twice as long for MIN_SAMPLES."""
-    rounds = max(1, SAMPLE_BYTES // (job.size * MOVED[job.kind]))
+    rounds = max(1, sample_bytes // (job.size * MOVED[job.kind]))
     begun = time.perf_counter()
     run(job.kind, job.size, rounds, job.threads)
     rates: list[float] = []

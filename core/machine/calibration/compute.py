@@ -14,6 +14,9 @@ FORMATS = ("fp32", "tf32", "bf16", "fp16", "fp8", "int8")
 CPU_SHAPES = ((512, 512, 512), (1024, 1024, 1024), (2048, 2048, 2048), (256, 1024, 4096))
 CUDA_SHAPES = ((4096, 4096, 4096), (8192, 8192, 8192), (2048, 8192, 16384))
 MIN_SAMPLES = 3
+# Products of a GPU that are waited for together take so long: a single one takes a tenth of a
+# millisecond, starting and waiting for it a tenth of that.
+CUDA_SAMPLE_S = 0.004
 # No single product may take so many times its share, so that a format without instructions of its
 # own cannot eat the time of all.
 LONGEST = 2.0
@@ -49,29 +52,36 @@ def _samples(
         run = _product(torch, device, name, shape)
         with torch.inference_mode(), _tf32(torch, name == "tf32"):
             _timed(torch, device, run)
-            begun, samples = time.perf_counter(), [_timed(torch, device, run)]
+            times = 1
+            if device == "cuda":
+                once = _timed(torch, device, run)
+                times = max(1, round(CUDA_SAMPLE_S / once))
+            begun, samples = time.perf_counter(), [_timed(torch, device, run, times)]
             while True:
                 spent = time.perf_counter() - begun
                 if spent > (seconds if len(samples) >= MIN_SAMPLES else 2 * seconds):
                     return samples
-                samples.append(_timed(torch, device, run))
+                samples.append(_timed(torch, device, run, times))
     except (RuntimeError, NotImplementedError, AttributeError):
         return None
 
 
 def _product(torch: Any, device: str, name: str, shape: tuple[int, int, int]) -> Callable[[], Any]:
     m, k, n = shape
+    # Random numbers: a GPU draws less power for ones and would reach a higher clock.
     if name == "int8":
-        a = torch.ones((m, k), dtype=torch.int8, device=device)
-        b = torch.ones((n, k), dtype=torch.int8, device=device).t()
+        a = torch.randint(-127, 128, (m, k), dtype=torch.int8, device=device)
+        b = torch.randint(-127, 128, (n, k), dtype=torch.int8, device=device).t()
         return lambda: torch._int_mm(a, b)
     if name == "fp8":
         scale = torch.ones((), device=device)
-        a = torch.ones((m, k), device=device).to(torch.float8_e4m3fn)
-        b = torch.ones((n, k), device=device).to(torch.float8_e4m3fn).t()
-        return lambda: torch._scaled_mm(a, b, scale, scale, out_dtype=torch.bfloat16)
+        a = torch.randn((m, k), device=device).to(torch.float8_e4m3fn)
+        b = torch.randn((n, k), device=device).to(torch.float8_e4m3fn).t()
+        # The units' own sums: with more exact ones they are slower.
+        return lambda: torch._scaled_mm(
+            a, b, scale, scale, out_dtype=torch.bfloat16, use_fast_accum=True
+        )
     kind = as_torch(name if name in FLOATS else "fp32")
-    # Random numbers: a GPU draws less power for ones and would reach a higher clock.
     a, b = torch.randn((m, k), device=device).to(kind), torch.randn((n, k), device=device).to(kind)
     return lambda: torch.nn.functional.linear(a, b)
 
@@ -91,9 +101,11 @@ class _tf32:
         self._flags.allow_tf32 = self._before
 
 
-def _timed(torch: Any, device: str, run: Callable[[], Any]) -> float:
+def _timed(torch: Any, device: str, run: Callable[[], Any], times: int = 1) -> float:
+    """Seconds of one of `times` products."""
     start = time.perf_counter()
-    run()
+    for _ in range(times):
+        run()
     if device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return (time.perf_counter() - start) / times

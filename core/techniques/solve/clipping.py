@@ -16,8 +16,9 @@ from kernels.linear_lowbit.codes import grouped, nearest, round_scale, scales_of
 
 # Shares of a group's range that are tried: from 1 down to nearly this, as AWQ's implementation.
 LEAST, STEPS = 0.5, 12
-# fp32 values that one step of the search works on: half a megabyte stays in a core's cache.
-AT_ONCE = 1 << 17
+# fp32 values that one step of the search works on: half a megabyte stays in a core's cache; what a
+# GPU is started for takes a quarter of a gigabyte.
+AT_ONCE = {"cpu": 1 << 17, "cuda": 1 << 26}
 
 
 def fill_dead(squares: Tensor) -> Tensor:
@@ -63,7 +64,7 @@ def search_scales(
     is worse than by round-to-nearest. Raises ValueError for weights that cannot be quantized.
     """
     groups = grouped(weight, group_size)
-    rows = max(1, AT_ONCE // groups[0].numel())
+    rows = max(1, AT_ONCE[weight.device.type] // groups[0].numel())
     parts = [_search(part, bits, symmetric, blocks, steps) for part in groups.split(rows)]
     scale = torch.cat([scales for scales, _ in parts])
     if symmetric:

@@ -21,8 +21,9 @@ from kernels.linear_lowbit.codes import LowBit, quantize, round_scale
 
 # Columns that are rounded before the rest is updated with one product (section 3, step 2).
 BLOCK = 128
-# fp32 values of the weight that are worked on at once: 8 MB.
-AT_ONCE = 1 << 21
+# fp32 values of the weight that are worked on at once: 8 MB. A GPU takes 2 GB: it is started for
+# every column of each part, so that small parts would be all waiting.
+AT_ONCE = {"cpu": 1 << 21, "cuda": 1 << 29}
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def gptq(
     check_fp16_scales(weight, grid.bits)
     factored = factored or factor(hessian)
     k = weight.shape[1]
-    rows = max(1, AT_ONCE // k)
+    rows = max(1, AT_ONCE[weight.device.type] // k)
     # Made before: small results that stay between large ones that go would leave gaps in the heap.
     codes = torch.empty(weight.shape, dtype=torch.uint8, device=weight.device)
     scale = weight.new_empty(len(weight), -(-k // grid.size(k)))
@@ -196,7 +197,7 @@ def refit_scales(weight: Tensor, form: LowBit, hessian: Tensor, damping: float =
     ridge = ridge.clamp(min=torch.finfo(torch.float32).tiny * 1e6)
     matrix.diagonal(dim1=1, dim2=2).add_(ridge)
     wanted += ridge * form.scale
-    rows = max(1, AT_ONCE // groups**2)
+    rows = max(1, AT_ONCE[weight.device.type] // groups**2)
     solved = [
         torch.linalg.solve(*pair)
         for pair in zip(matrix.split(rows), wanted.split(rows), strict=True)

@@ -15,6 +15,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention, silu
 from core.engine.decoder import Decoder
 from core.files.config import names
 from core.files.config.decoder_config import DecoderConfig
+from core.files.formats.layout import EMBEDDING
 from core.files.special_ids import SpecialIds
 
 
@@ -36,8 +37,11 @@ class TrainableDecoder(nn.Module):
                 for name in names.expected(config)
             }
         )
+        where = self._get(EMBEDDING).device
         self.register_buffer(
-            "frequencies", torch.tensor(config.inverse_frequencies()), persistent=False
+            "frequencies",
+            torch.tensor(config.inverse_frequencies(), device=where),
+            persistent=False,
         )
 
     @classmethod
@@ -70,7 +74,7 @@ class TrainableDecoder(nn.Module):
         angles = at[:, None] * self.get_buffer("frequencies")
         turn = angles.cos(), angles.sin()
         mask = self._mask(ids.shape[1], ids.device)
-        x = self._get("model.embed_tokens.weight")[ids]
+        x = self._get(EMBEDDING)[ids]
         states = [x]
         for i in range(self.config.num_layers):
             prefix = f"model.layers.{i}."

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from core.measure.memory import measure_disk, measure_memory
-from core.measure.serve import Round
 from core.measure.steps.context import TrialRun
 from core.measurement import Measurement
 from core.plan import label
@@ -17,15 +16,9 @@ def memory(run: TrialRun) -> None:
     """
     run.report("memory")(0.0)
     deployment, service = run.deployment, run.service
-    requests = service.requests[: deployment.serving.batch]
-
-    def group() -> Round:
-        # By a server of its own: on a GPU one keeps its cache for the next round, and what is held
-        # before a round is not counted.
-        return replace(service, requests=requests).round()
-
+    group = replace(service, requests=service.requests[: deployment.serving.batch])
     run.served += [
-        *measure_memory(deployment, run.plan, run.workload, group, run.resident_before),
+        *measure_memory(deployment, run.plan, run.workload, group.round, run.resident_before),
         measure_disk(run.plan, deployment.engine, run.files.path if run.files else None),
         Measurement(
             "model_bytes",

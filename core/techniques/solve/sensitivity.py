@@ -113,15 +113,18 @@ def by_gradient(
 ) -> Scores:
     """The estimate of the module's docstring; `parts` are token ids [B, T] or images."""
     engine, random = deployment.engine, torch.Generator().manual_seed(deployment.seed)
+    device, draws = deployment.device, random
+    if device != "cpu":
+        draws = torch.Generator(device).manual_seed(deployment.seed)
     seen = Seen(max(1, POSITIONS // len(parts)), random)
     with torch.inference_mode(False), torch.enable_grad(), _watched(engine, targets, seen) as run:
         for part in parts:
             # Inference tensors cannot be saved for a backward pass.
-            logits = run(part.clone()).float().flatten(0, -2)
+            logits = run(part.to(device, copy=True)).float().flatten(0, -2)
             if not bool(logits.detach().isfinite().all()):
                 raise Refused(f"the answers of {deployment.case.model.id} are not finite")
             chances = torch.softmax(logits.detach(), -1)
-            drawn = torch.multinomial(chances, 1, generator=random)
+            drawn = torch.multinomial(chances, 1, generator=draws)
             torch.log_softmax(logits, -1).gather(-1, drawn).sum().backward()
     scores: Scores = {}
     for done, matrix in enumerate(targets):

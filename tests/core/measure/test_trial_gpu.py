@@ -1,0 +1,186 @@
+"""A whole trial whose target is the local GPU, on one that is pretended: every technique is applied
+to weights on the device, served, and judged there, and no tensor of the host comes between.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from core.catalogue import models
+from core.catalogue.models import shapes
+from core.engine.load.load import load_engine, random_engine
+from core.errors import Refused
+from core.machine.calibration.record import Calibration
+from core.measure import trial
+from core.measure.steps.load import TINY
+from core.measurement import Measurement
+from core.plan import Case, Plan
+from core.planner.presets import PRESETS, Preset
+from core.target import Target
+from core.techniques import parse
+from core.workload import Workload
+from tests.core.pretended_gpu import MEMORY, pretended_gpu
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+TARGET = Target("local", "This machine: NVIDIA H200", "cuda", "local", MEMORY, None, (), local=True)
+SHORT = Workload("short", "Short", "text", 40, 4)
+
+
+# Every technique that changes a language model, with settings that run its own code.
+PLANS = (
+    "",
+    "weight-int4 kv-cache:bits=8 static-batch:size=3",
+    "nf4",
+    "fp8:activations=8",
+    "w8a8",
+    "gptq:samples=2",
+)
+SLOW_PLANS = (
+    "weight-int8",
+    "rtn:bits=3,group_size=64,symmetric=1",
+    "rtn:granularity=tensor",
+    "nf4:double=0",
+    "fp4",
+    "fp8:format=e5m2",
+    "binary",
+    "ternary",
+    "k-quant",
+    "w8a8:mode=static,percentile=99.9",
+    "w8a8:smooth=0.8",
+    "llm-int8",
+    "gptq:samples=2,bits=3,symmetric=1,clean=0",
+    "awq:samples=2",
+    "awq:samples=2,then=gptq",
+    "auto-mixed",
+    "cast:dtype=fp16",
+    "cast:dtype=fp32",
+    "kv-cache:bits=4",
+    "prune-mlp",
+    "distill-soft:steps=1",
+    "qat:steps=1",
+    "lora:steps=1",
+)
+# Where a served token waits for the device: its id on the way to the host, and once a prompt's ids;
+# and torch's fallback for codes, in whose place a Triton kernel runs on a real one.
+READ = (
+    "core/engine/serve/readback.py",
+    "core/engine/passes/token_ids.py",
+    "kernels/linear_lowbit/codes.py",
+)
+
+
+@pytest.fixture(autouse=True)
+def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    brief = Preset("quick", 1, 0.0, 2, 48, 1, 0.0, 60.0, gpu_warm_s=0.0)
+    monkeypatch.setitem(PRESETS, "quick", brief)
+    known = Calibration("env-1", "2026-11-30T12:00:00", "cuda", 4e12, (("bf16", 8e14),))
+    monkeypatch.setattr("core.measure.steps.share.stored", lambda environment: known)
+
+
+def run(plan: Plan, waits: list[str]) -> tuple[dict[str, Measurement], dict[str, list[str]]]:
+    """What a trial measured under no condition, and the waits of each of its stages."""
+    sent: list[Measurement] = []
+    begun: dict[str, int] = {}
+
+    def emit(kind: str, **body: Any) -> None:
+        if kind == "measurement":
+            sent.append(body["measurement"])
+        if kind == "progress":
+            begun.setdefault(body["stage"], len(waits))
+
+    trial.run_trial(plan, "quick", "env-1", emit)
+    ends = [*list(begun.values())[1:], len(waits)]
+    stages = {
+        stage: waits[begin:end] for (stage, begin), end in zip(begun.items(), ends, strict=True)
+    }
+    return {one.metric: one for one in sent if not one.condition}, stages
+
+
+def case(model: str, workload: Workload = SHORT) -> Case:
+    return Case(models.resolve(model), TARGET, workload)
+
+
+@pytest.mark.parametrize(
+    "text", [*PLANS, *(pytest.param(text, marks=pytest.mark.slow) for text in SLOW_PLANS)]
+)
+def test_a_plan_is_applied_served_and_judged_on_the_device(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workload = replace(SHORT, concurrency=3) if "batch" in text else SHORT
+    plan = Plan(case("pycode-small", workload), tuple(map(parse, text.split())))
+    with pretended_gpu(monkeypatch) as waits:
+        found, stages = run(plan, waits)
+    assert found["tokens_per_s"].origin == "measured"
+    assert found["perplexity"].value is not None
+    assert found["perplexity"].value < 1000
+    assert found["device_peak_bytes"].value == 10**8
+    assert "of the host alone" in found["peak_bytes"].method
+    assert [wait for wait in stages["serve"] if not wait.split(" at ")[1].startswith(READ)] == []
+
+
+@pytest.mark.slow
+def test_a_draft_proposes_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pretended_gpu(monkeypatch) as waits:
+        found, _ = run(Plan(case("pycode"), (parse("speculative:tokens=2"),)), waits)
+    assert found["accepted_per_step"].value is not None
+    assert 1 <= found["accepted_per_step"].value <= 3
+    assert found["kl_nats"].value == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("model", ["digits-mlp", "digits-cnn"])
+@pytest.mark.parametrize("text", ["", "w8a8", "w8a8:mode=static", "gptq:samples=2"])
+def test_a_classifier_runs_on_the_device(
+    model: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sensor = Workload("sensor", "Sensor", "image", concurrency=2)
+    with pretended_gpu(monkeypatch) as waits:
+        found, _ = run(Plan(case(model, sensor), tuple(map(parse, text.split()))), waits)
+    assert found["accuracy"].value is not None
+    assert found["accuracy"].value > 0.5
+
+
+def test_a_shape_is_made_on_the_device_and_has_no_quality(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the numbers of one seed, and none of them on the host first."""
+    name = next(iter(shapes()))
+    small = {"num_hidden_layers": 1, "vocab_size": 512, "max_position_embeddings": 64}
+    entry = shapes()[name]
+    monkeypatch.setitem(shapes(), name, {**entry, "config": {**entry["config"], **small}})
+    plan = Plan(case(f"shape:{name}"), (parse("weight-int4"),))
+    with pretended_gpu(monkeypatch) as waits:
+        found, stages = run(plan, waits)
+        first, second = (load_engine(f"shape:{name}", device="cuda") for _ in range(2))
+        again, other = (random_engine(TINY, "bf16", seed, "cuda") for seed in (0, 1))
+    assert found["tokens_per_s"].origin == "measured"
+    assert found["perplexity"].origin == "unavailable"
+    assert [wait for wait in stages["load"] if "core/engine/load" in wait] == []
+    assert torch.equal(first.embedding, second.embedding)
+    assert torch.equal(first.layers[0].qkv.weight, second.layers[0].qkv.weight)
+    assert first.layers[0].qkv.weight.float().std() == pytest.approx(0.02, rel=0.02)
+    assert not torch.equal(again.embedding, other.embedding)
+
+
+def test_a_gpu_that_torch_cannot_use_is_refused_with_the_way_out() -> None:
+    """This torch was built for the CPU, or there is no GPU here."""
+    with pytest.raises(
+        Refused, match=r"the driver shows a GPU that torch .* cannot use .*CUDA_VIS"
+    ):
+        run(Plan(case("pycode-small")), [])
+
+
+def test_a_pretended_gpu_takes_no_tensor_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pretended_gpu(monkeypatch) as waits:
+        there = torch.ones(3, device="cuda")
+        with pytest.raises(RuntimeError, match="add: tensors of two devices"):
+            there + torch.ones(3)
+        with pytest.raises(RuntimeError, match="a generator of the other device"):
+            there.normal_(generator=torch.Generator())
+        assert (there + 1).device.type == "cuda"
+        assert float(there.sum()) == 3
+        assert there.cpu().device.type == "cpu"
+    assert waits == ["__float__ at a test", "cpu at a test"]

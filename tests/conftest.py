@@ -63,6 +63,15 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.markexpr = "" if torch.cuda.is_available() else "not gpu"
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test for a GPU that was asked for by `-m gpu` is skipped where there is none."""
+    if item.get_closest_marker("gpu") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("NOT YET RUN ON A GPU: needs a CUDA device")
+
+
 @pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache folder of the test's own, without a calibration; the compiled kernels in it are those

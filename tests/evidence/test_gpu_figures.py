@@ -11,7 +11,7 @@ import pytest
 from core.machine.targets import detect_local
 from core.measurement import Measurement, unavailable
 from core.study import Study, Trial
-from tests.evidence.gpu import figures, plans, studies
+from tests.evidence.gpu import figures, plans, results, studies
 from tests.evidence.gpu.place import Place
 
 
@@ -62,20 +62,38 @@ def test_the_kernels_goals_are_the_worst_right_case_of_the_benchmark(tmp_path: P
     assert all(figure.sentence.endswith("no such case was timed on a GPU)") for figure in others)
 
 
-def test_energy_comes_with_its_interval(study: Study) -> None:
+def test_energy_comes_with_its_interval(study: Study, tmp_path: Path) -> None:
+    place = Place(tmp_path, tmp_path, 0.0)
     found = told(study, measured("energy_j_per_token", 0.30, 0.31, 0.32))
-    figure = figures.energy([found])
+    figure = figures.energy(place, [found])
     assert figure.value == 0.31
     assert figure.interval == pytest.approx((0.30, 0.32))
-    assert figure.name == "energy per token of shape:llama-3.1-8b weight-int4(group_size=32)"
+    assert "310 mJ [300 mJ, 320 mJ]" in figure.sentence
 
 
-def test_what_was_not_measured_says_so_with_the_reason(study: Study) -> None:
+def test_energy_of_decoded_spans_stands_in_for_a_trial_that_was_too_short(
+    study: Study, tmp_path: Path
+) -> None:
+    place = Place(tmp_path, tmp_path, 0.0)
+    short = told(study, unavailable("energy_j_per_token", "J", "it needs 99 rounds, 12 were timed"))
+    assert figures.energy(place, [short]).sentence.endswith(
+        "not measured (it needs 99 rounds, 12 were timed)"
+    )
+    decode = {"model": "shape:llama-3.1-8b", "joules_a_token": [0.50, 0.51, 0.52]}
+    results.add_json(place, "steps.json", "energy", {"decode": decode})
+    figure = figures.energy(place, [short])
+    assert (figure.value, figure.how.split(",")[0]) == (
+        0.51,
+        "3 spans by the driver's counter at batch 1",
+    )
+    results.add_json(place, "steps.json", "energy", {"decode": {**decode, "model": "pycode-small"}})
+    assert figures.energy(place, [short]).value is None
+
+
+def test_what_was_not_measured_says_so(tmp_path: Path) -> None:
+    place = Place(tmp_path, tmp_path, 0.0)
     assert figures.decode_share([]).sentence.endswith("not measured (no such trial)")
-    no_meter = told(study, unavailable("energy_j_per_token", "J", "no GPU energy: no NVML"))
-    figure = figures.energy([no_meter])
-    assert (figure.value, figure.reached) == (None, None)
-    assert figure.sentence == "energy per token: not measured (no GPU energy: no NVML)"
+    assert figures.energy(place, []).sentence.endswith("not measured (no such trial)")
 
 
 def test_every_trial_has_a_line(study: Study) -> None:

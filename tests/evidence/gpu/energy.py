@@ -1,5 +1,6 @@
 """The driver's energy counter against its power readings, integrated: on an idle card and under a
-steady load. Both are what trials read (core.measure.energy.nvml).
+steady load. Both are what trials read (core.measure.energy.nvml). Then the joules of a token that a
+model in 4 bit decodes at batch 1, over spans long enough for the counter.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ import time
 from typing import Any
 
 from core.measure.energy.nvml import CountedReader, Nvml, SampledReader
-from tests.evidence.gpu import results
+from tests.evidence.gpu import decoding, results
 from tests.evidence.gpu.place import Place
 
 IDLE_S, LOAD_S, WATCH_S = 3.0, 8.0, 1.0
@@ -30,13 +31,17 @@ def run(place: Place) -> tuple[bool, str]:
     work()
     data["load"] = both(nvml, LOAD_S * scale, work)
     results.add_json(place, "steps.json", "energy", data)
-    load = data["load"]
+    load, idle = data["load"], data["idle"]
     if load["ratio"] is None:
         return False, "this GPU counts no energy: trials integrate its power readings"
-    return abs(load["ratio"] - 1) <= AGREES, (
+    told = (
         f"under load {load['counted_w']:.0f} W by the counter, {load['integrated_w']:.0f} W by"
-        f" power readings (ratio {load['ratio']:.3f}); idle {data['idle']['integrated_w']:.0f} W"
+        f" power readings (ratio {load['ratio']:.3f}); idle {idle['counted_w']:.0f} W"
     )
+    data["decode"] = decoding.joules(place, nvml, idle["counted_w"])
+    results.add_json(place, "steps.json", "energy", data)
+    spans = data["decode"]["spans"]
+    return abs(load["ratio"] - 1) <= AGREES and len(spans) > 0, f"{told}; {len(spans)} spans"
 
 
 def both(nvml: Nvml, seconds: float, work: Any) -> dict[str, float | None]:

@@ -7,14 +7,13 @@ A processor captures nothing: a rehearsal times the plain step alone.
 from __future__ import annotations
 
 import statistics
-import time
 from typing import Any
 
 from tests.evidence.gpu import results
+from tests.evidence.gpu.decoding import TOKENS, Decoding
 from tests.evidence.gpu.place import Place
 
 MODELS = {"cuda": ("pycode", "shape:qwen2.5-0.5b"), "cpu": ("pycode-small",)}
-PROMPT, TOKENS = 128, 128
 REPEATS = 5
 
 
@@ -52,7 +51,7 @@ def measured(name: str, device: str) -> dict[str, Any]:
     chosen: dict[str, list[int]] = {}
     for way, how in ways.items():
         engine.graphs = how
-        data[way], chosen[way] = timed(engine, device)
+        data[way], chosen[way] = timed(engine)
     reasons = [] if graphs is None else list(graphs.reasons)
     return {"seconds_a_token": data, "same_tokens": _same(chosen), "not_captured": reasons}
 
@@ -70,35 +69,16 @@ def eager(device: str) -> Any:
     return Eager(device)
 
 
-def timed(engine: Any, device: str) -> tuple[list[float], list[int]]:
-    """Seconds a token of each run of TOKENS greedy steps behind a prompt, and the chosen ids."""
-    import torch
-
-    random = torch.Generator().manual_seed(0)
-    prompt = torch.randint(0, engine.vocab_size, (1, PROMPT), generator=random)
-    cache = engine.new_cache(1, PROMPT + TOKENS)
-    first = engine.forward(prompt, cache, last_only=True).argmax(-1)
-    samples, chosen = [], []
+def timed(engine: Any) -> tuple[list[float], list[int]]:
+    """Seconds a token of each run of TOKENS steps, and the ids of the last."""
+    decoding = Decoding(engine)
+    samples, chosen = [], None
     for _ in range(REPEATS + 1):
-        cache.truncate(PROMPT)
-        ids, kept = first.clone(), []
-        _wait(device)
-        began = time.perf_counter()
-        for _ in range(TOKENS):
-            ids = engine.choose(ids, cache, last_only=True)
-            kept.append(ids.clone())
-        _wait(device)
-        samples.append((time.perf_counter() - began) / TOKENS)
-        chosen = [int(each) for each in torch.cat(kept).flatten().tolist()]
+        seconds, chosen = decoding.run()
+        samples.append(seconds / TOKENS)
+    assert chosen is not None
     # The first run compiles and captures.
-    return samples[1:], chosen
-
-
-def _wait(device: str) -> None:
-    import torch
-
-    if device == "cuda":
-        torch.cuda.synchronize()
+    return samples[1:], chosen.flatten().tolist()
 
 
 def _same(chosen: dict[str, list[int]]) -> float:

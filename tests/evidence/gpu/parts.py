@@ -20,10 +20,10 @@ MODULES = {
 # Of SECONDS: what is kept for each part, and what it takes at most when earlier ones left time.
 SHARES = {
     "environment": (45.0, 60.0),
-    "tests": (80.0, 120.0),
-    "bench": (75.0, 100.0),
-    "studies": (205.0, SECONDS),
-    "energy": (25.0, 30.0),
+    "tests": (75.0, 120.0),
+    "bench": (70.0, 100.0),
+    "studies": (190.0, SECONDS),
+    "energy": (45.0, 75.0),
     "graph": (25.0, 40.0),
     "figures": (15.0, 15.0),
 }

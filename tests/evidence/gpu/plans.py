@@ -37,7 +37,7 @@ class Question:
 
 
 QUESTIONS = (
-    Question("8b-1", "shape:llama-3.1-8b", WEIGHTS + CACHE, 0.55),
+    Question("8b-1", "shape:llama-3.1-8b", WEIGHTS + CACHE, 0.65),
     Question("pycode-1", "pycode", ("weight-int4", "weight-int8", "speculative", *CACHE), 0.25),
     Question("0.5b-1", "shape:qwen2.5-0.5b", WEIGHTS + CACHE, 0.25),
     Question("8b-64", "shape:llama-3.1-8b", WEIGHTS, 0.5, 64),

@@ -13,7 +13,7 @@ from types import ModuleType
 from torch import Tensor
 
 from kernels import registry
-from kernels.attention import OP, Heads, Start, check_room, check_starts, kv_torch
+from kernels.attention import OP, Heads, Start, check_room, check_starts, kv_cpu, kv_torch
 from kernels.dtypes import FLOAT_OF
 from kernels.kv_codes import PASS_TOKENS
 from kernels.kv_codes.codes import KVCodes
@@ -57,9 +57,8 @@ def prepare(
 
 def _kernel(qkv: Tensor, cache: KVCodes, offers: str) -> ModuleType:
     """The chosen kernel's module, which counts its calls; the C++ kernel takes no fp16."""
-    if FLOAT_OF[str(qkv.dtype)] == "fp16":
-        return kv_torch
-    return registry.chosen(OP, qkv.device, cache.format.kernel_format, offers)[1]
+    _, kernel = registry.chosen(OP, qkv.device, cache.format.kernel_format, offers)
+    return kv_torch if kernel is kv_cpu and FLOAT_OF[str(qkv.dtype)] == "fp16" else kernel
 
 
 def _check(qkv: Tensor, cache: KVCodes, heads: Heads) -> None:

@@ -33,7 +33,8 @@ class WithoutDevice(TorchFunctionMode):
         if func is torch.Tensor.copy_:
             return torch.ops.aten.copy_(*args, **(kwargs or {}))
         if func in (torch.mm, torch.addmm) and kwargs:
-            return getattr(torch.ops.aten, func.__name__).out(*args, **kwargs)
+            product = getattr(torch.ops.aten, func.__name__)(*args)
+            return torch.ops.aten.copy_(kwargs["out"], product)
         if func is torch.nn.functional.rms_norm:
             x, _, weight, eps = (*args, *(kwargs or {}).values())
             return rms_norm(x, weight, eps)

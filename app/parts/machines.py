@@ -35,6 +35,13 @@ def elsewhere(trials: Sequence[Trial]) -> str:
     return " and ".join(dict.fromkeys(marks_of(trials).values()))
 
 
+def place(trial: Trial) -> str:
+    """Where a trial ran, in a title: its target's id, or the machine's name where `local` was
+    another machine."""
+    local = trial.plan.case.target.local
+    return (elsewhere((trial,)) if local else "") or trial.plan.case.target.id
+
+
 def column(named: Mapping[str, str], trial_id: str) -> dict[str, str]:
     """A table's cell for the machine of a trial; no column where marks() has nothing to tell."""
     return {"Machine": named.get(trial_id, "—")} if named else {}

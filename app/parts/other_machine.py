@@ -24,7 +24,8 @@ def draw(study_id: str | None) -> None:
         what = study_id or "--model pycode --workload chat"
         st.markdown(
             "A study can run on a machine without this dashboard, such as a rented GPU: it needs a "
-            "checkout of Trimtab and torch, no network and none of the dashboard's packages."
+            "checkout of Trimtab with torch, triton and transformers, no network and none of the "
+            "dashboard's packages."
         )
         for text, command in (
             ("1. Here: write the plan to a file.", f"trimtab bundle {what} -o study.zip"),

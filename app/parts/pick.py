@@ -7,7 +7,7 @@ import streamlit as st
 
 from app import reports as exports
 from app import services, state
-from app.parts import common
+from app.parts import common, machines
 from core.errors import BadInput
 from core.ids import new_id, now
 from core.report import Report
@@ -99,9 +99,8 @@ def title(trial: Trial, study: Study) -> str:
     if trial.state != "done":
         text += f" · {trial.state}"
     if trial.study_id != study.id:
-        text += (
-            f" · {trial.plan.case.model.id} on {trial.plan.case.target.id}, study {trial.study_id}"
-        )
+        model = trial.plan.case.model.id
+        text += f" · {model} on {machines.place(trial)}, study {trial.study_id}"
     return text
 
 

@@ -47,7 +47,7 @@ def page() -> None:
     st.markdown(f"{words.badge(trial.state)} {words.plain(trial.reason)}")
     st.caption(
         words.plain(
-            f"{case.model.id} on {case.target.id}, {case.workload.id} · {trial.id} · "
+            f"{case.model.id} on {machines.place(trial)}, {case.workload.id} · {trial.id} · "
             f"{trial.started_at and trial.started_at + ' UTC'}{words.by(trial.who)}"
         )
     )

@@ -21,6 +21,26 @@ def poisoned() -> Iterator[None]:
 
 
 @pytest.fixture
+def pinned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Autotuners take their first blocks, which fit any number of rows, and measure nothing: odd
+    shapes would cost seconds each on a GPU.
+    """
+    from kernels.linear_fp8 import gpu as fp8
+    from kernels.linear_lowbit import gpu as lowbit
+    from kernels.linear_w8a8 import gpu as w8a8
+
+    device_code = lowbit.device_code
+    tuners = (device_code.few_rows, device_code.many_rows, fp8.product_kernel, w8a8.product_kernel)
+    for tuner in tuners:
+        monkeypatch.setattr(tuner, "configs", tuner.configs[:1])
+    before = set(lowbit._tuned)
+    yield
+    # With all of its blocks, an autotuner has still to choose for these calls.
+    lowbit._tuned.clear()
+    lowbit._tuned.update(before)
+
+
+@pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No kernel is named from outside, nothing is remembered, nothing is counted yet."""
     monkeypatch.delenv(registry.ENVIRONMENT, raising=False)

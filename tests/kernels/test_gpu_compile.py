@@ -18,13 +18,17 @@ import json, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from kernels.linear_fp8 import gpu as fp8
+from kernels.linear_fp8 import gpu_rows as fp8_rows
 from kernels.linear_lowbit.gpu import kernels as lowbit
+from kernels.linear_w8a8 import gpu as w8a8
+from kernels.linear_w8a8 import gpu_rows as w8a8_rows
 
 def compiled(kernel, pointers, numbers, config, **meta):
-    jit = kernel.fn
+    jit = getattr(kernel, "fn", kernel) if hasattr(kernel, "configs") else kernel
     names = jit.arg_names
     types = pointers | dict.fromkeys(numbers, "i32")
-    wide = [i for i, name in enumerate(names) if name in pointers or name in ("n", "k", "padded")]
+    wide = [i for i, name in enumerate(names)
+            if name in pointers and name != "x_scale" or name in ("n", "k", "padded")]
     meta |= config.kwargs
     source = ASTSource(
         jit,
@@ -52,6 +56,28 @@ both = compiled(fp8.product_kernel,
                 ("rows", "n", "padded", "rows_bucket"), fp8.product_kernel.configs[0],
                 FP32_DOT=False)
 found["fp8"] = both.asm["ptx"]
+for config in w8a8.product_kernel.configs:
+    both = compiled(w8a8.product_kernel, {"sums_ptr": "*i32", "x_ptr": "*i8", "w_ptr": "*i8"},
+                    ("rows", "n", "padded", "rows_bucket"), config)
+    found[f"w8a8 {config}"] = both.asm["ptx"]
+plain = triton.Config({})
+compiled(fp8_rows._quantize_kernel, {"codes_ptr": "*fp8e4nv", "scale_ptr": "*fp32", "x_ptr": "*bf16"},
+         ("k", "padded"), plain, LARGEST=448.0, TINY_MAX=1e-30, ROUND_FIRST=False, BLOCK_K=4096)
+compiled(fp8._finish_kernel,
+         {"y_ptr": "*bf16", "sums_ptr": "*fp32", "scale_ptr": "*fp16", "x_scale_ptr": "*fp32",
+          "bias_ptr": "*bf16", "residual_ptr": "*bf16"},
+         ("rows", "n", "splits"), plain, BIAS=True, RESIDUAL=True, BLOCK=512)
+for fixed in (False, True):
+    compiled(w8a8_rows._quantize_kernel,
+             {"codes_ptr": "*i8", "scale_ptr": "*fp32", "x_ptr": "*bf16", "x_scale": "fp32"},
+             ("k", "padded", "x_stride_row", "x_stride_k"), plain, FIXED=fixed, TINY_MAX=1e-30,
+             BLOCK_K=4096)
+compiled(w8a8_rows._finish_kernel,
+         {"y_ptr": "*bf16", "sums_ptr": "*i32", "scale_ptr": "*fp32", "x_scale_ptr": "*fp32",
+          "bias_ptr": "*bf16", "residual_ptr": "*bf16"},
+         ("n", "wide", "splits", "split_stride"), plain, BIAS=True, RESIDUAL=True, BLOCK=512)
+compiled(lowbit.finish, POINTERS, ("rows", "n", "wide", "splits"), plain, BIAS=True, RESIDUAL=True,
+         GATED=False, BLOCK=512)
 print(json.dumps(found))
 """
 
@@ -87,6 +113,15 @@ def test_many_rows_give_unpacked_codes_to_the_matrix_units(code: dict[str, str])
     assert "cp.async.cg.shared.global" in code["many"]
     assert "cvt.rn.bf16x2.f32" in code["many"]
     assert "cvt.rn.f32.s32" not in code["many"]
+
+
+def test_int8_stays_int8_up_to_the_matrix_units(code: dict[str, str]) -> None:
+    kinds = [name for name in code if name.startswith("w8a8")]
+    assert len(kinds) > 1
+    for name in kinds:
+        assert "wgmma.mma_async" in code[name], name
+        assert ".s32.s8.s8" in code[name], name
+        assert "cp.async.cg.shared.global" in code[name], name
 
 
 def test_fp8_stays_fp8_up_to_the_matrix_units(code: dict[str, str]) -> None:

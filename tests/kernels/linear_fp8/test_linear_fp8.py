@@ -195,18 +195,3 @@ def test_a_gpu_without_fp8_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "this GPU has 8.0" in (gpu.available() or "")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     assert gpu.available() is None
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="NOT YET RUN ON A GPU: needs CUDA")
-@pytest.mark.parametrize("rows", [1, 3, 17, 200])
-def test_the_triton_kernel_agrees_with_fp64_on_a_gpu(rows: int) -> None:
-    for n, k in ((33, 100), (1000, 4096), (576, 1536)):
-        form = quantize(torch.randn(n, k))
-        moved = Fp8(form.codes.cuda(), form.scale.cuda(), None, 8, k, "e4m3")
-        x = torch.randn(rows, k).bfloat16()
-        weight = Fp8Weight(moved)
-        assert weight.kernel == "triton"
-        exact = reference.linear(*codes.quantize_rows(x), form)
-        y = weight(x.cuda()).cpu().double()
-        assert ((y - exact).abs() / (exact.abs() + k**0.5)).max() < 1e-2

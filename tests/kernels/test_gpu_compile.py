@@ -61,7 +61,8 @@ for config in w8a8.product_kernel.configs:
                     ("rows", "n", "padded", "rows_bucket"), config)
     found[f"w8a8 {config}"] = both.asm["ptx"]
 plain = triton.Config({})
-compiled(fp8_rows._quantize_kernel, {"codes_ptr": "*fp8e4nv", "scale_ptr": "*fp32", "x_ptr": "*bf16"},
+compiled(fp8_rows._quantize_kernel,
+         {"codes_ptr": "*fp8e4nv", "scale_ptr": "*fp32", "x_ptr": "*bf16"},
          ("k", "padded"), plain, LARGEST=448.0, TINY_MAX=1e-30, ROUND_FIRST=False, BLOCK_K=4096)
 compiled(fp8._finish_kernel,
          {"y_ptr": "*bf16", "sums_ptr": "*fp32", "scale_ptr": "*fp16", "x_scale_ptr": "*fp32",

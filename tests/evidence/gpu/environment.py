@@ -54,13 +54,17 @@ def run(place: Place) -> tuple[bool, str]:
 
 
 def asked() -> list[dict[str, str]]:
-    """Each GPU's answers to ASKED; a driver that does not know one of them gives none."""
-    if shutil.which("nvidia-smi") is None:
-        return []
-    query = ["nvidia-smi", f"--query-gpu={','.join(ASKED)}", "--format=csv,noheader"]
-    lines = (readers.output(query) or "").splitlines()
-    rows = [[cell.strip() for cell in line.split(",")] for line in lines]
-    return [dict(zip(ASKED, row, strict=True)) for row in rows if len(row) == len(ASKED)]
+    """Each GPU's answers to ASKED, or to the first of them where the driver does not know a later
+    one.
+    """
+    for names in (ASKED, ASKED[:2]):
+        query = ["nvidia-smi", f"--query-gpu={','.join(names)}", "--format=csv,noheader"]
+        lines = (readers.output(query) or "").splitlines()
+        rows = [[cell.strip() for cell in line.split(",")] for line in lines]
+        told = [dict(zip(names, row, strict=True)) for row in rows if len(row) == len(names)]
+        if told:
+            return told
+    return []
 
 
 def _versions() -> dict[str, str]:

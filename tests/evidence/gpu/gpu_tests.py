@@ -16,11 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
+from kernels import build
 from tests.evidence.gpu import results
 from tests.evidence.gpu.place import ROOT, Place
 from tests.evidence.gpu.schedule import end
 
-FOLDERS = ("tests/kernels", "tests/core/engine")
+FOLDERS = ("tests/kernels", "tests/core")
 MARK = re.compile(r"\bmark\.gpu\b")
 MOST_PROCESSES = 8
 TAIL = 4_000
@@ -38,6 +39,7 @@ def run(place: Place) -> tuple[bool, str]:
         _merge(place, groups, folder, running)
     for process in running.values():
         end(process)
+    _forget_tuning()
     suites = _merge(place, groups, folder, running)
     counts = {
         name: sum(int(suite.get(name, 0)) for suite in suites)
@@ -68,13 +70,33 @@ def _start(group: Sequence[str], base: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, *words, f"--junitxml={base.with_suffix('.xml')}", *group],
             cwd=ROOT,
-            # Plugins that this box happens to have are no part of the tests.
-            env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+            env=_environment(base.parent),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Without plugins that this box happens to have, and with a cache apart: which kernel is the
+    fastest is not to be learned from several processes at a time.
+    """
+    cache = folder / "cache" / "trimtab"
+    cache.mkdir(parents=True, exist_ok=True)
+    compiled = cache / "kernels"
+    if not compiled.exists():
+        compiled.symlink_to(build.cache_folder())
+    return os.environ | {
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "XDG_CACHE_HOME": str(cache.parent),
+    }
+
+
+def _forget_tuning() -> None:
+    """Which blocks are the fastest is not, either; what Triton compiled stays."""
+    for path in Path(os.environ.get("TRITON_CACHE_DIR") or "/nowhere").rglob("*.autotune.json"):
+        path.unlink(missing_ok=True)
 
 
 def _merge(

@@ -16,7 +16,6 @@ leave at once.
 import triton
 import triton.language as tl
 
-LOG2_E = tl.constexpr(1.4426950408889634)
 # Parts that `combine` reads at once.
 PARTS = tl.constexpr(16)
 

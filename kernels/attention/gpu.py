@@ -7,8 +7,10 @@ Nothing is autotuned: a step writes the cache in place, and the sizes follow fro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 import torch
 import triton
@@ -23,6 +25,9 @@ MOST_DIM = 512
 # Programs wanted on each multiprocessor, and parts of one context at most.
 PROGRAMS, MOST_PARTS = 2, 128
 ALL = 1 << 30
+# Scores are powers of two.
+LOG2_E = math.log2(math.e)
+_shared: WeakValueDictionary[tuple[object, ...], Tensor] = WeakValueDictionary()
 
 
 def available() -> str | None:
@@ -97,9 +102,8 @@ def prepare(
     size, window = tiles(qkv, heads, tokens, many, wide, capacity), heads.window or ALL
     at, bring = on_device(start, qkv.device)
     query_norm, key_norm = norms(heads, qkv)
-    query = qkv.new_empty(batch, tokens, heads.heads, dim)
+    query, mixed, sums = between(qkv, heads, tokens, size.parts)
     rows = batch * tokens * heads.heads
-    mixed, sums = parts_of(query, size.parts)
 
     def step() -> None:
         calls.count(OP, "triton")
@@ -114,7 +118,7 @@ def prepare(
             )  # fmt: skip
             device.attend[(batch * heads.kv_heads, size.parts, size.row_tiles)](
                 out, mixed, sums, query, keys, values, at, tokens, tokens, 0, heads.kv_heads,
-                capacity, window, device.LOG2_E.value / dim**0.5, ONE=size.parts == 1,
+                capacity, window, LOG2_E / math.sqrt(dim), ONE=size.parts == 1,
                 FP32_DOT=qkv.device.type == "cpu", GROUP=group, DIM=dim, BLOCK_M=size.m,
                 BLOCK_N=size.n, BLOCK_D=size.d, num_warps=4, num_stages=3,
             )  # fmt: skip
@@ -127,10 +131,22 @@ def prepare(
     return step
 
 
-def parts_of(query: Tensor, parts: int) -> tuple[Tensor, Tensor]:
-    """Room for the mixtures and the log-sum-exps of the parts of queries [..., dim], fp32."""
+def room(shape: tuple[int, ...], dtype: torch.dtype, at: torch.device) -> Tensor:
+    """Memory between the kernels of a step, one for all layers: they run one after another."""
+    key = (shape, dtype, at)
+    tensor = _shared.get(key)
+    if tensor is None:
+        tensor = _shared[key] = torch.empty(shape, dtype=dtype, device=at)
+    return tensor
+
+
+def between(qkv: Tensor, heads: Heads, tokens: int, parts: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Room for rotated queries [batch, tokens, heads, dim], and in fp32 for the mixtures [...,
+    parts, dim] and the log-sum-exps [..., parts] of several parts.
+    """
+    shape = (len(qkv), tokens, heads.heads)
+    query = room((*shape, heads.dim), qkv.dtype, qkv.device)
     if parts == 1:
-        return query, query
-    *outer, dim = query.shape
-    mixed = torch.empty(*outer, parts, dim, dtype=torch.float32, device=query.device)
-    return mixed, torch.empty(*outer, parts, dtype=torch.float32, device=query.device)
+        return query, query, query
+    mixed = room((*shape, parts, heads.dim), torch.float32, qkv.device)
+    return query, mixed, room((*shape, parts), torch.float32, qkv.device)

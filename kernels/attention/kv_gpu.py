@@ -8,6 +8,7 @@ in the ring are; norms of heads are summed in another order there, and a code ma
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,8 @@ import triton
 from torch import Tensor
 
 from kernels import calls, cuda
-from kernels.attention import OP, Heads, Start, append, device, kv_device, kv_encode
-from kernels.attention.gpu import ALL, norms, on_device, parts_of, tile_width, tiles
+from kernels.attention import OP, Heads, Start, append, kv_device, kv_encode
+from kernels.attention.gpu import ALL, LOG2_E, between, norms, on_device, tile_width, tiles
 from kernels.kv_codes import PASS_TOKENS, KVFormat
 
 if TYPE_CHECKING:
@@ -70,8 +71,7 @@ def _bind(
     plan = tiles(qkv, heads, tokens, size, wide, cache.capacity)
     warps, stages = launch_of(form, wide, qkv.element_size())
     query_norm, key_norm = norms(heads, qkv)
-    query = qkv.new_empty(batch, tokens, heads.heads, dim)
-    mixed, sums = parts_of(query, plan.parts)
+    query, mixed, sums = between(qkv, heads, tokens, plan.parts)
     units, rows = batch * heads.kv_heads, batch * tokens * heads.heads
     codes = (cache.key_codes, cache.key_scale, cache.value_codes, cache.value_scale)
     ring = (cache.keys, cache.values)
@@ -96,7 +96,7 @@ def _bind(
             kv_device.attend_codes[(units, plan.parts, plan.row_tiles)](
                 out, mixed, sums, query, *codes, *ring, start, tokens, total, first,
                 heads.kv_heads, slots, blocks, form.residual, window,
-                device.LOG2_E.value / dim**0.5, ONE=plan.parts == 1,
+                LOG2_E / math.sqrt(dim), ONE=plan.parts == 1,
                 FP32_DOT=qkv.device.type == "cpu", GROUP=group, BITS=form.bits, SIZE=size, DIM=dim,
                 BLOCK_M=plan.m, BLOCK_D=wide, num_warps=warps, num_stages=stages,
             )  # fmt: skip

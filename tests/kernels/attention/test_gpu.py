@@ -22,10 +22,12 @@ from tests.kernels import interpreter
 # Triton's interpreter cuts fp32 off to bf16 where a GPU rounds.
 TOLERANCE = {torch.float32: 3e-6, torch.bfloat16: 1.6e-2, torch.float16: 2e-3}
 SHAPES: dict[str, dict[str, Any]] = {
-    "one token": {"heads": 9, "kv_heads": 3, "dim": 64, "tokens": 1, "starts": (7,)},
+    "one token": {
+        "heads": 9, "kv_heads": 3, "dim": 64, "tokens": 1, "starts": (7,), "also": "float32",
+    },
     "five tokens, norms, rows of their own": {
         "heads": 6, "kv_heads": 2, "dim": 24, "tokens": 5, "starts": (0, 70, 33), "norms": True,
-        "processors": 8,
+        "processors": 8, "also": "float16",
     },
     "window of nine": {
         "heads": 4, "kv_heads": 1, "dim": 40, "tokens": 2, "starts": (100, 0, 64), "window": 9,
@@ -51,6 +53,13 @@ LARGE: dict[str, dict[str, Any]] = {
         "heads": 4, "kv_heads": 1, "dim": 64, "tokens": 1, "starts": tuple(range(0, 320, 5)),
     },
 }  # fmt: skip
+
+
+def dtypes(device: str, also: str | None) -> list[torch.dtype]:
+    """All in the interpreter; on a GPU, where each takes seconds to compile, bf16 and `also`."""
+    if device == "cpu":
+        return list(TOLERANCE)
+    return [torch.bfloat16, *([getattr(torch, also)] if also else [])]
 
 
 @contextmanager
@@ -118,8 +127,9 @@ def bound(device: str, sizes: dict[str, Any]) -> None:
 
     torch.manual_seed(3)
     sizes = dict(sizes)
-    count = sizes.pop("processors", None)
-    for dtype, tolerance in TOLERANCE.items():
+    count, also = sizes.pop("processors", None), sizes.pop("also", None)
+    for dtype in dtypes(device, also):
+        tolerance = TOLERANCE[dtype]
         qkv, keys, values, heads = make(dtype, **sizes)
         starts = sizes["starts"]
         want = wanted(qkv, keys, values, starts, heads)

@@ -5,6 +5,9 @@ next so that all rows read equally many.
 from __future__ import annotations
 
 from collections.abc import Sequence as Several
+from itertools import islice
+
+import torch
 
 from core.engine.serve.sequence import Sequence
 
@@ -14,7 +17,10 @@ class RowTokens:
 
     def __init__(self, sequences: list[Sequence]) -> None:
         self.sequences = sequences
-        self.tokens: list[list[int]] = [sequence.request.prompt.tolist() for sequence in sequences]
+        prompts = [sequence.request.prompt for sequence in sequences]
+        # Prompts that lie on a GPU are fetched at once.
+        ids = iter(torch.cat(prompts).tolist())
+        self.tokens: list[list[int]] = [list(islice(ids, len(prompt))) for prompt in prompts]
 
     def unseen(
         self, lengths: Several[int], count: int, later: int = 0

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
+from core.engine.passes.graph import Graphs
 from core.measure import fallbacks
 from core.study import KernelCalls
 from kernels.linear_fp8 import cpu as fp8
@@ -106,3 +109,23 @@ def test_the_kernels_over_codes_take_what_they_say() -> None:
             if module.refuse(form, dtype) is None  # type: ignore[arg-type]
         }
         assert taken == fallbacks.TAKES.get(op, fallbacks.MOST_TAKE)
+
+
+def test_each_reason_why_steps_were_not_captured_is_a_caution_once() -> None:
+    class Held:
+        def __init__(self, *reasons: str) -> None:
+            self.graphs = Graphs("cuda:0")
+            self.graphs.reasons += reasons
+            self.lean: Held | None = self
+
+    class Other:
+        lean = None
+
+    target, draft, clean, other = Held("a", "b"), Held("b"), Held(), Other()
+    engines: list[Any] = [target, draft, clean, other]
+    assert [caution.line for caution in fallbacks.uncaptured(engines)] == [
+        f"caution uncaptured: {reason}: each kernel of a step was launched from Python, and the"
+        " times include that"
+        for reason in "ab"
+    ]
+    assert fallbacks.uncaptured([clean, other]) == []  # type: ignore[list-item]

@@ -4,6 +4,7 @@ name and within limits, whatever the archive holds beside them.
 
 from __future__ import annotations
 
+import lzma
 import re
 import tarfile
 import tempfile
@@ -24,7 +25,15 @@ MOST_FILES = 5_000
 MOST_BYTES = 1 << 30
 _MEMBER = re.compile(rf"(?:[^/]+/)*({STUDY_ID.pattern})/({FILES.pattern})")
 _ENCRYPTED = 0x1
-_BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
+_BROKEN = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    RuntimeError,  # NotImplementedError among them: a way of packing that is not known here
+    ValueError,
+)
 
 
 @contextmanager

@@ -37,12 +37,12 @@ def fit(plan: Plan) -> str | None:
     if loading > total:
         return (
             f"{_bytes(loading)} of weights in {plan.case.model.bits} bits, which are loaded before "
-            f"they are changed, exceed the {_bytes(target.memory_bytes)} of {target.title}"
+            f"they are changed, exceed the {_bytes(target.memory_bytes)} of {target.name}"
         )
     return (
         f"{_bytes(need.weights)} of weights + {_bytes(need.kv)} of KV cache for {sequences} of "
         f"{tokens} tokens + {_bytes(need.workspace)} of activations = {_bytes(total)} exceed the "
-        f"{_bytes(target.memory_bytes)} of {target.title}"
+        f"{_bytes(target.memory_bytes)} of {target.name}"
     )
 
 
@@ -72,19 +72,19 @@ def _image(plan: Plan) -> str | None:
             return None
         return (
             f"{_bytes(need.weights)} of weights + {_bytes(need.workspace)} of activations = "
-            f"{_bytes(need.total)} exceed the {_bytes(target.memory_bytes)} of {target.title}"
+            f"{_bytes(need.total)} exceed the {_bytes(target.memory_bytes)} of {target.name}"
         )
     flash, ram = sensor_flash(shape), sensor_ram(shape)
     if target.flash_bytes is not None and flash > target.flash_bytes:
         return (
             f"{_bytes(shape.parameters)} of 8-bit weights + {_bytes(SENSOR_PROGRAM_BYTES)} of "
             f"program = {_bytes(flash)} exceed the {_bytes(target.flash_bytes)} of flash of "
-            f"{target.title}"
+            f"{target.name}"
         )
     if ram > target.memory_bytes:
         return (
             f"{_bytes(ram)} of 8-bit activations exceed the {_bytes(target.memory_bytes)} of RAM "
-            f"of {target.title}"
+            f"of {target.name}"
         )
     return None
 
@@ -105,9 +105,9 @@ def _decoder_on_sensor(plan: Plan) -> str:
     if target.flash_bytes is not None and weights > target.flash_bytes:
         return (
             f"{_bytes(weights)} of weights exceed the {_bytes(target.flash_bytes)} of flash of "
-            f"{target.title}"
+            f"{target.name}"
         )
-    return f"{target.title} is a microcontroller: only image classifiers are planned for it"
+    return f"{target.name} is a microcontroller: only image classifiers are planned for it"
 
 
 def _bytes(value: float) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import random
 import tarfile
 import zipfile
 from pathlib import Path
@@ -108,3 +110,22 @@ def test_sizes_and_counts_are_limited(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(archives, "MOST_BYTES", 3)
     with pytest.raises(BadInput, match="more than 0 MiB"):
         listed(tar(tmp_path / "c.tar.gz", ("padding", b"0123456789")))
+
+
+@pytest.mark.parametrize("kind", ["x.tar.gz", "x.zip"])
+def test_damaged_archives_are_sentences_and_nothing_else(tmp_path: Path, kind: str) -> None:
+    path, chance = tmp_path / kind, random.Random(5)
+    members = [(f"s-{place}/study.jsonl", bytes(range(99))) for place in range(3)]
+    tar(path, *members)
+    if kind == "x.zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in members:
+                archive.writestr(name, content)
+    whole = path.read_bytes()
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for _ in range(chance.randint(1, 4)):
+            damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        path.write_bytes(damaged[: chance.choice((None, chance.randrange(len(damaged))))])
+        with contextlib.suppress(BadInput):
+            listed(path)

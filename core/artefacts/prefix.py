@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 FILE, VERSION = "prefix.json", 1
 # A prefix may take this share of what is free on the disk.
 SHARE = 1 / 8
+# A GPU makes weights faster than a disk takes them: what is written, read back and hashed at this
+# rate (a guess at a usual disk) in more time than it was made in is not worth keeping.
+BYTES_PER_S = 3e8
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,11 @@ def _write(place: Path, deployment: Deployment, source: Mapping[str, Any], makin
         raise Refused(
             f"they take {formats.number(total, 'B')}, and only {formats.number(free, 'B')} are free"
             " on the disk of the study"
+        )
+    if deployment.device == "cuda" and total > BYTES_PER_S * making.seconds:
+        raise Refused(
+            f"writing and reading {formats.number(total, 'B')} takes longer than the"
+            f" {formats.duration(making.seconds)} in which a GPU makes them"
         )
     image = deployment.case.model.task == "image"
     special = None if image else deployment.engine.special_ids

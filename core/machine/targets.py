@@ -10,6 +10,10 @@ from core.catalogue import targets as catalogue
 from core.machine import calibrate, environment
 from core.target import HERE, Target
 
+# What CUDA's context, its libraries' work space and loaded kernels take of a GPU before the first
+# tensor: half a gigabyte to one on an H100 (an assumption; each trial tells what was really taken).
+CUDA_BYTES = 1 << 30
+
 
 def resolve(target_id: str) -> Target:
     """The target called `target_id`; `local` is this machine. BadInput names the known ones."""
@@ -44,7 +48,8 @@ def detect_local() -> Target:
     else:
         measured = f"bandwidth and peaks measured on {known.taken_at} by trimtab doctor --calibrate"
     if gpu is not None:
-        title, kind, memory = str(gpu["name"]), "cuda", int(gpu["memory_bytes"])
+        title, kind = str(gpu["name"]), "cuda"
+        memory = max(int(gpu["memory_bytes"]) - CUDA_BYTES, 0)
     else:
         title, kind = f"{facts['cpu']}, {facts['cores']} cores", "cpu"
         memory = int(facts["available_bytes"])

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from core import condition
 from core.condition import Condition
-from core.measure.serve import Service, times
-from core.measure.timing import repeat
+from core.measure.serve import COMPILING, Service, times
+from core.measure.timing import WarmUp, repeat
 from core.measurement import Measurement
 from core.metrics import listed
 from core.workload import Workload
@@ -28,8 +28,8 @@ def prompt_lengths(workload: Workload, context: int) -> tuple[int, ...]:
 
 
 def under_lengths(serve: Serve, workload: Workload, context: int, rounds: int) -> list[Measurement]:
-    """Measure `rounds` rounds, after one to warm up, with each prompt length; serve(workload) gives
-    the service of a varied workload.
+    """Measure `rounds` rounds, after one to warm up (two on a GPU), with each prompt length;
+    serve(workload) gives the service of a varied workload.
     """
     measurements: list[Measurement] = []
     for length in prompt_lengths(workload, context):
@@ -56,10 +56,12 @@ def under_concurrency(
 def _under(
     service: Service, rounds: int, wanted: tuple[str, ...], under: Condition
 ) -> list[Measurement]:
-    service.round()
+    warm = WarmUp(COMPILING if service.deployment.device == "cuda" else 1, None)
+    for _ in range(warm.calls):
+        service.round()
     taken = repeat(service.round, rounds, 0.0, lambda share: None)
     how = (
-        f"{rounds} rounds after 1 warm-up round; {len(service.requests)} requests a round"
+        f"{rounds} rounds after {warm.rounds}; {len(service.requests)} requests a round"
         f" in groups of {service.deployment.serving.batch}"
     )
     return [

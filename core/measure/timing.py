@@ -27,8 +27,13 @@ class WarmUp:
     calls: int
     steady: bool | None
 
+    @property
+    def rounds(self) -> str:
+        """How many, in words."""
+        return f"{self.calls} warm-up round" + ("s" if self.calls != 1 else "")
+
     def __str__(self) -> str:
-        rounds = f"{self.calls} warm-up round" + ("s" if self.calls != 1 else "")
+        rounds = self.rounds
         if self.steady is None:
             return f"{rounds}, too few to tell whether it was steady"
         return rounds if self.steady else f"{rounds} in which it did not become steady"

@@ -138,7 +138,13 @@ def run(job: dict[str, Any], emit: Any) -> tuple[str, str]:
         )
     except Exception as error:
         traceback.print_exc()
-        if "memory" in str(error).lower() and "alloc" in str(error).lower():
+        said = str(error).lower()
+        if "cuda" in said and "out of memory" in said:
+            return (
+                "failed",
+                "out of memory: the model and its work do not fit into the GPU's memory",
+            )
+        if "memory" in said and "alloc" in said:
             return (
                 "failed",
                 "out of memory: the model and its work do not fit into the machine's memory",

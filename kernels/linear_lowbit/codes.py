@@ -208,8 +208,9 @@ def check(kind: str, bits: int, group_size: int, scale_format: str = "fp16") -> 
 
 
 def grouped(weight: torch.Tensor, group_size: int) -> torch.Tensor:
-    """fp32 [n, groups, group_size] of weight [n, k]; the last group is filled with its last column,
-    which does not widen its range. Raises ValueError for shapes and values that do not fit.
+    """fp32 [n, groups, group_size] of weight [n, k], which may share its memory; the last group is
+    filled with its last column, which does not widen its range. Raises ValueError for shapes and
+    values that do not fit.
     """
     if weight.dim() != 2 or 0 in weight.shape or not weight.is_floating_point():
         raise ValueError(
@@ -219,8 +220,9 @@ def grouped(weight: torch.Tensor, group_size: int) -> torch.Tensor:
     if not bool(torch.isfinite(exact).all()):
         raise ValueError("weight has NaN or infinite values; it cannot be quantized.")
     size = min(group_size, weight.shape[1])
-    exact = pad(exact[None], (0, -weight.shape[1] % size), mode="replicate")[0]
-    return exact.view(weight.shape[0], -1, size)
+    if weight.shape[1] % size:
+        exact = pad(exact[None], (0, -weight.shape[1] % size), mode="replicate")[0]
+    return exact.reshape(weight.shape[0], -1, size)
 
 
 def double_quantize(scale: torch.Tensor) -> DoubleScale:
@@ -303,7 +305,8 @@ def nearest(
     # The last code of ternary repeats zero; sorting puts equal levels side by side.
     ordered, code = table.to(steps.device).sort(stable=True)
     middles = (ordered[1:] + ordered[:-1]) / 2
-    return code[torch.bucketize(steps, middles)].to(torch.uint8)
+    # 32 bit for a place among 16: of a large matrix these are what needs most memory.
+    return code.to(torch.uint8)[torch.bucketize(steps, middles, out_int32=True)]
 
 
 def quantize(

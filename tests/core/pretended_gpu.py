@@ -32,7 +32,7 @@ ANSWERS = {"device": GPU, "is_cuda": True, "is_cpu": False}
 MOVING = ("copy_", "to", "__getitem__", "__setitem__", "index_put_", "type_as", "set_")
 # What makes a number of Python, and what else the host cannot know before the GPU is done.
 TOLD = ("item", "tolist", "__float__", "__int__", "__bool__", "__index__", "__contains__", "equal")
-WAITING = (*TOLD, "nonzero", "masked_select", "unique", "cpu", "numpy", "allclose")
+WAITING = (*TOLD, "nonzero", "masked_select", "unique", "cpu", "allclose")
 
 # Random streams of the GPU.
 STREAMS: set[torch.Generator] = set()
@@ -60,6 +60,8 @@ class Pretending(TorchFunctionMode):
             answer = ANSWERS.get(getattr(getter, "__name__", ""))
             if answer is not None:
                 return answer
+        if name == "numpy" and isinstance(args[0], Pretended):
+            raise TypeError("can't convert cuda:0 device type tensor to numpy")
         if name in ("_parse_to", "_has_compatible_shallow_copy_type"):
             return func(*args, **kwargs)
         if name == "register_hook":

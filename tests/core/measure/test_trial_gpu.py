@@ -5,18 +5,22 @@ to weights on the device, served, and judged there, and no tensor of the host co
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from core.artefacts.prefix import Prefixes
 from core.catalogue import models
 from core.catalogue.models import shapes
 from core.engine.load.load import load_engine, random_engine
 from core.errors import Refused
 from core.machine.calibration.record import Calibration
 from core.measure import trial
-from core.measure.steps.load import TINY
+from core.measure.steps.apply import apply
+from core.measure.steps.context import TrialRun
+from core.measure.steps.load import TINY, load
 from core.measurement import Measurement
 from core.plan import Case, Plan
 from core.planner.presets import PRESETS, Preset
@@ -184,3 +188,48 @@ def test_a_pretended_gpu_takes_no_tensor_of_the_host(monkeypatch: pytest.MonkeyP
         assert float(there.sum()) == 3
         assert there.cpu().device.type == "cpu"
     assert waits == ["__float__ at a test", "cpu at a test"]
+
+
+def test_a_kept_prefix_is_written_from_the_device_and_loaded_onto_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Plan(case("pycode-small"), (parse("gptq:samples=2"),))
+    with pretended_gpu(monkeypatch):
+        made = prepared(plan, Prefixes(tmp_path, "t-1", "env-1", (1,)))
+        loaded = prepared(plan, Prefixes(tmp_path, "t-2", "env-1"))
+        ids = torch.arange(20, device="cuda")[None]
+        logits = [run.deployment.engine.forward(ids) for run in (made, loaded)]
+    assert made.prefix is None
+    assert loaded.prefix is not None
+    assert loaded.deployment.engine.device == "cuda:0"
+    assert torch.equal(*logits)
+
+
+def test_weights_that_a_disk_takes_longer_for_than_the_gpu_are_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.artefacts.prefix.BYTES_PER_S", 1.0)
+    plan = Plan(case("pycode-small"), (parse("weight-int8"),))
+    with pretended_gpu(monkeypatch):
+        run = prepared(plan, Prefixes(tmp_path, "t-1", "env-1", (1,)))
+    assert list(tmp_path.iterdir()) == []
+    assert any("takes longer than the" in str(note) for note in run.emit.notes)  # type: ignore[attr-defined]
+
+
+class Log:
+    """What a trial says."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def __call__(self, kind: str, **body: Any) -> None:
+        if kind == "note":
+            self.notes.append(body["text"])
+
+
+def prepared(plan: Plan, prefixes: Prefixes) -> TrialRun:
+    """A trial up to where its techniques are applied."""
+    run = TrialRun(plan, PRESETS["quick"], "env-1", Log(), prefixes=prefixes)
+    load(run)
+    apply(run)
+    return run

@@ -16,16 +16,17 @@ class Readback:
     def __init__(self, ids: Tensor) -> None:
         self._there: torch.cuda.Event | None = None
         if ids.is_cuda:
-            self._ids = torch.empty(ids.shape, dtype=ids.dtype, pin_memory=True)
-            self._ids.copy_(ids, non_blocking=True)
+            self._pinned = torch.empty(ids.shape, dtype=ids.dtype, pin_memory=True)
+            self._pinned.copy_(ids, non_blocking=True)
             self._there = torch.cuda.Event()
             self._there.record(torch.cuda.current_stream(ids.device))
         else:
-            self._ids = ids.clone()
+            self._ids: list[list[int]] = ids.tolist()
 
     def wait(self) -> list[list[int]]:
         """The ids, as soon as they are there."""
-        if self._there is not None:
-            self._there.synchronize()
-        ids: list[list[int]] = self._ids.tolist()
+        if self._there is None:
+            return self._ids
+        self._there.synchronize()
+        ids: list[list[int]] = self._pinned.tolist()
         return ids

@@ -32,6 +32,8 @@ class WithoutDevice(TorchFunctionMode):
             return (torch.ops.aten.copy_ if whole else torch.ops.aten.fill_)(view, args[2])
         if func is torch.Tensor.copy_:
             return torch.ops.aten.copy_(*args, **(kwargs or {}))
+        if func is torch.Tensor.contiguous and not args[0].is_contiguous():
+            return torch.ops.aten.clone(args[0], memory_format=torch.contiguous_format)
         if func in (torch.mm, torch.addmm) and kwargs:
             product = getattr(torch.ops.aten, func.__name__)(*args)
             return torch.ops.aten.copy_(kwargs["out"], product)

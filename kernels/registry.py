@@ -104,6 +104,15 @@ KERNELS: tuple[KernelInfo, ...] = (
         "triton",
         ("cpu",),
     ),
+    KernelInfo(
+        "linear_lowbit",
+        "triton-tiles",
+        ("cuda",),
+        _LOWBIT,
+        "kernels.linear_lowbit.gpu.tiles",
+        "triton",
+        ("cpu",),
+    ),
     KernelInfo("linear_lowbit", "torch", _ANY, _LOWBIT, "kernels.linear_lowbit.torch_tiles"),
     KernelInfo("linear_w8a8", "cpp", ("cpu",), ("int8",), "kernels.linear_w8a8.cpu", _COMPILER),
     KernelInfo(

@@ -94,7 +94,8 @@ class Ways:
                     f"{name}/{variant}" if variant else name: call
                     for variant, call in found.items()
                 }
-        return offered
+        # Asked for by name, a kernel runs at any number of rows.
+        return offered or {name: product.into for name, product in self._products.items()}
 
     def tensors(self) -> list[torch.Tensor]:
         """What the other products keep beside the first's."""

@@ -20,6 +20,7 @@ from triton.compiler import ASTSource
 from kernels.linear_fp8 import gpu as fp8
 from kernels.linear_fp8 import gpu_rows as fp8_rows
 from kernels.linear_lowbit.gpu import kernels as lowbit
+from kernels.linear_lowbit.gpu import tiles as lowbit_tiles
 from kernels.linear_w8a8 import gpu as w8a8
 from kernels.linear_w8a8 import gpu_rows as w8a8_rows
 
@@ -77,6 +78,9 @@ compiled(w8a8_rows._finish_kernel,
          {"y_ptr": "*bf16", "sums_ptr": "*i32", "scale_ptr": "*fp32", "x_scale_ptr": "*fp32",
           "bias_ptr": "*bf16", "residual_ptr": "*bf16"},
          ("n", "wide", "splits", "split_stride"), plain, BIAS=True, RESIDUAL=True, BLOCK=512)
+tiles = {name: value for name, value in INT4.items() if name not in ("PARTIAL", "BIAS", "RESIDUAL")}
+found["tiles"] = compiled(lowbit_tiles.unpack_rows, POINTERS, ("begin", "end", "n", "k", "blocks"),
+    plain, BLOCK_N=lowbit_tiles.BLOCK_N, BLOCKS=lowbit_tiles.BLOCKS, **tiles).asm["ptx"]
 compiled(lowbit.finish, POINTERS, ("rows", "n", "wide", "splits"), plain, BIAS=True, RESIDUAL=True,
          GATED=False, BLOCK=512)
 print(json.dumps(found))
@@ -114,6 +118,12 @@ def test_many_rows_give_unpacked_codes_to_the_matrix_units(code: dict[str, str])
     assert "cp.async.cg.shared.global" in code["many"]
     assert "cvt.rn.bf16x2.f32" in code["many"]
     assert "cvt.rn.f32.s32" not in code["many"]
+
+
+def test_tiles_are_read_16_bytes_and_written_8_bytes_at_a_time(code: dict[str, str]) -> None:
+    assert "ld.global.v4.b32" in code["tiles"]
+    assert "st.global.v2.b32" in code["tiles"]
+    assert "cvt.rn.f32.s32" not in code["tiles"]
 
 
 def test_int8_stays_int8_up_to_the_matrix_units(code: dict[str, str]) -> None:

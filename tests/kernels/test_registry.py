@@ -108,7 +108,7 @@ def test_the_refusal_names_every_choice_and_why_it_does_not_fit(
     ("op", "device", "explicit", "words"),
     [
         ("nothing", "cpu", None, "no operation 'nothing'; there are"),
-        ("linear_lowbit", "cpu", "nope", "torch-int8pack, triton, torch"),
+        ("linear_lowbit", "cpu", "nope", "torch-int8pack, triton, triton-tiles, torch"),
         ("linear_lowbit", "tpu:0", None, "tpu:0 is not supported"),
         ("linear_lowbit", "cuda", "torch-int8pack", "runs on cpu"),
     ],

@@ -57,15 +57,15 @@ class Product:
 
     def __init__(self, form: LowBit, dtype: torch.dtype, bias: torch.Tensor | None) -> None:
         self.layout = lay_out(form)
-        self._bias = bias
-        self._table = levels("nf4").to(form.codes.device) if form.kind == "nf4" else None
+        self.bias = bias
+        self.table = levels("nf4").to(form.codes.device) if form.kind == "nf4" else None
         whole_row = form.group_size >= form.k
         per_block = WORDS * (32 // self.layout.width)
         group = 0 if whole_row else form.group_size
         # Neighbouring columns of a block that surely lie in one group.
         stretch = per_block if whole_row else math.gcd(per_block, group)
         centre = 2 ** (form.bits - 1) if form.kind == "int" and form.zero is None else 0
-        self._meta = {
+        self.meta = {
             "WIDTH": self.layout.width,
             "KIND": _KINDS[form.kind],
             "CENTRE": centre,
@@ -137,11 +137,11 @@ class Product:
         # that they would have, so that blocks are chosen once for all combinations.
         others = (
             partial_sums, x, words, layout.scale, _or(layout.zero, words),
-            _or(layout.double_step, words), _or(layout.double_low, words), _or(self._table, words),
-            _or(self._bias, x), _or(residual, x), rows, layout.n, layout.k, layout.blocks,
+            _or(layout.double_step, words), _or(layout.double_low, words), _or(self.table, words),
+            _or(self.bias, x), _or(residual, x), rows, layout.n, layout.k, layout.blocks,
         )  # fmt: skip
-        meta = self._meta | {
-            "BIAS": self._bias is not None and not gated,
+        meta = self.meta | {
+            "BIAS": self.bias is not None and not gated,
             "RESIDUAL": residual is not None and not gated,
             "PARTIAL": gated,
         }
@@ -166,8 +166,8 @@ class Product:
             if used > 1 or gated:
                 wide = out.shape[1]
                 device_code.finish[(rows, triton.cdiv(wide, 512))](
-                    out, partial_sums, _or(self._bias, words), _or(residual, words),
-                    rows, layout.n, wide, used, BIAS=self._bias is not None,
+                    out, partial_sums, _or(self.bias, words), _or(residual, words),
+                    rows, layout.n, wide, used, BIAS=self.bias is not None,
                     RESIDUAL=residual is not None, GATED=gated, BLOCK=512,
                 )  # fmt: skip
         return out
@@ -179,7 +179,7 @@ class Product:
     def tensors(self) -> list[torch.Tensor]:
         """Words, scales, zeros and the table of values."""
         tensors = self.layout.tensors()
-        return tensors if self._table is None else [*tensors, self._table]
+        return tensors if self.table is None else [*tensors, self.table]
 
 
 def _or(tensor: torch.Tensor | None, other: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,7 @@ import kernels
 from kernels import calls, choice, registry
 from kernels.linear_lowbit import LowBitWeight, codes, quantize
 from kernels.linear_lowbit.gpu import layout as gpu_layout
-from tests.kernels import gpu_products
+from tests.kernels.gpu import products
 
 ROOT = Path(kernels.__file__).parents[1]
 START = """
@@ -204,9 +204,9 @@ DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason=GPU)
 @pytest.mark.usefixtures("pinned")
-@pytest.mark.parametrize(("turn", "format_"), list(enumerate(gpu_products.LOWBIT)))
+@pytest.mark.parametrize(("turn", "format_"), list(enumerate(products.LOWBIT)))
 def test_every_format_agrees_with_fp64_on_a_gpu(turn: int, format_: str) -> None:
-    gpu_products.check(format_, 33, 104, (3, 17), DTYPES[turn % 3], "triton", "cuda")
+    products.check(format_, 33, 104, (3, 17), DTYPES[turn % 3], "triton", "cuda")
 
 
 @pytest.mark.gpu
@@ -215,14 +215,15 @@ def test_every_format_agrees_with_fp64_on_a_gpu(turn: int, format_: str) -> None
 @pytest.mark.parametrize("format_", ["int4-g32", "int4-g128 with zeros", "int8", "nf4-g64 double"])
 def test_a_decoders_shape_agrees_with_fp64_on_a_gpu(format_: str) -> None:
     rows = (1, 8, 130)
-    gpu_products.check(format_, 576, 1536, rows, torch.bfloat16, "triton", "cuda")
+    for kernel in ("triton", "triton-tiles"):
+        products.check(format_, 576, 1536, rows, torch.bfloat16, kernel, "cuda")
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason=GPU)
 def test_choosing_blocks_does_not_add_the_residual_twice_on_a_gpu() -> None:
     # With every configuration: the one place where the autotuner itself is at work.
-    gpu_products.check("int4-g32", 160, 1408, (1, 64), torch.float16, "triton", "cuda")
+    products.check("int4-g32", 160, 1408, (1, 64), torch.float16, "triton", "cuda")
 
 
 @pytest.mark.gpu
@@ -230,7 +231,7 @@ def test_choosing_blocks_does_not_add_the_residual_twice_on_a_gpu() -> None:
 @pytest.mark.usefixtures("pinned", "own_cache", "fresh")
 def test_few_against_many_rows_is_measured_and_kept_on_a_gpu() -> None:
     choice.forget()
-    form = gpu_products.moved(quantize(torch.randn(512, 1024), 4, 32), "cuda")
+    form = products.moved(quantize(torch.randn(512, 1024), 4, 32), "cuda")
     weight = LowBitWeight(form)
     assert weight.kernel == "triton"
     weight(torch.randn(4, 1024, device="cuda").bfloat16())

@@ -20,57 +20,65 @@ from kernels import calls, choice
 from kernels.linear_fp8 import Fp8Weight
 from kernels.linear_w8a8 import W8A8Weight
 from kernels.registry import ENVIRONMENT
-from tests.kernels import gpu_products
+from tests.kernels.gpu import products
 
 ROOT = Path(kernels.__file__).parents[1]
 INTERPRETED = """
 import json, torch
-from tests.kernels import gpu_products
+from kernels.linear_lowbit.gpu import tiles
+from tests.kernels.gpu import products
 torch.use_deterministic_algorithms(True)  # fresh memory holds NaN
 dtypes = (torch.bfloat16, torch.float16, torch.float32)
 found = {}
 for turn, name in enumerate(("int4-g32", "int4-g128 with zeros", "nf4-g64 double", "e4m3")):
-    found[name] = gpu_products.check(name, 33, 104, (1, 3, 17), dtypes[turn % 3], "triton", "cpu")
+    found[name] = products.check(name, 33, 104, (1, 3, 17), dtypes[turn % 3], "triton", "cpu")
 for turn, name in enumerate(("w8a8", "w8a8-static", "w8a8 apart", "fp8-fp8")):
-    found[name] = gpu_products.check(name, 33, 100, (1, 17), dtypes[turn % 3], "triton", "cpu")
+    found[name] = products.check(name, 33, 100, (1, 17), dtypes[turn % 3], "triton", "cpu")
+tiled = ("int4-g32", "int4-g128 with zeros", "int3-g64", "nf4-g64 double", "e4m3", "binary-g64")
+for name in tiled:
+    dtype = dtypes[len(found) % 3]
+    found[f"{name} tiles"] = products.check(name, 33, 104, (3,), dtype, "triton-tiles", "cpu")
+tiles.TILE_BYTES = 7 * 104 * 4  # several tiles, the last one short
+found["short tiles"] = products.check(
+    "int4-g32", 33, 104, (3,), torch.float32, "triton-tiles", "cpu")
 print(json.dumps(found))
 """
 SCALED = """
 import json, torch
 from kernels.linear_fp8 import gpu, torch_scaled_mm
-from tests.kernels import gpu_products
+from tests.kernels.gpu import products
 found = []
 for n, k, dtype in ((33, 100, torch.bfloat16), (48, 64, torch.float16)):
-    found.append(gpu_products.check("fp8-fp8", n, k, (1, 17), dtype, "torch-scaled-mm", "cpu"))
-form = gpu_products.form_of("fp8-fp8", 48, 60)
-weight = gpu_products.weight_of(form, None, torch.bfloat16, "torch-scaled-mm", "cpu")
+    found.append(products.check("fp8-fp8", n, k, (1, 17), dtype, "torch-scaled-mm", "cpu"))
+form = products.form_of("fp8-fp8", 48, 60)
+weight = products.weight_of(form, None, torch.bfloat16, "torch-scaled-mm", "cpu")
 back = torch.equal(weight.form().codes, form.codes)
 other = gpu.Product(form, torch.bfloat16, torch.randn(48).bfloat16())
 shared = torch_scaled_mm.over(other)
 x = torch.randn(5, 60).bfloat16()
-same = gpu_products.off(shared(x), other(x).double(), 60) < 8e-3
+same = products.off(shared(x), other(x).double(), 60) < 8e-3
 lies = shared._codes.data_ptr() == other.codes.data_ptr()
-odd = gpu.Product(gpu_products.form_of("fp8-fp8", 33, 60), torch.bfloat16, None)
+odd = gpu.Product(products.form_of("fp8-fp8", 33, 60), torch.bfloat16, None)
 print(json.dumps([found, back, same, lies, torch_scaled_mm.over(odd) is None]))
 """
 INT_MM = """
 import json, torch
 from kernels.linear_w8a8 import gpu, gpu_rows, torch_int_mm
-from tests.kernels import gpu_products
+from tests.kernels.gpu import products
 torch_int_mm._gpu_rows = lambda codes: gpu_rows  # as on a GPU
 found = []
 for name, n, k in (("w8a8", 40, 100), ("w8a8-static", 40, 64), ("w8a8 apart", 8, 96)):
-    form, bias = gpu_products.form_of(name, n, k), torch.randn(n)
+    form, bias = products.form_of(name, n, k), torch.randn(n)
     ours = gpu.Product(form, torch.float32, bias)
     shared = torch_int_mm.over(ours)
     for rows in (1, 17, 33):
         x, side = torch.randn(rows, k), torch.randn(rows, n)
-        wanted = gpu_products.exact(form, x, bias) + side.double()
+        wanted = products.exact(form, x, bias) + side.double()
         shared.into(x, side, side)
-        found.append(gpu_products.off(side, wanted, k))
+        found.append(products.off(side, wanted, k))
     assert shared._codes.data_ptr() == ours.codes.data_ptr()
     assert torch.equal(shared.undo().codes, form.codes)
-odd = gpu.Product(gpu_products.form_of("w8a8", 33, 100), torch.float32, None)
+odd = gpu.Product(products.form_of("w8a8", 33, 100), torch.float32, None)
 print(json.dumps([found, torch_int_mm.over(odd) is None]))
 """
 GPU = "NOT YET RUN ON A GPU: needs a CUDA device"
@@ -93,7 +101,7 @@ def interpreted(program: str) -> object:
 def test_the_triton_kernels_agree_with_fp64_in_the_interpreter() -> None:
     found = interpreted(INTERPRETED)
     assert isinstance(found, dict)
-    assert len(found) == 8
+    assert len(found) == 15
     assert max(found.values()) < 1
 
 
@@ -131,9 +139,9 @@ def test_torchs_dense_product_writes_to_the_output(dtype: torch.dtype, bias: boo
     added = torch.randn(33).to(dtype) if bias else None
     for residual in (False, True):
         y = torch.randn(5, 33).to(dtype)
-        wanted = gpu_products.exact(weight, x, added) + (y.double() if residual else 0)
+        wanted = products.exact(weight, x, added) + (y.double() if residual else 0)
         cuda.bound(weight, added, x, y, y if residual else None)()
-        assert gpu_products.off(y, wanted, 100) < gpu_products.ALLOWED[dtype]
+        assert products.off(y, wanted, 100) < products.ALLOWED[dtype]
 
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason=GPU)
@@ -144,7 +152,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason=GPU)
 @pytest.mark.parametrize(("format_", "dtype"), [("bf16", BF16), ("fp16", FP16), ("fp32", FP32)])
 def test_dense_agrees_with_fp64_on_a_gpu(format_: str, dtype: torch.dtype) -> None:
     for n, k in ((33, 100), (576, 1536)):
-        gpu_products.check(format_, n, k, (1, 3, 17, 130), dtype, "torch", "cuda", 8e-3)
+        products.check(format_, n, k, (1, 3, 17, 130), dtype, "torch", "cuda", 8e-3)
 
 
 @pytest.mark.gpu
@@ -153,8 +161,8 @@ def test_dense_agrees_with_fp64_on_a_gpu(format_: str, dtype: torch.dtype) -> No
 @pytest.mark.parametrize("kernel", ["triton", "torch-int-mm"])
 @pytest.mark.parametrize("format_", ["w8a8", "w8a8-static", "w8a8 apart"])
 def test_w8a8_agrees_with_fp64_on_a_gpu(format_: str, kernel: str) -> None:
-    gpu_products.check(format_, 33, 100, (1, 17), FP16, kernel, "cuda")
-    gpu_products.check(format_, 576, 1536, (1, 8, 130), BF16, kernel, "cuda")
+    products.check(format_, 33, 100, (1, 17), FP16, kernel, "cuda")
+    products.check(format_, 576, 1536, (1, 8, 130), BF16, kernel, "cuda")
 
 
 @pytest.mark.gpu
@@ -162,15 +170,15 @@ def test_w8a8_agrees_with_fp64_on_a_gpu(format_: str, kernel: str) -> None:
 @pytest.mark.usefixtures("pinned")
 @pytest.mark.parametrize("kernel", ["triton", "torch-scaled-mm", "torch"])
 def test_fp8_agrees_with_fp64_on_a_gpu(kernel: str) -> None:
-    gpu_products.check("fp8-fp8", 33, 100, (1, 17), FP16, kernel, "cuda", 1e-2)
-    gpu_products.check("fp8-fp8", 576, 1536, (1, 8, 130), BF16, kernel, "cuda", 1e-2)
+    products.check("fp8-fp8", 33, 100, (1, 17), FP16, kernel, "cuda", 1e-2)
+    products.check("fp8-fp8", 576, 1536, (1, 8, 130), BF16, kernel, "cuda", 1e-2)
 
 
 @pytest.mark.gpu
 @needs_gpu
 @pytest.mark.usefixtures("pinned")
 def test_torchs_tiles_can_be_captured_on_a_gpu() -> None:
-    gpu_products.check("int4-g32", 33, 104, (1, 17), BF16, "torch", "cuda", 2e-2)
+    products.check("int4-g32", 33, 104, (1, 17), BF16, "torch", "cuda", 2e-2)
 
 
 @pytest.mark.gpu
@@ -182,7 +190,7 @@ def test_the_kernels_of_one_layout_are_compared_on_a_gpu(monkeypatch: pytest.Mon
         (W8A8Weight, "w8a8", "torch-int-mm"),
         (Fp8Weight, "fp8-fp8", "torch-scaled-mm"),
     ):
-        form = gpu_products.moved(gpu_products.form_of(format_, 512, 1024), "cuda")
+        form = products.moved(products.form_of(format_, 512, 1024), "cuda")
         weight = kind(form)
         assert weight.kernel == "triton"
         x = torch.randn(128, 1024, device="cuda").bfloat16()

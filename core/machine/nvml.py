@@ -71,7 +71,8 @@ def _each(tell: Callable[[Any, Any], Any]) -> list[Any]:
     try:
         handles = map(library.nvmlDeviceGetHandleByIndex, range(library.nvmlDeviceGetCount()))
         return [tell(library, handle) for handle in handles]
-    except library.NVMLError:
+    except (library.NVMLError, AttributeError):
+        # Older packages lack some of the functions.
         return []
 
 
@@ -94,7 +95,7 @@ def _told(library: Any, facts: dict[str, Callable[[], Any]]) -> dict[str, Any]:
     for name, ask in facts.items():
         try:
             told[name] = ask()
-        except library.NVMLError:
+        except (library.NVMLError, AttributeError):
             continue
     return told
 

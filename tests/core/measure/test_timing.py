@@ -116,3 +116,10 @@ def test_rounds_are_repeated_for_a_number_and_a_time(
 def test_rounds_that_take_no_time_still_end(clock: Clock) -> None:
     assert len(timing.repeat(clock.run, 2, 1.0, lambda share: None, most=50)) == 50
     assert timing.warm_up(clock.run).calls <= 8
+
+
+@pytest.mark.parametrize("clock", [[40.0, 30.0, 1.0]], indirect=True)
+def test_rounds_that_compile_are_neither_judged_nor_timed(clock: Clock) -> None:
+    found = timing.warm_up(clock.run, seconds=8.0, unjudged=2)
+    assert found == timing.WarmUp(8, True)
+    assert str(found) == "8 warm-up rounds"

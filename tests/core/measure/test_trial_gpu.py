@@ -4,6 +4,9 @@ to weights on the device, served, and judged there, and no tensor of the host co
 
 from __future__ import annotations
 
+import sys
+import time
+import types
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,11 @@ from core.catalogue import models
 from core.catalogue.models import shapes
 from core.engine.load.load import load_engine, random_engine
 from core.errors import Refused
+from core.machine.calibrate import calibrate
+from core.machine.calibration import bandwidth
 from core.machine.calibration.record import Calibration
 from core.measure import trial
+from core.measure.energy import Meter, powercap
 from core.measure.steps.apply import apply
 from core.measure.steps.context import TrialRun
 from core.measure.steps.load import TINY, load
@@ -233,3 +239,57 @@ def prepared(plan: Plan, prefixes: Prefixes) -> TrialRun:
     load(run)
     apply(run)
     return run
+
+
+class Card(types.ModuleType):
+    """The module pynvml of a card that counts 400 W, every two milliseconds."""
+
+    class NVMLError(Exception):
+        """As pynvml's."""
+
+    class NVMLError_NotSupported(NVMLError):
+        """As pynvml's."""
+
+    def nvmlInit(self) -> None:
+        """As pynvml's."""
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        return index
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: int) -> int:
+        return int(time.perf_counter() / 0.002) * 800
+
+
+def test_joules_a_token_are_those_above_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    def idle(meter: Meter, seconds: float = 1.0) -> None:
+        meter.idle_watts, meter.idle_seconds = 100.0, 1.0
+
+    monkeypatch.setitem(sys.modules, "pynvml", Card("pynvml"))
+    monkeypatch.setattr(Meter, "measure_idle", idle)
+    monkeypatch.setattr(powercap, "find", lambda: (None, "no counters here"))
+    brief = Preset("quick", 6, 1.0, 2, 48, 1, 0.0, 60.0, gpu_warm_s=0.0)
+    monkeypatch.setitem(PRESETS, "quick", brief)
+    with pretended_gpu(monkeypatch) as waits:
+        found, _ = run(Plan(case("pycode-small", replace(SHORT, output_tokens=24))), waits)
+    joules, rate = found["energy_j_per_token"], found["tokens_per_s"]
+    assert joules.origin == "measured"
+    assert "NVML energy counter" in joules.method
+    assert "400 W while serving" in joules.method
+    assert joules.value is not None
+    assert rate.value is not None
+    assert joules.value == pytest.approx(300 / rate.value, rel=0.3)
+    assert found["energy_decode_j_per_token"].origin == "measured"
+
+
+def test_a_gpu_is_calibrated(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
+    monkeypatch.setattr("core.machine.calibration.bandwidth.CUDA_SIZES", (1 << 16, 1 << 20))
+    monkeypatch.setitem(bandwidth.SAMPLE_OF, "cuda", 1 << 20)
+    monkeypatch.setattr("core.machine.calibration.compute.CUDA_SHAPES", ((32, 32, 32),))
+    monkeypatch.setattr("core.machine.calibration.compute.CUDA_SAMPLE_S", 1e-5)
+    with pretended_gpu(monkeypatch):
+        known = calibrate(0.3, "cuda")
+    assert known.device == "cuda"
+    assert known.bandwidth > 0
+    assert {"fp32", "tf32", "bf16", "fp16", "int8"} <= dict(known.peaks).keys()
+    assert known.read_bandwidth(1e9)
+    assert {rate.format for rate in known.of("overhead")} >= {"torch operation", "launch and wait"}

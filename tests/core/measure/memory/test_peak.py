@@ -11,7 +11,7 @@ import torch
 from core.engine.load.load import random_engine
 from core.engine.serve.generate import generate
 from core.files.config.decoder_config import DecoderConfig
-from core.measure.memory.peak import page_peak, tensor_peak
+from core.measure.memory.peak import captured_bytes, page_peak, tensor_peak
 
 SIZE = 48 << 20
 
@@ -84,3 +84,14 @@ def test_freed_memory_leaves_the_process_at_once() -> None:
         pytest.skip("this allocator has no mallopt")
     assert during - before == pytest.approx(SIZE, rel=0.1)
     assert during - after == pytest.approx(SIZE / 2, rel=0.1)
+
+
+def test_what_captured_steps_keep_is_what_of_their_pools_is_no_tensor() -> None:
+    """As torch.cuda.memory_snapshot has it: the first segment is everybody's."""
+    segments = [
+        {"segment_pool_id": (0, 0), "total_size": 1 << 30, "allocated_size": 1 << 20},
+        {"segment_pool_id": (0, 1), "total_size": 20 << 20, "allocated_size": 5 << 20},
+        {"segment_pool_id": (0, 1), "total_size": 2 << 20, "allocated_size": 2 << 20},
+    ]
+    assert captured_bytes(segments) == 15 << 20
+    assert captured_bytes([]) == 0

@@ -14,7 +14,7 @@ from core.catalogue import models, workloads
 from core.engine.load.load import load_engine, load_tokenizer
 from core.machine import targets
 from core.measure.memory import measure_disk, measure_memory, trial
-from core.measure.memory.peak import Pages
+from core.measure.memory.peak import DeviceRound, Pages
 from core.measure.serve import Service
 from core.measurement import Measurement
 from core.plan import Case, Plan
@@ -34,7 +34,9 @@ def plan(model: str, text: str = "") -> Plan:
     return Plan(Case(found, local, workload), chosen)
 
 
-def measure(one: Plan, before: int | None = 0) -> tuple[list[Measurement], list[str]]:
+def measure(
+    one: Plan, before: int | None = 0, device: str = "cpu"
+) -> tuple[list[Measurement], list[str]]:
     notes: list[str] = []
     model = one.case.model
     tokenizer = load_tokenizer(model) if model.task == "text" else None
@@ -46,6 +48,7 @@ def measure(one: Plan, before: int | None = 0) -> tuple[list[Measurement], list[
     if model.task == "text":
         requests = torch.ones(deployment.serving.batch, 70, dtype=torch.int64)
     served = Service(deployment, one.case.workload, requests)
+    deployment.device = device
     return measure_memory(deployment, one, served.workload, served.round, before), notes
 
 
@@ -168,3 +171,27 @@ def test_what_was_never_written_has_no_size_on_disk() -> None:
     random = plan("pycode-small")
     shape = replace(random, case=replace(random.case, model=models.resolve("shape:smollm2-135m")))
     assert "no files" in measure_disk(shape).method
+
+
+def test_on_a_gpu_the_workspace_is_what_is_held_beside_weights_and_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A server may keep its cache from round to round: what was there before does not matter."""
+    peak = DeviceRound(
+        tensors=2_525_440 + 73 * 1024 + 4000, captured=500, reserved=8_000_000, used=900_000_000,
+        pages=Pages(600, 900, True, False),
+    )  # fmt: skip
+    monkeypatch.setattr(trial, "device_round", lambda run: run() and peak)
+    one = plan("pycode-small")
+    found, notes = measure(one, before=500, device="cuda")
+    rows = {(row.metric, str(row.condition)): row for row in found}
+    assert rows["memory_bytes", "workspace"].value == 4500
+    assert rows["memory_bytes", ""].value == peak.held
+    device = rows["device_peak_bytes", ""]
+    assert device.value == peak.held
+    assert "500 B that captured steps keep" in device.method
+    assert "900,000,000 B of the device taken in all" in device.method
+    assert rows["peak_bytes", ""].value == 400
+    assert "of the host alone" in rows["peak_bytes", ""].method
+    assert ("memory_bytes", "libraries") not in rows
+    assert f"{peak.held:,} B held" in notes[0]

@@ -66,6 +66,11 @@ def ingest(store: Store, studies_folder: Path, folder: Path) -> Ingested:
             notices.append(str(error))
             refused += 1
             continue
+        except OSError as error:
+            name = error.filename or place
+            notices.append(f"{name} cannot be read ({error.strerror or error}): it was not taken")
+            refused += 1
+            continue
         try:
             _copy(study, fresh, studies_folder / study.id)
         except OSError as error:

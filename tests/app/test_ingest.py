@@ -307,6 +307,23 @@ def test_a_study_of_a_gpu_does_not_go_on_where_there_is_none(
     assert kept == (tmp_path / "box" / study.id / "study.jsonl").read_bytes()
 
 
+def test_a_disk_that_does_not_read_is_named(
+    store: Store,
+    studies: Path,
+    tmp_path: Path,
+    synthetic_study: Study,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write(synthetic_study, tmp_path / "box")
+
+    def examine(path: Path, study_id: str) -> None:
+        raise OSError(5, "Input/output error", str(path))
+
+    monkeypatch.setattr(elsewhere, "examine", examine)
+    with pytest.raises(BadInput, match=r"study\.jsonl cannot be read|cannot be read \(Input"):
+        ingest(store, studies, tmp_path / "box")
+
+
 def test_a_folder_without_journals_is_named(store: Store, studies: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="holds no journals"):
         ingest(store, studies, tmp_path)

@@ -14,14 +14,21 @@ import stat
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 from core import format as formats
 from core.errors import BadInput
 from core.files.fingerprint import file_digest
-from core.measure.study.plan import LONGEST, PlannedFile, StudyPlan, from_document, to_document
+from core.measure.study.plan import (
+    LONGEST,
+    MODEL,
+    PlannedFile,
+    StudyPlan,
+    from_document,
+    to_document,
+)
 
 PLAN = "PLAN.json"
 _BLOCK = 1 << 20
@@ -40,7 +47,7 @@ def write(path: Path, plan: StudyPlan, sources: Mapping[str, Path]) -> int:
         raise BadInput(
             f"-o {path}: this study needs files ({names}), which go along in a .zip: give it the"
             f" name {path.with_suffix('.zip').name}"
-            + (", or leave the model out with --no-model" if plan.of_role("model") else "")
+            + (", or leave the model out with --no-model" if _model_alone(carried) else "")
         )
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
@@ -61,6 +68,10 @@ def write(path: Path, plan: StudyPlan, sources: Mapping[str, Path]) -> int:
     finally:
         Path(name).unlink(missing_ok=True)
     return path.stat().st_size
+
+
+def _model_alone(files: Sequence[PlannedFile]) -> bool:
+    return all(file.role == MODEL for file in files)
 
 
 def _pack(file: IO[bytes], plan: StudyPlan, sources: Mapping[str, Path]) -> None:

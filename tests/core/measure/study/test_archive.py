@@ -115,6 +115,12 @@ def test_a_plan_is_not_written_where_it_does_not_fit(
     assert not list(tmp_path.glob("*plan*"))
 
 
+def test_only_a_model_can_be_left_out(planned: Callable, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput) as error:
+        write(tmp_path / "plan.json", *collect(*planned(data=(str(data),))))
+    assert str(error.value).endswith("give it the name plan.zip")
+
+
 def test_a_plan_survives_its_document(planned: Callable) -> None:
     plan, sources = collect(*planned())
     assert sources == {}

@@ -218,10 +218,20 @@ def test_files_with_tests_for_a_gpu_are_found_and_dealt() -> None:
     assert sorted(name for group in groups for name in group) == names
 
 
-def test_a_process_of_tests_that_crashed_is_an_error_with_its_output(tmp_path: Path) -> None:
+def test_a_process_of_tests_that_crashed_is_an_error_beside_what_it_had_ended(
+    tmp_path: Path,
+) -> None:
     log = tmp_path / "0.log"
-    log.write_bytes(b"test_one PASSED\n\x1b[31mCUDA error\n")
+    log.write_bytes(
+        b"tests/kernels/test_made_up.py::test_one[1-2] PASSED  [ 25%]\n"
+        b"tests/kernels/test_made_up.py::test_two FAILED       [ 50%]\n"
+        b"tests/kernels/test_made_up.py::test_three SKIPPED (no) [ 75%]\n"
+        b"tests/kernels/test_made_up.py::test_four \x1b[31mCUDA error\n"
+    )
     suite = gpu_tests._unfinished(["tests/kernels/test_made_up.py"], log, -11)
+    counts = {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")}
+    assert counts == {"tests": "4", "failures": "1", "errors": "1", "skipped": "1"}
+    assert suite[0].attrib == {"classname": "tests.kernels.test_made_up", "name": "test_one[1-2]"}
     error = suite.find("testcase/error")
     assert error is not None
     assert error.get("message") == "the process ended with status -11"

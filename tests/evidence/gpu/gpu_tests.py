@@ -23,6 +23,9 @@ from tests.evidence.gpu.schedule import end
 
 FOLDERS = ("tests/kernels", "tests/core")
 MARK = re.compile(r"\bmark\.gpu\b")
+# A line of pytest -v, and what junit calls the outcome.
+ENDED = re.compile(r"^(\S+\.py::\S+) (PASSED|FAILED|SKIPPED|ERROR)\b", re.MULTILINE)
+CHILDREN = {"FAILED": "failure", "SKIPPED": "skipped", "ERROR": "error"}
 MOST_PROCESSES = 8
 TAIL = 4_000
 NAMED = 3
@@ -120,13 +123,30 @@ def _merge(
 
 
 def _unfinished(group: Sequence[str], log: Path, status: int | None) -> ElementTree.Element:
-    how = "did not end in time" if status in (None, -9) else f"ended with status {status}"
+    """What a process that wrote no results printed of the tests that it ended, and an error."""
+    text = log.read_bytes().decode("utf-8", "replace") if log.is_file() else ""
     name = ", ".join(group)
-    suite = ElementTree.Element("testsuite", name=name, tests="1", errors="1", failures="0")
+    suite = ElementTree.Element("testsuite", name=name)
+    for test, outcome in ENDED.findall(text):
+        file, _, title = test.partition("::")
+        case = ElementTree.SubElement(
+            suite, "testcase", classname=file.removesuffix(".py").replace("/", "."), name=title
+        )
+        if outcome in CHILDREN:
+            ElementTree.SubElement(case, CHILDREN[outcome], message="see the end of the output")
+    how = "did not end in time" if status in (None, -9) else f"ended with status {status}"
     case = ElementTree.SubElement(suite, "testcase", classname=name, name="process")
-    text = log.read_bytes()[-TAIL:].decode("utf-8", "replace") if log.is_file() else ""
     error = ElementTree.SubElement(case, "error", message=f"the process {how}")
-    error.text = "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
+    error.text = "".join(c if c.isprintable() or c in "\n\t" else " " for c in text[-TAIL:])
+    suite.attrib |= {
+        count: str(len(suite.findall(f"testcase{kind}")))
+        for count, kind in {
+            "tests": "",
+            "failures": "/failure",
+            "errors": "/error",
+            "skipped": "/skipped",
+        }.items()
+    }
     return suite
 
 

@@ -22,8 +22,9 @@ from kernels.registry import KernelUnavailable
 
 READS_START_ON_DEVICE = True
 MOST_DIM = 512
-# Programs wanted on each multiprocessor, and parts of one context at most.
-PROGRAMS, MOST_PARTS = 2, 128
+# Programs wanted on each multiprocessor, parts of one context at most, and tiles of a part at
+# least: combining parts is a launch more, which a short context does not earn.
+PROGRAMS, MOST_PARTS, PART_TILES = 2, 128, 4
 ALL = 1 << 30
 # Scores are powers of two.
 LOG2_E = math.log2(math.e)
@@ -51,8 +52,8 @@ class Tiles:
 def tiles(qkv: Tensor, heads: Heads, tokens: int, n: int, d: int, capacity: int) -> Tiles:
     """For steps of `tokens` tokens over a cache of `capacity`, in tiles of `n` tokens.
 
-    As many parts as give every multiprocessor its programs, none smaller than a tile. Wide heads
-    have fewer queries in a tile, whose sums lie in registers.
+    As many parts as give every multiprocessor its programs, none of few tiles at full length. Wide
+    heads have fewer queries in a tile, whose sums lie in registers.
     """
     rows, units = tokens * (heads.heads // heads.kv_heads), len(qkv) * heads.kv_heads
     most = 32 if d * qkv.element_size() >= 512 else 64
@@ -60,7 +61,7 @@ def tiles(qkv: Tensor, heads: Heads, tokens: int, n: int, d: int, capacity: int)
     row_tiles = triton.cdiv(rows, m)
     wanted = PROGRAMS * cuda.processors(qkv.device) // (units * row_tiles)
     span = min(capacity, (heads.window or ALL) + tokens + 2 * n)
-    parts = max(1, min(wanted, MOST_PARTS, triton.cdiv(span, n)))
+    parts = max(1, min(wanted, MOST_PARTS, span // (n * PART_TILES)))
     return Tiles(m, n, d, row_tiles, parts)
 
 

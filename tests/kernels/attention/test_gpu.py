@@ -64,11 +64,18 @@ def dtypes(device: str, also: str | None) -> list[torch.dtype]:
 
 @contextmanager
 def processors(count: int | None) -> Iterator[None]:
-    """As on a device with so many multiprocessors: the split of the context follows it."""
+    """As on a device with so many multiprocessors, which the split of the context follows, with
+    parts of one tile; None: as it is.
+    """
     if count is None:
         yield
         return
-    with mock.patch.object(cuda, "processors", return_value=count):
+    from kernels.attention import gpu
+
+    with (
+        mock.patch.object(cuda, "processors", return_value=count),
+        mock.patch.object(gpu, "PART_TILES", 1),
+    ):
         yield
 
 
@@ -226,21 +233,22 @@ def test_it_is_right_in_the_interpreter(case: str, interpreted: dict[str, str]) 
 @pytest.mark.parametrize(
     ("rows", "batch", "kv_heads", "capacity", "window", "parts"),
     [
-        (1, 1, 8, 8192, None, 33),
+        (1, 1, 8, 8192, None, 32),
+        (1, 1, 8, 1 << 15, None, 33),
         (1, 64, 8, 8192, None, 1),
         (1, 8, 8, 8192, None, 4),
-        (1, 1, 8, 70, None, 2),
-        (1, 1, 8, 8192, 300, 7),
+        (1, 1, 8, 256, None, 1),
+        (1, 1, 8, 8192, 500, 2),
         (1, 1, 1, 1 << 17, None, 128),
     ],
 )
-def test_the_context_is_split_over_the_device_and_no_finer_than_a_tile(
+def test_the_context_is_split_over_the_device_and_not_too_fine(
     rows: int, batch: int, kv_heads: int, capacity: int, window: int | None, parts: int
 ) -> None:
     gpu = pytest.importorskip("kernels.attention.gpu")
     heads = Heads(4 * kv_heads, kv_heads, 128, torch.ones(1), torch.ones(1), window=window)
     qkv = torch.empty(batch, rows, 1, dtype=torch.bfloat16)
-    with processors(132):
+    with mock.patch.object(cuda, "processors", return_value=132):
         assert gpu.tiles(qkv, heads, rows, 64, 128, capacity).parts == parts
 
 

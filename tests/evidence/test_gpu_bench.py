@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.evidence import ROOT
-from tests.evidence.kernels import gpu, gpu_grid
+from tests.evidence.kernels import gpu, gpu_grid, gpu_steps
 
 RATES = {"copy": {"rate": 4e12}, "read": {"rate": 4.4e12}, "bf16": {"rate": 7e14}}
 
@@ -53,12 +53,28 @@ def test_the_rehearsal_writes_every_case_with_its_blocks(tmp_path: Path) -> None
     assert set(data["ceilings"]) == {"copy", "read", "bf16", "fp8", "int8"}
     assert data["failed"] == data["left_out"] == []
     assert {r["beside"] for r in data["rows"]} == {"int4-g32", "nf4-g64", "w8a8", "fp8-fp8"}
+    assert {(r["op"], r.get("bits"), r["kernel"]) for r in data["steps"]} == {
+        ("attention", 16, "triton/2"), ("attention", 16, "torch-sdpa"),
+        ("attention", 4, "triton/2"), ("rms_norm", None, "triton"), ("rms_norm", None, "torch"),
+        ("swiglu", None, "triton"), ("swiglu", None, "torch"),
+    }  # fmt: skip
+    for result in data["steps"]:
+        assert result["right"]
+        assert result["us"] > 0
     for result in data["rows"]:
         assert result["right"]
         assert result["us"] > 0
         own = result["kernel"] != "bf16"
         assert not own or "BLOCK_N" in result["configuration"]
     assert done.stdout.strip().splitlines()[-1] == data["sentence"]
+
+
+def test_a_step_kernel_that_is_wrong_or_fails_is_said() -> None:
+    steps = [{"op": "swiglu", "kernel": "triton", "right": False, "failed": "no"}]
+    sentence, missed = told(*REACHED, steps=steps)
+    assert "1 ways of attention, norms and gates are wrong or failed" in sentence
+    assert missed
+    assert gpu_steps.line(steps) == "norms and gates: triton no"
 
 
 def test_a_run_that_is_out_of_time_says_what_it_left_out(tmp_path: Path) -> None:

@@ -1,17 +1,18 @@
-"""The linear kernels on a GPU: bandwidth at few rows, and bf16, FP8 and INT8 matmul at many.
+"""The kernels on a GPU: bandwidth at few rows, and bf16, FP8 and INT8 matmul at many.
 
     python -m tests.evidence gpu [--seconds 120] [--out FILE.json]
 
 NOT YET RUN ON A GPU. First the ceilings of this GPU: a copy, a read, and large products in bf16,
-FP8 and INT8. Then a grid of formats, shapes of llama-3.1-8b and qwen2.5-0.5b and numbers of rows,
-the most decisive cases first, for so many seconds. Weights come from memory (copies in turn beyond
-the last cache), launches from one captured graph, and every way takes turns with torch's bf16
-product. FILE is written anew after every case: times, blocks that autotuning chose, distance to the
-exact product. Ends with one sentence over the llama shapes; exit 1 when int4 in groups reaches less
-than 80 % of the copy bandwidth at 1 to 8 rows or less than 0.9 times bf16 from 64 rows on, when
-W8A8 or FP8 reach less than 1.3 times bf16 from 128 rows on, when a kernel was wrong, or when one of
-these was not measured. With TRIMTAB_GPU_REHEARSAL=1 and TRITON_INTERPRET=1 the processor stands in,
-on tiny shapes: that shows the way and says nothing of speed.
+FP8 and INT8, and the other kernels of a step (gpu_steps.py). Then a grid of formats, shapes of
+llama-3.1-8b and qwen2.5-0.5b and numbers of rows, the most decisive cases first, for so many
+seconds. Weights come from memory (copies in turn beyond the last cache), launches from one captured
+graph, and every way takes turns with torch's bf16 product. FILE is written anew after every case:
+times, blocks that autotuning chose, distance to the exact product. Ends with one sentence over the
+llama shapes; exit 1 when int4 in groups reaches less than 80 % of the copy bandwidth at 1 to 8 rows
+or less than 0.9 times bf16 from 64 rows on, when W8A8 or FP8 reach less than 1.3 times bf16 from
+128 rows on, when a kernel was wrong, or when one of these was not measured. With
+TRIMTAB_GPU_REHEARSAL=1 and TRITON_INTERPRET=1 the processor stands in, on tiny shapes: that shows
+the way and says nothing of speed.
 """
 
 from __future__ import annotations
@@ -29,10 +30,13 @@ import torch
 
 from kernels import choice
 from tests.evidence.kernels import gpu_grid as grid
+from tests.evidence.kernels import gpu_steps
 
 SECONDS = 120.0
 COPIED = 1 << 30
 PRODUCT = 8192
+# The share of the time that the kernels beside the products have, before them.
+STEPS_SHARE = 0.2
 # What issue 12 asks for: name, which rows of the results it speaks of, what they say, the least.
 GOALS = (
     ("W4A16 at 1 to 8 rows", ("int4-g32", "int4-g128"), range(1, 9), "copy_share", 0.8),
@@ -65,6 +69,7 @@ def main(options: argparse.Namespace) -> int:
         "taken_at": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()),
         "seconds": options.seconds,
         "ceilings": {},
+        "steps": [],
         "rows": [],
         "failed": [],
         "left_out": [],
@@ -73,6 +78,15 @@ def main(options: argparse.Namespace) -> int:
     data["ceilings"] = ceilings(torch.device(device), rehearsal)
     keep(options.out, data)
     print("; ".join(map(ceiling_text, data["ceilings"].items())), flush=True)
+    for rows in gpu_steps.timed_cases(
+        torch.device(device), rehearsal, STEPS_SHARE * options.seconds
+    ):
+        for row in rows:
+            if "us" in row and "rate" in data["ceilings"]["copy"]:
+                row["copy_share"] = row["gb_per_s"] * 1e9 / data["ceilings"]["copy"]["rate"]
+        data["steps"] += rows
+        keep(options.out, data)
+        print(gpu_steps.line(rows), flush=True)
     bench = grid.Bench(device, rehearsal)
     for case in grid.cases(rehearsal):
         if time.monotonic() - began > options.seconds:
@@ -190,6 +204,7 @@ def goal(
 def verdict(data: dict[str, Any]) -> tuple[str, bool]:
     """The sentence, and whether a goal was missed or a kernel was wrong."""
     wrong = [row for row in data["rows"] if not row.get("right", False)]
+    lost = sum(not row["right"] for row in data.get("steps", ()))
     count = len(data["rows"])
     cut = f"; {len(data['left_out'])} cases were left out" if data["left_out"] else ""
     bad = "".join(
@@ -199,9 +214,10 @@ def verdict(data: dict[str, Any]) -> tuple[str, bool]:
     )
     bad += f" and {len(wrong) - 3} more" if wrong[3:] else ""
     bad += f"; {len(data['failed'])} cases could not be timed" if data["failed"] else ""
+    bad += f"; {lost} ways of attention, norms and gates are wrong or failed" if lost else ""
     if data["rehearsal"]:
         told = f"Rehearsal: {count} rows, which say nothing of speed{bad}{cut}."
-        return told, bool(wrong or data["failed"] or not count)
+        return told, bool(wrong or lost or data["failed"] or not count)
     parts = [
         f"{asked['name']}: not measured ({asked['least']} wanted)"
         if asked["worst"] is None
@@ -211,7 +227,7 @@ def verdict(data: dict[str, Any]) -> tuple[str, bool]:
         for asked in data["goals"]
     ]
     reached = all(asked["reached"] for asked in data["goals"])
-    missed = not reached or bool(wrong or data["failed"])
+    missed = not reached or bool(wrong or lost or data["failed"])
     return f"{'; '.join(parts)}{bad}{cut}: {'missed' if missed else 'reached'}.", missed
 
 

@@ -15,6 +15,7 @@ import torch
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 # Milliseconds: Triton's own 25 and 100 would take a second for each shape of a decoder.
 WARMUP_MS, REPEAT_MS = 5, 20
+MOST_ROWS = 2048
 
 
 def on(device: torch.device) -> contextlib.AbstractContextManager[object]:
@@ -47,9 +48,16 @@ def bench(call: Callable[[], object], quantiles: tuple[float, ...]) -> list[floa
     return times
 
 
-def suited(configs: list[Any], rows_bucket: int) -> list[Any]:
+def rows_bucket(rows: int) -> int:
+    """Blocks are chosen once for all numbers of rows up to the next power of two, from 16 on, and
+    once for all beyond MOST_ROWS: prompts come in many lengths.
+    """
+    return min(MOST_ROWS, max(16, 1 << max(0, rows - 1).bit_length()))
+
+
+def suited(configs: list[Any], bucket: int) -> list[Any]:
     """Of autotuner configurations with a BLOCK_M, those whose tile suits the number of rows."""
-    smallest, largest = (16, 16) if rows_bucket <= 16 else (min(rows_bucket // 2, 128), rows_bucket)
+    smallest, largest = (16, 16) if bucket <= 16 else (min(bucket // 2, 128), bucket)
     fit = [config for config in configs if smallest <= config.kwargs["BLOCK_M"] <= largest]
     return fit or configs
 

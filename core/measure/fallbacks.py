@@ -88,6 +88,9 @@ def _codes(info: KernelInfo) -> bool:
 
 
 def _takes(ours: KernelInfo, formats: set[str]) -> bool:
+    if "cpu" not in ours.devices:
+        # Those for a GPU, one operation's together, take all of them.
+        return bool(set(FLOATS) & formats)
     if not _codes(ours):
         return bool(set(ours.formats) & formats)
     return bool(TAKES.get(ours.op, MOST_TAKE) & formats)

@@ -26,6 +26,7 @@ __all__ = [
     "Answer",
     "Question",
     "as_data",
+    "asked",
     "by_rule",
     "device_name",
     "fastest",
@@ -106,6 +107,13 @@ def kept() -> list[Answer]:
     files = sorted(folder().glob("*.json")) if folder().is_dir() else []
     choices = filter(None, map(read, files))
     return sorted(choices, key=lambda choice: (choice.device, dataclasses.astuple(choice.question)))
+
+
+def asked() -> list[Answer]:
+    """The answers that this process has used, by question."""
+    with _lock:
+        known = list(_known.values())
+    return sorted(known, key=lambda answer: dataclasses.astuple(answer.question))
 
 
 def here() -> list[Answer]:

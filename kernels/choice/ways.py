@@ -13,10 +13,9 @@ import torch
 from kernels import choice
 from kernels.calls import count
 from kernels.dtypes import of_torch
+from kernels.launch import MOST_ROWS
 
 Into = Callable[..., object]
-# Answers for more rows than this are those of this many: the order does not change any more.
-MOST_ROWS = 2048
 
 
 class Ways:
@@ -62,6 +61,7 @@ class Ways:
 
     def at(self, rows: int) -> tuple[str, Into]:
         """The kernel that so many rows go to, with its call."""
+        # More rows than MOST_ROWS are answered as so many: the order does not change any more.
         bucket = min(MOST_ROWS, 1 << max(0, rows - 1).bit_length())
         known = self._chosen.get(bucket)
         if known is not None:

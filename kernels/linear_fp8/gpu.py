@@ -14,7 +14,7 @@ import triton.language as tl
 from torch.nn.functional import pad
 
 from kernels import launch
-from kernels.launch import on, processors
+from kernels.launch import on, processors, rows_bucket
 from kernels.linear_fp8.gpu_rows import round_rows
 from kernels.linear_lowbit.codes import LowBit
 
@@ -164,7 +164,7 @@ class Product:
 
         most = max(splits(config.kwargs) for config in product_kernel.configs)
         sums = torch.empty(most * rows * self.n, dtype=torch.float32, device=x.device)
-        bucket = triton.next_power_of_2(max(16, rows))
+        bucket = rows_bucket(rows)
         with on(x.device):
             product_kernel[lambda meta: (tiles(meta), splits(meta))](
                 sums, codes, self.codes, rows, self.n, padded, bucket,

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch.nn.functional import pad
 
 from kernels import launch
-from kernels.launch import on, processors
+from kernels.launch import on, processors, rows_bucket
 from kernels.linear_w8a8.codes import W8A8
 from kernels.linear_w8a8.gpu_rows import finish, round_rows
 
@@ -134,7 +134,7 @@ class Product:
 
         most = max(splits(config.kwargs) for config in product_kernel.configs)
         sums = torch.empty((most, rows, self.n), dtype=torch.int32, device=x.device)
-        bucket = triton.next_power_of_2(max(16, rows))
+        bucket = rows_bucket(rows)
         with on(x.device):
             product_kernel[lambda meta: (tiles(meta), splits(meta))](
                 sums, codes, self.codes, rows, self.n, padded, bucket

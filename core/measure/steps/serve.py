@@ -8,7 +8,7 @@ from core.engine.allocator import free_on_gpu
 from core.engine.serve.serving import Serving
 from core.machine.conditions import Conditions
 from core.machine.environment import available_bytes
-from core.measure import fallbacks
+from core.measure import chosen, fallbacks
 from core.measure.serve import Service, measure_serving
 from core.measure.steps.context import TrialRun
 from core.measure.steps.place import cost, placed
@@ -30,7 +30,7 @@ def serve(run: TrialRun) -> None:
     )
     run.emit("kernels", kernels=kernels)
     floats = run.deployment.engine.kernel_formats()
-    run.note(*fallbacks.notes(run.device, floats, kernels))
+    run.note(*fallbacks.notes(run.device, floats, kernels), *chosen.notes())
     run.note(*fallbacks.uncaptured((run.deployment.engine, *run.deployment.serving.beside)))
     run.served = [
         *timed,

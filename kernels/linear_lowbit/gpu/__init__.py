@@ -11,7 +11,7 @@ from functools import partial
 import torch
 import triton
 
-from kernels.launch import on, processors
+from kernels.launch import on, processors, rows_bucket
 from kernels.linear_lowbit.codes import LowBit, levels
 from kernels.linear_lowbit.gpu import kernels as device_code
 from kernels.linear_lowbit.gpu.layout import WORDS, lay_out, undo
@@ -148,7 +148,7 @@ class Product:
         if few:
             meta["ROWS"] = bucket = triton.next_power_of_2(rows)
         else:
-            bucket = triton.next_power_of_2(max(16, rows))
+            bucket = rows_bucket(rows)
             others += (bucket,)
             meta["PRECISION"] = "ieee" if x.dtype is torch.float32 else "tf32"
             # Triton's interpreter multiplies the bit patterns of bf16 in a dot.

@@ -129,3 +129,14 @@ def test_each_reason_why_steps_were_not_captured_is_a_caution_once() -> None:
         for reason in "ab"
     ]
     assert fallbacks.uncaptured([clean, other]) == []  # type: ignore[list-item]
+
+
+def test_kernels_of_a_gpu_that_run_but_were_slower_than_torchs_are_no_fallback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        fallbacks, "kernels_available", lambda device: [(info, None) for info in KERNELS]
+    )
+    for formats in ("bf16", "fp16", "fp32"):
+        ran = [KernelCalls("linear_w8a8", "torch-int-mm", 1)]
+        assert fallbacks.notes("cuda", {formats}, ran) == []

@@ -1,9 +1,53 @@
-"""What a launch asks of its device: being the current one, and how many multiprocessors it has."""
+"""What whoever launches on a GPU needs: making it the current one, how many multiprocessors it has,
+and capturing a call as a CUDA graph, cleaned up where that fails. Not yet run on a GPU.
+"""
 
 import contextlib
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import torch
+
+MOST_WORDS = 200
+
+
+class CaptureFailed(RuntimeError):
+    """The call does what no graph can repeat; the message is what went wrong first, in one line."""
+
+
+def capture(
+    call: Callable[[], object], device: torch.device, pool: Any = None, stream: Any = None
+) -> torch.cuda.CUDAGraph:
+    """`call` on `device` as a CUDA graph.
+
+    It must have run before, and is not run now. `pool` is a handle that several graphs share,
+    `stream` where to capture; None gives a pool of its own and torch's own stream. Raises
+    CaptureFailed, with the current stream as it was.
+    """
+    # A handle of ours, so that the allocator can be told where a capture breaks off.
+    pool = torch.cuda.graph_pool_handle() if pool is None else pool
+    now, graph = torch.cuda.current_stream(device), torch.cuda.CUDAGraph()
+    # Threads that read sensors may go on: only this one's calls are watched.
+    within = torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local")
+    try:
+        with torch.cuda.device(device), within:
+            call()
+    except Exception as error:
+        # Leaving a capture that broke off ends in an error too, before the stream is put back.
+        torch.cuda.set_stream(now)
+        index = torch.cuda.current_device() if device.index is None else device.index
+        with contextlib.suppress(Exception):
+            torch._C._cuda_endAllocateToPool(index, pool)
+        raise CaptureFailed(_first(error)) from error
+    return graph
+
+
+def _first(error: BaseException) -> str:
+    while error.__context__ is not None:
+        error = error.__context__
+    words = " ".join(str(error).split())[:MOST_WORDS].rstrip(".")
+    return f"{type(error).__name__}: {words}"
 
 
 def on(device: torch.device) -> contextlib.AbstractContextManager[object]:

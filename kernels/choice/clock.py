@@ -37,6 +37,8 @@ def rounds(
 def _timer(call: Call, device: Any) -> Callable[[], float]:
     import torch
 
+    from kernels.cuda import capture
+
     if device.type != "cuda":
         call()
         call()
@@ -51,9 +53,7 @@ def _timer(call: Call, device: Any) -> Callable[[], float]:
         call()
         call()
         torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            call()
+    graph = capture(call, device)
     other = torch.empty(FLUSHED, dtype=torch.uint8, device=device)
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
 

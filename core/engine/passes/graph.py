@@ -7,7 +7,6 @@ Not yet run on a GPU.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import weakref
 from collections.abc import Callable
@@ -16,12 +15,12 @@ from typing import Any
 import torch
 
 from kernels import calls
+from kernels.cuda import CaptureFailed, capture
 
 Run = Callable[[], object]
 # A run's first calls go eagerly: kernels are compiled and chosen by measuring there, and libraries
 # take the memory that they keep.
 WARM_UPS = 2
-MOST_WORDS = 200
 
 
 class Graphs:
@@ -94,43 +93,18 @@ class Captured:
         now.wait_stream(side)
 
     def _capture(self) -> None:
-        device = self._graphs.device
-        self.pool = self._graphs.pool()
-        now, graph = torch.cuda.current_stream(device), torch.cuda.CUDAGraph()
-        # Threads that read sensors may go on: only this one's calls are watched.
-        capture = torch.cuda.graph(
-            graph, pool=self.pool, stream=_side(device), capture_error_mode="thread_local"
-        )
+        device, self.pool = self._graphs.device, self._graphs.pool()
         try:
-            with torch.cuda.device(device), calls.recorded() as self._recorded, capture:
-                self._run()
-        except RuntimeError as error:
-            # Leaving a capture that broke off ends in an error too, before the stream is put back.
-            torch.cuda.set_stream(now)
-            _forget(device, self.pool)
+            with calls.recorded() as self._recorded:
+                self._graph = capture(self._run, device, self.pool, _side(device))
+        except CaptureFailed as failure:
             self._waiting = -1
-            self._graphs.refused(_first(error))
-            return
-        self._graph = graph
-        self._graphs.add(self)
+            self._graphs.refused(f"the step could not be captured as a CUDA graph ({failure})")
+        else:
+            self._graphs.add(self)
 
 
 @functools.cache
 def _side(device: torch.device) -> torch.cuda.Stream:
     """The stream that everything is captured on: what libraries keep, they keep once."""
     return torch.cuda.Stream(device)
-
-
-def _forget(device: torch.device, pool: Any) -> None:
-    """Tell the allocator that a broken capture is over; harmless where it knows."""
-    index = torch.cuda.current_device() if device.index is None else device.index
-    with contextlib.suppress(Exception):
-        torch._C._cuda_endAllocateToPool(index, pool)
-
-
-def _first(error: BaseException) -> str:
-    """What went wrong first, in one line: leaving the capture fails as well."""
-    while error.__context__ is not None:
-        error = error.__context__
-    words = " ".join(str(error).split())[:MOST_WORDS].rstrip(".")
-    return f"the step could not be captured as a CUDA graph ({type(error).__name__}: {words})"

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.evidence.gpu import gpu_tests, results, schedule
+from tests.evidence.gpu import results, schedule
 from tests.evidence.gpu.parts import CLOSING, MODULES, parts
 from tests.evidence.gpu.place import REHEARSAL_SECONDS, ROOT, SECONDS, Place
 from tests.evidence.gpu.schedule import Outcome, Part
@@ -173,6 +173,28 @@ def test_asked_to_end_it_lists_what_was_not_reached(tmp_path: Path) -> None:
     assert summary["not_reached"] == list(MODULES)
 
 
+@pytest.mark.parametrize(
+    ("variable", "told"),
+    [
+        ({"TRIMTAB_GPU_SECONDS": "soon"}, "'soon' is no whole number of seconds"),
+        ({"TRIMTAB_GPU_PARTS": "tests,nonsense"}, "there is no part 'nonsense'; known are"),
+    ],
+)
+def test_what_it_cannot_read_is_refused_in_a_sentence(
+    variable: dict[str, str], told: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        ["bash", str(SCRIPT)],
+        env=os.environ | {"OUT": str(tmp_path), "PYTHON": sys.executable} | variable,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_results_are_whole_small_and_name_no_path_of_the_box(place: Place) -> None:
     results.write_json(place, "environment.json", {"where": f"{ROOT}/core", "with": sys.prefix})
     text = (place.out / "environment.json").read_text()
@@ -208,46 +230,3 @@ def test_journals_logs_and_files_are_taken_as_far_as_they_are(place: Place) -> N
     assert "the end\n== t-1-1\nwhat a library printed\n" in log
     assert (place.out / "tests.xml").read_text() == "<testsuites/>"
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+", path.name) for path in place.out.iterdir())
-
-
-def test_files_with_tests_for_a_gpu_are_found_and_dealt() -> None:
-    names = gpu_tests.files()
-    assert "tests/kernels/linear_lowbit/test_gpu.py" in names
-    groups = gpu_tests.grouped(names, 3)
-    assert len(groups) == 3
-    assert sorted(name for group in groups for name in group) == names
-
-
-def test_a_process_of_tests_that_crashed_is_an_error_beside_what_it_had_ended(
-    tmp_path: Path,
-) -> None:
-    log = tmp_path / "0.log"
-    log.write_bytes(
-        b"tests/kernels/test_made_up.py::test_one[1-2] PASSED  [ 25%]\n"
-        b"tests/kernels/test_made_up.py::test_two FAILED       [ 50%]\n"
-        b"tests/kernels/test_made_up.py::test_three SKIPPED (no) [ 75%]\n"
-        b"tests/kernels/test_made_up.py::test_four \x1b[31mCUDA error\n"
-    )
-    suite = gpu_tests._unfinished(["tests/kernels/test_made_up.py"], log, -11)
-    counts = {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")}
-    assert counts == {"tests": "4", "failures": "1", "errors": "1", "skipped": "1"}
-    assert suite[0].attrib == {"classname": "tests.kernels.test_made_up", "name": "test_one[1-2]"}
-    error = suite.find("testcase/error")
-    assert error is not None
-    assert error.get("message") == "the process ended with status -11"
-    assert (error.text or "").endswith("[31mCUDA error\n")
-
-
-def test_which_blocks_are_fastest_is_not_kept_from_tests_in_several_processes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
-    for name in ("kernel.cubin", "few_rows.autotune.json"):
-        path = tmp_path / "triton" / "ABC" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("{}")
-    environment = gpu_tests._environment(tmp_path)
-    assert environment["XDG_CACHE_HOME"] == str(tmp_path / "cache")
-    assert (tmp_path / "cache" / "trimtab" / "kernels").is_symlink()
-    gpu_tests._forget_tuning()
-    assert [path.name for path in (tmp_path / "triton" / "ABC").iterdir()] == ["kernel.cubin"]

@@ -25,14 +25,14 @@ class Interrupted(Exception):
 
 def run() -> int:
     """Run the parts that the environment asks for."""
-    seconds = place.total_seconds()
-    where = place.here(seconds * (1 - CLOSING))
-    where.work.mkdir(parents=True, exist_ok=True)
     try:
+        seconds = place.total_seconds()
+        where = place.here(seconds * (1 - CLOSING))
         wanted = parts(seconds, where.rehearsal, place.named("TRIMTAB_GPU_PARTS"))
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
+    where.work.mkdir(parents=True, exist_ok=True)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     outcomes: list[Outcome] = []

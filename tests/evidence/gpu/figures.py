@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from core import format as formats
+from core.machine import gpus
 from core.measurement import bootstrap_median
 from core.study import Study, Trial
 from tests.evidence.gpu import results
@@ -61,7 +62,10 @@ class Figure:
 
 
 def run(place: Place) -> tuple[bool, str]:
-    """Write figures.json in the scratch folder for the summary, and a line a trial to the log."""
+    """Write figures.json in the scratch folder for the summary, a line a trial to the log, and the
+    clocks at the end of all beside those before.
+    """
+    results.add_json(place, "environment.json", "end", gpus.gpu_now())
     found = studies(place.work / results.STUDIES)
     for line in lines(found):
         print(line)

@@ -47,9 +47,12 @@ def rehearsing(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def total_seconds(environment: Mapping[str, str] = os.environ) -> float:
-    """When all must have ended."""
+    """When all must have ended; ValueError for what is no such number."""
     usual = REHEARSAL_SECONDS if rehearsing(environment) else SECONDS
-    return float(environment.get("TRIMTAB_GPU_SECONDS") or usual)
+    text = environment.get("TRIMTAB_GPU_SECONDS") or str(usual)
+    if not text.isdecimal() and text != str(usual):
+        raise ValueError(f"TRIMTAB_GPU_SECONDS: {text!r} is no whole number of seconds")
+    return float(text)
 
 
 def named(variable: str, environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:

@@ -22,7 +22,8 @@ case ${TRIMTAB_GPU_REHEARSAL:-0} in 0) ;; *) export OMP_NUM_THREADS=${OMP_NUM_TH
 
 # The end of all once more from outside, should the orchestrator itself hang.
 seconds=${TRIMTAB_GPU_SECONDS:-480}
-timeout --kill-after=5 "$((${seconds%.*} + 20))" "${PYTHON:-python3}" -m tests.evidence.gpu &
+case $seconds in *[!0-9]*) seconds=480 ;; esac
+timeout --kill-after=5 "$((seconds + 20))" "${PYTHON:-python3}" -m tests.evidence.gpu &
 running=$!
 trap 'kill -TERM "$running" 2>/dev/null' TERM INT
 wait "$running"

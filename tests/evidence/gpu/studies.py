@@ -32,11 +32,15 @@ ASKED_S = 3.0
 
 def run(place: Place) -> tuple[bool, str]:
     """Run them while there is time; content when a trial was measured and none failed."""
+    try:
+        questions = plans.questions(place.rehearsal, named("TRIMTAB_GPU_STUDIES"))
+    except ValueError as error:
+        return False, str(error)
     target = detect_local()
     folder = place.work / results.STUDIES
     folder.mkdir(parents=True, exist_ok=True)
     total, left_out = place.left, []
-    for question in plans.questions(place.rehearsal, named("TRIMTAB_GPU_STUDIES")):
+    for question in questions:
         if place.left < FEWEST_S[place.device]:
             left_out.append(question.name)
             continue

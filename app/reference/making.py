@@ -14,14 +14,14 @@ from pathlib import Path
 
 from app.archives import unpacked
 from app.facts import facts_of
-from app.ingest import ingest
+from app.ingest import HERE, ingest
 from app.reference.package import MANIFEST, Reference, ReferenceStudy
 from core import disk
 from core.errors import BadInput
 from core.files.fingerprint import file_digest
 from core.files.jsonfile import read_object
 from core.machine.naming import machine_name
-from core.machine.stays import Stay, stays
+from core.machine.stays import span, stays
 from core.study import Study
 from store import open_store
 from store.interface import Store
@@ -32,27 +32,25 @@ MOST_BYTES = 16_000_000
 _RESULT_BYTES = 64_000_000
 
 
-def make(results: Path, into: Path) -> Reference:
+def make(results: Sequence[Path], into: Path) -> Reference:
     """Write the archive and the manifest into the folder `into`, in the place of those that are
-    there. `results` holds the journals: a folder of studies, one with their archive, or the
+    there. Each of `results` holds journals: a folder of studies, one with their archive, or the
     archive.
 
     BadInput when anything of them was damaged, was a rehearsal, did not run on a GPU, or comes from
-    more than one machine.
+    cards or versions that are not the same.
     """
-    _refuse_rehearsal(results)
-    with unpacked(results) as journals, tempfile.TemporaryDirectory(prefix="trimtab-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="trimtab-") as scratch:
         store = open_store("memory:")
-        taken = ingest(store, Path(scratch), journals)
-        if taken.notices:
-            raise BadInput(f"{results} is not whole: {' '.join(taken.notices)}")
-        studies = [study for key in taken.study_ids if (study := store.study(key)) is not None]
+        ids: dict[str, None] = {}
+        for place in results:
+            ids |= dict.fromkeys(_taken(store, Path(scratch), place))
+        studies = [study for key in ids if (study := store.study(key)) is not None]
         kept = [study for study in studies if study.done()]
         if not kept:
-            raise BadInput(f"{results} holds no finished trial: there is nothing to ship")
-        stay = _one_card(store, kept)
-        # As they came: what this store says of a study stays here.
-        packed = _packed(journals, kept)
+            raise BadInput("there is no finished trial: nothing to ship")
+        card, versions, days = _one_card(store, kept)
+        packed = _packed(Path(scratch), kept)
     if len(packed) > MOST_BYTES:
         raise BadInput(
             f"the journals of {len(kept)} studies have {len(packed):,} bytes, {MOST_BYTES:,} are"
@@ -60,19 +58,28 @@ def make(results: Path, into: Path) -> Reference:
         )
     into.mkdir(parents=True, exist_ok=True)
     disk.replace(into / ARCHIVE, packed)
-    versions = dict(stay.software)
     shipped = Reference(
         into,
         ARCHIVE,
         file_digest(into / ARCHIVE),
-        stay.first,
-        stay.machine.name,
+        days,
+        card,
         versions["driver"],
         versions["torch"],
         tuple(map(_listed, kept)),
     )
     disk.replace(into / MANIFEST, (dumps(shipped.manifest(), indent=2) + "\n").encode())
     return shipped
+
+
+def _taken(store: Store, scratch: Path, results: Path) -> tuple[str, ...]:
+    """The ids of the studies of one run, taken into the store."""
+    _refuse_rehearsal(results)
+    with unpacked(results) as journals:
+        taken = ingest(store, scratch, journals)
+    if taken.notices:
+        raise BadInput(f"{results} is not whole: {' '.join(taken.notices)}")
+    return taken.study_ids
 
 
 def _refuse_rehearsal(results: Path) -> None:
@@ -82,8 +89,8 @@ def _refuse_rehearsal(results: Path) -> None:
             raise BadInput(f"{path} says that this was a rehearsal, without a GPU")
 
 
-def _one_card(store: Store, studies: Sequence[Study]) -> Stay:
-    """The one GPU that all finished trials ran on, with its driver and torch."""
+def _one_card(store: Store, studies: Sequence[Study]) -> tuple[str, dict[str, str], str]:
+    """(card, versions, days) of all finished trials: one kind of GPU, one driver, one torch."""
     trials = [trial for study in studies for trial in study.done()]
     known = facts_of(store, trials)
     hosts = stays(trials, known)
@@ -102,12 +109,13 @@ def _one_card(store: Store, studies: Sequence[Study]) -> Stay:
                 f"{machine_name(stay.machine.facts)} has no GPU with a driver, or does not say so:"
                 " only what a GPU ran is shipped as the reference"
             )
-    if len(hosts) > 1:
+    if len({(machine_name(stay.machine.facts), stay.software) for stay in hosts}) > 1:
         lines = "; ".join(stay.line for stay in hosts)
-        raise BadInput(f"the trials ran on several machines, or with several versions: {lines}")
-    if not hosts[0].first:
+        raise BadInput(f"the trials ran on several cards, or with several versions: {lines}")
+    days = sorted(trial.started_at[:10] for trial in trials if trial.started_at)
+    if not days:
         raise BadInput("no trial says when it ran")
-    return hosts[0]
+    return machine_name(hosts[0].machine.facts), dict(hosts[0].software), span(days[0], days[-1])
 
 
 def _listed(study: Study) -> ReferenceStudy:
@@ -116,17 +124,17 @@ def _listed(study: Study) -> ReferenceStudy:
     return ReferenceStudy(study.id, case.model.id, case.workload.id, batch, len(study.done()))
 
 
-def _packed(journals: Path, studies: Sequence[Study]) -> bytes:
+def _packed(folder: Path, studies: Sequence[Study]) -> bytes:
     """The journals of these studies, the same bytes for the same journals; logs of libraries, which
-    may name places of the machine, stay behind.
+    may name places of the machine, and what this store said of the studies stay behind.
     """
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w") as archive:
         for study in sorted(studies, key=lambda study: study.id):
-            folder = journals if journals.name == study.id else journals / study.id
-            for path in sorted(folder.glob("*.jsonl")):
-                content = path.read_bytes()
-                entry = tarfile.TarInfo(f"{study.id}/{path.name}")
-                entry.size = len(content)
-                archive.addfile(entry, io.BytesIO(content))
+            for path in sorted((folder / study.id).glob("*.jsonl")):
+                if path.name != HERE:
+                    content = path.read_bytes()
+                    entry = tarfile.TarInfo(f"{study.id}/{path.name}")
+                    entry.size = len(content)
+                    archive.addfile(entry, io.BytesIO(content))
     return gzip.compress(plain.getvalue(), mtime=0)

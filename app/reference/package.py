@@ -43,7 +43,7 @@ class ReferenceStudy:
 @dataclass(frozen=True)
 class Reference:
     """What was measured on which card, when, with which versions; `file` is the archive's name in
-    `folder`, `sha256` its digest, `date` an ISO date."""
+    `folder`, `sha256` its digest, `date` the day or days, as ISO dates."""
 
     folder: Path
     file: str

@@ -29,10 +29,13 @@ class Stay:
     @property
     def line(self) -> str:
         """`NVIDIA H200, driver 580.95, torch 2.11.0, 2026-12-02`."""
-        days = self.first if self.first == self.last else f"{self.first} to {self.last}"
-        return ", ".join(
-            part for part in (self.machine.name, *in_words(self.software), days) if part
-        )
+        parts = (self.machine.name, *in_words(self.software), span(self.first, self.last))
+        return ", ".join(part for part in parts if part)
+
+
+def span(first: str, last: str) -> str:
+    """`2026-12-02`, or `2026-12-02 to 2026-12-03` where two days differ."""
+    return first if first == last else f"{first} to {last}"
 
 
 def ran_on(

@@ -128,7 +128,7 @@ def test_home_says_that_no_reference_ships_and_how_to_make_one(
 def shipped(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A package of the synthetic study, as if it shipped."""
     folder = tmp_path / "data"
-    make(results, folder)
+    make([results], folder)
     monkeypatch.setattr(reference_study, "reference", lambda: package.reference(folder))
     return folder
 

@@ -26,7 +26,7 @@ from tests.app.reference.conftest import H200, LINE, on_gpu, pack, write
 @pytest.fixture
 def shipped(results: Path, tmp_path: Path) -> Path:
     """The folder of a package."""
-    make(results, tmp_path / "data")
+    make([results], tmp_path / "data")
     return tmp_path / "data"
 
 
@@ -66,7 +66,7 @@ def test_the_same_results_make_the_same_package(
     run = pack(results, tmp_path / "run" / "journals.tar.gz")
     (run.parent / "summary.json").write_text('{"rehearsal": false}')
     for source in (run, run.parent, results / "s-gpu"):
-        make(source, tmp_path / "again")
+        make([source], tmp_path / "again")
         for path in shipped.iterdir():
             assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
 
@@ -112,7 +112,7 @@ def test_journals_that_are_missing_or_others_are_not_taken_in(
 def test_a_rehearsal_is_not_shipped(results: Path, tmp_path: Path) -> None:
     (results / "environment.json").write_text('{"rehearsal": true}')
     with pytest.raises(BadInput, match="was a rehearsal"):
-        make(results, tmp_path / "data")
+        make([results], tmp_path / "data")
     assert not (tmp_path / "data").exists()
 
 
@@ -124,34 +124,54 @@ def test_a_machine_without_a_gpu_is_not_shipped(synthetic_study: Study, tmp_path
         folder = tmp_path / str(number)
         write(study, folder, facts)
         with pytest.raises(BadInput, match="has no GPU with a driver"):
-            make(folder, tmp_path / "data")
+            make([folder], tmp_path / "data")
     write(replace(study, case=synthetic_study.case), tmp_path / "cpu", H200)
     with pytest.raises(BadInput, match="not for the GPU"):
-        make(tmp_path / "cpu", tmp_path / "data")
+        make([tmp_path / "cpu"], tmp_path / "data")
 
 
-def test_two_machines_are_not_one_reference(
-    results: Path, synthetic_study: Study, tmp_path: Path
-) -> None:
-    other = replace(on_gpu(synthetic_study), id="s-two")
-    moved = tuple(
+def second(study: Study) -> Study:
+    """Another study, measured in another environment."""
+    trials = tuple(
         replace(
             trial,
-            id=trial.id.replace("t-", "t-x"),
+            id=f"{trial.id}b",
             measurements=tuple(replace(row, environment="env-b") for row in trial.measurements),
         )
-        for trial in other.trials
+        for trial in on_gpu(study).trials
     )
-    write(other.with_trials(moved), results, H200 | {"driver": "570.1"})
-    with pytest.raises(BadInput, match="on several machines"):
-        make(results, tmp_path / "data")
+    return replace(on_gpu(study), id="s-two", trials=trials)
+
+
+def test_two_runs_on_one_kind_of_card_make_one_reference(
+    results: Path, synthetic_study: Study, tmp_path: Path
+) -> None:
+    write(second(synthetic_study), tmp_path / "more", H200 | {"cores_online": 32})
+    known = make([results, tmp_path / "more"], tmp_path / "data")
+    assert known.line == LINE
+    assert [study.id for study in known.studies] == ["s-gpu", "s-two"]
+    taken = take_in(open_store("memory:"), tmp_path / "studies", known)
+    assert taken.study_ids == ("s-gpu", "s-two")
+    assert taken.notices == ()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"driver": "570.1"}, {"gpus": [{"name": "NVIDIA H100", "memory_bytes": 80 * 2**30}]}],
+)
+def test_two_cards_or_drivers_are_not_one_reference(
+    results: Path, synthetic_study: Study, tmp_path: Path, other: dict[str, Any]
+) -> None:
+    write(second(synthetic_study), results, H200 | other)
+    with pytest.raises(BadInput, match="on several cards"):
+        make([results], tmp_path / "data")
 
 
 def test_a_broken_chain_is_not_shipped(results: Path, tmp_path: Path) -> None:
     path = results / "s-gpu" / "t-0001-1.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"ttft_s"', b'"tpot_s"'))
     with pytest.raises(BadInput, match="is not whole"):
-        make(results, tmp_path / "data")
+        make([results], tmp_path / "data")
 
 
 def test_the_command_says_what_it_made_or_why_not(
@@ -172,7 +192,7 @@ def test_a_study_that_measured_nothing_stays_behind(
     study = replace(on_gpu(synthetic_study), id="s-none", trials=())
     with Journal(results / "s-none" / "study.jsonl") as journal:
         journal.append(study_created(study))
-    assert [study.id for study in make(results, tmp_path / "data").studies] == ["s-gpu"]
+    assert [study.id for study in make([results], tmp_path / "data").studies] == ["s-gpu"]
 
 
 def test_ingest_takes_the_reference_in(

@@ -227,9 +227,11 @@ def grouped(weight: torch.Tensor, group_size: int) -> torch.Tensor:
 
 def double_quantize(scale: torch.Tensor) -> DoubleScale:
     """Round scale fp32 [n, groups] to 8 bit over the rows that share a second-level scale."""
-    rows = scale.split(DOUBLE_ROWS)
-    low = torch.stack([part.min() for part in rows])
-    step = torch.stack([(part.max() - part.min()) / 255 for part in rows])
+    # The last block is filled with its last row, which does not widen its range.
+    rows = pad(scale.T[None], (0, -len(scale) % DOUBLE_ROWS), mode="replicate")[0].T
+    blocks = rows.reshape(-1, DOUBLE_ROWS * scale.shape[1])
+    low = blocks.amin(dim=1)
+    step = (blocks.amax(dim=1) - low) / 255
     block = torch.arange(scale.shape[0], device=scale.device) // DOUBLE_ROWS
     divisor = torch.where(step > 0, step, torch.ones_like(step))[block, None]
     codes = ((scale - low[block, None]) / divisor).round().clamp(0, 255).to(torch.uint8)

@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_iter, tree_map
 
 from core.measure import fallbacks
 from kernels import registry
+from kernels.linear_w8a8 import torch_int_mm
 
 ROOT = Path(__file__).parents[2]
 GPU = torch.device("cuda", 0)
@@ -190,6 +191,9 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         "max_memory_reserved": lambda device=None: 2 * 10**8,
         "memory_snapshot": lambda *given: [], "get_device_properties": lambda device=None: card,
         "get_device_capability": lambda device=None: (9, 0),
+        "get_device_name": lambda device=None: card.name,
+        # While capturing nobody measures which kernel is the fastest: here that tells nothing.
+        "is_current_stream_capturing": lambda: True,
     }  # fmt: skip
     for name in ("Event", "Stream", "current_stream", "set_stream", "stream", "device"):
         monkeypatch.setattr(torch.cuda, name, Queue)
@@ -212,6 +216,7 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     kept = tuple(info for info in registry.KERNELS if info.needs != "triton")
     for module in (registry, fallbacks):
         monkeypatch.setattr(module, "KERNELS", kept)
+    monkeypatch.setattr(torch_int_mm, "_gpu_rows", lambda codes: None)
     registry.reset()
     # Modules that move make new parameters, or the old ones would stay tensors of the host.
     torch.__future__.set_overwrite_module_params_on_conversion(True)

@@ -22,11 +22,12 @@ def rounds(
     then, and its replay is timed behind a fill that takes everything else out of the last cache.
     """
     timers, failed = {}, {}
+    other = _filled(device)
     for name, call in calls.items():
         try:
-            timers[name] = _timer(call, device)
+            timers[name] = _timer(call, device, other)
         except Exception as error:
-            failed[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
+            failed[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     times: dict[str, list[float]] = {name: [] for name in timers}
     for _ in range(samples):
         for name, timer in timers.items():
@@ -34,7 +35,16 @@ def rounds(
     return {name: tuple(values) for name, values in times.items()}, failed
 
 
-def _timer(call: Call, device: Any) -> Callable[[], float]:
+def _filled(device: Any) -> Any:
+    """What is written over the last cache; None on the CPU."""
+    import torch
+
+    if device.type != "cuda":
+        return None
+    return torch.empty(FLUSHED, dtype=torch.uint8, device=device)
+
+
+def _timer(call: Call, device: Any, other: Any) -> Callable[[], float]:
     import torch
 
     from kernels.cuda import capture
@@ -54,7 +64,6 @@ def _timer(call: Call, device: Any) -> Callable[[], float]:
         call()
         torch.cuda.synchronize()
     graph = capture(call, device)
-    other = torch.empty(FLUSHED, dtype=torch.uint8, device=device)
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
 
     def on_the_device() -> float:

@@ -13,7 +13,7 @@ import torch
 from kernels import choice
 from kernels.calls import count
 from kernels.dtypes import of_torch
-from kernels.launch import MOST_ROWS
+from kernels.tuning import MOST_ROWS
 
 Into = Callable[..., object]
 

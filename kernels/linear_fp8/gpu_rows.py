@@ -7,7 +7,7 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.launch import on
+from kernels.cuda import on
 from kernels.linear_fp8.codes import MOST, TINY
 
 

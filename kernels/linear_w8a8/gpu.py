@@ -14,10 +14,11 @@ import triton
 import triton.language as tl
 from torch.nn.functional import pad
 
-from kernels import launch
-from kernels.launch import on, processors, rows_bucket
+from kernels import tuning
+from kernels.cuda import on, processors
 from kernels.linear_w8a8.codes import W8A8
 from kernels.linear_w8a8.gpu_rows import finish, round_rows
+from kernels.tuning import rows_bucket
 
 K_MULTIPLE = 16
 # Programs that share one sum over k, at most.
@@ -42,7 +43,7 @@ def _configs() -> list[triton.Config]:
         (128, 256, 128, 1, 8, 3), (256, 128, 128, 1, 8, 3),
     )  # fmt: skip
     configs = []
-    for n, m, k, waves, warps, stages in rows[:1] if launch.INTERPRETED else rows:
+    for n, m, k, waves, warps, stages in rows[:1] if tuning.INTERPRETED else rows:
         meta = {"BLOCK_N": n, "BLOCK_M": m, "BLOCK_K": k, "WAVES": waves}
         configs.append(triton.Config(meta, num_warps=warps, num_stages=stages))
     return configs
@@ -51,8 +52,8 @@ def _configs() -> list[triton.Config]:
 @triton.autotune(
     _configs(),
     key=["n", "padded", "rows_bucket"],
-    prune_configs_by={"early_config_prune": launch.early},
-    do_bench=launch.bench,
+    prune_configs_by={"early_config_prune": tuning.early},
+    do_bench=tuning.bench,
     cache_results=True,
 )
 @triton.jit(do_not_specialize=["rows_bucket"])

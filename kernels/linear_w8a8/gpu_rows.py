@@ -7,7 +7,7 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.launch import on
+from kernels.cuda import on
 from kernels.linear_w8a8.codes import TINY
 
 

@@ -11,10 +11,11 @@ from functools import partial
 import torch
 import triton
 
-from kernels.launch import on, processors, rows_bucket
+from kernels.cuda import on, processors
 from kernels.linear_lowbit.codes import LowBit, levels
 from kernels.linear_lowbit.gpu import kernels as device_code
 from kernels.linear_lowbit.gpu.layout import WORDS, lay_out, undo
+from kernels.tuning import rows_bucket
 
 # Up to this many rows the vector units keep up with memory, by an estimate (LOG.md) that counts
 # only where nothing may be measured; beyond it the matrix units do, with tiles of 16 rows at least.

@@ -13,7 +13,7 @@ the matrix units with the weight as the left operand, which may come from regist
 import triton
 import triton.language as tl
 
-from kernels import launch
+from kernels import tuning
 
 # KIND: how a code's value is found.
 INTEGER, TABLE, E4M3, E5M2, E2M1, TERNARY, BINARY = range(7)
@@ -25,7 +25,7 @@ def _configs(rows: tuple[tuple[int, ...], ...]) -> list[triton.Config]:
     WAVES is how many programs are wanted on each multiprocessor when a sum over k is split.
     """
     configs = []
-    for block_n, blocks, waves, warps, block_m, stages in rows[:1] if launch.INTERPRETED else rows:
+    for block_n, blocks, waves, warps, block_m, stages in rows[:1] if tuning.INTERPRETED else rows:
         meta = {"BLOCK_N": block_n, "BLOCKS": blocks, "WAVES": waves}
         if block_m:
             meta["BLOCK_M"] = block_m
@@ -128,7 +128,7 @@ def _store(
 @triton.autotune(
     FEW,
     key=["n", "k", "ROWS", "WIDTH", "KIND", "GROUP", "ZERO"],
-    do_bench=launch.bench,
+    do_bench=tuning.bench,
     cache_results=True,
 )
 @triton.jit
@@ -216,8 +216,8 @@ def few_rows(
 @triton.autotune(
     MANY,
     key=["n", "k", "rows_bucket", "WIDTH", "KIND", "GROUP", "ZERO"],
-    prune_configs_by={"early_config_prune": launch.early},
-    do_bench=launch.bench,
+    prune_configs_by={"early_config_prune": tuning.early},
+    do_bench=tuning.bench,
     cache_results=True,
 )
 @triton.jit(do_not_specialize=["rows_bucket"])

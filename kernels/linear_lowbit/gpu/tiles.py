@@ -12,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.launch import on
+from kernels.cuda import on
 from kernels.linear_lowbit import gpu
 from kernels.linear_lowbit.codes import LowBit
 from kernels.linear_lowbit.gpu.kernels import _scale, _value

@@ -1,36 +1,14 @@
-"""What launches of Triton kernels share: the device they go to, how autotuners choose blocks.
+"""How the autotuners of Triton kernels choose blocks; imports triton only to time them on a GPU."""
 
-Imports triton only to time a configuration on a GPU.
-"""
-
-import contextlib
-import functools
 import os
 import time
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 # Milliseconds: Triton's own 25 and 100 would take a second for each shape of a decoder.
 WARMUP_MS, REPEAT_MS = 5, 20
 MOST_ROWS = 2048
-
-
-def on(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Within this, launches go to `device`; nothing to do on the CPU or where it is current."""
-    if device.type != "cuda" or torch.cuda.current_device() == device.index:
-        return contextlib.nullcontext()
-    return torch.cuda.device(device)
-
-
-@functools.cache
-def processors(device: torch.device) -> int:
-    """Its multiprocessors; 1 on the CPU, where Triton's interpreter runs."""
-    if device.type != "cuda":
-        return 1
-    return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
 def bench(call: Callable[[], object], quantiles: tuple[float, ...]) -> list[float]:

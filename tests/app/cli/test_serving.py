@@ -37,7 +37,7 @@ from core.errors import StoreError, StoreHeld
 from core.journal.events import Event
 from core.measure.child.spawn import Spawned
 from core.study import Study
-from tests.app.test_ingest import write
+from tests.app.journals import write
 from tests.evidence.jobs import failing_worker
 
 WORKER = Path(failing_worker.__file__)

@@ -8,7 +8,7 @@ from app.ingest import ingest
 from core.measure.study.standing import standing_of
 from core.study import Study
 from store import Store
-from tests.app.test_ingest import BOX, write
+from tests.app.journals import BOX, write
 
 
 def test_every_store_takes_in_what_was_measured_elsewhere(

@@ -177,11 +177,12 @@ class Decoder(HeldByDecoder):
     def choose(self, ids: Tensor, cache: Rows, last_only: bool = False) -> Tensor:
         """See core.engine.protocol.TextEngine."""
         captured = self._captured(ids, cache)
-        if captured is None:
-            return self.forward(ids, cache, last_only).argmax(-1)
-        if ids.is_cpu:
-            check_ids(ids, self.vocab_size)
-        return captured.choose(cache, ids, last_only)
+        if captured is not None:
+            if ids.is_cpu:
+                check_ids(ids, self.vocab_size)
+            return captured.choose(cache, ids, last_only)
+        read = self.forward if ids.is_cpu else self._logits
+        return read(ids, cache, last_only).argmax(-1)
 
     def heads(self, layer: Layer, positions: int) -> Heads:
         """The fixed part of a layer's attention, with rotary tables for at least `positions`."""
@@ -229,11 +230,10 @@ class Decoder(HeldByDecoder):
         ids = ids.to(self.device, non_blocking=True)
         if self.graphs is not None or ids.is_cuda or batch * tokens > step.MAX_ROWS:
             return self._prefill(ids, cache, last_only)
-        bound = cache.programs.get(tokens)
+        bound: Step | None = cache.programs.get(tokens)
         if bound is None or not bound.is_current():
             bound = cache.programs[tokens] = Step(self, cache, tokens)
-        logits: Tensor = bound(ids, last_only)
-        return logits
+        return bound(ids, last_only)
 
     def _captured(self, ids: Tensor, cache: Rows) -> CapturedStep | None:
         """The captured step that takes these ids; None on the CPU, for a prompt and for many."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import gc
 import itertools
 import weakref
+from typing import Any
 
 import pytest
 import torch
 from speculating import speculate
 from tape import TORCH, NoWaiting, Tape, taped
+from torch.overrides import TorchFunctionMode
 from transformers_models import lean, transformers_model
 
+from core.engine import decoder as decoder_module
 from core.engine.decoder import Decoder
 from core.engine.linear import Linear
 from core.engine.passes.captured_step import CapturedStep
@@ -19,6 +22,7 @@ from core.engine.passes.graph import WARM_UPS
 from core.engine.serve.batch import LockStep
 from core.engine.serve.caches import Caches
 from core.engine.serve.generate import generate
+from core.engine.serve.proposer import Draft
 from core.engine.serve.scheduler import Static
 from core.engine.serve.sequence import Request
 from core.engine.serve.server import EngineServer
@@ -156,6 +160,38 @@ def test_speculation_through_captured_steps_says_what_the_target_says(
     assert all(tape.replays > 0 for tape in tapes)
     if noise == 0:
         assert result.stats.accepted == result.stats.proposed
+
+
+class Reads(TorchFunctionMode):
+    """Notes the shape of what is fetched for the host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.__name__ in ("tolist", "item", "__int__", "__float__", "__bool__", "numpy"):
+            self.shapes.append(tuple(args[0].shape))
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_round_of_speculation_reads_once_what_lies_on_the_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    batch, count = 3, 4
+    target, draft = (lean(transformers_model("llama"), "fp32") for _ in range(2))
+    for engine in (target, draft):
+        taped(engine, monkeypatch)
+    # What comes from the CPU is checked there; rows' lengths are known there.
+    monkeypatch.setattr(decoder_module, "check_ids", lambda ids, vocabulary: None)
+    server = EngineServer(target, Static(batch), Draft(draft, count))
+    for prompt in torch.randint(0, 97, (batch, 6)):
+        server.submit(Request(prompt, 40))
+    server.step()
+    for _ in range(6):
+        with Reads() as reads:
+            server.step()
+        assert [shape for shape in reads.shapes if shape != (batch,)] == [(batch, 2 * count + 1)]
 
 
 def test_a_batch_goes_on_in_the_memory_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:

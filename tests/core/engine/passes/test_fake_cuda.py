@@ -23,6 +23,7 @@ from core.engine import decoder as decoder_module
 from core.engine.classifier import DigitsCNN, DigitsMLP
 from core.engine.decoder import Decoder
 from core.engine.linear import Linear
+from core.engine.passes import captured_step
 from core.engine.passes.graph import Graphs, Run
 from core.engine.serve import batch as batch_module
 from core.engine.serve.scheduler import Static
@@ -119,11 +120,14 @@ def test_rows_apart_are_placed_without_reading_the_gpu(monkeypatch: pytest.Monke
 
 
 @pytest.mark.usefixtures("_fake")
+@pytest.mark.parametrize("most", [1, 512])
 @pytest.mark.parametrize("prompt_on", ["cpu", "cuda:0"])
 def test_a_served_batch_never_waits_but_for_its_prompts_check(
-    prompt_on: str, monkeypatch: pytest.MonkeyPatch
+    prompt_on: str, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoder = on_gpu("llama", monkeypatch)
+    # Rows beyond what is captured run through the kernels of prompts.
+    monkeypatch.setattr(captured_step, "MAX_ROWS", most)
     checks: list[str] = []
     monkeypatch.setattr(
         decoder_module, "check_ids", lambda ids, vocabulary: checks.append(ids.device.type)

@@ -10,7 +10,9 @@ import pytest
 
 from core.machine.targets import detect_local
 from core.measurement import Measurement, unavailable
+from core.predict import fit
 from core.study import Study, Trial
+from core.techniques.kinds import refuse
 from tests.evidence.gpu import figures, plans, results, studies
 from tests.evidence.gpu.place import Place
 
@@ -121,3 +123,10 @@ def test_the_unchanged_model_comes_first_and_batches_stand_on_every_technique() 
             assert {plan.batch for plan in wanted[1:]} == {question.batch}
     with pytest.raises(ValueError, match="there is no study 'nonsense'; known are 8b-1, "):
         plans.questions(False, ("nonsense",))
+
+
+def test_every_plan_runs_on_a_card_of_140_gb_as_far_as_is_known_before() -> None:
+    card = replace(detect_local(), kind="cuda", memory_bytes=140_000_000_000)
+    for question in plans.questions(rehearsal=False):
+        for plan in plans.study(question, card)[1]:
+            assert (refuse(plan) or fit(plan)) is None, (question.name, plan.title)

@@ -98,13 +98,19 @@ def _model(plan: StudyPlan, files: Path, given: Path | None) -> Fingerprint | No
         )
     content = check_folder(place)
     now_there = content.fingerprint()
-    loaded = {name for name, _ in now_there.files}
-    wanted = plan.fingerprint(str(place))
-    changed = [name for name in wanted.changed(now_there) if name in loaded]
+    wanted = {file.name: file.sha256 for file in plan.of_role(MODEL)}
+    changed = [name for name in wanted if _digest(place, name) != wanted[name]]
+    changed += [name for name, _ in now_there.files if name not in wanted]
     if changed or content.digest != model.revision:
         what = ", ".join(changed) or "config.json or the weights"
         raise BadInput(f"{place}: {what} are not those that the study was planned with")
     return now_there
+
+
+def _digest(place: Path, name: str) -> str:
+    """Of a file of a model's folder, or of its GGUF file; empty where there is none."""
+    path = place / name if place.is_dir() else place
+    return file_digest(path) if path.is_file() else ""
 
 
 def _unpacked(plan: StudyPlan, files: Path) -> Path | None:

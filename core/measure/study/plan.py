@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from core.errors import BadInput
-from core.files.fingerprint import Fingerprint
 from core.files.jsonfile import parse_object
 from core.journal import codec
 from core.plan import Plan
@@ -59,10 +58,6 @@ class StudyPlan:
     def carried(self) -> tuple[PlannedFile, ...]:
         """The files that lie in its archive."""
         return tuple(file for file in self.files if file.place)
-
-    def fingerprint(self, path: str) -> Fingerprint:
-        """What the model's files must be, at `path`."""
-        return Fingerprint(path, tuple((file.name, file.sha256) for file in self.of_role(MODEL)))
 
 
 def to_document(plan: StudyPlan) -> bytes:

@@ -115,6 +115,27 @@ def test_a_plan_is_not_written_where_it_does_not_fit(
     assert not list(tmp_path.glob("*plan*"))
 
 
+@pytest.mark.parametrize("changed", ["gone", "new", "words"])
+def test_a_folder_that_is_not_the_one_of_the_plan_is_named(
+    changed: str, planned: Callable, folder: Path, tmp_path: Path
+) -> None:
+    (folder / "generation_config.json").write_text('{"eos_token_id": 2}')
+    (folder / "tokenizer_config.json").unlink()
+    plan, _ = collect(*planned(folder), False)
+    there = Path(shutil.copytree(folder, tmp_path / "there"))
+    shutil.rmtree(folder)
+    name = "generation_config.json"
+    if changed == "gone":
+        (there / name).unlink()
+    elif changed == "words":
+        (there / name).write_text('{"eos_token_id": 3}')
+    else:
+        name = "tokenizer_config.json"
+        (there / name).write_text("{}")
+    with pytest.raises(BadInput, match=f"{name} are not those that the study was planned with"):
+        for_this_box(plan, "s-0000000000000a", tmp_path / "files", there)
+
+
 def test_only_a_model_can_be_left_out(planned: Callable, data: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput) as error:
         write(tmp_path / "plan.json", *collect(*planned(data=(str(data),))))

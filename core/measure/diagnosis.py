@@ -15,7 +15,7 @@ from core.machine.calibration.record import Calibration, Rate, to_data
 from core.machine.environment import environment
 from core.machine.facts import LABELS, text_of
 from core.machine.kernel_choice import complaint
-from core.measure.energy import counters
+from core.measure.energy import counters, nvml
 from core.measure.fallbacks import lost
 from core.target import Target
 from kernels import choice
@@ -53,7 +53,7 @@ def diagnose(
         for info, reason in kernels_available(device)
     ]
     choices = [choice.as_data(kept) for kept in choice.here()]
-    _, energy = counters()
+    energy, counted = _energy(device)
     missing = {name: how for name, how in EXTRAS.items() if importlib.util.find_spec(name) is None}
     missing |= {f"our kernels of {', '.join(ops)}": why for why, ops in lost(device).items()}
     wrong = complaint(device)
@@ -77,10 +77,19 @@ def diagnose(
             ("limits", _limits(known)),
             (f"kernels on {device}", [_kernel(kernel) for kernel in kernels]),
             *([("chosen by measuring", [_chosen(data) for data in choices])] if choices else []),
-            ("energy", [energy or "RAPL counters are readable"]),
+            ("energy", [energy or counted]),
             ("missing", [f"{name}: {how}" for name, how in missing.items()] or ["nothing"]),
         ],
     }
+
+
+def _energy(device: str) -> tuple[str, str]:
+    """Why the energy of work on the device cannot be counted, else nothing; and what counts it."""
+    if device == "cuda":
+        reader, why = nvml.find()
+        return why, "" if reader is None else f"{reader.name} is readable"
+    _, why = counters()
+    return why, "RAPL counters are readable"
 
 
 def _machine(target: Target, identifier: str, facts: Mapping[str, Any]) -> list[str]:

@@ -130,14 +130,14 @@ def _engine(folder: CheckedFolder, dtype: str | None, device: str) -> Any:
         from core.engine.decoder import Decoder
 
         config = from_hf(folder.config)
-        tensors = _read(folder, dtype)
+        tensors = _read(folder, dtype, device)
         _check_tied(config, tensors)
         # The matrices are stacked into new memory. What stays as it lies in the file would keep the
         # whole file mapped, and counted as memory of the model.
         for name, tensor in tensors.items():
-            if tensor.ndim == 1 or name == EMBEDDING:
+            if tensor.is_cpu and (tensor.ndim == 1 or name == EMBEDDING):
                 tensors[name] = tensor.clone()
-        return Decoder.from_tensors(config, tensors, dtype, device)
+        return Decoder.from_tensors(config, tensors, dtype, device, take=True)
     from core.engine.load.staged import load_staged
 
     return load_staged(folder, dtype, device)
@@ -181,12 +181,17 @@ def shape_config(name: str) -> DecoderConfig:
     return from_hf(shapes()[key]["config"])
 
 
-def _read(folder: CheckedFolder, dtype: str) -> dict[str, Tensor]:
-    """Every tensor, each checked by core.files.values; the files are read once."""
+def _read(folder: CheckedFolder, dtype: str, device: str = "cpu") -> dict[str, Tensor]:
+    """Every tensor, each checked by core.files.values, on a GPU there; the files are read once."""
+    import torch
+
     from core.files.values import check_values
 
+    on_gpu = torch.device(device).type == "cuda"
     tensors = {}
     for name, file, tensor in _stored(folder):
+        if on_gpu:
+            tensor = tensor.to(device)
         check_values(file, name, tensor, dtype)
         tensors[name] = tensor
     return tensors

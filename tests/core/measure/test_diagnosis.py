@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -123,3 +124,11 @@ def test_kernels_chosen_by_measuring_are_shown_with_their_margin(
     assert "4096 x 4096" in line
     assert "before triton" in line
     json.dumps(found)
+
+
+def test_on_a_gpu_its_own_counter_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnosis.nvml, "find", lambda: (None, "no GPU energy in this test"))
+    assert diagnosis._energy("cuda") == ("no GPU energy in this test", "")
+    reader = SimpleNamespace(name="NVML energy counter")
+    monkeypatch.setattr(diagnosis.nvml, "find", lambda: (reader, ""))
+    assert diagnosis._energy("cuda") == ("", "NVML energy counter is readable")

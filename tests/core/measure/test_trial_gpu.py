@@ -75,11 +75,13 @@ SLOW_PLANS = (
     "lora:steps=1",
 )
 # Where a served token waits for the device: its id on the way to the host, and once a prompt's ids;
-# and torch's fallback for codes, in whose place a Triton kernel runs on a real one.
+# torch's fallback for codes, in whose place a Triton kernel runs on a real one; and what binding a
+# step of llm-int8 asks once.
 READ = (
     "core/engine/serve/readback.py",
     "core/engine/passes/token_ids.py",
     "kernels/linear_lowbit/codes.py",
+    "kernels/linear_w8a8/codes.py",
 )
 
 

@@ -76,7 +76,10 @@ def run(place: Place) -> tuple[bool, str]:
     ]
     results.write(place.work, "figures.json", json.dumps(data).encode())
     there = sum(figure.value is not None for figure in figures)
-    return True, f"{there} of {len(figures)} measured"
+    done = [trial for study in found for trial in study.done()]
+    carry = sum(trial.value("energy_j_per_token") is not None for trial in done)
+    told = f"{there} of {len(figures)} measured; {carry} of {len(done)} trials carry energy"
+    return True, told
 
 
 def kernels(place: Place) -> Iterator[Figure]:

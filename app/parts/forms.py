@@ -24,6 +24,7 @@ PLACES = {
     "desktop": "Desktop",
     "laptop": "Laptop",
     "phone": "Phone",
+    "board": "Board",
     "sensor": "Sensor",
 }
 PRESETS = {

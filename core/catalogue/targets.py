@@ -11,24 +11,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.catalogue import tables
+from core.catalogue import classes, tables
 from core.errors import BadInput
 from core.target import Target
 
 FILE = tables.FOLDER / "targets.toml"
 LOCAL = "local"
 KINDS = ("cuda", "cpu", "mcu")
-PLACES = ("cloud", "laptop", "desktop", "phone", "sensor")
+PLACES = ("cloud", "laptop", "desktop", "phone", "board", "sensor")
 FORMATS = ("fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "int8", "int4")
 _NUMBERS = ("memory_bytes", "flash_bytes", "bandwidth", "power_w", "usd_per_hour", "clock_hz")
-_FIELDS = ("id", "title", "kind", "place", "note", "peaks", "cycles_per_mac", *_NUMBERS)
+_FIELDS = ("id", "title", "kind", "place", "class", "note", "peaks", *_NUMBERS)
 
 
 @dataclass(frozen=True)
 class Fact:
-    """A number of a device with where it comes from; `value` is a pair for a stated range."""
+    """A number of a device with where it comes from."""
 
-    value: float | tuple[float, float]
+    value: float
     source: str
 
 
@@ -37,12 +37,13 @@ class Entry:
     """A device of the catalogue: the Target that studies carry, and the facts behind it by name.
 
     Facts are memory_bytes, bandwidth, peak_<format>, power_w, usd_per_hour, flash_bytes and, for
-    microcontrollers, clock_hz and cycles_per_mac (a range over published programs, 8-bit
-    multiply-accumulates).
+    microcontrollers, clock_hz. `device_class` is its class or core in classes.toml, "" where none
+    is named.
     """
 
     target: Target
     facts: tuple[tuple[str, Fact], ...]
+    device_class: str = ""
 
     def fact(self, name: str) -> Fact | None:
         """The fact called `name`, or None when the catalogue does not know it."""
@@ -90,10 +91,6 @@ def _entry(item: dict[str, Any], sources: dict[str, str], dated: str, where: str
     tables.only(peaks, FORMATS, f"{where}: peaks")
     for name, peak in peaks.items():
         facts[f"peak_{name}"] = _fact(peak, sources, f"{where}: peaks.{name}")
-    if "cycles_per_mac" in item:
-        facts["cycles_per_mac"] = _range(
-            item["cycles_per_mac"], sources, f"{where}: cycles_per_mac"
-        )
     for name in ("memory_bytes", *(("flash_bytes", "clock_hz") if kind == "mcu" else ())):
         if name not in facts:
             raise BadInput(f"{where}: {name} is missing; a target of kind {kind} needs it")
@@ -111,7 +108,15 @@ def _entry(item: dict[str, Any], sources: dict[str, str], dated: str, where: str
         source=_sources(facts, item.get("note", "")),
         dated=dated,
     )
-    return Entry(target, tuple(facts.items()))
+    return Entry(target, tuple(facts.items()), _class(item, kind, where))
+
+
+def _class(item: dict[str, Any], kind: str, where: str) -> str:
+    """The class or core that the device names, of the sort that its kind has."""
+    if "class" not in item:
+        return ""
+    known = classes.classes().cores if kind == "mcu" else classes.classes().devices
+    return tables.text(item, "class", where, tuple(entry.id for entry in known))
 
 
 def _fact(table: Any, sources: dict[str, str], where: str) -> Fact:
@@ -121,17 +126,6 @@ def _fact(table: Any, sources: dict[str, str], where: str) -> Fact:
     return Fact(
         tables.positive(table.get("value"), f"{where}.value"), _source(table, sources, where)
     )
-
-
-def _range(table: Any, sources: dict[str, str], where: str) -> Fact:
-    if not isinstance(table, dict):
-        raise BadInput(f"{where} must be a table with low, high and source, not {table!r:.60}")
-    tables.only(table, ("low", "high", "source", "note"), where)
-    low = tables.positive(table.get("low"), f"{where}.low")
-    high = tables.positive(table.get("high"), f"{where}.high")
-    if low > high:
-        raise BadInput(f"{where}: low {low:g} is above high {high:g}")
-    return Fact((low, high), _source(table, sources, where))
 
 
 def _source(table: dict[str, Any], sources: dict[str, str], where: str) -> str:
@@ -145,7 +139,7 @@ def _source(table: dict[str, Any], sources: dict[str, str], where: str) -> str:
 
 def _value(facts: dict[str, Fact], name: str) -> float | None:
     fact = facts.get(name)
-    return fact.value if fact is not None and isinstance(fact.value, float) else None
+    return None if fact is None else fact.value
 
 
 def _sources(facts: dict[str, Fact], note: str) -> str:

@@ -1,9 +1,12 @@
-"""Predicts a plan's numbers from a roofline: best and worst of what programs reach (limits.py).
+"""Predicts a plan's numbers from a roofline: what published programs typically reach on the class
+of the target (typical.py), else the best and worst of what programs reach (limits.py).
 
 Origin `estimated` on this machine, `projected` on another. Quality is never predicted.
 """
 
 from __future__ import annotations
+
+import numpy as np
 
 from core.machine.calibrate import Calibration
 from core.measurement import Measurement, unavailable
@@ -15,6 +18,7 @@ from core.predict.account import account
 from core.predict.effects import effects
 from core.predict.limits import TargetLimits, limits
 from core.predict.roofline import Span, UnknownPeak, decoder_times, seconds
+from core.predict.typical import Typical, typical
 from core.predict.work import Load, decoder_work
 from core.techniques.effects import Effects
 
@@ -33,8 +37,8 @@ TIMES = projected("roofline")
 def predict(plan: Plan, calibration: Calibration | None = None) -> tuple[Measurement, ...]:
     """What `plan` will probably measure on its target, each with stated bounds and its method.
 
-    A `calibration` replaces the target's stated limits. Metrics that cannot be predicted are
-    `unavailable` with the reason; quality metrics are left out.
+    A `calibration` replaces the target's stated limits and what is typical of its class. Metrics
+    that cannot be predicted are `unavailable` with the reason; quality metrics are left out.
     """
     if plan.case.target.kind == "mcu":
         return sensor.predict_sensor(plan)
@@ -44,8 +48,12 @@ def predict(plan: Plan, calibration: Calibration | None = None) -> tuple[Measure
     work = decoder_work(plan)
     need = account(plan)
     reads = work.step(1, 1, 0).bytes
-    edge = limits(plan.case.target, calibration, effect.packed, reads)
-    spans, why = _decoder_spans(plan, edge, effect)
+    usual = typical(plan.case.target, work, effect) if calibration is None else None
+    if usual is None:
+        edge = limits(plan.case.target, calibration, effect.packed, reads)
+        spans, why = _decoder_spans(plan, edge, effect)
+    else:
+        spans, why = _typical_spans(plan, usual, effect)
     size = _measurement(
         plan,
         "model_bytes",
@@ -87,6 +95,31 @@ def _decoder_spans(
     for name in best:
         low, high = sorted((best[name], worst[name]))
         spans[name] = Span(low / widen, high * widen)
+    return spans, _doubt(how, effect)
+
+
+def _typical_spans(plan: Plan, usual: Typical, effect: Effects) -> tuple[dict[str, Span], str]:
+    """As _decoder_spans, around what is typical; never faster than the stated limits."""
+    proposed = effect.draft_tokens + 1.0
+    most = decoder_times(plan, usual.rates, proposed)
+    if not most:
+        return {}, _no_peak(plan)
+    least = decoder_times(plan, usual.rates, 1.0) if effect.draft_tokens else most
+    fastest = decoder_times(plan, usual.fastest, proposed)
+    how = f"roofline over bytes and FLOPs: {usual.basis}"
+    if effect.draft_tokens:
+        how += f"; 1 to {effect.draft_tokens + 1} tokens accepted a step"
+    widen = UNKNOWN_FACTOR if effect.unknown else 1.0
+    spans = {}
+    for name in most:
+        middle = float(np.sqrt(most[name] * least[name]))
+        low, high = sorted((most[name], least[name]))
+        low, high = low / usual.spread, high * usual.spread
+        if metric(name).better == "lower":
+            low = min(max(low, fastest[name]), middle)
+        else:
+            high = max(min(high, fastest[name]), middle)
+        spans[name] = Span(low / widen, high * widen, middle)
     return spans, _doubt(how, effect)
 
 
@@ -134,7 +167,9 @@ def energy(plan: Plan, spans: dict[str, Span], batch: int) -> Measurement:
     rate = spans["tokens_per_s"]
     low, high = POWER_SHARE
     how = f"{power:g} W stated, {low:g} to {high:g} of it drawn, divided by the predicted tokens/s"
-    return _measurement(plan, name, Span(power * low / rate.high, power * high / rate.low), how)
+    middle = power * float(np.sqrt(low * high)) / rate.value
+    span = Span(power * low / rate.high, power * high / rate.low, middle)
+    return _measurement(plan, name, span, how)
 
 
 def cost(plan: Plan, spans: dict[str, Span]) -> Measurement:
@@ -147,7 +182,8 @@ def cost(plan: Plan, spans: dict[str, Span]) -> Measurement:
     rate = spans["tokens_per_s"]
     how = f"${rent:g} an hour divided by the predicted tokens/s"
     million = rent / 3600 * 1e6
-    return _measurement(plan, name, Span(million / rate.high, million / rate.low), how)
+    span = Span(million / rate.high, million / rate.low, million / rate.value)
+    return _measurement(plan, name, span, how)
 
 
 def _measurement(plan: Plan, name: str, span: Span, method: str) -> Measurement:

@@ -1,6 +1,7 @@
 """How fast a target can be at most, and which share of that real programs reach. Knows no models.
 
-The shares below are ranges over programs we measured or read about, wide on purpose:
+What is typical of a class of device is typical.py's business, which is asked first for targets of
+the catalogue. The shares below are ranges over programs we measured or read about, wide on purpose:
 
 - memory, 0.15 to 0.9: decoding a 135M model, transformers in eager mode reached 0.20 of the copy
   bandwidth, plain torch modules 0.32, llama.cpp 0.45 to 0.57; good GPU kernels reach 0.8 to 0.9.
@@ -44,11 +45,13 @@ FLOPS_PER_CYCLE = (
 
 @dataclass(frozen=True)
 class Rates:
-    """One corner of what is possible: bytes/s, operations/s (None: unknown), seconds a layer."""
+    """Bytes/s, operations/s (None: unknown), seconds a layer: a corner of what is possible, or what
+    is typical. `overlapped` says that a pass moves and computes at the same time."""
 
     bandwidth: float
     compute: float | None
     layer_overhead_s: float = 0.0
+    overlapped: bool = True
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """The roofline: seconds of a pass, and of a workload made of passes (Williams et al. 2009).
 
-A pass takes max(bytes / bandwidth, FLOPs / peak) + layers x overhead. A group of b sequences takes
-one prompt pass and output - 1 decode steps; a step reads every weight once for all b sequences.
-With speculation a step is k draft passes and one verifying pass of k + 1 positions a sequence, and
-yields `accepted` tokens. Requests beyond one group wait for the groups before them, as in
-core.measure.serve.
+A pass takes max(bytes / bandwidth, FLOPs / peak) + layers x overhead; at rates that are not
+`overlapped` moving and computing add up. A group of b sequences takes one prompt pass and
+output - 1 decode steps; a step reads every weight once for all b sequences. With speculation a step
+is k draft passes and one verifying pass of k + 1 positions a sequence, and yields `accepted`
+tokens. Requests beyond one group wait for the groups before them, as in core.measure.serve.
 """
 
 from __future__ import annotations
@@ -28,14 +28,18 @@ class UnknownPeak(Exception):
 
 @dataclass(frozen=True)
 class Span:
-    """A range with its geometric middle as the value, for numbers that are known by a factor."""
+    """A range for numbers that are known by a factor: its geometric middle is the value where no
+    `middle` says what is typical."""
 
     low: float
     high: float
+    middle: float | None = None
 
     @property
     def value(self) -> float:
-        """sqrt(low x high); the middle where a bound is 0."""
+        """What is typical, else sqrt(low x high); the middle where a bound is 0."""
+        if self.middle is not None:
+            return self.middle
         if self.low <= 0:
             return (self.low + self.high) / 2
         return float(np.sqrt(self.low * self.high))
@@ -48,7 +52,9 @@ def seconds(load: Load, layers: int, rates: Rates) -> float:
         if load.flops / load.bytes > MEMORY_BOUND:
             raise UnknownPeak
         return moving + layers * rates.layer_overhead_s
-    return max(moving, load.flops / rates.compute) + layers * rates.layer_overhead_s
+    computing = load.flops / rates.compute
+    both = max(moving, computing) if rates.overlapped else moving + computing
+    return both + layers * rates.layer_overhead_s
 
 
 def step_seconds(plan: Plan, rates: Rates) -> float:

@@ -1,13 +1,15 @@
 """Projects image classifiers onto microcontrollers: latency from cycles per multiply-accumulate.
 
-latency = MACs x cycles per MAC / clock, with the range of cycles that published 8-bit programs
-reach on that core (the catalogue names them). Flash holds one byte a weight and an assumed program,
-RAM the largest pair of 8-bit activations. There is no basis for energy, so none is given.
+latency = (MACs x cycles per MAC + weights x cycles per weight) / clock, with the cycles that tuned
+8-bit programs take on that core (classes.toml): a convolution fetches a weight once for many
+products, a dense layer for each. Flash holds one byte a weight and an assumed program, RAM the
+largest pair of 8-bit activations. There is no basis for energy, so none is given.
 """
 
 from __future__ import annotations
 
 from core.catalogue import targets
+from core.catalogue.classes import classes
 from core.measurement import Measurement, unavailable
 from core.metrics import listed, metric
 from core.model import ClassifierShape
@@ -50,20 +52,21 @@ def predict_sensor(plan: Plan) -> tuple[Measurement, ...]:
 def _times(plan: Plan, shape: ClassifierShape) -> tuple[Measurement, Measurement]:
     entry = targets.entry(plan.case.target.id)
     clock = None if entry is None else entry.fact("clock_hz")
-    band = None if entry is None else entry.fact("cycles_per_mac")
-    if clock is None or band is None:
+    core = None if entry is None else classes().core(entry.device_class)
+    if clock is None or core is None:
         why = f"the clock or the cycles per MAC of {plan.case.target.id} are not known"
         return (
             unavailable("latency_p95_s", "s", why),
             unavailable("examples_per_s", "1/s", why),
         )
-    assert isinstance(band.value, tuple)
-    assert isinstance(clock.value, float)
-    low, high = (shape.macs * cycles / clock.value for cycles in band.value)
+    cycles = shape.macs * core.cycles_per_mac + shape.parameters * core.cycles_per_weight
+    middle = cycles / clock.value
+    low, high = middle / core.spread, middle * core.spread
     requests = max(1, plan.case.workload.concurrency)
     how = (
-        f"{shape.macs:,} MACs x {band.value[0]:g} to {band.value[1]:g} cycles / "
-        f"{clock.value / 1e6:g} MHz; {band.source}"
+        f"({shape.macs:,} MACs x {core.cycles_per_mac:g} cycles + {shape.parameters:,} weights x "
+        f"{core.cycles_per_weight:g}) / {clock.value / 1e6:g} MHz, a factor of {core.spread:g} "
+        f"either way; {core.title}: {core.note}"
     )
     return (
         _projected("latency_p95_s", Span(low * requests, high * requests), how),

@@ -33,6 +33,7 @@ FIGURES = {
     "pages": "pages.speed",
     "paired-coverage": "measure.paired_coverage",
     "payloads": "pages.payloads",
+    "published": "predict.published",
     "qat": "techniques.qat",
     "second-owner": "store.second_owner",
     "sensitivity": "techniques.sensitivity",

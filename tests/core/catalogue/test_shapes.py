@@ -17,6 +17,11 @@ PUBLISHED = {
     "llama-3.2-3b": 3212.7,
     "llama-3.1-8b": 8030.3,
     "mistral-7b": 7241.7,
+    "tinyllama-1.1b": 1100.0,
+    "llama-2-7b": 6738.4,
+    "llama-2-13b": 13015.9,
+    "llama-2-70b": 68976.6,
+    "qwen2.5-7b": 7615.6,
 }
 
 

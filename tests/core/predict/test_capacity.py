@@ -8,6 +8,7 @@ import pytest
 
 from core import techniques
 from core.catalogue import models, workloads
+from core.catalogue.classes import classes
 from core.machine import targets
 from core.model import ClassifierShape
 from core.plan import Case, Plan
@@ -100,9 +101,13 @@ def test_a_classifier_fits_or_shows_which_memory_is_short(synthetic_study: Study
 
 def test_sensor_latency_is_macs_times_cycles_over_clock(synthetic_study: Study) -> None:
     found = {one.metric: one for one in predict(sensor_plan(synthetic_study, "stm32l4r5"))}
+    core = classes().core("cortex-m4")
+    assert core is not None
+    cycles = 87_808 * core.cycles_per_mac + 6_090 * core.cycles_per_weight
     low, high = found["latency_p95_s"].bounds or (0, 0)
-    assert low == pytest.approx(87_808 * 2.15 / 120e6)
-    assert high == pytest.approx(87_808 * 5.32 / 120e6)
+    assert low == pytest.approx(cycles / 120e6 / core.spread)
+    assert high == pytest.approx(cycles / 120e6 * core.spread)
+    assert found["latency_p95_s"].value == pytest.approx(cycles / 120e6)
     assert found["latency_p95_s"].origin == "projected"
     assert found["model_bytes"].bounds == (6_090, 6_090)
     assert (found["peak_bytes"].bounds or (0,))[0] == 1_088

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import sys
@@ -25,6 +26,7 @@ from core.ids import new_id, now
 from core.machine.environment import environment
 from core.machine.kernel_choice import refusing
 from core.machine.naming import machine_line
+from core.measure.child.devices import absent
 from core.measure.pace.schedule import open_trials
 from core.measure.study.archive import read, unpack
 from core.measure.study.here import for_this_box
@@ -107,6 +109,9 @@ def _run(parsed: argparse.Namespace) -> int:
     if begun.state == "done" and not open_trials(begun):
         _say(f"study {begun.id} has ended; take it in with: trimtab ingest {parsed.out}")
         return 0
+    why_not = absent(begun.case.target)
+    if why_not is not None:
+        raise BadInput(f"study {begun.id} cannot go on here: {why_not}")
     run = StudyRun(parsed.out, standing, _say, parsed.seconds, parsed.only)
     heard: list[int] = []
 
@@ -167,7 +172,11 @@ def _describe(out: Path) -> None:
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Whoever read it has gone; the journals go on.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,31 @@ def test_a_sensor_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     path = bundled(sensor, tmp_path / "p.json")
     assert main([str(path), str(tmp_path / "out")]) == 2
     assert "is planned for the sensor stm32h7a3" in capsys.readouterr().err
+
+
+def test_it_does_not_go_on_where_the_gpu_is_not(
+    planned: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = planned()
+    path, out = bundled(made, tmp_path / "p.json"), tmp_path / "out"
+    plan, _ = collect(*made)
+    study, plans, _ = for_this_box(plan, "s-0000000000000a", tmp_path)
+    case = replace(study.case, target=replace(study.case.target, kind="cuda"))
+    begin(out, replace(study, case=case), tuple(replace(each, case=case) for each in plans))
+    assert main([str(path), str(out)]) == 2
+    assert "cannot go on here" in capsys.readouterr().err
+
+
+def test_whoever_reads_its_lines_may_go(
+    planned: Callable, on_a_box: Callable, tmp_path: Path
+) -> None:
+    path, out = bundled(planned(), tmp_path / "p.json"), tmp_path / "out"
+    process = on_a_box(path, out, "--only", "1")
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("study ")
+    process.stdout.close()
+    assert process.wait(200) == 0
+    assert study_in(out).trials[0].state == "done"
 
 
 def test_two_boxes_make_two_studies_of_one_plan(planned: Callable, tmp_path: Path) -> None:

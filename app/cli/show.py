@@ -9,7 +9,7 @@ from typing import Any
 from app.cli.compare import comparison_text
 from app.cli.console import Console, Writer, here
 from app.cli.run import print_study, print_table
-from app.facts import facts_of
+from app.facts import facts_of, places
 from app.reports import export, new_report
 from app.services import Services
 from core import format as formats
@@ -116,6 +116,7 @@ def studies(parsed: argparse.Namespace, services: Services, console: Console) ->
     if not summaries:
         print("no studies yet; start one with: trimtab run --model pycode", file=console.err)
         return 0
+    where = places(services.store, summaries)
     rows = [["study", "state", "trials", "failed", "model", "target", "workload", "created (UTC)"]]
     rows += [
         [
@@ -124,7 +125,7 @@ def studies(parsed: argparse.Namespace, services: Services, console: Console) ->
             f"{summary.ended}/{summary.trials}",
             str(summary.failed),
             summary.model_id,
-            summary.target_id,
+            where[summary.id],
             summary.workload_id,
             str(summary.created_at)[:19],
         ]

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import streamlit as st
 
 from app import facts, services
 from app.parts import words
+from core.machine.naming import machine_name
 from core.study import Trial
 from store.interface import StudySummary
 
-THIS = "this machine"
 ELSEWHERE = ":blue-badge[:material/lan: another machine]"
 
 
 def marks(ids: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """A word for the machine of each trial, by the environments it names: its name, or THIS; empty
-    when all ran here, so that a table shows the column only where it tells something."""
+    """A word for the machine of each trial, by the environments it names: its name, or THIS;
+    empty when all ran here, so that a table shows the column only where it tells something."""
     on = facts.machines_by(services.get_services().store, ids)
     if all(facts.is_here(machine) for machine in on.values()):
         return {}
-    return {key: THIS if facts.is_here(machine) else machine.name for key, machine in on.items()}
+    return {
+        key: facts.THIS if facts.is_here(machine) else machine.name for key, machine in on.items()
+    }
 
 
 def marks_of(trials: Sequence[Trial]) -> dict[str, str]:
@@ -49,8 +52,8 @@ def column(named: Mapping[str, str], trial_id: str) -> dict[str, str]:
 
 def beside(named: Mapping[str, str], trial_id: str) -> str:
     """` · NVIDIA H200`, to stand behind a plan's name where it ran on another machine."""
-    name = named.get(trial_id, THIS)
-    return "" if name == THIS else f" · {name}"
+    name = named.get(trial_id, facts.THIS)
+    return "" if name == facts.THIS else f" · {name}"
 
 
 def head(trials: Sequence[Trial]) -> None:
@@ -59,23 +62,15 @@ def head(trials: Sequence[Trial]) -> None:
     verb = "Measured" if all(trial.plan.case.target.local for trial in measured) else "Ran"
     for stay in facts.stays_of(services.get_services().store, measured):
         if facts.is_here(stay.machine):
-            said = f"{verb} on {THIS}: {words.plain(stay.line)}"
+            # Its own name, even where another one is called so.
+            plain = replace(stay.machine, name=machine_name(stay.machine.facts))
+            line = replace(stay, machine=plain).line
+            said = f"{verb} on {facts.THIS}: {words.plain(line)}"
         else:
             said = f"{verb} on **{words.plain(stay.line)}** {ELSEWHERE}"
         st.caption(f":material/memory: {said}")
 
 
 def places(summaries: Sequence[StudySummary]) -> dict[str, str]:
-    """Where each study's target is, by study id: the target's id, or the names of the machines
-    where `local` was not this one alone."""
-    store = services.get_services().store
-    local = [summary.id for summary in summaries if summary.target_id == "local"]
-    ids = store.environments_of_studies(local) if local else {}
-    named = facts.machines_by(store, {key: (key,) for keys in ids.values() for key in keys})
-    where = {summary.id: summary.target_id for summary in summaries}
-    for study_id, keys in ids.items():
-        hosts = {named[key].name: named[key] for key in keys if key in named}.values()
-        if any(not facts.is_here(machine) for machine in hosts):
-            names = (THIS if facts.is_here(machine) else machine.name for machine in hosts)
-            where[study_id] = " and ".join(names)
-    return where
+    """As facts.places(), of the store that pages show."""
+    return facts.places(services.get_services().store, summaries)

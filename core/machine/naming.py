@@ -90,19 +90,22 @@ def same_machine(facts: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
     many cores, and as much memory.
 
     Facts carry no serial number: two boxes that were built alike are not told apart. Versions,
-    threads and settings do not matter, they change on one machine.
+    threads and settings do not matter, they change on one machine; nor does what older versions
+    did not record.
     """
-    if _parts(facts) != _parts(others):
+    if facts.get("cpu") != others.get("cpu") or _names(facts) != _names(others):
         return False
+    for key in ("cores_online", "virtual"):
+        if key in facts and key in others and facts[key] != others[key]:
+            return False
     here, there = facts.get("memory_bytes"), others.get("memory_bytes")
     if not isinstance(here, int) or not isinstance(there, int):
-        return here == there
+        return True
     return min(here, there) >= (1 - MEMORY_SHARE) * max(here, there)
 
 
-def _parts(facts: Mapping[str, Any]) -> tuple[object, ...]:
-    names = tuple(str(gpu.get("name")) for gpu in _cards(facts))
-    return (*(facts.get(key) for key in ("cpu", "cores_online", "virtual")), names)
+def _names(facts: Mapping[str, Any]) -> list[str]:
+    return [str(card.get("name")) for card in _cards(facts)]
 
 
 def _gpu(facts: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -217,3 +217,5 @@ def test_ingest_takes_the_reference_in(
     assert cli.main(["show", "s-gpu", "--store", str(tmp_path / "store.duckdb")]) == 0
     shown = capsys.readouterr().out
     assert "ran on NVIDIA H200, driver 580.95.05, torch 2.11.0+cu130" in shown
+    assert cli.main(["studies", "--store", str(tmp_path / "store.duckdb")]) == 0
+    assert "NVIDIA H200" in capsys.readouterr().out

@@ -16,6 +16,7 @@ H200 = {
     "memory_bytes": 128 * 2**30,
     "gpus": [{"name": "NVIDIA H200", "memory_bytes": 139 * 2**30}],
     "driver": "580.95.05",
+    "virtual": "Google",
     "versions": {"torch": "2.11.0+cu130"},
 }
 
@@ -52,6 +53,11 @@ def test_facts_of_another_shape_name_nothing(facts: dict[str, Any]) -> None:
     assert machine_name(facts) == UNKNOWN
     assert machine_line(facts).startswith(UNKNOWN)
     assert same_machine(facts, facts)
+
+
+def test_what_an_older_version_did_not_record_makes_no_other_machine() -> None:
+    fewer = {key: H200[key] for key in ("cpu", "gpus", "cores")}
+    assert same_machine(H200, fewer)
 
 
 def test_other_versions_and_settings_are_still_the_same_machine() -> None:

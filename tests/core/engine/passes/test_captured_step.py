@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import itertools
 import weakref
 from typing import Any
 
@@ -20,7 +19,6 @@ from core.engine.linear import Linear
 from core.engine.passes.captured_step import CapturedStep
 from core.engine.passes.graph import WARM_UPS
 from core.engine.serve.batch import LockStep
-from core.engine.serve.caches import Caches
 from core.engine.serve.generate import generate
 from core.engine.serve.proposer import Draft
 from core.engine.serve.scheduler import Static
@@ -192,40 +190,6 @@ def test_a_round_of_speculation_reads_once_what_lies_on_the_gpu(
         with Reads() as reads:
             server.step()
         assert [shape for shape in reads.shapes if shape != (batch,)] == [(batch, 2 * count + 1)]
-
-
-def test_a_batch_goes_on_in_the_memory_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    eager, captured, tape = pair("llama", monkeypatch)
-    monkeypatch.setattr(captured, "device", "cpu:0")
-    server, made = EngineServer(captured, Static(2)), itertools.count()
-    new_cache = captured.new_cache
-    monkeypatch.setattr(captured, "new_cache", lambda *a: (next(made), new_cache(*a))[1])
-    for length, new in ((6, 9), (6, 9), (4, 7), (12, 9)):
-        prompts = torch.randint(0, 97, (2, length))
-        sequences = [server.submit(Request(prompt, new)) for prompt in prompts]
-        before = tape.replays
-        while server.phase:
-            server.step()
-        assert [one.new for one in sequences] == generate(eager, prompts, new).tolist()
-        # A smaller batch fits; a longer one has memory, and captures, of its own.
-        first = length in (12,) or before == 0
-        assert tape.replays - before == new - 1 - (WARM_UPS if first else 0)
-    assert next(made) == 2
-
-
-def test_a_kept_cache_is_gone_before_another_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, captured, _ = pair("llama", monkeypatch)
-    monkeypatch.setattr(captured, "device", "cpu:0")
-    caches = Caches()
-    gone = weakref.ref(caches.lend(captured, 2, 9))
-    new_cache = captured.new_cache
-
-    def watched(batch: int, capacity: int) -> object:
-        assert gone() is None
-        return new_cache(batch, capacity)
-
-    monkeypatch.setattr(captured, "new_cache", watched)
-    caches.lend(captured, 2, 10)
 
 
 def test_a_replay_counts_the_kernels_of_its_capture(monkeypatch: pytest.MonkeyPatch) -> None:

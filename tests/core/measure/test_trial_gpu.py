@@ -9,36 +9,28 @@ import time
 import types
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from core.artefacts.prefix import Prefixes
-from core.catalogue import models
 from core.catalogue.models import shapes
 from core.engine.load.load import load_engine, random_engine
 from core.errors import Refused
 from core.machine.calibrate import calibrate
 from core.machine.calibration import bandwidth
 from core.machine.calibration.record import Calibration
-from core.measure import trial
 from core.measure.energy import Meter, powercap
 from core.measure.steps.apply import apply
-from core.measure.steps.context import TrialRun
+from core.measure.steps.context import Emit, TrialRun
 from core.measure.steps.load import TINY, load
-from core.measurement import Measurement
-from core.plan import Case, Plan
+from core.plan import Plan
 from core.planner.presets import PRESETS, Preset
-from core.target import Target
-from core.techniques import parse
 from core.workload import Workload
-from tests.core.pretended_gpu import MEMORY, pretended_gpu
+from tests.core.measure.gpu_trials import SHORT, plan, run
+from tests.core.pretended_gpu import pretended_gpu
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-TARGET = Target("local", "This machine: NVIDIA H200", "cuda", "local", MEMORY, None, (), local=True)
-SHORT = Workload("short", "Short", "text", 40, 4)
-
 
 # Every technique that changes a language model, with settings that run its own code.
 PLANS = (
@@ -93,29 +85,6 @@ def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.measure.steps.share.stored", lambda environment: known)
 
 
-def run(plan: Plan, waits: list[str]) -> tuple[dict[str, Measurement], dict[str, list[str]]]:
-    """What a trial measured under no condition, and the waits of each of its stages."""
-    sent: list[Measurement] = []
-    begun: dict[str, int] = {}
-
-    def emit(kind: str, **body: Any) -> None:
-        if kind == "measurement":
-            sent.append(body["measurement"])
-        if kind == "progress":
-            begun.setdefault(body["stage"], len(waits))
-
-    trial.run_trial(plan, "quick", "env-1", emit)
-    ends = [*list(begun.values())[1:], len(waits)]
-    stages = {
-        stage: waits[begin:end] for (stage, begin), end in zip(begun.items(), ends, strict=True)
-    }
-    return {one.metric: one for one in sent if not one.condition}, stages
-
-
-def case(model: str, workload: Workload = SHORT) -> Case:
-    return Case(models.resolve(model), TARGET, workload)
-
-
 @pytest.mark.parametrize(
     "text", [*PLANS, *(pytest.param(text, marks=pytest.mark.slow) for text in SLOW_PLANS)]
 )
@@ -123,24 +92,22 @@ def test_a_plan_is_applied_served_and_judged_on_the_device(
     text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workload = replace(SHORT, concurrency=3) if "batch" in text else SHORT
-    plan = Plan(case("pycode-small", workload), tuple(map(parse, text.split())))
     with pretended_gpu(monkeypatch) as waits:
-        found, stages = run(plan, waits)
-    assert found["tokens_per_s"].origin == "measured"
-    assert found["perplexity"].value is not None
-    assert found["perplexity"].value < 1000
-    assert found["device_peak_bytes"].value == 10**8
-    assert "of the host alone" in found["peak_bytes"].method
-    assert [wait for wait in stages["serve"] if not wait.split(" at ")[1].startswith(READ)] == []
+        told = run(plan(text, workload=workload), waits)
+    assert told.rows["tokens_per_s"].origin == "measured"
+    assert told.value("perplexity") < 1000
+    assert told.value("device_peak_bytes") == 10**8
+    assert "of the host alone" in told.rows["peak_bytes"].method
+    waited = [wait.split(" at ")[1] for wait in told.waits["serve"]]
+    assert [place for place in waited if not place.startswith(READ)] == []
 
 
 @pytest.mark.slow
 def test_a_draft_proposes_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     with pretended_gpu(monkeypatch) as waits:
-        found, _ = run(Plan(case("pycode"), (parse("speculative:tokens=2"),)), waits)
-    assert found["accepted_per_step"].value is not None
-    assert 1 <= found["accepted_per_step"].value <= 3
-    assert found["kl_nats"].value == pytest.approx(0, abs=1e-6)
+        told = run(plan("speculative:tokens=2", "pycode"), waits)
+    assert 1 <= told.value("accepted_per_step") <= 3
+    assert told.value("kl_nats") == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("model", ["digits-mlp", "digits-cnn"])
@@ -150,9 +117,8 @@ def test_a_classifier_runs_on_the_device(
 ) -> None:
     sensor = Workload("sensor", "Sensor", "image", concurrency=2)
     with pretended_gpu(monkeypatch) as waits:
-        found, _ = run(Plan(case(model, sensor), tuple(map(parse, text.split()))), waits)
-    assert found["accuracy"].value is not None
-    assert found["accuracy"].value > 0.5
+        told = run(plan(text, model, sensor), waits)
+    assert told.value("accuracy") > 0.5
 
 
 def test_a_shape_is_made_on_the_device_and_has_no_quality(
@@ -163,14 +129,14 @@ def test_a_shape_is_made_on_the_device_and_has_no_quality(
     small = {"num_hidden_layers": 1, "vocab_size": 512, "max_position_embeddings": 64}
     entry = shapes()[name]
     monkeypatch.setitem(shapes(), name, {**entry, "config": {**entry["config"], **small}})
-    plan = Plan(case(f"shape:{name}"), (parse("weight-int4"),))
+    asked = plan("weight-int4", f"shape:{name}")
     with pretended_gpu(monkeypatch) as waits:
-        found, stages = run(plan, waits)
+        told = run(asked, waits)
         first, second = (load_engine(f"shape:{name}", device="cuda") for _ in range(2))
         again, other = (random_engine(TINY, "bf16", seed, "cuda") for seed in (0, 1))
-    assert found["tokens_per_s"].origin == "measured"
-    assert found["perplexity"].origin == "unavailable"
-    assert [wait for wait in stages["load"] if "core/engine/load" in wait] == []
+    assert told.rows["tokens_per_s"].origin == "measured"
+    assert told.rows["perplexity"].origin == "unavailable"
+    assert [wait for wait in told.waits["load"] if "core/engine/load" in wait] == []
     assert torch.equal(first.embedding, second.embedding)
     assert torch.equal(first.layers[0].qkv.weight, second.layers[0].qkv.weight)
     assert first.layers[0].qkv.weight.float().std() == pytest.approx(0.02, rel=0.02)
@@ -182,7 +148,7 @@ def test_a_gpu_that_torch_cannot_use_is_refused_with_the_way_out() -> None:
     with pytest.raises(
         Refused, match=r"the driver shows a GPU that torch .* cannot use .*CUDA_VIS"
     ):
-        run(Plan(case("pycode-small")), [])
+        run(plan(""))
 
 
 def test_a_pretended_gpu_takes_no_tensor_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,10 +167,10 @@ def test_a_pretended_gpu_takes_no_tensor_of_the_host(monkeypatch: pytest.MonkeyP
 def test_a_kept_prefix_is_written_from_the_device_and_loaded_onto_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = Plan(case("pycode-small"), (parse("gptq:samples=2"),))
+    asked = plan("gptq:samples=2")
     with pretended_gpu(monkeypatch):
-        made = prepared(plan, Prefixes(tmp_path, "t-1", "env-1", (1,)))
-        loaded = prepared(plan, Prefixes(tmp_path, "t-2", "env-1"))
+        made = prepared(asked, Prefixes(tmp_path, "t-1", "env-1", (1,)))
+        loaded = prepared(asked, Prefixes(tmp_path, "t-2", "env-1"))
         ids = torch.arange(20, device="cuda")[None]
         logits = [run.deployment.engine.forward(ids) for run in (made, loaded)]
     assert made.prefix is None
@@ -217,27 +183,17 @@ def test_weights_that_a_disk_takes_longer_for_than_the_gpu_are_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("core.artefacts.prefix.BYTES_PER_S", 1.0)
-    plan = Plan(case("pycode-small"), (parse("weight-int8"),))
+    notes: list[str] = []
+    kept = Prefixes(tmp_path, "t-1", "env-1", (1,))
     with pretended_gpu(monkeypatch):
-        run = prepared(plan, Prefixes(tmp_path, "t-1", "env-1", (1,)))
+        prepared(plan("weight-int8"), kept, lambda kind, **body: notes.append(body.get("text", "")))
     assert list(tmp_path.iterdir()) == []
-    assert any("takes longer than the" in str(note) for note in run.emit.notes)  # type: ignore[attr-defined]
+    assert any("takes longer than the" in note for note in notes)
 
 
-class Log:
-    """What a trial says."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def __call__(self, kind: str, **body: Any) -> None:
-        if kind == "note":
-            self.notes.append(body["text"])
-
-
-def prepared(plan: Plan, prefixes: Prefixes) -> TrialRun:
+def prepared(asked: Plan, prefixes: Prefixes, emit: Emit = lambda kind, **body: None) -> TrialRun:
     """A trial up to where its techniques are applied."""
-    run = TrialRun(plan, PRESETS["quick"], "env-1", Log(), prefixes=prefixes)
+    run = TrialRun(asked, PRESETS["quick"], "env-1", emit, prefixes=prefixes)
     load(run)
     apply(run)
     return run
@@ -272,15 +228,13 @@ def test_joules_a_token_are_those_above_idle(monkeypatch: pytest.MonkeyPatch) ->
     brief = Preset("quick", 6, 1.0, 2, 48, 1, 0.0, 60.0, gpu_warm_s=0.0)
     monkeypatch.setitem(PRESETS, "quick", brief)
     with pretended_gpu(monkeypatch) as waits:
-        found, _ = run(Plan(case("pycode-small", replace(SHORT, output_tokens=24))), waits)
-    joules, rate = found["energy_j_per_token"], found["tokens_per_s"]
+        told = run(plan("", workload=replace(SHORT, output_tokens=24)), waits)
+    joules = told.rows["energy_j_per_token"]
     assert joules.origin == "measured"
     assert "NVML energy counter" in joules.method
     assert "400 W while serving" in joules.method
-    assert joules.value is not None
-    assert rate.value is not None
-    assert joules.value == pytest.approx(300 / rate.value, rel=0.3)
-    assert found["energy_decode_j_per_token"].origin == "measured"
+    assert joules.value == pytest.approx(300 / told.value("tokens_per_s"), rel=0.3)
+    assert told.rows["energy_decode_j_per_token"].origin == "measured"
 
 
 def test_a_gpu_is_calibrated(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from core.engine.protocol import TextEngine
 
 
-class Kept(NamedTuple):
+class Lent(NamedTuple):
     """A cache with room for so many tokens in each row, and for `size` in all."""
 
     cache: Any
@@ -26,7 +26,7 @@ class Caches:
 
     def __init__(self) -> None:
         # By engine and rows, the one used last at the end.
-        self._kept: dict[tuple[int, int], Kept] = {}
+        self._kept: dict[tuple[int, int], Lent] = {}
 
     def lend(self, engine: TextEngine, batch: int, capacity: int) -> Any:
         """An empty cache for `batch` rows of at least `capacity` tokens. The one of as many rows
@@ -42,7 +42,7 @@ class Caches:
             # Memory is given back before more is asked for.
             kept, size = None, batch * capacity
             self._make_room(key[0], size)
-            kept = Kept(engine.new_cache(batch, capacity), capacity, size)
+            kept = Lent(engine.new_cache(batch, capacity), capacity, size)
         self._kept[key] = kept
         return kept.cache
 

@@ -83,7 +83,7 @@ class Decoder(HeldByDecoder):
         # Every pass, with a cache or without, attends to keys and values as this format keeps them.
         self.cache_format: KVFormat | None = None
         self.graphs = Graphs(embedding.device) if embedding.is_cuda else None
-        self._rotary = Rotary(config.inverse_frequencies(), self.device)
+        self.rotary = Rotary(config.inverse_frequencies(), self.device)
 
     @classmethod
     def from_tensors(
@@ -190,7 +190,7 @@ class Decoder(HeldByDecoder):
     def heads(self, layer: Layer, positions: int) -> Heads:
         """The fixed part of a layer's attention, with rotary tables for at least `positions`."""
         config = self.config
-        cos, sin = self._rotary.tables(positions)
+        cos, sin = self.rotary.tables(positions)
         return Heads(
             heads=config.num_heads,
             kv_heads=config.num_kv_heads,
@@ -202,10 +202,6 @@ class Decoder(HeldByDecoder):
             eps=config.rms_norm_eps,
             window=config.sliding_window,
         )
-
-    def table_bytes(self) -> int:
-        """Rotary cosines and sines, computed once and kept."""
-        return self._rotary.nbytes
 
     def export_tensors(self) -> dict[str, Tensor]:
         """All weights in Hugging Face names and the engine's dtype, quantized ones unpacked.

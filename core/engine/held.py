@@ -89,6 +89,10 @@ class HeldByDecoder:
         """Bytes resident for all weights."""
         return nbytes(self.tensors())
 
+    def table_bytes(self) -> int:
+        """Rotary cosines and sines, computed once and kept."""
+        return self.lean.rotary.nbytes
+
     def looked_up_bytes(self) -> int:
         """The embedding, unless the head reads it."""
         table = self.lean.embedding

@@ -1,82 +1,94 @@
-"""The Triton kernel that brings new tokens in: head norms, rotary positions, append to the cache.
+"""What the Triton kernels do to the heads of new tokens: norm, rotary position, append to a cache.
 
 NOT YET RUN ON A GPU: correct in Triton's interpreter and compiled for compute capability 9.0 only.
-Nothing is contracted to a multiply-add (the launches say so), so that keys are torch's bit for bit
-where there is no norm. One program for each head of each new token.
+The kernels that use this are launched without contraction to multiply-adds, so that keys are
+torch's bit for bit where there is no norm.
+
+A tile of rotated heads has its channels as two halves, each filled up to a power of two: `halves`
+names the channel of a column. Where the width is a power of two those are the columns in order.
 """
 
 import triton
 import triton.language as tl
 
+from kernels.kv_codes import PASS_TOKENS
 
-@triton.jit
-def _half(from_ptr, norm_ptr, at, ok, scale, NORM: tl.constexpr):
-    """Half a head, normed where the model has a norm and rounded as torch keeps that."""
-    x = tl.load(from_ptr + at, mask=ok, other=0.0)
-    if NORM:
-        weight = tl.load(norm_ptr + at, mask=ok, other=0.0).to(tl.float32)
-        x = (x.to(tl.float32) * scale * weight).to(x.dtype)
-    return x.to(tl.float32)
+# New tokens of a row that one launch takes at most; a tile of the matrix units as well.
+NEW = tl.constexpr(PASS_TOKENS)
 
 
 @triton.jit
-def _rotate(
-    to_ptr, from_ptr, norm_ptr, cos_ptr, sin_ptr, position, eps,
-    NORM: tl.constexpr, DIM: tl.constexpr, BLOCK_H: tl.constexpr,
-):  # fmt: skip
-    """One head [DIM]: norm, rotary position (Su et al. 2021), stored in the dtype of `to`."""
-    HALF: tl.constexpr = DIM // 2
-    i = tl.arange(0, BLOCK_H)
-    ok = i < HALF
-    scale = 1.0
-    if NORM:
-        a = tl.load(from_ptr + i, mask=ok, other=0.0).to(tl.float32)
-        b = tl.load(from_ptr + HALF + i, mask=ok, other=0.0).to(tl.float32)
-        scale = tl.rsqrt((tl.sum(a * a, axis=0) + tl.sum(b * b, axis=0)) / DIM + eps)
-    a = _half(from_ptr, norm_ptr, i, ok, scale, NORM)
-    b = _half(from_ptr, norm_ptr, HALF + i, ok, scale, NORM)
-    cos = tl.load(cos_ptr + position * HALF + i, mask=ok, other=0.0)
-    sin = tl.load(sin_ptr + position * HALF + i, mask=ok, other=0.0)
-    kind = to_ptr.dtype.element_ty
-    tl.store(to_ptr + i, (a * cos - b * sin).to(kind), mask=ok)
-    tl.store(to_ptr + HALF + i, (b * cos + a * sin).to(kind), mask=ok)
-
-
-@triton.jit(do_not_specialize=["tokens", "total", "first", "heads", "kv_heads", "slots"])
-def append(
-    query_ptr,  # [batch, tokens, heads, DIM]: rotated queries
-    keys_ptr,  # [batch, kv_heads, slots, DIM]
-    values_ptr,  # like keys
-    qkv_ptr,  # [batch, total, heads + 2 * kv_heads, DIM]; tokens first, first + 1, ... are taken
-    cos_ptr,  # [positions, DIM / 2] fp32
-    sin_ptr,
-    query_norm_ptr,  # [DIM]
-    key_norm_ptr,
-    start_ptr,  # [batch] int64: the position of token 0 of qkv
-    tokens, total, first, heads, kv_heads, slots, eps,
-    QUERY_NORM: tl.constexpr,
-    KEY_NORM: tl.constexpr,
-    RING: tl.constexpr,  # token t lies in slot t % slots
-    DIM: tl.constexpr,
-    BLOCK_H: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-):  # fmt: skip
-    row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    b, t = row // tokens, row % tokens
-    position = tl.load(start_ptr + b) + first + t
-    from_ptr = qkv_ptr + ((b * total + first + t) * (heads + 2 * kv_heads) + head) * DIM
-    if head < heads:
-        _rotate(
-            query_ptr + (row * heads + head) * DIM, from_ptr, query_norm_ptr, cos_ptr, sin_ptr,
-            position, eps, QUERY_NORM, DIM, BLOCK_H,
-        )  # fmt: skip
+def halves(DIM: tl.constexpr, BLOCK_D: tl.constexpr):
+    """The channel of each column of a tile of rotated heads, and whether there is one."""
+    column = tl.arange(0, BLOCK_D)
+    if DIM == BLOCK_D:
+        channel, inside = column, column < DIM
     else:
-        slot = position % slots if RING else position
-        at = ((b * kv_heads + head - heads) * slots + slot) * DIM
-        _rotate(
-            keys_ptr + at, from_ptr, key_norm_ptr, cos_ptr, sin_ptr, position, eps, KEY_NORM, DIM,
-            BLOCK_H,
-        )  # fmt: skip
-        i = tl.arange(0, BLOCK_D)
-        value = tl.load(from_ptr + kv_heads * DIM + i, mask=i < DIM)
-        tl.store(values_ptr + at + i, value, mask=i < DIM)
+        HALF: tl.constexpr = DIM // 2
+        WIDE: tl.constexpr = BLOCK_D // 2
+        channel = column // WIDE * HALF + column % WIDE
+        inside = column % WIDE < HALF
+    return channel, inside
+
+
+@triton.jit
+def _normed(x, weight_ptr, at, inside, scale):
+    """Half of each head times its norm, rounded as torch keeps that."""
+    weight = tl.load(weight_ptr + at, mask=inside, other=0.0).to(tl.float32)
+    return (x.to(tl.float32) * scale[:, None] * weight[None, :]).to(x.dtype)
+
+
+@triton.jit
+def rotated(
+    qkv_ptr, row, there, position, norm_ptr, cos_ptr, sin_ptr, eps,
+    NORM: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Heads [R, BLOCK_D] normed and rotated to `position` [R] (Su et al. 2021), in qkv's dtype; the
+    columns are those of `halves`. Head `row` [R] of qkv is read where it is `there`.
+    """
+    HALF: tl.constexpr = DIM // 2
+    WIDE: tl.constexpr = BLOCK_D // 2
+    R: tl.constexpr = row.shape[0]
+    i = tl.arange(0, WIDE)
+    inside = i < HALF
+    ok = there[:, None] & inside[None, :]
+    at = qkv_ptr + row.to(tl.int64)[:, None] * DIM + i[None, :]
+    a = tl.load(at, mask=ok, other=0.0)
+    b = tl.load(at + HALF, mask=ok, other=0.0)
+    if NORM:
+        x, y = a.to(tl.float32), b.to(tl.float32)
+        scale = tl.rsqrt((tl.sum(x * x, axis=1) + tl.sum(y * y, axis=1)) / DIM + eps)
+        a = _normed(a, norm_ptr, i, inside, scale)
+        b = _normed(b, norm_ptr, HALF + i, inside, scale)
+    turn = position.to(tl.int64)[:, None] * HALF + i[None, :]
+    cos = tl.load(cos_ptr + turn, mask=ok, other=0.0)
+    sin = tl.load(sin_ptr + turn, mask=ok, other=0.0)
+    x, y = a.to(tl.float32), b.to(tl.float32)
+    both = tl.join((x * cos - y * sin).to(a.dtype), (y * cos + x * sin).to(a.dtype))
+    return tl.reshape(tl.permute(both, (0, 2, 1)), (R, BLOCK_D))
+
+
+@triton.jit
+def append(
+    keys_ptr, values_ptr, qkv_ptr, cos_ptr, sin_ptr, key_norm_ptr, row, wide, kv_heads, start,
+    tokens, cells, eps, NORM: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Rotated keys and the values [NEW, BLOCK_D] of the new tokens for one key and value head, put
+    into the `cells` [NEW] of its cache. `row` is the first key's place in qkv, whose tokens have
+    `wide` heads each. Columns of keys are those of `halves`, columns of values are channels.
+    """
+    j = tl.arange(0, NEW)
+    there = j < tokens
+    place = row + j * wide
+    key = rotated(
+        qkv_ptr, place, there, start + j, key_norm_ptr, cos_ptr, sin_ptr, eps, NORM, DIM, BLOCK_D
+    )
+    channel, inside = halves(DIM, BLOCK_D)
+    to = cells[:, None] * DIM
+    tl.store(keys_ptr + to + channel[None, :], key, mask=there[:, None] & inside[None, :])
+    d = tl.arange(0, BLOCK_D)
+    ok = there[:, None] & (d < DIM)[None, :]
+    at = qkv_ptr + (place + kv_heads).to(tl.int64)[:, None] * DIM + d[None, :]
+    value = tl.load(at, mask=ok, other=0.0)
+    tl.store(values_ptr + to + d[None, :], value, mask=ok)
+    return key, value

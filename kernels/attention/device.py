@@ -1,8 +1,8 @@
-"""Triton kernels of decode attention: attend to a part of the context, combine the parts.
+"""Triton kernels of decode attention: append and attend to a part of the context, combine parts.
 
 NOT YET RUN ON A GPU: correct in Triton's interpreter and compiled for compute capability 9.0 only.
-Owns the device code that caches in 16 bit and in codes share, but for the new tokens (append.py);
-gpu.py and kv_gpu.py launch it.
+Owns the device code that caches in 16 bit and in codes share, but for the heads of new tokens
+(append.py); gpu.py and kv_gpu.py launch it.
 
 A program of `attend` has one key and value head of one row with all queries that share it, so that
 keys and values are read once. The queries (heads of the group x new tokens) are the rows of a tile
@@ -15,6 +15,8 @@ leave at once.
 
 import triton
 import triton.language as tl
+
+from kernels.attention.append import NEW, append, halves, rotated
 
 # Parts that `combine` reads at once.
 PARTS = tl.constexpr(16)
@@ -44,20 +46,19 @@ def take(total, largest, mixed, scores, seen, values, FP32_DOT: tl.constexpr):
 
 @triton.jit
 def queries(
-    query_ptr, b, h, tokens, kv_heads, GROUP: tl.constexpr, DIM: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
+    qkv_ptr, norm_ptr, cos_ptr, sin_ptr, b, h, start, tokens, total, first, kv_heads, eps,
+    NORM: tl.constexpr, GROUP: tl.constexpr, DIM: tl.constexpr, BLOCK_M: tl.constexpr,
+    BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Rotated queries [BLOCK_M, BLOCK_D] of a tile, and each row's token, place in `query` [batch,
-    tokens, heads] and whether it is there.
+    """Rotated queries [BLOCK_M, BLOCK_D] of a tile, and each row's token, place in [batch, tokens,
+    heads] and whether it is there.
     """
     r = tl.program_id(2) * BLOCK_M + tl.arange(0, BLOCK_M)
-    t = r // GROUP
-    place = (b * tokens + t) * (kv_heads * GROUP) + h * GROUP + r % GROUP
-    there = t < tokens
-    d = tl.arange(0, BLOCK_D)
-    ok = there[:, None] & (d < DIM)[None, :]
-    q = tl.load(query_ptr + place.to(tl.int64)[:, None] * DIM + d[None, :], mask=ok, other=0.0)
-    return q, t, place, there
+    t, heads = r // GROUP, kv_heads * GROUP
+    head, there = h * GROUP + r % GROUP, t < tokens
+    row = (b * total + first + t) * (heads + 2 * kv_heads) + head
+    q = rotated(qkv_ptr, row, there, start + t, norm_ptr, cos_ptr, sin_ptr, eps, NORM, DIM, BLOCK_D)
+    return q, t, (b * tokens + t) * heads + head, there
 
 
 @triton.jit
@@ -83,10 +84,14 @@ def keep(
 
 
 @triton.jit
-def tiles(start, tokens, window, BLOCK_N: tl.constexpr):
-    """The first tile of tokens that a row's new tokens see, and how many there are."""
+def tiles(start, window, parts, BLOCK_N: tl.constexpr):
+    """How the tokens before `start` are shared: the first tile that new tokens see, how many tiles
+    a part has, and how many parts there are; the last of them has the new tokens as well.
+    """
     skipped = tl.maximum(start + 1 - window, 0) // BLOCK_N
-    return skipped, tl.cdiv(start + tokens, BLOCK_N) - skipped
+    count = tl.maximum(tl.cdiv(start, BLOCK_N) - skipped, 1)
+    each = tl.cdiv(count, parts)
+    return skipped, each, tl.cdiv(count, each)
 
 
 @triton.jit(do_not_specialize=["tokens", "total", "first", "kv_heads", "capacity", "window"])
@@ -94,11 +99,17 @@ def attend(
     out_ptr,  # [batch, total, heads, DIM]
     part_ptr,  # [batch, tokens, heads, parts, DIM] fp32
     sum_ptr,  # [batch, tokens, heads, parts] fp32
-    query_ptr,  # [batch, tokens, heads, DIM]
     keys_ptr,  # [batch, kv_heads, capacity, DIM]
     values_ptr,  # like keys
-    start_ptr,  # [batch] int64
-    tokens, total, first, kv_heads, capacity, window, scale,
+    qkv_ptr,  # [batch, total, heads + 2 * kv_heads, DIM]; tokens first, first + 1, ... are taken
+    cos_ptr,  # [positions, DIM / 2] fp32
+    sin_ptr,
+    query_norm_ptr,  # [DIM]
+    key_norm_ptr,
+    start_ptr,  # [batch] int64: the position of token 0 of qkv
+    tokens, total, first, kv_heads, capacity, window, eps, scale,
+    QUERY_NORM: tl.constexpr,
+    KEY_NORM: tl.constexpr,
     ONE: tl.constexpr,
     FP32_DOT: tl.constexpr,
     GROUP: tl.constexpr,
@@ -107,35 +118,52 @@ def attend(
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):  # fmt: skip
+    """Append the new tokens and attend. The cache is read before `start` only: what the program
+    that appends writes, nobody reads in this launch.
+    """
     b, h = tl.program_id(0) // kv_heads, tl.program_id(0) % kv_heads
     start = tl.load(start_ptr + b).to(tl.int32) + first
-    end = start + tokens
-    skipped, count = tiles(start, tokens, window, BLOCK_N)
-    each = tl.cdiv(count, tl.num_programs(1))
-    begin = (skipped + tl.program_id(1) * each) * BLOCK_N
-    stop = tl.minimum(begin + each * BLOCK_N, end)
-    if begin >= stop:
+    skipped, each, parts = tiles(start, window, tl.num_programs(1), BLOCK_N)
+    part = tl.program_id(1)
+    if part >= parts:
         return
-    q, t, place, there = queries(query_ptr, b, h, tokens, kv_heads, GROUP, DIM, BLOCK_M, BLOCK_D)
-    at = start + t
+    q, t, place, there = queries(
+        qkv_ptr, query_norm_ptr, cos_ptr, sin_ptr, b, h, start, tokens, total, first, kv_heads,
+        eps, QUERY_NORM, GROUP, DIM, BLOCK_M, BLOCK_D,
+    )  # fmt: skip
     d = tl.arange(0, BLOCK_D)
+    channel, inside = halves(DIM, BLOCK_D)
     cells = tl.program_id(0).to(tl.int64) * capacity * DIM
     keys_ptr += cells
     values_ptr += cells
     total_weight = tl.zeros((BLOCK_M,), dtype=tl.float32)
     largest = tl.full((BLOCK_M,), float("-inf"), dtype=tl.float32)
     mixed = tl.zeros((BLOCK_M, BLOCK_D), dtype=tl.float32)
-    for token in range(begin, stop, BLOCK_N):
+    begin = (skipped + part * each) * BLOCK_N
+    for token in range(begin, tl.minimum(begin + each * BLOCK_N, start), BLOCK_N):
         n = token + tl.arange(0, BLOCK_N)
         # Nothing else is read: a cell that no query sees may hold a NaN.
-        used = (n >= start + 1 - window) & (n < end)
-        ok = used[:, None] & (d < DIM)[None, :]
-        key = tl.load(keys_ptr + n[:, None] * DIM + d[None, :], mask=ok, other=0.0)
+        used = ((n >= start + 1 - window) & (n < start))[:, None]
+        at = n[:, None] * DIM
+        key = tl.load(keys_ptr + at + channel[None, :], mask=used & inside[None, :], other=0.0)
         scores = dot(q, tl.trans(key), FP32_DOT) * scale
-        seen = (n[None, :] <= at[:, None]) & (n[None, :] > at[:, None] - window)
-        value = tl.load(values_ptr + n[:, None] * DIM + d[None, :], mask=ok, other=0.0)
+        seen = (n[None, :] < start) & (n[None, :] - start > t[:, None] - window)
+        value = tl.load(values_ptr + at + d[None, :], mask=used & (d < DIM)[None, :], other=0.0)
         total_weight, largest, mixed = take(
             total_weight, largest, mixed, scores, seen, value, FP32_DOT
+        )
+    if part == parts - 1:
+        wide = (GROUP + 2) * kv_heads
+        row = (b * total + first) * wide + GROUP * kv_heads + h
+        j = tl.arange(0, NEW)
+        key, value = append(
+            keys_ptr, values_ptr, qkv_ptr, cos_ptr, sin_ptr, key_norm_ptr, row, wide, kv_heads,
+            start, tokens, start + j, eps, KEY_NORM, DIM, BLOCK_D,
+        )  # fmt: skip
+        scores = dot(q, tl.trans(key), FP32_DOT) * scale
+        seen = (j[None, :] <= t[:, None]) & (j[None, :] > t[:, None] - window)
+        total_weight, largest, mixed = take(
+            total_weight, largest, mixed, scores, seen & (j < tokens)[None, :], value, FP32_DOT
         )
     keep(
         out_ptr, part_ptr, sum_ptr, total_weight, largest, mixed, place, there, tokens,
@@ -178,7 +206,6 @@ def combine(
     row = tl.program_id(0).to(tl.int64)
     b, inner = row // (tokens * heads), row % (tokens * heads)
     start = tl.load(start_ptr + b).to(tl.int32) + first
-    _, count = tiles(start, tokens, window, BLOCK_N)
-    used = tl.cdiv(count, tl.cdiv(count, parts))
+    _, _, used = tiles(start, window, parts, BLOCK_N)
     to = (b * total + first) * heads + inner
     combine_parts(out_ptr, part_ptr, sum_ptr, row, to, parts, used, DIM, BLOCK_D)

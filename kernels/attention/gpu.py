@@ -17,7 +17,8 @@ import triton
 from torch import Tensor
 
 from kernels import calls, cuda
-from kernels.attention import OP, Heads, append, device
+from kernels.attention import OP, Heads, device
+from kernels.attention.append import NEW
 from kernels.registry import KernelUnavailable
 
 READS_START_ON_DEVICE = True
@@ -56,13 +57,18 @@ def tiles(qkv: Tensor, heads: Heads, tokens: int, n: int, d: int, capacity: int)
     heads have fewer queries in a tile, whose sums lie in registers.
     """
     rows, units = tokens * (heads.heads // heads.kv_heads), len(qkv) * heads.kv_heads
-    most = 32 if d * qkv.element_size() >= 512 else 64
+    most = 16 if is_wide(qkv, d) else 64
     m = min(most, max(16, triton.next_power_of_2(rows)))
     row_tiles = triton.cdiv(rows, m)
     wanted = PROGRAMS * cuda.processors(qkv.device) // (units * row_tiles)
     span = min(capacity, (heads.window or ALL) + tokens + 2 * n)
     parts = max(1, min(wanted, MOST_PARTS, span // (n * PART_TILES)))
     return Tiles(m, n, d, row_tiles, parts)
+
+
+def is_wide(qkv: Tensor, d: int) -> bool:
+    """Whether heads of `d` channels fill the registers of four warps."""
+    return d * qkv.element_size() >= 512
 
 
 def tile_width(dim: int) -> int:
@@ -100,36 +106,42 @@ def prepare(
     # A tile of keys has 16 KiB in 16 bit, and two of keys and of values are on their way while one
     # is multiplied. In fp32 the vector units multiply, from registers.
     many = max(16, min(64, 8192 // wide // (qkv.element_size() // 2) ** 2))
-    size, window = tiles(qkv, heads, tokens, many, wide, capacity), heads.window or ALL
+    warps, passes = 8 if is_wide(qkv, wide) else 4, passes_of(tokens)
+    size, window = tiles(qkv, heads, passes[0][1], many, wide, capacity), heads.window or ALL
     at, bring = on_device(start, qkv.device)
     query_norm, key_norm = norms(heads, qkv)
-    query, mixed, sums = between(qkv, heads, tokens, size.parts)
-    rows = batch * tokens * heads.heads
+    mixed, sums = between(qkv, heads, passes[0][1], size.parts)
 
     def step() -> None:
-        calls.count(OP, "triton")
         bring()
         with cuda.on(qkv.device):
-            append.append[(batch * tokens, heads.heads + heads.kv_heads)](
-                query, keys, values, qkv, heads.cos, heads.sin, query_norm, key_norm, at,
-                tokens, tokens, 0, heads.heads, heads.kv_heads, capacity, heads.eps,
-                QUERY_NORM=heads.query_norm is not None, KEY_NORM=heads.key_norm is not None,
-                RING=False, DIM=dim, BLOCK_H=triton.next_power_of_2(dim // 2), BLOCK_D=wide,
-                num_warps=1, enable_fp_fusion=False,
+            for first, count in passes:
+                launch(first, count)
+
+    def launch(first: int, count: int) -> None:
+        calls.count(OP, "triton")
+        device.attend[(batch * heads.kv_heads, size.parts, size.row_tiles)](
+            out, mixed, sums, keys, values, qkv, heads.cos, heads.sin, query_norm, key_norm, at,
+            count, tokens, first, heads.kv_heads, capacity, window, heads.eps,
+            LOG2_E / math.sqrt(dim), QUERY_NORM=heads.query_norm is not None,
+            KEY_NORM=heads.key_norm is not None, ONE=size.parts == 1,
+            FP32_DOT=qkv.device.type == "cpu", GROUP=group, DIM=dim, BLOCK_M=size.m,
+            BLOCK_N=size.n, BLOCK_D=size.d, num_warps=warps, num_stages=3,
+            enable_fp_fusion=False,
+        )  # fmt: skip
+        if size.parts > 1:
+            device.combine[(batch * count * heads.heads,)](
+                out, mixed, sums, at, count, tokens, first, heads.heads, window, size.parts,
+                DIM=dim, BLOCK_N=size.n, BLOCK_D=size.d, num_warps=2,
             )  # fmt: skip
-            device.attend[(batch * heads.kv_heads, size.parts, size.row_tiles)](
-                out, mixed, sums, query, keys, values, at, tokens, tokens, 0, heads.kv_heads,
-                capacity, window, LOG2_E / math.sqrt(dim), ONE=size.parts == 1,
-                FP32_DOT=qkv.device.type == "cpu", GROUP=group, DIM=dim, BLOCK_M=size.m,
-                BLOCK_N=size.n, BLOCK_D=size.d, num_warps=4, num_stages=3,
-            )  # fmt: skip
-            if size.parts > 1:
-                device.combine[(rows,)](
-                    out, mixed, sums, at, tokens, tokens, 0, heads.heads, window, size.parts,
-                    DIM=dim, BLOCK_N=size.n, BLOCK_D=size.d, num_warps=2,
-                )  # fmt: skip
 
     return step
+
+
+def passes_of(tokens: int) -> list[tuple[int, int]]:
+    """The first token and the number of tokens of each pass; the kernels take NEW at once."""
+    most = NEW.value
+    return [(first, min(most, tokens - first)) for first in range(0, tokens, most)]
 
 
 def room(shape: tuple[int, ...], dtype: torch.dtype, at: torch.device) -> Tensor:
@@ -141,13 +153,12 @@ def room(shape: tuple[int, ...], dtype: torch.dtype, at: torch.device) -> Tensor
     return tensor
 
 
-def between(qkv: Tensor, heads: Heads, tokens: int, parts: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Room for rotated queries [batch, tokens, heads, dim], and in fp32 for the mixtures [...,
-    parts, dim] and the log-sum-exps [..., parts] of several parts.
+def between(qkv: Tensor, heads: Heads, tokens: int, parts: int) -> tuple[Tensor, Tensor]:
+    """Room for the mixtures [batch, tokens, heads, parts, dim] and the log-sum-exps [..., parts] of
+    several parts, fp32; qkv, which is not written, where there is one.
     """
-    shape = (len(qkv), tokens, heads.heads)
-    query = room((*shape, heads.dim), qkv.dtype, qkv.device)
     if parts == 1:
-        return query, query, query
-    mixed = room((*shape, parts, heads.dim), torch.float32, qkv.device)
-    return query, mixed, room((*shape, parts), torch.float32, qkv.device)
+        return qkv, qkv
+    shape = (len(qkv), tokens, heads.heads, parts)
+    mixed = room((*shape, heads.dim), torch.float32, qkv.device)
+    return mixed, room(shape, torch.float32, qkv.device)

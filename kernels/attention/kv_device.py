@@ -9,6 +9,7 @@ registers, as kv_torch decodes it, and never stored.
 import triton
 import triton.language as tl
 
+from kernels.attention.append import halves
 from kernels.attention.device import combine_parts, dot, keep, queries, take
 
 
@@ -50,11 +51,12 @@ def _scales(
 ):
     """Scales and minima of a block: of keys [BLOCK_D] and of values [SIZE, groups], fp16."""
     GROUPS: tl.constexpr = (DIM + SIZE - 1) // SIZE
-    d, g = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_D // SIZE)[None, :]
+    d, inside = halves(DIM, BLOCK_D)
+    g = tl.arange(0, BLOCK_D // SIZE)[None, :]
     key_ptr += block * (2 * DIM) + d
     value_ptr += block * (SIZE * 2 * GROUPS) + tl.arange(0, SIZE)[:, None] * (2 * GROUPS) + g
-    key_scale = tl.load(key_ptr, mask=d < DIM, other=0.0)
-    key_least = tl.load(key_ptr + DIM, mask=d < DIM, other=0.0)
+    key_scale = tl.load(key_ptr, mask=inside, other=0.0)
+    key_least = tl.load(key_ptr + DIM, mask=inside, other=0.0)
     value_scale = tl.load(value_ptr, mask=g < GROUPS, other=0.0)
     value_least = tl.load(value_ptr + GROUPS, mask=g < GROUPS, other=0.0)
     return key_scale, key_least, value_scale, value_least
@@ -65,11 +67,11 @@ def _keys(
     codes_ptr, scale, least,
     BITS: tl.constexpr, SIZE: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """A block's keys [BLOCK_D, SIZE], fp32."""
+    """A block's keys [BLOCK_D, SIZE], fp32; the rows are the columns of `halves`."""
     BYTES: tl.constexpr = SIZE * BITS // 8
-    d = tl.arange(0, BLOCK_D)
+    d, inside = halves(DIM, BLOCK_D)
     at = codes_ptr + d[:, None] * BYTES + tl.arange(0, BYTES)[None, :]
-    code = _spread(tl.load(at, mask=(d < DIM)[:, None], other=0), BITS)
+    code = _spread(tl.load(at, mask=inside[:, None], other=0), BITS)
     return _float(code) * scale.to(tl.float32)[:, None] + least.to(tl.float32)[:, None]
 
 
@@ -111,10 +113,14 @@ def attend_codes(
     out_ptr,  # [batch, total, heads, DIM]
     part_ptr,  # [batch, tokens, heads, parts, DIM] fp32
     sum_ptr,  # [batch, tokens, heads, parts] fp32
-    query_ptr,  # [batch, tokens, heads, DIM]
     key_codes_ptr, key_scale_ptr, value_codes_ptr, value_scale_ptr, keys_ptr, values_ptr,
+    qkv_ptr,  # see `attend`
+    cos_ptr,
+    sin_ptr,
+    query_norm_ptr,
     start_ptr,  # [batch] int64
-    tokens, total, first, kv_heads, slots, blocks, residual, window, scale,
+    tokens, total, first, kv_heads, slots, blocks, residual, window, eps, scale,
+    QUERY_NORM: tl.constexpr,
     ONE: tl.constexpr,
     FP32_DOT: tl.constexpr,
     GROUP: tl.constexpr,
@@ -134,11 +140,15 @@ def attend_codes(
     stop = tl.minimum(begin + each, old + new)
     if begin >= stop:
         return
-    q, t, place, there = queries(query_ptr, b, h, tokens, kv_heads, GROUP, DIM, BLOCK_M, BLOCK_D)
+    q, t, place, there = queries(
+        qkv_ptr, query_norm_ptr, cos_ptr, sin_ptr, b, h, start, tokens, total, first, kv_heads,
+        eps, QUERY_NORM, GROUP, DIM, BLOCK_M, BLOCK_D,
+    )  # fmt: skip
     at = start + t
     # Before this position a query sees codes, from it on the ring.
     border = coded(at + 1, residual, SIZE)
     d = tl.arange(0, BLOCK_D)
+    channel, inside = halves(DIM, BLOCK_D)
     keys_ptr += unit * slots * DIM
     values_ptr += unit * slots * DIM
     total_weight = tl.zeros((BLOCK_M,), dtype=tl.float32)
@@ -172,13 +182,13 @@ def attend_codes(
             key_scale, key_least, value_scale, value_least = sides
     for tile in range(tl.maximum(begin, old), stop):
         n = ring + (tile - old) * SIZE + tl.arange(0, SIZE)
-        cells = (n % slots)[:, None] * DIM + d[None, :]
-        ok = (n < end)[:, None] & (d < DIM)[None, :]
-        key = tl.load(keys_ptr + cells, mask=ok, other=0.0)
+        cells = (n % slots)[:, None] * DIM
+        ok = (n < end)[:, None]
+        key = tl.load(keys_ptr + cells + channel[None, :], mask=ok & inside[None, :], other=0.0)
         scores = dot(q, tl.trans(key), FP32_DOT) * scale
         seen = (n[None, :] >= border[:, None]) & (n[None, :] <= at[:, None])
         seen = seen & (n[None, :] > at[:, None] - window)
-        value = tl.load(values_ptr + cells, mask=ok, other=0.0)
+        value = tl.load(values_ptr + cells + d[None, :], mask=ok & (d < DIM)[None, :], other=0.0)
         total_weight, largest, mixed = take(
             total_weight, largest, mixed, scores, seen, value, FP32_DOT
         )

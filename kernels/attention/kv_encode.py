@@ -1,4 +1,5 @@
-"""The Triton kernel that quantizes a block of tokens of a KV cache when it is complete.
+"""The Triton kernel that brings new tokens into a KV cache in codes: into the ring, and a block of
+tokens into codes when it is complete.
 
 NOT YET RUN ON A GPU: correct in Triton's interpreter and compiled for compute capability 9.0 only.
 The layout and the rounding are kernels/kv_codes/codes.py's, bit for bit: divisions round to nearest
@@ -8,6 +9,7 @@ and nothing is contracted to a multiply-add (the launch says so).
 import triton
 import triton.language as tl
 
+from kernels.attention.append import NEW, append
 from kernels.attention.kv_device import coded
 
 HALF_MOST = tl.constexpr(65504.0)
@@ -116,41 +118,63 @@ def _encode_values(
     tl.store(at, packed.to(tl.uint8), mask=j < BYTES)
 
 
-@triton.jit(do_not_specialize=["tokens", "first", "slots", "blocks", "residual"])
-def encode(
+@triton.jit(
+    do_not_specialize=["tokens", "total", "first", "kv_heads", "slots", "blocks", "residual"]
+)
+def bring_in(
     key_codes_ptr,  # the tensors of KVCodes, see kernels/kv_codes/codes.py
     key_scale_ptr,
     value_codes_ptr,
     value_scale_ptr,
     keys_ptr,
     values_ptr,
+    qkv_ptr,  # see `attend`
+    cos_ptr,
+    sin_ptr,
+    key_norm_ptr,
     start_ptr,  # [batch] int64
-    tokens, first, kv_heads, slots, blocks, residual,
+    tokens, total, first, kv_heads, slots, blocks, residual, eps,
+    KEY_NORM: tl.constexpr,
+    GROUP: tl.constexpr,
     BITS: tl.constexpr,
     SIZE: tl.constexpr,
     DIM: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_B: tl.constexpr,
 ):  # fmt: skip
-    """The block that `tokens` new tokens complete, if they do; fewer than SIZE complete no two.
+    """New tokens into the ring, and the block that they complete into codes; fewer than SIZE tokens
+    complete no two.
 
-    The second program index: 0 the keys, then the values of SOME tokens each.
+    The second program index: 0 the keys, then the values of SOME tokens each. Programs that encode
+    write the same new tokens each for itself, so that none waits for another.
     """
     unit, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    start = tl.load(start_ptr + unit // kv_heads).to(tl.int32) + first
+    b, h = unit // kv_heads, unit % kv_heads
+    start = tl.load(start_ptr + b).to(tl.int32) + first
     token = coded(start, residual, SIZE)
-    if coded(start + tokens, residual, SIZE) == token:
+    complete = coded(start + tokens, residual, SIZE) > token
+    if (part > 0) & (complete == 0):
         return
-    block = unit * blocks + token // SIZE
-    ring = unit * slots * DIM
-    if part == 0:
-        _encode_keys(
-            key_codes_ptr + block * (DIM * (SIZE * BITS // 8)), key_scale_ptr + block * (2 * DIM),
-            keys_ptr + ring, token, slots, BITS, SIZE, DIM, BLOCK_D,
-        )  # fmt: skip
-    else:
-        _encode_values(
-            value_codes_ptr + block * (SIZE * ((DIM * BITS + 7) // 8)),
-            value_scale_ptr + block * (SIZE * 2 * ((DIM + SIZE - 1) // SIZE)),
-            values_ptr + ring, token, (part - 1) * SOME, slots, BITS, SIZE, DIM, BLOCK_B,
-        )  # fmt: skip
+    keys_ptr += unit * slots * DIM
+    values_ptr += unit * slots * DIM
+    wide = (GROUP + 2) * kv_heads
+    row = (b * total + first) * wide + GROUP * kv_heads + h
+    append(
+        keys_ptr, values_ptr, qkv_ptr, cos_ptr, sin_ptr, key_norm_ptr, row, wide, kv_heads, start,
+        tokens, (start + tl.arange(0, NEW)) % slots, eps, KEY_NORM, DIM, BLOCK_D,
+    )  # fmt: skip
+    if complete:
+        # What other threads of this program appended is read.
+        tl.debug_barrier()
+        block = unit * blocks + token // SIZE
+        if part == 0:
+            _encode_keys(
+                key_codes_ptr + block * (DIM * (SIZE * BITS // 8)),
+                key_scale_ptr + block * (2 * DIM), keys_ptr, token, slots, BITS, SIZE, DIM, BLOCK_D,
+            )  # fmt: skip
+        else:
+            _encode_values(
+                value_codes_ptr + block * (SIZE * ((DIM * BITS + 7) // 8)),
+                value_scale_ptr + block * (SIZE * 2 * ((DIM + SIZE - 1) // SIZE)),
+                values_ptr, token, (part - 1) * SOME, slots, BITS, SIZE, DIM, BLOCK_B,
+            )  # fmt: skip

@@ -2,7 +2,7 @@
 
 NOT YET RUN ON A GPU: correct under TRITON_INTERPRET=1 and compiled for compute capability 9.0 only.
 Owns the launches; the device code is that of append.py, kv_encode.py and kv_device.py. A prompt is
-read in passes of PASS_TOKENS, as a step is. Codes are those of kv_torch bit for bit where the keys
+read in passes of PASS_TOKENS. Codes are those of kv_torch bit for bit where the keys
 in the ring are; norms of heads are summed in another order there, and a code may be the next one.
 """
 
@@ -17,9 +17,18 @@ import triton
 from torch import Tensor
 
 from kernels import calls, cuda
-from kernels.attention import OP, Heads, Start, append, kv_device, kv_encode
-from kernels.attention.gpu import ALL, LOG2_E, between, norms, on_device, tile_width, tiles
-from kernels.kv_codes import PASS_TOKENS, KVFormat
+from kernels.attention import OP, Heads, Start, kv_device, kv_encode
+from kernels.attention.gpu import (
+    ALL,
+    LOG2_E,
+    between,
+    norms,
+    on_device,
+    passes_of,
+    tile_width,
+    tiles,
+)
+from kernels.kv_codes import KVFormat
 
 if TYPE_CHECKING:
     from kernels.kv_codes.codes import KVCodes
@@ -32,81 +41,62 @@ def available() -> str | None:
     return None
 
 
-def prepare(
-    qkv: Tensor, cache: KVCodes, start: Tensor, heads: Heads, out: Tensor
-) -> Callable[[], object]:
-    """See kernels.attention.quantized.prepare; any of FLOATS, contiguous."""
-    at, bring = on_device(start, qkv.device)
-    launch = _bind(qkv, cache, at, heads, out, qkv.shape[1])
-
-    def step() -> None:
-        bring()
-        launch(0)
-
-    return step
-
-
 def run(qkv: Tensor, cache: KVCodes, start: Start, heads: Heads, out: Tensor) -> None:
     """See kernels.attention.quantized.attention; checks nothing."""
     if isinstance(start, int):
         start = torch.full((len(qkv),), start, device=qkv.device)
-    start, total = start.to(qkv.device), qkv.shape[1]
-    whole = total // PASS_TOKENS * PASS_TOKENS
-    for begin, end, tokens in ((0, whole, PASS_TOKENS), (whole, total, total - whole)):
-        if begin < end:
-            launch = _bind(qkv, cache, start, heads, out, tokens)
-            for first in range(begin, end, tokens):
-                launch(first)
+    prepare(qkv, cache, start, heads, out)()
 
 
-def _bind(
-    qkv: Tensor, cache: KVCodes, start: Tensor, heads: Heads, out: Tensor, tokens: int
-) -> Callable[[int], None]:
-    """A call that takes `tokens` tokens of qkv from the given one on."""
-    batch, total, _ = qkv.shape
+def prepare(
+    qkv: Tensor, cache: KVCodes, start: Tensor, heads: Heads, out: Tensor
+) -> Callable[[], object]:
+    """See kernels.attention.quantized.prepare; any of FLOATS, contiguous, any number of tokens."""
+    batch, tokens, _ = qkv.shape
     form, dim, group = cache.format, heads.dim, heads.heads // heads.kv_heads
-    size, window = form.group_size, heads.window or ALL
+    size, window, units = form.group_size, heads.window or ALL, batch * heads.kv_heads
     slots, blocks = cache.keys.shape[2], cache.key_codes.shape[2]
     wide = max(size, tile_width(dim))
-    plan = tiles(qkv, heads, tokens, size, wide, cache.capacity)
+    passes = passes_of(tokens)
+    plan = tiles(qkv, heads, passes[0][1], size, wide, cache.capacity)
     warps, stages = launch_of(form, wide, qkv.element_size())
+    at, bring = on_device(start, qkv.device)
     query_norm, key_norm = norms(heads, qkv)
-    query, mixed, sums = between(qkv, heads, tokens, plan.parts)
-    units, rows = batch * heads.kv_heads, batch * tokens * heads.heads
-    codes = (cache.key_codes, cache.key_scale, cache.value_codes, cache.value_scale)
-    ring = (cache.keys, cache.values)
+    mixed, sums = between(qkv, heads, passes[0][1], plan.parts)
+    stored = (
+        cache.key_codes, cache.key_scale, cache.value_codes, cache.value_scale, cache.keys,
+        cache.values,
+    )  # fmt: skip
 
-    def launch(first: int) -> None:
-        calls.count(OP, f"triton-kv{form.bits}")
+    def step() -> None:
+        bring()
         with cuda.on(qkv.device):
-            append.append[(batch * tokens, heads.heads + heads.kv_heads)](
-                query, *ring, qkv, heads.cos, heads.sin, query_norm, key_norm, start,
-                tokens, total, first, heads.heads, heads.kv_heads, slots, heads.eps,
-                QUERY_NORM=heads.query_norm is not None, KEY_NORM=heads.key_norm is not None,
-                RING=True, DIM=dim, BLOCK_H=triton.next_power_of_2(dim // 2), BLOCK_D=wide,
-                num_warps=1, enable_fp_fusion=False,
-            )  # fmt: skip
-            if blocks:
-                kv_encode.encode[(units, 1 + size // kv_encode.SOME.value)](
-                    *codes, *ring, start, tokens, first, heads.kv_heads, slots, blocks,
-                    form.residual, BITS=form.bits, SIZE=size, DIM=dim, BLOCK_D=wide,
-                    BLOCK_B=max(16, triton.next_power_of_2(form.packed(dim))),
-                    num_warps=4, enable_fp_fusion=False,
-                )  # fmt: skip
-            kv_device.attend_codes[(units, plan.parts, plan.row_tiles)](
-                out, mixed, sums, query, *codes, *ring, start, tokens, total, first,
-                heads.kv_heads, slots, blocks, form.residual, window,
-                LOG2_E / math.sqrt(dim), ONE=plan.parts == 1,
-                FP32_DOT=qkv.device.type == "cpu", GROUP=group, BITS=form.bits, SIZE=size, DIM=dim,
-                BLOCK_M=plan.m, BLOCK_D=wide, num_warps=warps, num_stages=stages,
-            )  # fmt: skip
-            if plan.parts > 1:
-                kv_device.combine_codes[(rows,)](
-                    out, mixed, sums, start, tokens, total, first, heads.heads, form.residual,
-                    window, plan.parts, SIZE=size, DIM=dim, BLOCK_D=wide, num_warps=2,
-                )  # fmt: skip
+            for first, count in passes:
+                launch(first, count)
 
-    return launch
+    def launch(first: int, count: int) -> None:
+        calls.count(OP, f"triton-kv{form.bits}")
+        kv_encode.bring_in[(units, 1 + (size // kv_encode.SOME.value if blocks else 0))](
+            *stored, qkv, heads.cos, heads.sin, key_norm, at, count, tokens, first,
+            heads.kv_heads, slots, blocks, form.residual, heads.eps,
+            KEY_NORM=heads.key_norm is not None, GROUP=group, BITS=form.bits, SIZE=size, DIM=dim,
+            BLOCK_D=wide, BLOCK_B=max(16, triton.next_power_of_2(form.packed(dim))),
+            num_warps=4, enable_fp_fusion=False,
+        )  # fmt: skip
+        kv_device.attend_codes[(units, plan.parts, plan.row_tiles)](
+            out, mixed, sums, *stored, qkv, heads.cos, heads.sin, query_norm, at, count, tokens,
+            first, heads.kv_heads, slots, blocks, form.residual, window, heads.eps,
+            LOG2_E / math.sqrt(dim), QUERY_NORM=heads.query_norm is not None,
+            ONE=plan.parts == 1, FP32_DOT=qkv.device.type == "cpu", GROUP=group, BITS=form.bits,
+            SIZE=size, DIM=dim, BLOCK_M=plan.m, BLOCK_D=wide, num_warps=warps, num_stages=stages,
+        )  # fmt: skip
+        if plan.parts > 1:
+            kv_device.combine_codes[(batch * count * heads.heads,)](
+                out, mixed, sums, at, count, tokens, first, heads.heads, form.residual, window,
+                plan.parts, SIZE=size, DIM=dim, BLOCK_D=wide, num_warps=2,
+            )  # fmt: skip
+
+    return step
 
 
 def launch_of(form: KVFormat, wide: int, item: int) -> tuple[int, int]:

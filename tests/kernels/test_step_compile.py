@@ -20,7 +20,7 @@ PROGRAM = """
 import json, os, re, subprocess, tempfile, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from kernels.attention import append, device, gpu, kv_device, kv_encode, kv_gpu
+from kernels.attention import device, gpu, kv_device, kv_encode, kv_gpu
 from kernels.kv_codes import KVFormat
 from kernels.rms_norm import gpu as rms_norm
 from kernels.swiglu import gpu as swiglu
@@ -30,6 +30,7 @@ BIN = os.path.join(os.path.dirname(triton.__file__), "backends/nvidia/bin")
 def compiled(jit, pointers, warps=4, stages=3, fusion=True, floats=("scale", "eps"), **meta):
     names = jit.arg_names
     types = {name + "_ptr": kind for name, kind in pointers.items()}
+    types = {name: kind for name, kind in types.items() if name in names}
     types |= dict.fromkeys(floats, "fp32")
     source = ASTSource(
         jit,
@@ -56,29 +57,30 @@ def compiled(jit, pointers, warps=4, stages=3, fusion=True, floats=("scale", "ep
         "fma": "fma.rn.f32" in ptx,
     }
 
-BF16 = dict(out="*bf16", part="*fp32", sum="*fp32", query="*bf16", keys="*bf16", values="*bf16",
-            start="*i64")
+NEW = dict(qkv="*bf16", cos="*fp32", sin="*fp32", query_norm="*bf16", key_norm="*bf16",
+           start="*i64")
+OUT = dict(out="*bf16", part="*fp32", sum="*fp32")
+NORMS = dict(QUERY_NORM=True, KEY_NORM=True)
 CODES = dict(key_codes="*u8", key_scale="*fp16", value_codes="*u8", value_scale="*fp16",
-             keys="*bf16", values="*bf16", start="*i64")
+             keys="*bf16", values="*bf16")
 made = {}
 for dim, rows, n in ((64, 16, 64), (128, 16, 64), (80, 16, 64), (128, 64, 64), (256, 16, 32)):
     made[f"attend {dim} {rows}"] = compiled(
-        device.attend, BF16, ONE=False, FP32_DOT=False, GROUP=4, DIM=dim, BLOCK_M=rows, BLOCK_N=n,
-        BLOCK_D=gpu.tile_width(dim))
+        device.attend, OUT | NEW | dict(keys="*bf16", values="*bf16"), 8 if dim > 128 else 4,
+        fusion=False, ONE=False,
+        FP32_DOT=False, GROUP=4, DIM=dim, BLOCK_M=rows, BLOCK_N=n, BLOCK_D=gpu.tile_width(dim),
+        **NORMS)
 for bits, size, dim in ((8, 32, 128), (4, 32, 128), (2, 32, 128), (4, 64, 128), (4, 32, 64),
                         (4, 32, 80)):
     wide = max(size, gpu.tile_width(dim))
     warps, stages = kv_gpu.launch_of(KVFormat(bits, size), wide, 2)
     made[f"codes {bits} {size} {dim}"] = compiled(
-        kv_device.attend_codes, BF16 | CODES, warps, stages, ONE=False, FP32_DOT=False, GROUP=4,
-        BITS=bits, SIZE=size, DIM=dim, BLOCK_M=16, BLOCK_D=wide)
-made["encode"] = compiled(kv_encode.encode, CODES, fusion=False, BITS=4, SIZE=32, DIM=128,
-                          BLOCK_D=128, BLOCK_B=64)
-made["append"] = compiled(
-    append.append, dict(query="*bf16", keys="*bf16", values="*bf16", qkv="*bf16", cos="*fp32",
-    sin="*fp32", query_norm="*bf16", key_norm="*bf16", start="*i64"), 1, fusion=False,
-    QUERY_NORM=True, KEY_NORM=True, RING=True, DIM=128, BLOCK_H=64, BLOCK_D=128)
-parts = dict(out="*bf16", part="*fp32", sum="*fp32", start="*i64")
+        kv_device.attend_codes, OUT | NEW | CODES, warps, stages, ONE=False, FP32_DOT=False,
+        GROUP=4, BITS=bits, SIZE=size, DIM=dim, BLOCK_M=16, BLOCK_D=wide, QUERY_NORM=True)
+made["bring in"] = compiled(
+    kv_encode.bring_in, NEW | CODES, fusion=False, GROUP=4, BITS=4, SIZE=32, DIM=128, BLOCK_D=128,
+    BLOCK_B=64, KEY_NORM=True)
+parts = OUT | dict(start="*i64")
 made["combine"] = compiled(device.combine, parts, 2, DIM=128, BLOCK_N=64, BLOCK_D=128)
 made["combine codes"] = compiled(kv_device.combine_codes, parts, 2, SIZE=32, DIM=128, BLOCK_D=128)
 norm = dict(out="*bf16", x="*bf16", delta="*bf16", weight="*bf16")
@@ -144,7 +146,7 @@ def test_codes_come_by_16_bytes_where_a_group_has_as_many(made: dict[str, dict[s
 def test_what_must_equal_torch_bit_for_bit_contracts_nothing(
     made: dict[str, dict[str, Any]],
 ) -> None:
-    assert not made["append"]["fma"]
+    assert not made["attend 128 16"]["fma"]
 
 
 def test_norms_and_gates_load_16_bytes(made: dict[str, dict[str, Any]]) -> None:

@@ -68,7 +68,8 @@ def head(trials: Sequence[Trial]) -> None:
             said = f"{verb} on {facts.THIS}: {words.plain(line)}"
         else:
             said = f"{verb} on **{words.plain(stay.line)}** {ELSEWHERE}"
-        st.caption(f":material/memory: {said}")
+        # No caption: its paler text would take the badge below a readable contrast.
+        st.markdown(f":small[:material/memory: {said}]")
 
 
 def places(summaries: Sequence[StudySummary]) -> dict[str, str]:

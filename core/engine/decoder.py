@@ -92,10 +92,8 @@ class Decoder(HeldByDecoder):
         tensors: Mapping[str, Tensor],
         dtype: str = "bf16",
         device: str = "cpu",
-        take: bool = False,
     ) -> Decoder:
-        """Build from tensors in Hugging Face names; weights are rounded to `dtype`. With `take`
-        they are taken out of the dict, so that no more than one matrix lies in memory twice.
+        """Build from tensors in Hugging Face names, each read once; weights are rounded to `dtype`.
 
         Raises BadInput for an unknown dtype and for missing, unexpected or wrongly shaped tensors.
         """
@@ -104,8 +102,7 @@ class Decoder(HeldByDecoder):
         names.check(config, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
 
         def get(name: str) -> Tensor:
-            tensor = tensors.pop(name) if take and isinstance(tensors, dict) else tensors[name]
-            return tensor.detach().to(device=device, dtype=DENSE[dtype])
+            return tensors[name].detach().to(device=device, dtype=DENSE[dtype])
 
         embedding = get(EMBEDDING).contiguous()
 

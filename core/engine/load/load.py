@@ -137,7 +137,9 @@ def _engine(folder: CheckedFolder, dtype: str | None, device: str) -> Any:
         for name, tensor in tensors.items():
             if tensor.is_cpu and (tensor.ndim == 1 or name == EMBEDDING):
                 tensors[name] = tensor.clone()
-        return Decoder.from_tensors(config, tensors, dtype, device, take=True)
+        once = _Once(tensors)
+        tensors.clear()
+        return Decoder.from_tensors(config, once, dtype, device)
     from core.engine.load.staged import load_staged
 
     return load_staged(folder, dtype, device)
@@ -179,6 +181,13 @@ def shape_config(name: str) -> DecoderConfig:
     if key not in shapes():
         raise BadInput(f"unknown shape {key!r}; known shapes: {', '.join(shapes())}.")
     return from_hf(shapes()[key]["config"])
+
+
+class _Once(dict[str, "Tensor"]):
+    """Tensors that go when they are read: no more than one matrix then lies in memory twice."""
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.pop(name)
 
 
 def _read(folder: CheckedFolder, dtype: str, device: str = "cpu") -> dict[str, Tensor]:

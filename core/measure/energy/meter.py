@@ -51,10 +51,16 @@ class Meter:
     """
 
     def __init__(
-        self, readers: tuple[Reader, ...], why: str = "", idle_updates: float = UPDATES
+        self,
+        readers: tuple[Reader, ...],
+        why: str = "",
+        idle_updates: float = UPDATES,
+        updates: float = UPDATES,
     ) -> None:
         self.readers = readers
         self._idle_updates = idle_updates
+        # A sample is at least as long as so many updates (core.measure.energy.reader).
+        self.updates = updates
         self.why = why if not readers else ""
         self.idle_watts = 0.0
         self.idle_seconds = 0.0
@@ -172,7 +178,8 @@ def find_meter(device: str, target: Target | None = None, seconds: float = 0.0) 
                 gpu.watch()
             except Unreadable as error:
                 return Meter((), str(error))
-        return Meter((gpu,) if rapl is None else (gpu, rapl), idle_updates=nvml.IDLE_UPDATES)
+        readers = (gpu,) if rapl is None else (gpu, rapl)
+        return Meter(readers, "", nvml.IDLE_UPDATES, nvml.SAMPLE_UPDATES)
     if rapl is not None:
         return Meter((rapl,))
     cells, no_battery = battery.find(seconds=seconds)

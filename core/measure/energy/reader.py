@@ -57,15 +57,25 @@ class Reader(Protocol):
         """
 
 
-def rounds_needed(resolution_s: float, seconds: float, laps: int = 1) -> int:
-    """How many rounds make one sample: the fewest whose boundaries add under 1 % of noise.
+def rounds_needed(
+    resolution_s: float, seconds: float, laps: int = 1, updates: float = UPDATES
+) -> int:
+    """How many rounds make one sample: the fewest whose boundaries add no more noise than those of
+    one span of so many updates.
 
     A lap's two ends are each off by up to one update, evenly: a standard deviation of 0.41 updates
     a lap, growing with the root of the number of laps while the joules grow with the number itself.
     50 updates in one lap give 0.8 %, and n rounds of `laps` laps with `seconds` in all each give
-    as little when n >= (50 x resolution)^2 x laps / seconds^2.
+    as little when n >= (50 x resolution)^2 x laps / seconds^2. See `noise_of`.
     """
     if seconds <= 0:
         raise ValueError("a round without time has no energy")
-    wanted = (UPDATES * resolution_s / seconds) ** 2 * laps
+    wanted = (updates * resolution_s / seconds) ** 2 * laps
     return max(1, -int(-wanted // 1))
+
+
+def noise_of(updates: float) -> float:
+    """The share of a span's joules that its ends add as noise: two even errors of up to an update,
+    so one standard deviation of 1 / sqrt(6).
+    """
+    return float(6**-0.5 / updates)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from core.engine.serve import DECODE, PREFILL
 from core.measure.energy.meter import Book, RoundEnergy
-from core.measure.energy.reader import rounds_needed
+from core.measure.energy.reader import UPDATES, noise_of, rounds_needed
 from core.measurement import Measurement, unavailable
 from core.metrics import metric
 
@@ -72,7 +73,7 @@ def _one(
             name,
             "J",
             f"one round of it takes {mean * 1e3:.3g} ms and the reading is renewed every"
-            f" {meter.resolution_s * 1e3:g} ms: under 1 % of noise needs {size:,} rounds,"
+            f" {meter.resolution_s * 1e3:.3g} ms: {_noise(ours)} needs {size:,} rounds,"
             f" {len(spent):,} were timed; choose a longer preset",
         )
     samples = _samples(spent, size, meter.idle_watts, tokens(ours))
@@ -115,7 +116,13 @@ def _rounds_a_sample(book: Book, phase: Phase) -> int:
     spent = [phase(reading) for reading in book.rounds]
     seconds = sum(seconds for _, seconds, _ in spent) / len(spent)
     laps = max(1, round(sum(laps for _, _, laps in spent) / len(spent)))
-    return rounds_needed(book.meter.resolution_s, seconds, laps) if seconds > 0 else 1
+    meter = book.meter
+    return rounds_needed(meter.resolution_s, seconds, laps, meter.updates) if seconds > 0 else 1
+
+
+def _noise(book: Book) -> str:
+    """What the ends of a sample add, in whole per cents."""
+    return f"under {math.ceil(100 * noise_of(book.meter.updates))} % of noise"
 
 
 def _samples(
@@ -147,6 +154,9 @@ def _method(book: Book, spent: list[tuple[float, float, int]], size: int) -> str
         parts.append("idle power not taken off")
     else:
         parts.append("idle power is not in it")
+    if meter.updates < UPDATES:
+        often = f"renewed every {meter.resolution_s * 1e3:.3g} ms"
+        parts.append(f"{often}, which adds {_noise(book)} to a sample")
     if size > 1:
         parts.append(f"{size} rounds together make one sample")
     wide = sum(sum(reading.seconds.values()) for reading in book.rounds)

@@ -253,6 +253,20 @@ def test_the_best_reader_is_found_and_every_reason_is_told(
     assert "nvidia-ml-py" in find_meter("cuda").why
 
 
+def test_rounds_of_a_gpu_are_samples_although_each_is_a_little_off() -> None:
+    """A quarter of a second each, with a counter that is renewed every 20 ms."""
+    source = Steady(resolution_s=0.02)
+    for updates, samples in ((50.0, 0), (nvml.SAMPLE_UPDATES, 12)):
+        book = Meter((source,), "", nvml.IDLE_UPDATES, updates).book(8, 100, 1)
+        for _ in range(12):
+            with book.round():
+                source.pass_time(0.25, 400)
+        (one,) = energy(book, None, "", False)
+        assert len(one.samples) == samples
+    assert one.samples == pytest.approx((400 * 0.25 / 8,) * 12)
+    assert "renewed every 20 ms, which adds under 5 % of noise to a sample" in one.method
+
+
 def test_idle_power_of_a_gpu_is_taken_over_fewer_updates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fifty updates of 100 ms would be five seconds of every trial."""
     source = Steady(0.1)

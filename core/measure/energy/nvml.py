@@ -20,8 +20,8 @@ from core.measure.energy.reader import Lap, Unreadable
 # cannot be seen: a counter is watched for so many renewals, and so long at most.
 RESOLUTION_S = 0.1
 RENEWALS, WATCHED_S = 8, 1.0
-# Updates of a sample: rounds on a GPU take fractions of a second, so that a sample may be 5 % off by
-# where its ends fall between two updates; a dozen of them are 1.5 % off, as their interval says.
+# Updates of a sample: rounds on a GPU take fractions of a second, so that a sample may be 5 % off
+# by where its ends fall between updates; a dozen are 1.5 % off together, as their interval says.
 SAMPLE_UPDATES = 9.0
 # Updates that idle power is measured over: it is a sixth of the draw under load or less, so that
 # its own noise of 3 % is half a percent of what is left.

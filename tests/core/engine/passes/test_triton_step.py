@@ -1,111 +1,87 @@
-"""A captured step of Triton kernels, in Triton's interpreter: launches are repeated as they were.
-
-The variable must be set before triton is imported, so it runs in a process of its own.
-"""
+"""The step that a GPU captures, with the Triton kernels it has there, in Triton's interpreter."""
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
-
-import kernels
-
-ROOT = Path(kernels.__file__).parents[1]
-SCRIPT = """
-import json, os, sys
 import torch
-from torch.utils._python_dispatch import _disable_current_modes
-from triton.runtime import interpreter
-import tape
-from tape import Recording, Tape
-from transformers_models import lean, transformers_model
+
+from core.engine.cache.contiguous import Rows
+from core.engine.cache.quantized import QuantizedCache
+from core.engine.decoder import Decoder
+from core.engine.passes.captured_step import CapturedStep
+from core.engine.passes.graph import Graphs, Run
 from kernels import calls
 from kernels.kv_codes import KVFormat
+from tests.kernels import interpreter
 
-torch.manual_seed(0)
-torch.set_num_threads(1)
-launch = interpreter.GridExecutor.__call__
-recording = []
-
-def recorded(self, *args, **kwargs):
-    def again():
-        # The interpreter is torch and numpy itself: a launch is one operation of a graph.
-        with _disable_current_modes(), torch.inference_mode(False):
-            launch(self, *args, **kwargs)
-    for open_ in recording:
-        open_.steps.append((lambda: again(), (), {}, []))
-    again()
-
-class Launches(Recording):
-    def __enter__(self):
-        recording.append(self)
-        return super().__enter__()
-    def __exit__(self, *error):
-        recording.remove(self)
-        return super().__exit__(*error)
-
-interpreter.GridExecutor.__call__ = recorded
-tape.Recording = Launches
-variant, dtype, bits = sys.argv[1], sys.argv[2], int(sys.argv[3])
-plain = "attention=torch-sdpa,rms_norm=torch,swiglu=torch,linear_dense=torch"
-codes = f"attention=triton-kv{bits},rms_norm=triton,swiglu=triton,linear_dense=torch"
-triton = "attention=triton,rms_norm=triton,swiglu=triton,linear_dense=torch"
-ids = torch.randint(0, 97, (2, 52))
-cuts = [35, 1, 1, 1, 1, 1, 3, 3, 3, 3]
-
-def read(captured):
-    engine = lean(transformers_model(variant), dtype)
-    if captured:
-        engine.graphs = Tape()
-    if bits:
-        engine.cache_format = KVFormat(bits, 32, 4)
-    cache = engine.new_cache(2, 52)
-    logits = [engine.forward(part, cache) for part in ids.split(cuts, dim=1)]
-    cache.truncate([45, 40])
-    logits += [engine.forward(ids[:, -3:], cache)]
-    logits += [engine.choose(ids[:, -1:], cache).float() for _ in range(4)]
-    return logits, engine.graphs
-
-os.environ["TRIMTAB_KERNEL"] = plain if not bits else plain.replace("torch-sdpa", f"torch-kv{bits}")
-want, _ = read(False)
-os.environ["TRIMTAB_KERNEL"] = codes if bits else triton
-calls.reset()
-got, graphs = read(True)
-off = max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(got[:11], want[:11]))
-same = all(torch.equal(a, b) for a, b in zip(got[11:], want[11:]))
-print(json.dumps([off, same, graphs.replays, graphs.reasons, calls.snapshot()]))
-"""
+STEPS = 4
+ENVIRONMENT = "TRIMTAB_KERNEL"
 
 
-@pytest.mark.parametrize(
-    ("variant", "dtype", "bits"),
-    [("qwen3", "fp32", 0), ("llama", "fp32", 4)],
-)
-def test_launches_replayed_say_what_torch_says(variant: str, dtype: str, bits: int) -> None:
-    environment = os.environ | {
-        "TRITON_INTERPRET": "1",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parents[1])]),
-    }
-    ended = subprocess.run(
-        [sys.executable, "-c", SCRIPT, variant, dtype, str(bits)],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    off, same, replays, reasons, ran = json.loads(ended.stdout.splitlines()[-1])
-    # Codes at the edge between two steps may fall to either side.
-    assert off <= (2e-5 if not bits else 0.05)
-    assert same or bits
-    assert reasons == []
-    assert replays == 3 + 3 + 2
-    names = {row["name"] for row in ran}
-    assert (f"triton-kv{bits}" if bits else "triton") in names
+class Eager(Graphs):
+    """Captures nothing, and expects no refusal."""
+
+    def __call__(self, run: Run) -> Run:
+        return run
+
+    def refused(self, reason: str) -> None:
+        raise AssertionError(reason)
+
+
+def cache_of(decoder: Decoder, format: KVFormat | None, capacity: int) -> Rows:
+    if format is None:
+        return decoder.new_cache(2, capacity)
+    return QuantizedCache(decoder.config, format, 2, capacity, decoder.dtype, decoder.device)
+
+
+def steps(device: str, variant: str, format: KVFormat | None) -> None:
+    """Rows of two lengths: logits equal those of the kernels that a processor has."""
+    from tests.core.engine.transformers_models import lean, transformers_model
+
+    torch.manual_seed(1234)
+    decoder = lean(transformers_model(variant), "fp32")
+    total = 40 if format else 12
+    ids = torch.randint(0, decoder.vocab_size, (2, total))
+    caches = [cache_of(decoder, format, total) for _ in range(2)]
+    for cache in caches:
+        decoder.forward(ids[:, : total - STEPS], cache)
+        cache.truncate([total - STEPS, total - STEPS - 3])
+    wanted = [decoder.forward(ids[:, i : i + 1], caches[0], True) for i in range(STEPS)]
+    attention = f"triton-kv{format.bits}" if format else "triton"
+    os.environ[ENVIRONMENT] = f"attention={attention},rms_norm=triton,swiglu=triton"
+    try:
+        step = CapturedStep(decoder, caches[1], 1, Eager(device))
+        calls.reset()
+        for i, want in enumerate(wanted):
+            got = step.logits(caches[1], ids[:, i : i + 1], True)
+            assert (got - want).abs().max() <= 2e-5 * want.abs().max(), i
+    finally:
+        del os.environ[ENVIRONMENT]
+    layers = len(decoder.layers)
+    counted = {(call["op"], call["name"]): call["calls"] for call in calls.snapshot()}
+    assert counted["attention", attention] == STEPS * layers
+    assert counted["rms_norm", "triton"] == STEPS * (2 * layers + 1)
+    assert counted["swiglu", "triton"] == STEPS * layers
+
+
+CASES: interpreter.Cases = {
+    "norms on heads": partial(steps, variant="qwen3", format=None),
+    "a window": partial(steps, variant="mistral-window-5", format=None),
+    "through a block of codes": partial(steps, variant="llama", format=KVFormat(4, 32, 0)),
+}
+
+
+@pytest.fixture(scope="module")
+def interpreted() -> dict[str, str]:
+    pytest.importorskip("triton")
+    return interpreter.failures("tests.core.engine.passes.test_triton_step")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_step_of_triton_kernels_equals_the_processors(
+    case: str, interpreted: dict[str, str]
+) -> None:
+    assert interpreted[case] == ""

@@ -72,7 +72,7 @@ def test_what_a_part_started_in_a_group_of_its_own_ends_with_it(tmp_path: Path) 
         "print(child.pid, flush=True)\n"
         "time.sleep(60)"
     )
-    run_all([short("starts", program)], 5, tmp_path)
+    run_all([short("starts", program, 2.0, 2.0)], 5, tmp_path)
     child = int((tmp_path / "starts.log").read_text())
     deadline = time.monotonic() + 5
     while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
@@ -128,7 +128,7 @@ def test_every_part_broken_in_its_way_still_gives_a_summary_in_time(tmp_path: Pa
             "OUT": str(tmp_path / "results"),
             "PYTHON": sys.executable,
             "TRIMTAB_GPU_REHEARSAL": "1",
-            "TRIMTAB_GPU_SECONDS": "10",
+            "TRIMTAB_GPU_SECONDS": "40",
             "TRIMTAB_GPU_BREAK": ",".join(f"{name}:{way}" for name, way in ways.items()),
         },
         capture_output=True,
@@ -136,7 +136,7 @@ def test_every_part_broken_in_its_way_still_gives_a_summary_in_time(tmp_path: Pa
         timeout=60,
     )
     assert done.returncode == 1, done.stderr
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 45
     summary = json.loads((tmp_path / "results" / "summary.json").read_text())
     assert summary["rehearsal"] is True
     wanted = {"hang": "stopped", "crash": "crashed", "exit": "failed"}

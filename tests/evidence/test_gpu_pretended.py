@@ -45,6 +45,26 @@ def test_three_ways_of_a_step_choose_the_same_tokens(monkeypatch: pytest.MonkeyP
     assert not graph._captured(data)
 
 
+def test_a_model_that_breaks_does_not_take_the_other_along(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = {"seconds_a_token": {"captured": [1.0], "eager": [2.0]}, "same_tokens": 1.0}
+
+    def measured(name: str, device: str) -> dict[str, object]:
+        if name == "pycode":
+            raise RuntimeError("an illegal memory access")
+        return {**whole, "not_captured": []}
+
+    monkeypatch.setattr(graph, "measured", measured)
+    good, told = graph.run(place)
+    assert not good
+    assert told.startswith("pycode RuntimeError: an illegal memory access; shape:qwen2.5-0.5b capt")
+    assert set(json.loads((place.out / "steps.json").read_text())["graph"]) == {
+        "pycode",
+        "shape:qwen2.5-0.5b",
+    }
+
+
 def test_spans_of_decoding_have_joules_a_token(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,8 @@ def run(place: Place) -> tuple[bool, str]:
     out = place.work / FILE
     seconds = max(1.0, place.left - LAST_CASE_S[place.device])
     main(["gpu", "--seconds", f"{seconds:.1f}", "--out", str(out)])
+    if not out.exists():
+        return False, "it wrote nothing"
     data = json.loads(out.read_text(encoding="utf-8"))
     wrong = [row for row in data["rows"] if not row.get("right", False)]
     return bool(data["rows"]) and not wrong and not data["failed"], data["sentence"]

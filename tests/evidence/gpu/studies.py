@@ -37,6 +37,8 @@ def run(place: Place) -> tuple[bool, str]:
     except ValueError as error:
         return False, str(error)
     target = detect_local()
+    if target.kind != "cuda" and not place.rehearsal:
+        return False, f"{target.title} is no GPU: nothing was measured"
     folder = place.work / results.STUDIES
     folder.mkdir(parents=True, exist_ok=True)
     total, left_out = place.left, []

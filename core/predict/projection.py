@@ -1,16 +1,10 @@
-"""What a trial measured here would measure on another target: a roofline at the share reached here.
+"""What a trial measured here would measure on another target: how well it ran here is carried over.
 
-The share of this machine's (calibrated) limits that the trial reached is carried over:
+transfer.py projects its times; quality, size and acceptance are facts of the artefact.
 
-    share = ideal(here) / measured here;  there = roofline(target's limits x share)
-
-which is measured x ratio of the two rooflines, plus the target's own overhead of a pass. Programs
-do not reach the same share everywhere: TRANSFER says by which factor it may differ. The interval is
-the measurement's own, times that factor, and never faster than the target's best rates allow.
-
-Two plans are compared by the ratio of their projections. Most of what TRANSFER stands for is common
-to both and cancels: the samples and the unchanged model's samples in turns with them are both
-carried over, so that their ratio is the one measured here times that of the four rooflines.
+Two plans are compared by the ratio of their projections. Most of what a projection gets wrong is
+common to both and cancels: the samples and the unchanged model's samples in turns with them are
+both carried over, so that their ratio is the one measured here times that of the four rooflines.
 ratio_error() says what may remain.
 """
 
@@ -18,22 +12,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from core.machine import targets
 from core.measurement import Measurement, unavailable
 from core.metrics import metric
-from core.plan import Case, Plan
+from core.plan import Plan
 from core.predict.account import account
 from core.predict.carried import applied_here, carried, on_sensor
 from core.predict.effects import effects
-from core.predict.estimate import TIMES, cost, energy, predict
-from core.predict.limits import Rates, TargetLimits, limits
-from core.predict.roofline import Span, decoder_times
-from core.predict.work import decoder_work
+from core.predict.estimate import cost, energy, predict
+from core.predict.roofline import Span
+from core.predict.transfer import TRANSFER, gains, transferred
 from core.study import Trial
 from core.target import Target
 
-# By which factor the reached share of the limit may differ between like and unlike devices.
-TRANSFER = {"same": 2.0, "other": 4.0}
 # By which factor the ratio of two projected plans may be wrong: little where both run the same
 # kernels, more where one of them multiplies with packed weights, whose kernels reach another share
 # of the limit on each device. Both are assumptions, not measured.
@@ -55,10 +45,10 @@ def project(trial: Trial, target: Target) -> tuple[Measurement, ...]:
     expected = {prediction.metric: prediction for prediction in predict(plan)}
     if plan.case.model.task == "image":
         return (*_merged(trial, {}, expected), *_memory(plan))
-    spans, how = _times(trial, plan)
-    gains = _gains(trial, plan)
+    spans, how = transferred(trial, plan)
+    factors = gains(trial, plan)
     times = {
-        name: _carried_over(trial, _projected(name, span, how), gains.get(name))
+        name: _carried_over(trial, _projected(name, span, how), factors.get(name))
         for name, span in spans.items()
     }
     if "tokens_per_s" in spans:
@@ -117,67 +107,6 @@ def _merged(
     return (*measurements, *(row for name, row in rest.items() if name not in present))
 
 
-def _times(trial: Trial, plan: Plan) -> tuple[dict[str, Span], str]:
-    """Projected ranges of the time metrics; empty when either machine's limits are not known."""
-    here = _here(trial.plan.case)
-    effect = effects(plan)
-    reads = decoder_work(plan).step(1, 1, 0).bytes
-    there_edge = limits(plan.case.target, None, effect.packed, reads)
-    here_edge = None if here is None else limits(here, None, effect.packed, reads)
-    if here is None or here_edge is None or there_edge is None:
-        return {}, ""
-    accepted = trial.value("accepted_per_step") or 1.0
-    here_plan = Plan(replace(plan.case, target=here), plan.techniques, plan.seed)
-    ideal = decoder_times(here_plan, here_edge.ideal, accepted)
-    alike = here.kind == plan.case.target.kind
-    factor = TRANSFER["same" if alike else "other"]
-    how = (
-        f"measured x ratio of the rooflines of {plan.case.target.id} and of the machine that "
-        f"measured it; the reached share of the limit may differ by a factor of {factor:g}; "
-        f"{there_edge.basis}"
-    )
-    spans = {}
-    for name in TIMES:
-        measurement = trial.metric(name)
-        if measurement is None or not measurement.value or name not in ideal:
-            continue
-        shares = _shares(measurement, ideal[name])
-        fast = _scaled(there_edge, shares[1] * factor, there_edge.best)
-        slow = _scaled(there_edge, shares[0] / factor, there_edge.worst)
-        ends = [decoder_times(plan, rates, accepted).get(name) for rates in (fast, slow)]
-        known = sorted(end for end in ends if end is not None)
-        if len(known) == 2:
-            spans[name] = Span(known[0], known[1])
-    return spans, how
-
-
-def _gains(trial: Trial, plan: Plan) -> dict[str, float]:
-    """By which factor each time metric of the plan changes more than the unchanged model's from
-    here to there, at ideal rates: the ratio of the four rooflines."""
-    factors = []
-    for techniques in (plan.techniques, ()):
-        accepted = (trial.value("accepted_per_step") or 1.0) if techniques else 1.0
-        there = Plan(plan.case, techniques, plan.seed)
-        factor = _from_here_to_there(there, _here(trial.plan.case), accepted)
-        factors.append(factor)
-    ours, unchanged = factors
-    return {name: ours[name] / unchanged[name] for name in ours if unchanged.get(name)}
-
-
-def _from_here_to_there(plan: Plan, here: Target | None, accepted: float) -> dict[str, float]:
-    """Ideal time metrics on the plan's target over those on `here`."""
-    effect = effects(plan)
-    reads = decoder_work(plan).step(1, 1, 0).bytes
-    there_edge = limits(plan.case.target, None, effect.packed, reads)
-    here_edge = None if here is None else limits(here, None, effect.packed, reads)
-    if here is None or here_edge is None or there_edge is None:
-        return {}
-    there = decoder_times(plan, there_edge.ideal, accepted)
-    here_plan = Plan(replace(plan.case, target=here), plan.techniques, plan.seed)
-    ideal = decoder_times(here_plan, here_edge.ideal, accepted)
-    return {name: there[name] / ideal[name] for name in there if ideal.get(name)}
-
-
 def _carried_over(trial: Trial, projection: Measurement, gain: float | None) -> Measurement:
     """`projection` with the rounds measured here, and those of the unchanged model in turns with
     them, in the target's units: their ratio is the measured one times `gain`."""
@@ -200,33 +129,6 @@ def _by_rate(projection: Measurement, rate: Measurement) -> Measurement:
         samples=tuple(whole / sample for sample in rate.samples),
         reference=tuple(whole / sample for sample in rate.reference),
     )
-
-
-def _shares(measurement: Measurement, ideal: float) -> tuple[float, float]:
-    """The lowest and highest share of the ideal that the measurement's interval allows."""
-    assert measurement.value is not None
-    low, high = measurement.interval() or (measurement.value, measurement.value)
-    ends = (
-        (ideal / high, ideal / low)
-        if metric(measurement.metric).better == "lower"
-        else (low / ideal, high / ideal)
-    )
-    return ends
-
-
-def _scaled(edge: TargetLimits, share: float, other: Rates) -> Rates:
-    """The target's ideal rates x share, capped at the best that programs reach there."""
-    compute = None
-    if edge.ideal.compute is not None and edge.best.compute is not None:
-        compute = min(edge.ideal.compute * share, edge.best.compute)
-    bandwidth = min(edge.ideal.bandwidth * share, edge.best.bandwidth)
-    return Rates(bandwidth, compute, other.layer_overhead_s)
-
-
-def _here(case: Case) -> Target | None:
-    """The machine that measured: the study's own target when it is local, else this one."""
-    here = case.target if case.target.local else targets.resolve("local")
-    return here if here.bandwidth is not None else None
 
 
 def _projected(name: str, span: Span, method: str) -> Measurement:

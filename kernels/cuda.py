@@ -1,5 +1,5 @@
 """What whoever launches on a GPU needs: making it the current one, how many multiprocessors it has,
-and capturing a call as a CUDA graph, cleaned up where that fails. Not yet run on a GPU.
+whether Triton can start kernels there, and capturing a call as a CUDA graph, cleaned up where that fails. Not yet run on a GPU.
 """
 
 import contextlib
@@ -63,3 +63,20 @@ def processors(device: torch.device) -> int:
     if device.type != "cuda":
         return 1
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def no_launcher() -> str | None:
+    """Why Triton cannot start kernels on this GPU, None where it can: it compiles what calls the
+    driver with the system's C compiler, against Python's headers, when it is used first.
+    """
+    if torch.version.cuda is None:
+        # A GPU that is only pretended, which nothing is started on.
+        return None
+    try:
+        from triton.runtime import driver
+
+        driver.active.get_current_target()
+    except Exception as error:
+        words = " ".join(str(error).split())[:MOST_WORDS].rstrip(".")
+        return f"needs a C compiler and Python's headers, or Triton cannot start kernels ({words})"
+    return None

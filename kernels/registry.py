@@ -220,6 +220,7 @@ def kernels_available(device: object = "cpu") -> list[tuple[KernelInfo, str | No
 def reset() -> None:
     """Forget what was found out about this machine (a compiler was installed, a test ended)."""
     _module_reason.cache_clear()
+    _no_launcher.cache_clear()
     _select.cache_clear()
     _chosen.cache_clear()
 
@@ -305,7 +306,17 @@ def _machine_reason(info: KernelInfo, device: str) -> str | None:
         return "needs a CUDA device, and there is none here"
     if device not in info.devices and os.environ.get("TRITON_INTERPRET") != "1":
         return f"runs on {device} only in Triton's interpreter (start with TRITON_INTERPRET=1)"
-    return _module_reason(info.module)
+    without = _no_launcher() if device == "cuda" and info.needs == "triton" else None
+    return without or _module_reason(info.module)
+
+
+@functools.lru_cache(maxsize=1)
+def _no_launcher() -> str | None:
+    try:
+        from kernels.cuda import no_launcher
+    except ImportError as error:
+        return f"cannot be imported ({error})"
+    return no_launcher()
 
 
 @functools.lru_cache(maxsize=128)

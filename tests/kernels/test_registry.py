@@ -159,3 +159,17 @@ def test_without_a_gpu_the_reason_is_that() -> None:
         "CUDA" in (reason or "") or "cpu" in (reason or "")
         for _, reason in kernels_available("cuda")
     )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="Triton starts kernels where a GPU is")
+def test_where_triton_cannot_start_kernels_torch_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a box with a GPU and without a C compiler: the reason stands beside each of them."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    registry.reset()
+    reasons = dict(kernels_available("cuda"))
+    triton = [reason for kernel, reason in reasons.items() if kernel.needs == "triton"]
+    assert triton
+    assert all("Triton cannot start kernels (" in (reason or "") for reason in triton)
+    assert select("rms_norm", "cuda", "bf16").name == "torch"
+    registry.reset()

@@ -1,5 +1,6 @@
 """What whoever launches on a GPU needs: making it the current one, how many multiprocessors it has,
-whether Triton can start kernels there, and capturing a call as a CUDA graph, cleaned up where that fails. Not yet run on a GPU.
+whether Triton can start kernels there, and capturing a call as a CUDA graph, cleaned up where that
+fails. Not yet run on a GPU.
 """
 
 import contextlib

@@ -88,8 +88,9 @@ def main(options: argparse.Namespace) -> int:
         keep(options.out, data)
         print(gpu_steps.line(rows), flush=True)
     bench = grid.Bench(device, rehearsal)
+    lost = False
     for case in grid.cases(rehearsal):
-        if time.monotonic() - began > options.seconds:
+        if lost or time.monotonic() - began > options.seconds:
             data["left_out"].append(vars(case))
             continue
         try:
@@ -98,19 +99,30 @@ def main(options: argparse.Namespace) -> int:
             # Such a case is a finding; the others are worth their time all the same.
             data["failed"].append(vars(case) | {"reason": f"{type(error).__name__}: {error}"[:400]})
             print(f"{case}: {data['failed'][-1]['reason']}", flush=True)
+            lost = not alive(device)
             continue
         for row in rows:
             row |= shares(row, data["ceilings"])
         data["rows"] += rows
         keep(options.out, data)
         print(line(case, rows), flush=True)
-    data["choices"] = [] if rehearsal else [choice.as_data(answer) for answer in choice.here()]
+    answers = [] if rehearsal or lost else choice.here()
+    data["choices"] = [choice.as_data(answer) for answer in answers]
     data["goals"] = [goal(data["rows"], *asked) for asked in GOALS]
     data["took_s"] = time.monotonic() - began
     data["sentence"], missed = verdict(data)
     keep(options.out, data)
     print(data["sentence"])
     return int(missed)
+
+
+def alive(device: str) -> bool:
+    """Whether the device still works: after an illegal access nothing does, in this process."""
+    try:
+        grid.wait(torch.device(device))
+    except Exception:
+        return False
+    return True
 
 
 def ceilings(device: torch.device, rehearsal: bool) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from kernels import linear_fp8, linear_lowbit, linear_w8a8
 from kernels.bench.limits import interval
 from kernels.bench.linear import WORKING_SET, form_of
 from kernels.choice import by_rule
+from kernels.cuda import capture
 from kernels.linear_dense import DenseWeight
 
 # (N, K): the matrices of a layer, with q, k, v and gate, up as one.
@@ -121,7 +122,15 @@ class Bench:
         floats = self._dense(case.n, case.k)
         bound = [x.new_empty(case.rows, case.n) for _ in floats]
         calls[DENSE] = [weight.bind(x, out) for weight, out in zip(floats, bound, strict=True)]
-        times = timed(calls, self._device, self._rehearsal)
+        passes = {}
+        for label, steps in calls.items():
+            try:
+                passes[label] = captured(steps, self._device, self._rehearsal)
+            except Exception as error:
+                if label == DENSE:
+                    raise
+                told[label]["failed"] = f"capture: {type(error).__name__}: {error}"[:400]
+        times = in_turns(passes, calls, 3 if self._rehearsal else SAMPLES)
         size = {label: sum(side.nbytes for side in first.tensors()) for label in calls}
         size[DENSE] = floats[0].weight.nbytes
         chosen = self._chosen(first, case.rows)
@@ -172,11 +181,20 @@ def timed(
 ) -> dict[str, list[float]]:
     """Seconds of one call, SAMPLES for each contender, in turns; a pass is one captured graph."""
     passes = {name: captured(steps, device, rehearsal) for name, steps in calls.items()}
-    samples: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(3 if rehearsal else SAMPLES):
+    return in_turns(passes, calls, 3 if rehearsal else SAMPLES)
+
+
+def in_turns(
+    passes: dict[str, Callable[[], float]],
+    calls: dict[str, list[Callable[[], object]]],
+    samples: int,
+) -> dict[str, list[float]]:
+    """Seconds of one call of each contender, in turns."""
+    times: dict[str, list[float]] = {name: [] for name in passes}
+    for _ in range(samples):
         for name, run in passes.items():
-            samples[name].append(run() / len(calls[name]))
-    return samples
+            times[name].append(run() / len(calls[name]))
+    return times
 
 
 def captured(
@@ -198,9 +216,8 @@ def captured(
         return on_the_wall
     run()
     wait(device)
-    graph = torch.cuda.CUDAGraph()
-    with by_rule(), torch.cuda.graph(graph):
-        run()
+    with by_rule():
+        graph = capture(run, device)
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
 
     def on_the_device() -> float:

@@ -56,7 +56,7 @@ class MachineReading:
 
 
 def read_now(gpu: bool = False) -> MachineReading:
-    """The machine now; `gpu` asks nvidia-smi too, which takes some 50 ms."""
+    """The machine now; `gpu` asks the driver too, which takes up to 50 ms."""
     # Of the processors that this process may use.
     spent = readers.cpu_seconds([f"cpu{cpu}" for cpu in readers.affinity()])
     busy, stolen = spent or (None, None)

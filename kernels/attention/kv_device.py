@@ -108,7 +108,11 @@ def block_tiles(start, tokens, window, residual, SIZE: tl.constexpr):
     return least // SIZE, blocks, ring, tl.cdiv(start + tokens - ring, SIZE)
 
 
-@triton.jit(do_not_specialize=["tokens", "total", "first", "slots", "blocks", "residual", "window"])
+@triton.jit(
+    do_not_specialize=[
+        "tokens", "total", "first", "kv_heads", "slots", "blocks", "residual", "window",
+    ]
+)  # fmt: skip
 def attend_codes(
     out_ptr,  # [batch, total, heads, DIM]
     part_ptr,  # [batch, tokens, heads, parts, DIM] fp32

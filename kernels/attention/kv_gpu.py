@@ -2,8 +2,8 @@
 
 NOT YET RUN ON A GPU: correct under TRITON_INTERPRET=1 and compiled for compute capability 9.0 only.
 Owns the launches; the device code is that of append.py, kv_encode.py and kv_device.py. A prompt is
-read in passes of PASS_TOKENS. Codes are those of kv_torch bit for bit where the keys
-in the ring are; norms of heads are summed in another order there, and a code may be the next one.
+read in passes of PASS_TOKENS. Codes are those of kv_torch bit for bit where the keys in the ring
+are; norms of heads are summed in another order there, and a code may be the next one.
 """
 
 from __future__ import annotations

@@ -25,7 +25,10 @@ MIN_SAMPLES = 5
 CPU_SIZES = (MIB // 4, MIB, 4 * MIB, 8 * MIB, 16 * MIB, 32 * MIB, 64 * MIB, 128 * MIB)
 CUDA_SIZES = (4 * MIB, 16 * MIB, 32 * MIB, 64 * MIB, 256 * MIB, 1024 * MIB)
 SAMPLE_OF = {"cpu": SAMPLE_BYTES, "cuda": CUDA_SAMPLE_BYTES}
-MOVED = {"read": 1, "copy": 2, "triad": 3}
+# A dot product of an array's halves reads it once, as a sum does: the faster of both is the limit.
+MOVED = {"read": 1, "dot": 1, "copy": 2, "triad": 3}
+NAMES = {"dot": "read"}
+ONE_THREAD = ("read", "copy", "triad")
 
 Run = Callable[[str, int, int, int], int]
 
@@ -41,8 +44,9 @@ class Job:
 
 
 def jobs(device: str, threads: int, last_cache: int, available: int) -> list[Job]:
-    """What is measured: reading over all sizes, copy and triad at a small and at the largest; on
-    the CPU the ends again with one thread, and the large copy again with torch's.
+    """What is measured: reading over all sizes, on a GPU the largest in two ways, copy and triad at
+    a small and at the largest; on the CPU the ends again with one thread, and the large copy again
+    with torch's.
 
     The largest is at least four times the last-level cache; all arrays of it take a quarter of the
     `available` bytes at most.
@@ -50,6 +54,7 @@ def jobs(device: str, threads: int, last_cache: int, available: int) -> list[Job
     if device == "cuda":
         sizes = [size for size in CUDA_SIZES if 12 * size < available]
         queue = [Job("read", size, 0, True) for size in sizes]
+        queue += [Job("dot", size, 0, True) for size in sizes[-2:]]
         return [*queue, *(Job(kind, sizes[-1], 0, True) for kind in ("copy", "triad"))]
     wanted = max(256 * MIB, 4 * last_cache)
     largest = max(CPU_SIZES[0], min(wanted, available // 24) // 8 * 8)
@@ -57,7 +62,7 @@ def jobs(device: str, threads: int, last_cache: int, available: int) -> list[Job
     small = min(MIB, largest)
     queue = [Job("read", size, threads) for size in sizes]
     queue += [Job(kind, size, threads) for kind in ("copy", "triad") for size in (small, largest)]
-    queue += [Job(kind, size, 1) for kind in MOVED for size in (small, largest)]
+    queue += [Job(kind, size, 1) for kind in ONE_THREAD for size in (small, largest)]
     return list(dict.fromkeys([*queue, Job("copy", largest, threads, True)]))
 
 
@@ -71,9 +76,12 @@ def bandwidths(torch: Any, device: str, wanted: list[Job], seconds: float) -> It
     for job in wanted:
         own = ours is not None and not job.by_torch
         how = "C++ loop, each thread on its own part" if own else "torch"
+        if job.kind == "dot":
+            how = "torch, a dot product of its halves"
         run = ours if ours is not None and own else with_torch
         samples = _samples(run, job, seconds / len(wanted), SAMPLE_OF[device])
-        yield summary(job.kind, "B/s", samples, size=job.size, threads=job.threads, how=how)
+        name = NAMES.get(job.kind, job.kind)
+        yield summary(name, "B/s", samples, size=job.size, threads=job.threads, how=how)
 
 
 def _samples(run: Run, job: Job, seconds: float, sample_bytes: int) -> list[float]:
@@ -104,6 +112,8 @@ def _with_torch(torch: Any, device: str, largest: int) -> Run:
             for _ in range(rounds):
                 if kind == "read":
                     a[:n].sum()
+                elif kind == "dot":
+                    torch.dot(a[: n // 2], a[n // 2 : n])
                 elif kind == "copy":
                     c[:n].copy_(a[:n])
                 else:

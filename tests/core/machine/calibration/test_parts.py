@@ -38,7 +38,18 @@ def test_a_gpu_is_read_by_torch_up_to_what_it_holds() -> None:
     found = bandwidth.jobs("cuda", 0, 0, 8 * GIB)
     assert all(job.by_torch for job in found)
     assert max(job.size for job in found) == 256 * MIB
-    assert {job.kind for job in found} == {"read", "copy", "triad"}
+    assert {job.kind for job in found} == {"read", "dot", "copy", "triad"}
+    # Large arrays are read in two ways, of which the faster is the limit.
+    assert {job.size for job in found if job.kind == "dot"} == {64 * MIB, 256 * MIB}
+
+
+def test_both_ways_of_reading_are_rates_of_reading() -> None:
+    import torch
+
+    both = [bandwidth.Job(kind, MIB, 0, True) for kind in ("read", "dot")]
+    rates = list(bandwidth.bandwidths(torch, "cpu", both, 0.05))
+    assert [(rate.name, rate.size) for rate in rates] == [("read", MIB), ("read", MIB)]
+    assert "dot product" in rates[1].how
 
 
 @pytest.mark.parametrize("compiled", [True, False])

@@ -1,6 +1,6 @@
 """The kernels on a GPU: bandwidth at few rows, and bf16, FP8 and INT8 matmul at many.
 
-    python -m tests.evidence gpu [--seconds 120] [--out FILE.json]
+    python -m tests.evidence gpu [--seconds 120] [--out FILE.json] [--resume]
 
 NOT YET RUN ON A GPU. First the ceilings of this GPU: a copy, a read, and large products in bf16,
 FP8 and INT8, and the other kernels of a step (gpu_steps.py). Then a grid of formats, shapes of
@@ -10,7 +10,8 @@ graph, and every way takes turns with torch's bf16 product. FILE is written anew
 times, blocks that autotuning chose, distance to the exact product. Ends with one sentence over the
 llama shapes; exit 1 when int4 in groups reaches less than 80 % of the copy bandwidth at 1 to 8 rows
 or less than 0.9 times bf16 from 64 rows on, when W8A8 or FP8 reach less than 1.3 times bf16 from
-128 rows on, when a kernel was wrong, or when one of these was not measured. With
+128 rows on, when a kernel was wrong, or when one of these was not measured; exit 3 when a kernel
+broke the device for this process: `--resume` goes on with FILE behind that case. With
 TRIMTAB_GPU_REHEARSAL=1 and TRITON_INTERPRET=1 the processor stands in, on tiny shapes: that shows
 the way and says nothing of speed.
 """
@@ -37,6 +38,7 @@ COPIED = 1 << 30
 PRODUCT = 8192
 # The share of the time that the kernels beside the products have, before them.
 STEPS_SHARE = 0.2
+BROKEN = 3
 # What issue 12 asks for: name, which rows of the results it speaks of, what they say, the least.
 GOALS = (
     ("W4A16 at 1 to 8 rows", ("int4-g32", "int4-g128"), range(1, 9), "copy_share", 0.8),
@@ -50,6 +52,7 @@ UNITS = {"copy_share": "of the copy bandwidth", "to_bf16": "times bf16"}
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=SECONDS, help="time for all of it")
     parser.add_argument("--out", type=Path, help="where the results go as JSON, case by case")
+    parser.add_argument("--resume", action="store_true", help="go on with what --out has")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -61,6 +64,64 @@ def main(options: argparse.Namespace) -> int:
         return 1
     device = "cpu" if rehearsal else "cuda:0"
     torch.manual_seed(0)
+    data = begun(options, device, rehearsal)
+    if not data["ceilings"]:
+        data["ceilings"] = ceilings(torch.device(device), rehearsal)
+        keep(options.out, data)
+        print("; ".join(map(ceiling_text, data["ceilings"].items())), flush=True)
+    if not data["steps"]:
+        for rows in gpu_steps.timed_cases(
+            torch.device(device), rehearsal, STEPS_SHARE * options.seconds
+        ):
+            for row in rows:
+                if "us" in row and "rate" in data["ceilings"]["copy"]:
+                    row["copy_share"] = row["gb_per_s"] * 1e9 / data["ceilings"]["copy"]["rate"]
+            data["steps"] += rows
+            keep(options.out, data)
+            print(gpu_steps.line(rows), flush=True)
+        if not alive(device):
+            return BROKEN
+    bench = grid.Bench(device, rehearsal)
+    for case in grid.cases(rehearsal):
+        if vars(case) in data["tried"]:
+            continue
+        if time.monotonic() - began > options.seconds:
+            data["left_out"].append(vars(case))
+            continue
+        data["tried"].append(vars(case))
+        keep(options.out, data)
+        try:
+            rows = list(bench.rows(case))
+        except Exception as error:
+            # Such a case is a finding; the others are worth their time all the same.
+            data["failed"].append(vars(case) | {"reason": f"{type(error).__name__}: {error}"[:400]})
+            print(f"{case}: {data['failed'][-1]['reason']}", flush=True)
+            keep(options.out, data)
+            if not alive(device):
+                return BROKEN
+            continue
+        for row in rows:
+            row |= shares(row, data["ceilings"])
+        data["rows"] += rows
+        keep(options.out, data)
+        print(line(case, rows), flush=True)
+    answers = [] if rehearsal else choice.here()
+    data["choices"] = [choice.as_data(answer) for answer in answers]
+    data["goals"] = [goal(data["rows"], *asked) for asked in GOALS]
+    data["took_s"] = time.monotonic() - began
+    data["sentence"], missed = verdict(data)
+    keep(options.out, data)
+    print(data["sentence"])
+    return int(missed)
+
+
+def begun(options: argparse.Namespace, device: str, rehearsal: bool) -> dict[str, Any]:
+    """The results so far: none, or those of an earlier run to go on with; `tried` has every case
+    that was begun, so that one which ended its process is not begun again.
+    """
+    if options.resume and options.out is not None and options.out.exists():
+        earlier: dict[str, Any] = json.loads(options.out.read_text(encoding="utf-8"))
+        return earlier | {"left_out": []}
     data: dict[str, Any] = {
         "rehearsal": rehearsal,
         "device": choice.device_name(torch.device(device)),
@@ -71,49 +132,12 @@ def main(options: argparse.Namespace) -> int:
         "ceilings": {},
         "steps": [],
         "rows": [],
+        "tried": [],
         "failed": [],
         "left_out": [],
     }
     keep(options.out, data)
-    data["ceilings"] = ceilings(torch.device(device), rehearsal)
-    keep(options.out, data)
-    print("; ".join(map(ceiling_text, data["ceilings"].items())), flush=True)
-    for rows in gpu_steps.timed_cases(
-        torch.device(device), rehearsal, STEPS_SHARE * options.seconds
-    ):
-        for row in rows:
-            if "us" in row and "rate" in data["ceilings"]["copy"]:
-                row["copy_share"] = row["gb_per_s"] * 1e9 / data["ceilings"]["copy"]["rate"]
-        data["steps"] += rows
-        keep(options.out, data)
-        print(gpu_steps.line(rows), flush=True)
-    bench = grid.Bench(device, rehearsal)
-    lost = False
-    for case in grid.cases(rehearsal):
-        if lost or time.monotonic() - began > options.seconds:
-            data["left_out"].append(vars(case))
-            continue
-        try:
-            rows = list(bench.rows(case))
-        except Exception as error:
-            # Such a case is a finding; the others are worth their time all the same.
-            data["failed"].append(vars(case) | {"reason": f"{type(error).__name__}: {error}"[:400]})
-            print(f"{case}: {data['failed'][-1]['reason']}", flush=True)
-            lost = not alive(device)
-            continue
-        for row in rows:
-            row |= shares(row, data["ceilings"])
-        data["rows"] += rows
-        keep(options.out, data)
-        print(line(case, rows), flush=True)
-    answers = [] if rehearsal or lost else choice.here()
-    data["choices"] = [choice.as_data(answer) for answer in answers]
-    data["goals"] = [goal(data["rows"], *asked) for asked in GOALS]
-    data["took_s"] = time.monotonic() - began
-    data["sentence"], missed = verdict(data)
-    keep(options.out, data)
-    print(data["sentence"])
-    return int(missed)
+    return data
 
 
 def alive(device: str) -> bool:

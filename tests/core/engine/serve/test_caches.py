@@ -11,9 +11,11 @@ from tape import TORCH, Tape, taped
 from transformers_models import lean, transformers_model
 
 from core.engine.decoder import Decoder
+from core.engine.linear import Linear
 from core.engine.passes.graph import WARM_UPS
 from core.engine.serve.caches import Caches
 from core.engine.serve.generate import generate
+from core.engine.serve.proposer import Draft
 from core.engine.serve.scheduler import Static
 from core.engine.serve.sequence import Request
 from core.engine.serve.server import EngineServer
@@ -48,6 +50,29 @@ def test_a_batch_goes_on_in_the_memory_of_one_with_as_many_rows(
         assert [one.new for one in sequences] == generate(eager, prompts, new).tolist()
         assert tape.replays - before == new - 1 - (WARM_UPS if first else 0)
     assert next(made) == 3
+
+
+def test_speculating_batches_go_on_in_the_memory_of_target_and_draft(
+    pair: tuple[Decoder, Decoder, Tape], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eager, target, _ = pair
+    draft = lean(transformers_model("llama", seed=0), "fp32")
+    draft.layers[1].down = Linear(0.9 * draft.layers[1].down.dense())
+    monkeypatch.setattr(draft, "device", "cpu:0")
+    taped(draft, monkeypatch)
+    made = itertools.count()
+    for engine in (target, draft):
+        monkeypatch.setattr(
+            engine, "new_cache", lambda *a, new=engine.new_cache: (next(made), new(*a))[1]
+        )
+    server = EngineServer(target, Static(3), Draft(draft, 3))
+    for _ in range(3):
+        prompts = torch.randint(0, 97, (3, 6))
+        sequences = [server.submit(Request(prompt, 20)) for prompt in prompts]
+        while server.phase:
+            server.step()
+        assert [one.new for one in sequences] == generate(eager, prompts, 20).tolist()
+    assert next(made) == 2
 
 
 def test_a_kept_cache_is_gone_before_a_longer_one_is_made(

@@ -16,8 +16,8 @@ from core.measurement import bootstrap_median
 from core.study import Study, Trial
 from tests.evidence.gpu import results
 from tests.evidence.gpu.bench import FILE
-from tests.evidence.gpu.journals import studies
 from tests.evidence.gpu.place import Place
+from tests.evidence.gpu.studies import begun
 
 DECODED, DECODED_BY = "shape:llama-3.1-8b", "weight-int4"
 FEWEST_SPANS = 3
@@ -66,7 +66,7 @@ def run(place: Place) -> tuple[bool, str]:
     clocks at the end of all beside those before.
     """
     results.add_json(place, "environment.json", "end", gpus.gpu_now())
-    found = studies(place.work / results.STUDIES)
+    found = begun(place.work / results.STUDIES)
     for line in lines(found):
         print(line)
     figures = [*kernels(place), decode_share(found), energy(place, found)]

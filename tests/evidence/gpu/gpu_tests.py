@@ -12,12 +12,12 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
 from kernels import build
-from tests.evidence.gpu import results
+from tests.evidence.gpu import poison, results
 from tests.evidence.gpu.place import ROOT, Place
 from tests.evidence.gpu.schedule import end
 
@@ -27,23 +27,76 @@ MARK = re.compile(r"\bmark\.gpu\b")
 ENDED = re.compile(r"^(\S+\.py::\S+) (PASSED|FAILED|SKIPPED|ERROR)\b", re.MULTILINE)
 CHILDREN = {"FAILED": "failure", "SKIPPED": "skipped", "ERROR": "error"}
 MOST_PROCESSES = 8
+# Of one group: each costs the import of torch.
+MOST_STARTS = 4
 TAIL = 4_000
 NAMED = 3
 
 
+class Group:
+    """Files of tests that share a process; another follows where a test broke the device for it."""
+
+    def __init__(self, files: Sequence[str], base: Path) -> None:
+        self.files, self._base = files, base
+        self._ended: list[str] = []
+        self.logs: list[Path] = []
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        log = self._base.with_name(f"{self._base.name}-{len(self.logs)}.log")
+        self.logs.append(log)
+        words = ["-m", "pytest", "-m", "gpu", "-v", "-p", "no:cacheprovider", "--tb=short"]
+        words += ["-p", poison.__name__, f"--junitxml={log.with_suffix('.xml')}"]
+        words += [f"--deselect={name}" for name in self._ended]
+        with log.open("wb") as output:
+            return subprocess.Popen(
+                [sys.executable, *words, *self.files],
+                cwd=ROOT,
+                env=_environment(self._base.parent),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def go_on(self) -> bool:
+        """Whether it still runs; behind the test that broke the device in another process."""
+        status = self.process.poll()
+        if status == poison.BROKEN and len(self.logs) < MOST_STARTS:
+            text = self.logs[-1].read_text(encoding="utf-8", errors="replace")
+            self._ended += [name for name, _ in ENDED.findall(text)]
+            self.process = self._start()
+            return True
+        return status is None
+
+    def suites(self) -> Iterator[ElementTree.Element]:
+        """What its processes wrote, or printed where they did not come so far."""
+        for log in self.logs:
+            try:
+                root = ElementTree.parse(log.with_suffix(".xml")).getroot()
+            except (OSError, ElementTree.ParseError):
+                status = self.process.poll() if log == self.logs[-1] else poison.BROKEN
+                yield _unfinished(self.files, log, status)
+                continue
+            yield from root.iter("testsuite")
+
+
 def run(place: Place) -> tuple[bool, str]:
     """Run them; content when some passed and none failed, in a rehearsal when none failed."""
-    groups = grouped(files(), max(1, len(os.sched_getaffinity(0)) // 2))
     folder = place.work / "tests"
     folder.mkdir(parents=True, exist_ok=True)
-    running = {number: _start(group, folder / f"{number}") for number, group in enumerate(groups)}
-    while any(process.poll() is None for process in running.values()) and place.left > 1:
+    dealt = grouped(files(), max(1, len(os.sched_getaffinity(0)) // 2))
+    groups = [Group(names, folder / f"{number}") for number, names in enumerate(dealt)]
+    while place.left > 1:
+        running = [group.go_on() for group in groups]
+        if not any(running):
+            break
         time.sleep(0.2)
-        _merge(place, groups, folder, running)
-    for process in running.values():
-        end(process)
+        _merge(place, groups)
+    for group in groups:
+        end(group.process)
     _forget_tuning()
-    suites = _merge(place, groups, folder, running)
+    suites = _merge(place, groups)
     counts = {
         name: sum(int(suite.get(name, 0)) for suite in suites)
         for name in ("tests", "failures", "errors", "skipped")
@@ -67,20 +120,6 @@ def grouped(names: Sequence[str], most: int) -> list[list[str]]:
     return [list(names[start::count]) for start in range(count)]
 
 
-def _start(group: Sequence[str], base: Path) -> subprocess.Popen[bytes]:
-    words = ["-m", "pytest", "-m", "gpu", "-v", "-p", "no:cacheprovider", "--tb=short"]
-    with base.with_suffix(".log").open("wb") as log:
-        return subprocess.Popen(
-            [sys.executable, *words, f"--junitxml={base.with_suffix('.xml')}", *group],
-            cwd=ROOT,
-            env=_environment(base.parent),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-
 def _environment(folder: Path) -> dict[str, str]:
     """Without plugins that this box happens to have, and with a cache apart: which kernel is the
     fastest is not to be learned from several processes at a time.
@@ -102,19 +141,11 @@ def _forget_tuning() -> None:
         path.unlink(missing_ok=True)
 
 
-def _merge(
-    place: Place,
-    groups: Sequence[Sequence[str]],
-    folder: Path,
-    running: dict[int, subprocess.Popen[bytes]],
-) -> list[ElementTree.Element]:
+def _merge(place: Place, groups: Sequence[Group]) -> list[ElementTree.Element]:
     """One document of all that ended; what is still running, crashed or was killed is an error."""
     root = ElementTree.Element("testsuites", name="rehearsal" if place.rehearsal else "gpu")
-    for number, process in running.items():
-        try:
-            root.extend(ElementTree.parse(folder / f"{number}.xml").getroot().iter("testsuite"))
-        except (OSError, ElementTree.ParseError):
-            root.append(_unfinished(groups[number], folder / f"{number}.log", process.poll()))
+    for group in groups:
+        root.extend(group.suites())
     suites = list(root)
     for suite in suites:
         suite.attrib.pop("hostname", None)

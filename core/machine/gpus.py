@@ -38,6 +38,8 @@ cards = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
 print(json.dumps([[card.name, card.total_memory] for card in cards]))
 """
 _TORCH_S = 60.0
+# The driver's devices; the last is Windows' own under its Linux.
+NODES = ("nvidiactl", "nvidia0", "nvidia-uvm", "dxg")
 
 
 def gpus() -> list[dict[str, Any]]:
@@ -106,7 +108,7 @@ def _sound(row: list[str]) -> bool:
 
 def _by_torch() -> list[dict[str, Any]]:
     """Names and bytes from torch, asked only where the driver's devices are there."""
-    if not any((readers.DEV / name).exists() for name in ("nvidiactl", "nvidia0", "dxg")):
+    if not any((readers.DEV / name).exists() for name in NODES):
         return []
     torch: Any = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():

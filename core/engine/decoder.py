@@ -19,8 +19,8 @@ from core.engine.cache.quantized import QuantizedCache
 from core.engine.export import export
 from core.engine.held import HeldByDecoder
 from core.engine.linear import DENSE, Linear
-from core.engine.passes import captured_step, step
-from core.engine.passes.captured_step import CapturedStep
+from core.engine.passes import step
+from core.engine.passes.captured_step import CapturedStep, fits
 from core.engine.passes.graph import Graphs
 from core.engine.passes.rotary import Rotary
 from core.engine.passes.step import Step
@@ -234,8 +234,7 @@ class Decoder(HeldByDecoder):
     def _captured(self, ids: Tensor, cache: Rows) -> CapturedStep | None:
         """The captured step that takes these ids; None on the CPU, for a prompt and for many."""
         batch, tokens = ids.shape
-        many = tokens > captured_step.MAX_TOKENS or batch * tokens > captured_step.MAX_ROWS
-        if self.graphs is None or not cache.length or many:
+        if self.graphs is None or not cache.length or not fits(batch, tokens, self.graphs):
             return None
         cache.check_room(batch, tokens)
         bound: CapturedStep | None = cache.programs.get(tokens)

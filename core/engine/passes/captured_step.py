@@ -23,7 +23,16 @@ if TYPE_CHECKING:
 # What one call of an attention kernel over codes appends at most; a prompt is longer.
 MAX_TOKENS = 16
 # Buffers between the kernels grow with the rows.
-MAX_ROWS = 512
+MAX_ROWS = 1024
+
+
+def fits(batch: int, tokens: int, graphs: Graphs) -> bool:
+    """Whether so many tokens behind others run as a captured step; says so where a step has too
+    many rows. More tokens are part of a prompt.
+    """
+    if tokens <= MAX_TOKENS and batch * tokens > MAX_ROWS:
+        graphs.refused(f"a step of more than {MAX_ROWS} rows is not captured")
+    return tokens <= MAX_TOKENS and batch * tokens <= MAX_ROWS
 
 
 class CapturedStep:
@@ -83,6 +92,8 @@ class CapturedStep:
             cache.write_starts(self._start)
         if ids is not self._next:
             self._ids.copy_(ids.reshape(-1), non_blocking=True)
+        # Unknown where the run breaks off.
+        self._written = -1, None
         run()
         cache.length += self.tokens
         # The run has moved the positions on by itself.

@@ -139,6 +139,9 @@ def test_a_served_batch_never_waits_but_for_its_prompts_check(
             server.step()
     assert [len(sequence.new) for sequence in sequences] == [8, 8]
     assert checks == [prompt_on.partition(":")[0]]
+    assert decoder.graphs is not None
+    reason = f"a step of more than {most} rows is not captured"
+    assert decoder.graphs.reasons == ([reason] if most == 1 else [])
 
 
 @pytest.mark.usefixtures("_fake")

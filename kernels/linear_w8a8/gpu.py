@@ -6,7 +6,8 @@ the form is codes.py's, checks are the operation's face's.
 
 Codes lie as int8 [n, k] with k rounded up to 16, a thread's load. Sums are int32 and exact. Where
 the tiles alone do not fill the device the sum over k is split: partial sums are int32 too, so their
-order does not matter. The weight is the left operand, so that a few rows of x fill a narrow tile.
+order does not matter. Else the product writes y itself. The weight is the left operand, so that a
+few rows of x fill a narrow tile.
 """
 
 import torch
@@ -23,6 +24,8 @@ from kernels.tuning import rows_bucket
 K_MULTIPLE = 16
 # Programs that share one sum over k, at most.
 MAX_SPLIT = 16
+# The calls whose blocks the autotuner has chosen: all that its own key is made of, and more.
+_tuned: set[tuple[object, ...]] = set()
 
 
 def available() -> str | None:
@@ -58,13 +61,20 @@ def _configs() -> list[triton.Config]:
 )
 @triton.jit(do_not_specialize=["rows_bucket"])
 def product_kernel(
-    sums_ptr,  # [splits, M, N] int32
+    y_ptr,  # [M, N], written where the sum is not split
+    sums_ptr,  # [splits, M, N] int32, written where it is
     x_ptr,  # [M, K padded] int8
     w_ptr,  # [N, K padded] int8
+    scale_ptr,  # [N] fp32
+    x_scale_ptr,  # [M] fp32
+    bias_ptr,
+    residual_ptr,  # [M, N], may be y
     rows,
     n,
     padded,
     rows_bucket,
+    BIAS: tl.constexpr,
+    RESIDUAL: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -86,9 +96,20 @@ def product_kernel(
         x = tl.load(x_row + j[None, :], mask=(m < rows)[:, None] & there, other=0)
         w = tl.load(w_row + j[None, :], mask=(cols < n)[:, None] & there, other=0)
         total = tl.dot(w, tl.trans(x), total, out_dtype=tl.int32)
-    split = tl.program_id(1).to(tl.int64)
-    at = (split * rows + m.to(tl.int64)[None, :]) * n + cols[:, None]
-    tl.store(sums_ptr + at, total, mask=(m < rows)[None, :] & (cols < n)[:, None])
+    ok = (m < rows)[None, :] & (cols < n)[:, None]
+    at = m.to(tl.int64)[None, :] * n + cols[:, None]
+    if tl.num_programs(1) > 1:
+        split = tl.program_id(1).to(tl.int64)
+        tl.store(sums_ptr + split * rows * n + at, total, mask=ok)
+    else:
+        x_scale = tl.load(x_scale_ptr + m, mask=m < rows, other=0.0)
+        scale = tl.load(scale_ptr + cols, mask=cols < n, other=0.0)
+        y = total.to(tl.float32) * (x_scale[None, :] * scale[:, None])
+        if BIAS:
+            y += tl.load(bias_ptr + cols, mask=cols < n, other=0.0).to(tl.float32)[:, None]
+        if RESIDUAL:
+            y += tl.load(residual_ptr + at, mask=ok, other=0.0).to(tl.float32)
+        tl.store(y_ptr + at, y.to(y_ptr.dtype.element_ty), mask=ok)
 
 
 class Product:
@@ -117,7 +138,9 @@ class Product:
         residual: torch.Tensor | None = None,
         split: int | None = None,
     ) -> torch.Tensor:
-        """See kernels.choice.ways. `split` programs share a sum over k, by default enough."""
+        """See kernels.choice.ways. `split` programs share a sum over k, by default enough. The
+        first call of a shape chooses blocks on an output of its own.
+        """
         rows, padded = len(x), self.codes.shape[1]
         if self.columns is not None:
             x = x.index_select(1, self.columns)
@@ -134,15 +157,27 @@ class Product:
             return max(1, min(MAX_SPLIT, most, wanted))
 
         most = max(splits(config.kwargs) for config in product_kernel.configs)
-        sums = torch.empty((most, rows, self.n), dtype=torch.int32, device=x.device)
-        bucket = rows_bucket(rows)
+        size = (most, rows, self.n) if most > 1 else (1, 1, 1)
+        sums = torch.empty(size, dtype=torch.int32, device=x.device)
+        others = (
+            sums, codes, self.codes, self.scale, x_scale, x if self.bias is None else self.bias,
+            x if residual is None else residual, rows, self.n, padded, rows_bucket(rows),
+        )  # fmt: skip
+        meta = {"BIAS": self.bias is not None, "RESIDUAL": residual is not None}
+
+        def launch(y: torch.Tensor) -> None:
+            product_kernel[lambda meta: (tiles(meta), splits(meta))](y, *others, **meta)
+
+        key = (rows_bucket(rows), self.n, padded, x.device, x.dtype, *meta.values())
         with on(x.device):
-            product_kernel[lambda meta: (tiles(meta), splits(meta))](
-                sums, codes, self.codes, rows, self.n, padded, bucket
-            )
+            if key not in _tuned:
+                launch(torch.empty_like(out))
+                _tuned.add(key)
+            launch(out)
         # That of the launch just before: its own key's.
         used = splits(product_kernel.best_config.kwargs)
-        finish(out, sums, used, self.scale, x_scale, self.bias, residual)
+        if used > 1:
+            finish(out, sums, used, self.scale, x_scale, self.bias, residual)
         return out
 
     def undo(self) -> W8A8:

@@ -33,11 +33,12 @@ def pinned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     tuners = (device_code.few_rows, device_code.many_rows, fp8.product_kernel, w8a8.product_kernel)
     for tuner in tuners:
         monkeypatch.setattr(tuner, "configs", tuner.configs[:1])
-    before = set(lowbit._tuned)
+    known = [(module._tuned, set(module._tuned)) for module in (lowbit, w8a8)]
     yield
     # With all of its blocks, an autotuner has still to choose for these calls.
-    lowbit._tuned.clear()
-    lowbit._tuned.update(before)
+    for tuned, before in known:
+        tuned.clear()
+        tuned.update(before)
 
 
 @pytest.fixture

@@ -58,8 +58,11 @@ both = compiled(fp8.product_kernel,
                 FP32_DOT=False)
 found["fp8"] = both.asm["ptx"]
 for config in w8a8.product_kernel.configs:
-    both = compiled(w8a8.product_kernel, {"sums_ptr": "*i32", "x_ptr": "*i8", "w_ptr": "*i8"},
-                    ("rows", "n", "padded", "rows_bucket"), config)
+    both = compiled(w8a8.product_kernel,
+                    {"y_ptr": "*bf16", "sums_ptr": "*i32", "x_ptr": "*i8", "w_ptr": "*i8",
+                     "scale_ptr": "*fp32", "x_scale_ptr": "*fp32", "bias_ptr": "*bf16",
+                     "residual_ptr": "*bf16"},
+                    ("rows", "n", "padded", "rows_bucket"), config, BIAS=True, RESIDUAL=True)
     found[f"w8a8 {config}"] = both.asm["ptx"]
 plain = triton.Config({})
 compiled(fp8_rows._quantize_kernel,

@@ -167,6 +167,7 @@ def start_on_the_host(device: str) -> None:
     """A start on the CPU is read at each call, wherever the kernels run."""
     from kernels.attention import gpu
 
+    torch.manual_seed(4)
     qkv, keys, values, heads = make(torch.float32, 2, 1, 16, 1, (3, 9))
     out = torch.empty(2, 1, 32, device=device)
     start = torch.zeros(2, dtype=torch.int64)
@@ -182,6 +183,7 @@ def huge_scores(device: str) -> None:
     """Neither overflow nor vanish, in one part and in several."""
     from kernels.attention import gpu
 
+    torch.manual_seed(3)
     qkv, keys, values, heads = make(torch.float32, 4, 2, 16, 2, (150,))
     qkv, keys = qkv * 1e3, keys * 1e3
     want = wanted(qkv, keys, values, (150,), heads)
@@ -198,6 +200,7 @@ def same_keys_as_torch(device: str) -> None:
     """Without norms the cache is that of torch-sdpa bit for bit."""
     from kernels.attention import gpu, sdpa
 
+    torch.manual_seed(5)
     for dtype in (torch.float32, torch.float16):
         qkv, keys, values, heads = make(dtype, 4, 2, 24, 3, (5, 40))
         start, fixed = torch.tensor((5, 40)).to(device), moved(heads, device)
@@ -275,6 +278,7 @@ def test_it_is_right_on_a_gpu(case: str) -> None:
 def test_a_captured_step_reads_the_start_of_each_replay_on_a_gpu(kernel: str) -> None:
     import importlib
 
+    torch.manual_seed(6)
     module = importlib.import_module(f"kernels.attention.{kernel}")
     qkv, keys, values, heads = make(torch.bfloat16, 8, 2, 64, 1, (300, 300))
     here = [tensor.nan_to_num(0).cuda() for tensor in (qkv, keys, values)]

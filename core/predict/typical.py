@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from core.catalogue import targets
 from core.catalogue.classes import DeviceClass, classes
 from core.predict.limits import CACHE_OVER_MEMORY, CACHED_BYTES, Rates
@@ -19,6 +21,8 @@ from kernels.w8a8_bytes import W8A8Bytes
 
 # Above this bandwidth a GPU has HBM, below it GDDR.
 HBM_BANDWIDTH = 1.2e12
+# From this bandwidth on the memory of a laptop or board is wide LPDDR5, shared with a large GPU.
+WIDE_LPDDR = {"laptop": 100e9, "board": 40e9}
 # Bits a weight, above which it counts as 16 or as 8 bit; geometric middles.
 WIDE_BITS, NARROW_BITS = 11.3, 5.7
 # Peaks are stated with 32-bit accumulation; programs that accumulate in 16 bit exceed some of them.
@@ -84,6 +88,8 @@ def device_class(target: Target) -> DeviceClass | None:
         if (target.bandwidth or 0.0) >= HBM_BANDWIDTH:
             return classes().device("gpu-hbm")
         return classes().device("gpu-gddr" if target.place == "cloud" else "gpu-geforce")
+    if (target.bandwidth or 0.0) >= WIDE_LPDDR.get(target.place, np.inf):
+        return classes().device("cpu-soc")
     return classes().device(_BY_PLACE.get(target.place, ""))
 
 

@@ -90,7 +90,9 @@ def test_every_target_of_the_catalogue_has_a_class() -> None:
 def test_a_device_that_is_not_listed_has_the_class_of_its_kind_and_place() -> None:
     known = {
         "h100-sxm": "gpu-hbm", "l4": "gpu-gddr", "rtx-4090": "gpu-geforce",
-        "ryzen-ai-9-hx370": "cpu-client", "snapdragon-8-elite": "cpu-phone",
+        "ryzen-ai-9-hx370": "cpu-soc", "ryzen-9-7950x": "cpu-client",
+        "radxa-orion-o6": "cpu-soc", "ryzen-ai-5-340": "cpu-client",
+        "snapdragon-8-elite": "cpu-phone",
         "graviton3-c7g": "cpu-server", "raspberry-pi-5": "cpu-board",
     }  # fmt: skip
     for target_id, class_id in known.items():

@@ -21,6 +21,8 @@ from kernels.tuning import rows_bucket
 
 K_MULTIPLE = 16
 MAX_SPLIT = 16
+# The calls whose blocks the autotuner has chosen: all that its own key is made of, and more.
+_tuned: set[tuple[object, ...]] = set()
 NEEDED = (8, 9)
 
 
@@ -63,13 +65,20 @@ def _configs() -> list[triton.Config]:
 )
 @triton.jit(do_not_specialize=["rows_bucket"])
 def product_kernel(
-    sums_ptr,  # [splits, M, N] fp32
+    y_ptr,  # [M, N], written where the sum is not split
+    sums_ptr,  # [splits, M, N] fp32, written where it is
     x_ptr,  # [M, K padded] E4M3
     w_ptr,  # [N, K padded] E4M3
+    scale_ptr,  # [N]
+    x_scale_ptr,  # [M] fp32
+    bias_ptr,
+    residual_ptr,  # [M, N], may be y
     rows,
     n,
     padded,
     rows_bucket,
+    BIAS: tl.constexpr,
+    RESIDUAL: tl.constexpr,
     FP32_DOT: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -94,9 +103,20 @@ def product_kernel(
         if FP32_DOT:
             x, w = x.to(tl.float32), w.to(tl.float32)
         total = tl.dot(w, tl.trans(x), total, max_num_imprecise_acc=BLOCK_K)
-    split = tl.program_id(1).to(tl.int64)
-    at = (split * rows + m.to(tl.int64)[None, :]) * n + cols[:, None]
-    tl.store(sums_ptr + at, total, mask=(m < rows)[None, :] & (cols < n)[:, None])
+    ok = (m < rows)[None, :] & (cols < n)[:, None]
+    at = m.to(tl.int64)[None, :] * n + cols[:, None]
+    if tl.num_programs(1) > 1:
+        split = tl.program_id(1).to(tl.int64)
+        tl.store(sums_ptr + split * rows * n + at, total, mask=ok)
+    else:
+        x_scale = tl.load(x_scale_ptr + m, mask=m < rows, other=0.0)
+        scale = tl.load(scale_ptr + cols, mask=cols < n, other=0.0).to(tl.float32)
+        y = total * (x_scale[None, :] * scale[:, None])
+        if BIAS:
+            y += tl.load(bias_ptr + cols, mask=cols < n, other=0.0).to(tl.float32)[:, None]
+        if RESIDUAL:
+            y += tl.load(residual_ptr + at, mask=ok, other=0.0).to(tl.float32)
+        tl.store(y_ptr + at, y.to(y_ptr.dtype.element_ty), mask=ok)
 
 
 @triton.jit
@@ -149,7 +169,9 @@ class Product:
         residual: torch.Tensor | None = None,
         split: int | None = None,
     ) -> torch.Tensor:
-        """See kernels.choice.ways. `split` programs share a sum over k, by default enough."""
+        """See kernels.choice.ways. `split` programs share a sum over k, by default enough. The
+        first call of a shape chooses blocks on an output of its own.
+        """
         rows, padded = len(x), self.codes.shape[1]
         codes, x_scale = round_rows(x, padded)
 
@@ -164,20 +186,35 @@ class Product:
             return max(1, min(MAX_SPLIT, most, wanted))
 
         most = max(splits(config.kwargs) for config in product_kernel.configs)
-        sums = torch.empty(most * rows * self.n, dtype=torch.float32, device=x.device)
-        bucket = rows_bucket(rows)
+        size = most * rows * self.n if most > 1 else 1
+        sums = torch.empty(size, dtype=torch.float32, device=x.device)
+        bias, side = x if self.bias is None else self.bias, x if residual is None else residual
+        others = (
+            sums, codes, self.codes, self.scale, x_scale, bias, side, rows, self.n, padded,
+            rows_bucket(rows),
+        )  # fmt: skip
+        meta = {"BIAS": self.bias is not None, "RESIDUAL": residual is not None}
+        on_cpu = x.device.type == "cpu"
+
+        def launch(y: torch.Tensor) -> None:
+            product_kernel[lambda blocks: (tiles(blocks), splits(blocks))](
+                y, *others, **meta, FP32_DOT=on_cpu
+            )
+
+        key = (rows_bucket(rows), self.n, padded, x.device, x.dtype, *meta.values())
+        key += (self.scale.dtype,)
         with on(x.device):
-            product_kernel[lambda meta: (tiles(meta), splits(meta))](
-                sums, codes, self.codes, rows, self.n, padded, bucket,
-                FP32_DOT=x.device.type == "cpu",
-            )  # fmt: skip
+            if key not in _tuned:
+                launch(torch.empty_like(out))
+                _tuned.add(key)
+            launch(out)
             # That of the launch just before: its own key's.
             used = splits(product_kernel.best_config.kwargs)
-            _finish_kernel[(rows, triton.cdiv(self.n, 512))](
-                out, sums, self.scale, x_scale, x if self.bias is None else self.bias,
-                x if residual is None else residual, rows, self.n, used,
-                BIAS=self.bias is not None, RESIDUAL=residual is not None, BLOCK=512,
-            )  # fmt: skip
+            if used > 1:
+                _finish_kernel[(rows, triton.cdiv(self.n, 512))](
+                    out, sums, self.scale, x_scale, bias, side, rows, self.n, used, **meta,
+                    BLOCK=512,
+                )  # fmt: skip
         return out
 
     def undo(self) -> LowBit:

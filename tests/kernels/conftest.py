@@ -33,7 +33,7 @@ def pinned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     tuners = (device_code.few_rows, device_code.many_rows, fp8.product_kernel, w8a8.product_kernel)
     for tuner in tuners:
         monkeypatch.setattr(tuner, "configs", tuner.configs[:1])
-    known = [(module._tuned, set(module._tuned)) for module in (lowbit, w8a8)]
+    known = [(module._tuned, set(module._tuned)) for module in (lowbit, w8a8, fp8)]
     yield
     # With all of its blocks, an autotuner has still to choose for these calls.
     for tuned, before in known:

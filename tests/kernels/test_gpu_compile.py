@@ -52,10 +52,13 @@ found["few"] = few.asm["ptx"]
 many = compiled(lowbit.many_rows, POINTERS, ("rows", "n", "k", "blocks", "rows_bucket"),
                 lowbit.MANY[0], PRECISION="tf32", FP32_DOT=False, **INT4)
 found["many"] = many.asm["ptx"]
-both = compiled(fp8.product_kernel,
-                {"sums_ptr": "*fp32", "x_ptr": "*fp8e4nv", "w_ptr": "*fp8e4nv"},
-                ("rows", "n", "padded", "rows_bucket"), fp8.product_kernel.configs[0],
-                FP32_DOT=False)
+for config in fp8.product_kernel.configs[::-1]:
+    both = compiled(fp8.product_kernel,
+                {"y_ptr": "*bf16", "sums_ptr": "*fp32", "x_ptr": "*fp8e4nv", "w_ptr": "*fp8e4nv",
+                 "scale_ptr": "*fp16", "x_scale_ptr": "*fp32", "bias_ptr": "*bf16",
+                 "residual_ptr": "*bf16"},
+                ("rows", "n", "padded", "rows_bucket"), config, FP32_DOT=False, BIAS=True,
+                RESIDUAL=True)
 found["fp8"] = both.asm["ptx"]
 for config in w8a8.product_kernel.configs:
     both = compiled(w8a8.product_kernel,

@@ -81,6 +81,28 @@ for name, n, k in (("w8a8", 40, 100), ("w8a8-static", 40, 64), ("w8a8 apart", 8,
 odd = gpu.Product(products.form_of("w8a8", 33, 100), torch.float32, None)
 print(json.dumps([found, torch_int_mm.over(odd) is None]))
 """
+TUNED = """
+import json, torch, triton
+from kernels.linear_OP import gpu, quantize
+from tests.kernels.gpu import products
+kernel = gpu.product_kernel
+blocks = dict(BLOCK_M=16, BLOCK_K=128, WAVES=4)
+kernel.configs = [triton.Config(blocks | dict(BLOCK_N=n)) for n in (16, 32)]
+form = quantize(torch.randn(40, 96))
+product = gpu.Product(form, torch.float32, torch.randn(40))
+found = []
+for known in (False, True):
+    # As if blocks had been chosen on an output of its own: what goes wrong without.
+    kernel.cache.clear()
+    for turn in range(2):
+        x, side = torch.randn(5, 96), torch.randn(5, 40)
+        wanted = side.double() + products.exact(form, x, product.bias)
+        if not known:
+            gpu._tuned.clear()
+        product.into(x, side, side)
+        found.append(products.off(side, wanted, 96))
+print(json.dumps(found))
+"""
 GPU = "NOT YET RUN ON A GPU: needs a CUDA device"
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 
@@ -142,6 +164,15 @@ def test_torchs_dense_product_writes_to_the_output(dtype: torch.dtype, bias: boo
         wanted = products.exact(weight, x, added) + (y.double() if residual else 0)
         cuda.bound(weight, added, x, y, y if residual else None)()
         assert products.off(y, wanted, 100) < products.ALLOWED[dtype]
+
+
+@pytest.mark.parametrize("op", ["w8a8", "fp8"])
+def test_choosing_blocks_does_not_touch_an_output_that_is_the_residual(op: str) -> None:
+    found: list[float] = interpreted(TUNED.replace("linear_OP", f"linear_{op}"))  # type: ignore[assignment]
+    right, chosen_already, wrong, after = found
+    assert max(right, chosen_already, after) < 2e-6
+    # The test would see it: blocks chosen on the output itself add the residual each time.
+    assert wrong > 1e-3
 
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason=GPU)

@@ -16,6 +16,8 @@ from core.study import Study, Trial
 from core.verdict.anchor import anchored
 from core.verdict.frontier import frontier
 from core.verdict.recommend import Recommendation, recommend
+from core.verdict.robust import words as firm
+from core.verdict.robust.firmness import robustness
 
 # A role in the table: of the two axes alone, where the choice looks at all priorities.
 BEATEN = "beaten on these axes"
@@ -115,6 +117,10 @@ def _advice(study: Study, advice: Recommendation) -> None:
                         for name, reason in others
                     )
                 )
+        told = firm.sentences(study, trial, robustness(study, trial)) if trial is not None else ()
+        if told:
+            with st.expander("What would change the choice", icon=":material/tune:"):
+                st.markdown("\n".join(f"- {words.plain(sentence)}" for sentence in told))
         if trial is not None:
             with st.container(horizontal=True):
                 base = study.baseline

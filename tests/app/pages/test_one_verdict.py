@@ -32,6 +32,8 @@ from core.verdict.comparison import VERDICTS
 from core.verdict.documents import study_document
 from core.verdict.reasons import sentence
 from core.verdict.recommend import recommend
+from core.verdict.robust.firmness import robustness
+from core.verdict.robust.words import sentences
 from tests.core.verdict.noisy_study import noisy_study
 
 FIXTURE = Path(__file__).parent / "fixtures" / "busy_study.json"
@@ -199,6 +201,7 @@ def test_the_command_line_prints_the_doubt(
     out = capsys.readouterr().out
     found = recommend(study)
     assert found.because[0] in out
+    assert " of all weightings of " in out
     assert ("recommended:" in out) == found.proven
     assert (f"trimtab again {study.id}" in out) == bool(found.again)
 
@@ -214,7 +217,11 @@ def test_trade_offs_says_the_same_sentences_and_offers_to_measure_again(
     assert not at.exception
     text = "\n".join(one.value for one in at.markdown).replace("\\", "")
     found = recommend(study)
-    for said in found.because:
+    winner = anchored(study).trial(found.trial_id or "")
+    assert winner is not None
+    firm = sentences(study, winner, robustness(anchored(study), winner))
+    assert firm
+    for said in (*found.because, *firm):
         assert said.replace("://", ":\u2060//") in text
     roles = set(at.dataframe[0].value["Role"])
     assert ("recommended" in roles) == found.proven

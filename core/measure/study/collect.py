@@ -12,9 +12,8 @@ from core.files.fingerprint import file_digest, refusal
 from core.files.folder import check_folder
 from core.files.formats.companions import companions
 from core.measure.study.plan import DATA, DRAFT, MODEL, TRACE, PlannedFile, StudyPlan
-from core.plan import Plan
+from core.plan import Plan, Technique, settings
 from core.study import Study
-from core.techniques.decode.speculative import Speculative
 
 # Where the model comes with Trimtab, or is drawn at random.
 EVERYWHERE = ("bundled", "shape")
@@ -65,12 +64,7 @@ def collect(
 
 def drafts(plans: tuple[Plan, ...]) -> tuple[str, ...]:
     """The draft models that techniques name and that do not come with Trimtab."""
-    words = (
-        technique.draft
-        for plan in plans
-        for technique in plan.techniques
-        if isinstance(technique, Speculative)
-    )
+    words = filter(None, (draft_of(each) for plan in plans for each in plan.techniques))
     return tuple(
         dict.fromkeys(
             word
@@ -78,6 +72,11 @@ def drafts(plans: tuple[Plan, ...]) -> tuple[str, ...]:
             if word not in ("auto", *BUNDLED) and not word.startswith("shape:")
         )
     )
+
+
+def draft_of(technique: Technique) -> str:
+    """The draft model that a technique's settings name; empty where they name none."""
+    return str(settings(technique).get("draft", ""))
 
 
 def _add_folder(folder: Path, role: str, place: str, of: str, add: Add) -> None:

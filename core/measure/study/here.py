@@ -14,12 +14,11 @@ from core.files.fingerprint import Fingerprint, file_digest
 from core.files.folder import check_folder
 from core.ids import now
 from core.machine.targets import detect_local
-from core.measure.study.collect import EVERYWHERE
+from core.measure.study.collect import EVERYWHERE, draft_of
 from core.measure.study.plan import DRAFT, MODEL, TRACE, PlannedFile, StudyPlan
 from core.model import Model
 from core.plan import Plan, Technique
 from core.study import Study
-from core.techniques.decode.speculative import Speculative
 
 
 def for_this_box(
@@ -148,7 +147,8 @@ def _place(found: dict[str, Path], digest: str, planned: str, what: str) -> str:
 
 
 def _with_draft(technique: Technique, plan: StudyPlan, files: Path) -> Technique:
-    if not isinstance(technique, Speculative):
+    draft = draft_of(technique)
+    carried = [file for file in plan.of_role(DRAFT) if draft and file.of == draft and file.place]
+    if not carried:
         return technique
-    carried = [file for file in plan.of_role(DRAFT) if file.of == technique.draft and file.place]
-    return replace(technique, draft=str(_folder(carried, files))) if carried else technique
+    return replace(technique, draft=str(_folder(carried, files)))  # type: ignore[type-var]

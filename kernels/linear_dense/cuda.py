@@ -30,10 +30,11 @@ def bound(
 
     def step() -> None:
         count("linear_dense", "torch")
-        if side is None and bias is None:
-            torch.mm(x, across, out=out)
-        elif bias is None:
-            torch.addmm(side, x, across, out=out)
+        if bias is None:
+            if side is None:
+                torch.mm(x, across, out=out)
+            else:
+                torch.addmm(side, x, across, out=out)
         elif side is None or between is None:
             torch.addmm(bias, x, across, out=out)
         else:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from app.jobs import elsewhere
 from app.jobs.accept import believed
-from app.jobs.elsewhere import STUDY, FoundStudy
+from app.jobs.elsewhere import HERE, STUDY, FoundStudy
 from core import disk
 from core.errors import BadInput, StoreError
 from core.journal.events import (
@@ -24,12 +24,9 @@ from core.journal.events import (
 )
 from core.journal.journal import Journal, Mark
 from core.machine.naming import machine_line
+from core.study import ENDED
 from store.health.check import take_in
 from store.interface import Store
-
-# What this store itself says of a study that was measured elsewhere, so that the study's own
-# journal stays as it is there and can be gone on with.
-HERE = "here.jsonl"
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,7 @@ def ingest(store: Store, studies_folder: Path, folder: Path) -> Ingested:
         if any(file in fresh for file in study.journals):
             notices += study.notices
         taken = take_in(store, studies_folder, study.id, believed)
-        _pause(store, studies_folder, study.id)
+        _settle(store, studies_folder, study, STUDY in fresh)
         ids.append(study.id)
         new += taken.new
         notices += taken.notices
@@ -131,18 +128,39 @@ def _copy(study: FoundStudy, fresh: set[str], here: Path) -> None:
             disk.replace(own, log.read_bytes())
 
 
-def _pause(store: Store, studies_folder: Path, study_id: str) -> None:
-    """A study whose journals end before it does is not running here."""
-    study = store.study(study_id)
-    if study is None or study.state not in ("queued", "running"):
+def _settle(store: Store, studies_folder: Path, study: FoundStudy, is_new: bool) -> None:
+    """Say how the study stands here. One whose journals end before it does is not running here; one
+    that has ended meanwhile has, whatever this machine's clock was when it was paused here.
+    """
+    kept, said = store.study(study.id), _last_state(study.events)
+    if kept is None:
         return
-    reason = (
-        "its journals end before the study does: go on with it where it was measured, then ingest"
-        " its folder again"
-    )
-    with Journal(studies_folder / study_id / HERE) as journal:
-        journal.append(StudyStateChanged("paused", reason).event(study_id))
-    take_in(store, studies_folder, study_id, believed)
+    state, reason = said.state, said.reason
+    if state in ENDED:
+        behind = is_new and kept.state == "paused"
+    else:
+        behind = is_new or kept.state in ("queued", "running")
+        why = f" ({reason})" if reason else ""
+        state = "paused"
+        reason = (
+            f"its journals end before the study does{why}: go on with it where it was measured,"
+            " then ingest its folder again"
+        )
+    if not behind:
+        return
+    with Journal(studies_folder / study.id / HERE) as journal:
+        journal.append(StudyStateChanged(state, reason).event(study.id))
+    take_in(store, studies_folder, study.id, believed)
+
+
+def _last_state(events: tuple[Event, ...]) -> StudyStateChanged:
+    """What its journals said last of the study itself."""
+    last = StudyStateChanged("queued")
+    for event in sorted(events, key=lambda event: event.id):
+        content = event.content() if event.is_a(StudyStateChanged) else None
+        if isinstance(content, StudyStateChanged):
+            last = content
+    return last
 
 
 def _machines(events: tuple[Event, ...]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from core import techniques
 from core.catalogue import models, workloads
@@ -84,7 +85,8 @@ def _refuse_unfit(case: Case) -> None:
 
 def plan_again(study: Study, preset: str | None = None) -> tuple[Study, tuple[Plan, ...]]:
     """A new study of the same case with the unchanged model and the leading trials' plans, by the
-    next more thorough preset unless `preset` names one; its `parent_id` is the old study.
+    next more thorough preset unless `preset` names one; its `parent_id` is the old study. It is for
+    this machine, where the old one was measured on another.
 
     BadInput when nothing can be recommended yet, only the unchanged model was measured, or the case
     is for a GPU that is not here.
@@ -92,21 +94,39 @@ def plan_again(study: Study, preset: str | None = None) -> tuple[Study, tuple[Pl
     why = absent(study.case.target)
     if why is not None:
         raise BadInput(f"study {study.id} cannot be measured again here: {why}")
+    case = _case_here(study)
     advice = recommend(study)
     leading = advice.again or tuple(trial_id for trial_id, _ in advice.scores[:3])
     trials = [trial for trial in map(study.trial, leading) if trial and not trial.is_baseline]
-    plans = [trial.plan for trial in trials]
+    plans = [Plan(case, trial.plan.techniques, trial.plan.seed) for trial in trials]
     if advice.trial_id is None or not plans:
         raise BadInput(
             f"study {study.id} has no leading trials to measure again: `trimtab show {study.id}`"
             " says why"
         )
-    baseline = Plan(study.case, (), study.seed)
+    baseline = Plan(case, (), study.seed)
     chosen = find_preset(preset or _more_thorough(study.preset)).name
-    again = Study(
-        new_id("s"), study.case, study.priorities, chosen, None, study.seed, study.id, now()
-    )
+    again = Study(new_id("s"), case, study.priorities, chosen, None, study.seed, study.id, now())
     return again, (baseline, *plans)
+
+
+def _case_here(study: Study) -> Case:
+    """The study's case for this machine, where `local` was another one; BadInput names what is not
+    here.
+    """
+    case = study.case
+    needed = [*(dataset.path for dataset in case.data), case.workload.trace]
+    away = next((path for path in needed if path and not Path(path).is_file()), None)
+    if away is not None:
+        raise BadInput(
+            f"study {study.id} cannot be measured again here: it needs {away}, which is not on this"
+            " machine. Measure it where that lies, or plan it anew with `trimtab run` and a file"
+            " that is here"
+        )
+    if not case.target.local:
+        return case
+    here = targets.detect_local()
+    return case if here.title == case.target.title else replace(case, target=here)
 
 
 def _more_thorough(preset: str) -> str:

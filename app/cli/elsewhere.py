@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -53,7 +54,8 @@ def bundle(parsed: argparse.Namespace) -> int:
     plan, sources = collect(study, tuple(plans), not parsed.no_model)
     size = formats.number(write(output, plan, sources), "B")
     print(f"wrote {output} ({size}): {len(plans)} plans, {len(sources)} files", file=sys.stderr)
-    print(f"measure it there with: python -m core.measure.study {output.name} OUT", file=sys.stderr)
+    name = shlex.quote(output.name)
+    print(f"measure it there with: python -m core.measure.study {name} OUT", file=sys.stderr)
     return 0
 
 

@@ -99,6 +99,12 @@ def again(parsed: argparse.Namespace, services: Services, console: Console) -> i
             f"there is no study {parsed.study!r} in this store; `trimtab studies` lists them"
         )
     study, plans = plan_again(parent, parsed.preset)
+    if study.case.target.name != parent.case.target.name:
+        print(
+            f"study {parent.id} was measured on {parent.case.target.name}; this is a study of its"
+            f" own, on {study.case.target.name}",
+            file=console.err,
+        )
     return _submit(replace(study, who=parsed.who), plans, parsed.json, services, console)
 
 

@@ -19,6 +19,9 @@ from core.journal.events import Event, ReportSaved, StudyCreated
 from core.journal.journal import JournalReading, examine
 
 STUDY = "study.jsonl"
+# What this store itself says of a study that was measured elsewhere and did not end there, so that
+# the study's own journal stays as it is there and can be gone on with.
+HERE = "here.jsonl"
 STUDY_ID = re.compile(r"s-[0-9a-z]{1,40}")
 FILES = re.compile(r"study\.jsonl|t-[0-9a-z]{1,40}-\d{1,6}\.(?:jsonl|log)")
 # A trial may say 256 MiB; what a library prints is cut off by nobody else.

@@ -19,6 +19,8 @@ from pathlib import Path
 
 from app.jobs import history
 from app.jobs.accept import believed, unfit
+from app.jobs.elsewhere import HERE, STUDY
+from app.jobs.going_on import why_not_here
 from app.jobs.listeners import Listener, Listeners
 from app.jobs.queues import Queues
 from core.errors import BadInput, StoreError, TrimtabError
@@ -26,7 +28,7 @@ from core.ids import new_id
 from core.journal.events import Event, StudyStateChanged, named, study_created, trial_queued
 from core.journal.journal import Journal
 from core.measure.child.attempt import CANCELLED, CLOSED, LATE
-from core.measure.child.devices import absent, devices
+from core.measure.child.devices import devices
 from core.measure.child.limits import TrialLimits, limits_for
 from core.measure.child.orphans import end_orphans
 from core.measure.child.runner import Runner, ended
@@ -122,7 +124,7 @@ class Supervisor:
             raise BadInput(
                 f"study {study_id} is done: every trial has ended, there is nothing to resume"
             )
-        why = absent(study.case.target)
+        why = self.why_not_here(study)
         if why is not None:
             raise BadInput(f"study {study_id} cannot go on here: {why}")
         orphans = end_orphans({trial.id for trial in study.trials})
@@ -136,6 +138,10 @@ class Supervisor:
         with self._lock:
             self._stop.pop(study_id, None)
         self._enqueue(study)
+
+    def why_not_here(self, study: Study) -> str | None:
+        """See going_on.why_not_here."""
+        return why_not_here(self._store, self._folder, study)
 
     def recover(self) -> tuple[str, ...]:
         """Take up what a killed owner left: end the processes that outlived it, read the journals
@@ -283,7 +289,8 @@ class Supervisor:
             return
         who = self._who(study_id)
         events = [event if event.who else replace(event, who=who) for event in events]
-        with Journal(self._folder / study_id / "study.jsonl") as journal:
+        place = self._folder / study_id
+        with Journal(place / (HERE if (place / HERE).exists() else STUDY)) as journal:
             journal.extend(events)
         self._ingest(events)
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from app.archives import unpacked
 from app.facts import facts_of
-from app.ingest import HERE, ingest
+from app.ingest import ingest
+from app.jobs.elsewhere import HERE
 from app.reference.package import MANIFEST, Reference, ReferenceStudy
 from core import disk
 from core.errors import BadInput

@@ -66,18 +66,8 @@ def _buttons(summary: StudySummary) -> None:
                 "Cancel", icon=":material/stop:", key="cancel", help="Stops the running trial too."
             ):
                 _confirm_cancel(summary.id)
-        if summary.state in ("paused", "cancelled") and st.button(
-            "Resume",
-            type="primary",
-            icon=":material/play_arrow:",
-            key="resume",
-            help="Goes on with the trials that have not ended.",
-        ):
-            jobs.resume(summary.id, common.me())
-            state.flash("The study goes on.")
-            st.rerun()
         if summary.state in ("paused", "cancelled"):
-            _where(summary)
+            _resume(summary)
         if summary.state == "paused" and st.button("Cancel", icon=":material/stop:", key="cancel"):
             _confirm_cancel(summary.id)
         if summary.ended:
@@ -86,14 +76,23 @@ def _buttons(summary: StudySummary) -> None:
             st.page_link(state.page("compare"), label="Compare", query_params=here)
 
 
-def _where(summary: StudySummary) -> None:
-    """What resuming would mix, of a study that was measured elsewhere."""
-    place = machines.places((summary,))[summary.id]
-    if place != summary.target_id:
-        st.caption(
-            words.plain(f"Measured on {place}; resumed here, the rest runs on this machine."),
-            width="content",
-        )
+def _resume(summary: StudySummary) -> None:
+    """The button, or why the study does not go on on this machine."""
+    opened = services.get_services()
+    study = opened.store.study(summary.id)
+    why = opened.jobs.why_not_here(study) if study is not None else None
+    if why is not None:
+        st.caption(words.plain(f"It does not go on here: {why}."))
+    elif st.button(
+        "Resume",
+        type="primary",
+        icon=":material/play_arrow:",
+        key="resume",
+        help="Goes on with the trials that have not ended.",
+    ):
+        opened.jobs.resume(summary.id, common.me())
+        state.flash("The study goes on.")
+        st.rerun()
 
 
 @st.dialog("Cancel this study?")

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from app.cli import main as cli
-from app.ingest import HERE, ingest
-from app.jobs.supervisor import Supervisor
+from app.ingest import ingest
+from app.jobs.elsewhere import HERE
 from core.errors import BadInput
 from core.study import Study
 from store import open_store
@@ -146,21 +146,6 @@ def test_a_changed_line_is_named_and_the_rest_is_kept(
     trial = study.trial("t-0001")
     assert trial is not None
     assert len(trial.measurements) == len(synthetic_study.trials[1].measurements) - 1
-
-
-def test_a_study_of_a_gpu_does_not_go_on_where_there_is_none(
-    store: Store, studies: Path, tmp_path: Path, synthetic_study: Study
-) -> None:
-    target = replace(synthetic_study.case.target, kind="cuda")
-    study = replace(synthetic_study, case=replace(synthetic_study.case, target=target))
-    write(study, tmp_path / "box", ("begin",))
-    ingest(store, studies, tmp_path / "box")
-    supervisor = Supervisor(store, studies)
-    with pytest.raises(BadInput, match="has no GPU that the installed torch could drive"):
-        supervisor.resume(study.id)
-    supervisor.close()
-    kept = (studies / study.id / "study.jsonl").read_bytes()
-    assert kept == (tmp_path / "box" / study.id / "study.jsonl").read_bytes()
 
 
 def test_a_folder_without_journals_is_named(store: Store, studies: Path, tmp_path: Path) -> None:

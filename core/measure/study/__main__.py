@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -52,8 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Before anything was begun; after that a signal ends the trial that runs.
         return 128 + signal.SIGINT
     except OSError as error:
-        name = error.filename or parsed.out
-        print(f"core.measure.study: {name}: {error.strerror or error}", file=sys.stderr)
+        name, why = error.filename or parsed.out, error.strerror or error
+        print(
+            f"core.measure.study: {name} cannot be used ({why}): set it right, or give another"
+            " folder for OUT, and run the same command again",
+            file=sys.stderr,
+        )
         return 2
 
 
@@ -102,12 +107,13 @@ def _run(parsed: argparse.Namespace) -> int:
     plan = read(parsed.plan)
     # Children start in the study's folder.
     parsed.out = parsed.out.absolute()
+    ingest = f"trimtab ingest {shlex.quote(str(parsed.out))}"
     standing = _begun(parsed.out, plan) or _begin(parsed, plan)
     _describe(parsed.out)
     begun = standing.study
     assert begun is not None
     if begun.state == "done" and not open_trials(begun):
-        _say(f"study {begun.id} has ended; take it in with: trimtab ingest {parsed.out}")
+        _say(f"study {begun.id} has ended; take it in with: {ingest}")
         return 0
     why_not = absent(begun.case.target)
     if why_not is not None:
@@ -125,7 +131,7 @@ def _run(parsed: argparse.Namespace) -> int:
     _say(f"study {run.study.id}: {len(run.study.trials)} trials, journals in {place}")
     study = run.run()
     why = f", {study.reason}" if study.reason else ""
-    _say(f"study {study.id}: {study.state}{why}; take it in with: trimtab ingest {parsed.out}")
+    _say(f"study {study.id}: {study.state}{why}; take it in with: {ingest}")
     if heard:
         return 128 + heard[0]
     asked = study.trials[: parsed.only]
@@ -151,12 +157,19 @@ def _begin(parsed: argparse.Namespace, plan: StudyPlan) -> Standing:
         study, plans, fingerprint = for_this_box(
             plan, study_id, (place / FILES), parsed.model and parsed.model.absolute(), parsed.data
         )
-    except BadInput:
+        if fingerprint is not None:
+            disk.replace(place / MODEL_FILES, json.dumps(fingerprint.to_json(), indent=1).encode())
+        return begin(parsed.out, study, plans)
+    except (LookupError, ArithmeticError, TypeError, ValueError) as error:
+        shutil.rmtree(place, ignore_errors=True)
+        raise BadInput(
+            f"{parsed.plan} says of its model or workload what none can be ({error}): write it"
+            " again with `trimtab bundle`"
+        ) from None
+    except BaseException:
+        # Nothing was said of the study yet, so that nothing is lost.
         shutil.rmtree(place, ignore_errors=True)
         raise
-    if fingerprint is not None:
-        disk.replace(place / MODEL_FILES, json.dumps(fingerprint.to_json(), indent=1).encode())
-    return begin(parsed.out, study, plans)
 
 
 def _describe(out: Path) -> None:

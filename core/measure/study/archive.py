@@ -32,6 +32,7 @@ from core.measure.study.plan import (
 
 PLAN = "PLAN.json"
 _BLOCK = 1 << 20
+_ZIP = b"PK\x03\x04"
 _DAMAGES = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 
 
@@ -92,6 +93,9 @@ def read(path: Path) -> StudyPlan:
     """The plan in a file, without what goes along; BadInput says what is wrong with it."""
     with _opened(path) as file:
         if not zipfile.is_zipfile(file):
+            file.seek(0)
+            if file.read(len(_ZIP)) == _ZIP:
+                raise BadInput(f"{path} is a damaged .zip, its end is missing: copy it again")
             file.seek(0)
             plan = from_document(str(path), file.read(LONGEST + 1))
             if plan.carried():

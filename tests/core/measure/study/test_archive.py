@@ -311,3 +311,9 @@ def test_what_does_not_fit_on_the_disk_is_refused_before(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 5, 5))
     with pytest.raises(BadInput, match=r"the disk of .* has 5\.00 B left"):
         unpack(full, plan, tmp_path / "out" / "files")
+
+
+def test_an_archive_whose_end_is_missing_is_called_so(full: Path) -> None:
+    full.write_bytes(full.read_bytes()[:2000])
+    with pytest.raises(BadInput, match=r"damaged \.zip, its end is missing: copy it again"):
+        read(full)

@@ -217,3 +217,21 @@ def test_two_boxes_make_two_studies_of_one_plan(planned: Callable, tmp_path: Pat
     assert len(store.studies()) == 2
     with pytest.raises(BadInput):
         ingest(store, tmp_path / "studies", tmp_path)
+
+
+def test_a_plan_with_numbers_that_no_model_has_is_refused_and_leaves_nothing(
+    planned: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = bundled(planned("pycode-small"), tmp_path / "plan.json")
+    path.write_text(path.read_text().replace('"layers": ', '"layers": 9' + "0" * 30))
+    assert main([str(path), str(tmp_path / "OUT")]) == 2
+    assert "write it again with `trimtab bundle`" in capsys.readouterr().err
+    assert list((tmp_path / "OUT").iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_named_with_a_way_out(
+    planned: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = bundled(planned("pycode-small"), tmp_path / "plan.json")
+    assert main([str(path), str(path)]) == 2
+    assert "give another folder for OUT" in capsys.readouterr().err

@@ -76,7 +76,9 @@ def in_a_study(store: Store, losses: Losses, study_id: str, paths: Sequence[Path
     for trial in study.trials:
         if study.state == "done" and trial.state not in ENDED:
             text = f"trial {trial.id} of study {study_id} has no end"
-            told += losses.tell(text, f"`trimtab resume {study_id}` runs it again")
+            told += losses.tell(
+                text, f"`trimtab resume {study_id}` runs it again, on the machine that measured it"
+            )
     return told
 
 

@@ -47,14 +47,14 @@ def collect(
         _add_folder(find_folder(word), DRAFT, f"{DRAFT}-{number}", word, add)
     for dataset in study.case.data:
         if dataset.path:
-            path = Path(dataset.path)
+            path = _here(dataset.path)
             read_bytes(path)
             place = f"{DATA}/{dataset.sha256[:16]}{path.suffix}"
             _same(path, dataset.sha256, dataset.id)
             add(PlannedFile(DATA, dataset.id, dataset.sha256, path.stat().st_size, place), path)
     workload = study.case.workload
     if workload.trace:
-        path = Path(workload.trace)
+        path = _here(workload.trace)
         place = f"{TRACE}/{workload.trace_digest[:16]}{path.suffix}"
         _same(path, workload.trace_digest, path.name)
         size = path.stat().st_size
@@ -88,6 +88,17 @@ def _add_folder(folder: Path, role: str, place: str, of: str, add: Add) -> None:
         path = folder / name if folder.is_dir() else folder.parent / name
         where = f"{place}/{name}" if place else ""
         add(PlannedFile(role, name, file_digest(path), path.stat().st_size, where, of), path)
+
+
+def _here(name: str) -> Path:
+    """A file that a study names; one that was measured elsewhere names those of its machine."""
+    path = Path(name)
+    if not path.exists():
+        raise BadInput(
+            f"the study needs {name}, which is not on this machine: bundle it where that lies, or"
+            " plan it anew with the options of `trimtab run` and a file that is here"
+        )
+    return path
 
 
 def _same(path: Path, digest: str, name: str) -> None:

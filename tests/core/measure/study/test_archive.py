@@ -317,3 +317,12 @@ def test_an_archive_whose_end_is_missing_is_called_so(full: Path) -> None:
     full.write_bytes(full.read_bytes()[:2000])
     with pytest.raises(BadInput, match=r"damaged \.zip, its end is missing: copy it again"):
         read(full)
+
+
+def test_a_file_of_another_machine_is_named_with_a_way_out(
+    planned: Callable, folder: Path, data: Path
+) -> None:
+    made = planned(folder, data=(str(data),))
+    data.unlink()
+    with pytest.raises(BadInput, match=r"notes\.txt, which is not on this machine: bundle it"):
+        collect(*made)

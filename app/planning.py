@@ -38,9 +38,9 @@ def plan_study(
 ) -> tuple[Study, tuple[Plan, ...]]:
     """A study and its plans from the user's words; BadInput names the word that cannot be used.
 
-    `data` are files or lm-eval tasks (core.data.files) to judge quality on; `arrival` are requests
-    per second or `trace:FILE` (core.data.arrivals), measured beside the workload's back-to-back
-    requests.
+    `technique_texts` are techniques or stacks of them (core.techniques.parse_stack); `data` are
+    files or lm-eval tasks (core.data.files) to judge quality on; `arrival` are requests per second
+    or `trace:FILE` (core.data.arrivals), measured beside the workload's back-to-back requests.
     """
     find_preset(preset)
     workload = with_arrivals(workloads.resolve(workload_id), arrival)
@@ -48,7 +48,10 @@ def plan_study(
     _refuse_unfit(case)
     case = replace(case, data=datasets_for(data, case.model))
     wanted = tuple(
-        techniques.parse(text).within(priorities.limits, parse_setting(text)[1])
+        tuple(
+            techniques.parse(part).within(priorities.limits, parse_setting(part)[1])
+            for part in techniques.parse_stack(text)
+        )
         for text in technique_texts
     )
     plans = propose(case, preset, wanted, seed, priorities.limits)

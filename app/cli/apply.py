@@ -28,7 +28,8 @@ def apply(parsed: argparse.Namespace) -> int:
     workload = "chat" if model.task == "text" else "sensor-frame"
     data = datasets_for(parsed.data, model)
     case = Case(model, targets.resolve("local"), workloads.resolve(workload), data)
-    plan = Plan(case, tuple(map(techniques.parse, parsed.technique)), parsed.seed)
+    texts = (part for text in parsed.technique for part in techniques.parse_stack(text))
+    plan = Plan(case, tuple(map(techniques.parse, texts)), parsed.seed)
     folder = Path(parsed.output)
     progress = ApplyProgress()
     with _interruptible():

@@ -233,7 +233,14 @@ def _case(parser: argparse.ArgumentParser, needed: bool) -> None:
         help="also serve requests that arrive on their own: so many per second (Poisson), or as a"
         " trace says (CSV or JSON lines: ours, Azure's or Mooncake's columns)",
     )
-    parser.add_argument("--technique", action="append", default=[], metavar="NAME[:key=value,...]")
+    parser.add_argument(
+        "--technique",
+        action="append",
+        default=[],
+        metavar="NAME[:key=value,...][+NAME...]",
+        help="measure this one, or this stack, beside the unchanged model (repeat); where each is"
+        " given alone they are also tried together",
+    )
     parser.add_argument("--preset", default="quick")
     parser.add_argument(
         "--budget", default=None, metavar="5m", help="start no trial after this time (s, m or h)"

@@ -35,18 +35,25 @@ def techniques() -> list[str]:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         settings = _settings(name)
         added = st.button("Add technique", icon=":material/add:", key="technique-add")
-    chosen = list(state.chosen("techniques"))
-    if added:
+        chosen = list(state.chosen("techniques"))
+        stacked = bool(chosen) and st.button(
+            "Stack on the last",
+            icon=":material/layers:",
+            key="technique-stack",
+            help=f"Measure it together with {_words(chosen[-1])}, as one plan.",
+        )
+    if added or stacked:
         with common.sentences():
             # A setting that cannot be is told at once, not by a trial.
             text = registry.spell(registry.build(name, settings)).replace(",", ";")
             registry.parse(_plain(text))
-            state.choose("techniques", list(dict.fromkeys([*chosen, text])))
+            kept = [*chosen, text] if added else [*chosen[:-1], f"{chosen[-1]}+{text}"]
+            state.choose("techniques", list(dict.fromkeys(kept)))
             st.rerun()
     if not chosen:
         st.caption(
             "None chosen: the preset's own list. Chosen ones are tried alone and, where the order "
-            "makes sense, together."
+            "makes sense, together; a stack is tried as it is."
         )
         return []
     kept = common.removable(
@@ -98,6 +105,7 @@ def _plain(text: str) -> str:
 
 def _words(text: str) -> str:
     try:
-        return label(registry.parse(_plain(text)))
+        parts = registry.parse_stack(_plain(text))
+        return " + ".join(label(registry.parse(part)) for part in parts)
     except BadInput:
         return text

@@ -4,7 +4,7 @@ make sense. What is worth trying is said by the techniques, how they stack by th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import product
 
 from core.plan import Case, Plan, Technique
@@ -21,13 +21,14 @@ LATER = 100
 def propose(
     case: Case,
     preset: str,
-    wanted: tuple[Technique, ...] = (),
+    wanted: tuple[tuple[Technique, ...], ...] = (),
     seed: int = 0,
     limits: Sequence[Limit] = (),
 ) -> tuple[Plan, ...]:
     """Plans in the order to measure them; the baseline is always first.
 
-    With `wanted` techniques: each alone and, when the order makes sense, all together. Without:
+    With `wanted` stacks of techniques: each as it is, in the order of their kinds; techniques that
+    are all wanted alone are also put together where the order makes sense. Without:
     what the techniques propose for the case at the preset's depth, with the study's hard `limits`
     in the settings that promise one. Plans whose technique refuses the case are included, so that
     the refusal is seen.
@@ -39,12 +40,17 @@ def propose(
     return tuple(plans.values())
 
 
-def _wanted(case: Case, wanted: tuple[Technique, ...]) -> list[tuple[Technique, ...]]:
-    together = tuple(sorted(wanted, key=lambda technique: place(technique.kind)))
-    stacks: list[tuple[Technique, ...]] = [(technique,) for technique in wanted]
-    if len(wanted) > 1 and refuse(Plan(case, together)) is None:
-        stacks.append(together)
+def _wanted(case: Case, wanted: tuple[tuple[Technique, ...], ...]) -> list[tuple[Technique, ...]]:
+    stacks = [_in_order(stack) for stack in wanted]
+    if len(wanted) > 1 and all(len(stack) == 1 for stack in wanted):
+        together = _in_order(technique for stack in wanted for technique in stack)
+        if refuse(Plan(case, together)) is None:
+            stacks.append(together)
     return stacks
+
+
+def _in_order(techniques: Iterable[Technique]) -> tuple[Technique, ...]:
+    return tuple(sorted(techniques, key=lambda technique: place(technique.kind)))
 
 
 def _proposed(case: Case, preset: str, limits: Sequence[Limit]) -> list[tuple[Technique, ...]]:

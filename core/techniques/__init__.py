@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from typing import Any
@@ -133,3 +134,11 @@ def parse(text: str) -> Technique:
         except ValueError:
             raise BadInput(f"--technique {text!r}: {key}={word!r} is not a number") from None
     return build(name, values)
+
+
+def parse_stack(text: str) -> tuple[str, ...]:
+    """The techniques of `NAME[:key=value,...]+NAME...`, each as `parse` reads it; a plus sign that
+    no technique's name follows belongs to a setting.
+    """
+    names = "|".join(sorted((re.escape(kind.name) for kind in TECHNIQUES), key=len, reverse=True))
+    return tuple(re.split(rf"\+(?=(?:{names})(?:[:+]|$))", text))

@@ -194,6 +194,20 @@ def test_techniques_are_added_with_their_settings_and_start_a_study(
     ]
 
 
+def test_a_stack_stands_beside_single_techniques(opened: services.Services) -> None:
+    at = show("plan", model="pycode-small", techniques="prune-mlp")
+    at.selectbox(key="technique-name").set_value("distill-soft").run()
+    at.button(key="technique-stack").click().run()
+    at.selectbox(key="technique-name").set_value("weight-int8").run()
+    at.button(key="technique-add").click().run()
+    assert at.query_params["techniques"] == "prune-mlp+distill-soft,weight-int8"
+    at.button(key="start").click().run()
+    assert not at.exception
+    jobs: Any = opened.jobs
+    kinds = [[technique.name for technique in plan.techniques] for plan in jobs.plans]
+    assert kinds == [[], ["prune-mlp", "distill-soft"], ["weight-int8"]]
+
+
 def test_every_technique_can_be_chosen_on_the_page(opened: services.Services) -> None:
     from core.techniques import TECHNIQUES
 

@@ -97,22 +97,32 @@ def test_no_batch_is_proposed_that_the_workload_never_fills(
 
 
 def test_wanted_techniques_run_alone_and_together_in_the_order_that_makes_sense() -> None:
-    wanted = (StaticBatch(8), WeightInt8(), PruneMlpChannels(0.5))
+    wanted = ((StaticBatch(8),), (WeightInt8(),), (PruneMlpChannels(0.5),))
     stacks = [plan.techniques for plan in propose(CASE, "quick", wanted, seed=3)]
     together = (PruneMlpChannels(0.5), WeightInt8(), StaticBatch(8))
-    assert stacks == [(), *((one,) for one in wanted), together]
+    assert stacks == [(), *wanted, together]
     assert all(plan.seed == 3 for plan in propose(CASE, "quick", wanted, seed=3))
 
 
 def test_wanted_techniques_that_exclude_each_other_run_alone() -> None:
-    stacks = [plan.techniques for plan in propose(CASE, "quick", (WeightInt8(), WeightInt4()))]
-    assert stacks == [(), (WeightInt8(),), (WeightInt4(),)]
-    twice = propose(CASE, "quick", (WeightInt8(), WeightInt8()))
+    wanted = ((WeightInt8(),), (WeightInt4(),))
+    stacks = [plan.techniques for plan in propose(CASE, "quick", wanted)]
+    assert stacks == [(), *wanted]
+    twice = propose(CASE, "quick", ((WeightInt8(),), (WeightInt8(),)))
     assert [plan.techniques for plan in twice] == [(), (WeightInt8(),)]
 
 
+def test_single_techniques_and_stacks_stand_side_by_side_in_one_study() -> None:
+    wanted = ((WeightInt8(),), (SoftTargets(), PruneMlpChannels(0.5)), (WeightInt4(),))
+    stacks = [plan.techniques for plan in propose(CASE, "quick", wanted)]
+    # A stack is put into the order of its kinds; nothing else is added to what was asked.
+    assert stacks == [
+        (), (WeightInt8(),), (PruneMlpChannels(0.5), SoftTargets()), (WeightInt4(),),
+    ]  # fmt: skip
+
+
 def test_a_refused_technique_is_proposed_so_that_its_reason_is_seen() -> None:
-    plans = propose(IMAGES, "quick", (SoftTargets(),))
+    plans = propose(IMAGES, "quick", ((SoftTargets(),),))
     assert plans[1].techniques == (SoftTargets(),)
     assert "needs a decoder" in str(refuse(plans[1]))
 

@@ -112,3 +112,18 @@ def test_stacks_keep_the_order_of_kinds() -> None:
         places = [order.index(part.removeprefix("?").partition(":")[0]) for part in stack.parts]
         assert places == sorted(places)
         assert len(places) > 1
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ["gptq"],
+        ["prune-mlp:sparsity=0.5", "distill-soft"],
+        ["weight-int8", "kv-cache:bits=8", "static-batch"],
+        # A plus sign inside of a setting: a number, a file's name.
+        ["qat:learning_rate=1e+5", "speculative:draft=/models/a+b"],
+        ["w8a8+no-such-thing"],
+    ],
+)
+def test_a_stack_is_parted_where_a_technique_begins(parts: list[str]) -> None:
+    assert list(techniques.parse_stack("+".join(parts))) == parts

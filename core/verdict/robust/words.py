@@ -10,6 +10,8 @@ from core.verdict.robust.firmness import LimitFlip, Robustness, WeightFlip
 # Flips further away than this factor of a word's weight, or of 1 for one that weighs nothing, are
 # told as none: nobody means them.
 FAR = 10.0
+# So many of the nearest weights are told.
+TOLD = 3
 
 
 def sentences(study: Study, winner: Trial, firm: Robustness) -> tuple[str, ...]:
@@ -20,9 +22,9 @@ def sentences(study: Study, winner: Trial, firm: Robustness) -> tuple[str, ...]:
         return ()
     share = _share(firm.share(winner.id))
     told = [f"It is best in {share} of all weightings of {_listed(firm.words)}."]
-    near = [flip for flip in firm.weight_flips if _is_near(flip)]
+    near = sorted(filter(_is_near, firm.weight_flips), key=lambda flip: abs(flip.at - flip.now))
     if near:
-        told.append(f"Other weights would change the choice: {_weights(study, near)}.")
+        told.append(f"Other weights would change the choice: {_weights(study, near[:TOLD])}.")
     else:
         told.append("No weight that one would give to a single priority changes the choice.")
     told += [_limit(study, flip) for flip in firm.limit_flips]
@@ -35,7 +37,7 @@ def _is_near(flip: WeightFlip) -> bool:
 
 def _weights(study: Study, flips: list[WeightFlip]) -> str:
     parts = []
-    for flip in sorted(flips, key=lambda flip: abs(flip.at - flip.now)):
+    for flip in flips:
         side = "from {} on" if flip.rising else "down to {}"
         at = side.format(shown.plain(flip.at, 2))
         parts.append(

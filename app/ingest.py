@@ -42,9 +42,10 @@ class Ingested:
     refused: int = 0
 
 
-def ingest(store: Store, studies_folder: Path, folder: Path) -> Ingested:
+def ingest(store: Store, studies_folder: Path, folder: Path, archive: str = "") -> Ingested:
     """Take in the studies of `folder`, which is a study's or holds those of several; doing so again
-    changes nothing, and a study that went on meanwhile goes on here.
+    changes nothing, and a study that went on meanwhile goes on here. `archive` is what the user
+    calls the file that `folder` was unpacked from, for sentences.
 
     BadInput when there is none, or none could be taken; StoreError when the store cannot be
     written.
@@ -82,6 +83,8 @@ def ingest(store: Store, studies_folder: Path, folder: Path) -> Ingested:
         new += taken.new
         notices += taken.notices
         machines |= _machines(study.events)
+    if archive:
+        notices = [notice.replace(f"{folder}/", f"{archive}: ") for notice in notices]
     if not ids:
         raise BadInput(" ".join(notices))
     return Ingested(tuple(ids), new, tuple(notices), tuple(machines.values()), refused)

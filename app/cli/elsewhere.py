@@ -83,7 +83,8 @@ def planned(parsed: argparse.Namespace, services: Services, console: Console) ->
 
 def _folder(place: Path, services: Services) -> Ingested:
     with unpacked(place) as folder:
-        return ingest(services.store, services.folder, folder)
+        archive = "" if folder == place else str(place)
+        return ingest(services.store, services.folder, folder, archive)
 
 
 def _reference(services: Services) -> Ingested:

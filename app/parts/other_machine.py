@@ -64,7 +64,7 @@ def _taken(name: str, content: bytes) -> Ingested:
     opened = services.get_services()
     with tempfile.TemporaryDirectory(prefix="trimtab-journals-") as folder:
         unpack(io.BytesIO(content), Path(folder), name)
-        return ingest(opened.store, opened.folder, Path(folder))
+        return ingest(opened.store, opened.folder, Path(folder), name)
 
 
 def _said(taken: Ingested) -> str:

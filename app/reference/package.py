@@ -96,7 +96,7 @@ def take_in(store: Store, studies_folder: Path, shipped: Reference) -> Ingested:
             " that of the manifest, and nothing was taken in. Install Trimtab again"
         )
     with unpacked(archive) as folder:
-        return ingest(store, studies_folder, folder)
+        return ingest(store, studies_folder, folder, shipped.file)
 
 
 def _study(entry: Any) -> ReferenceStudy:

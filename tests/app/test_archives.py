@@ -13,6 +13,7 @@ import pytest
 
 from app import archives
 from app.archives import unpacked
+from app.cli import main as cli
 from core.errors import BadInput
 
 
@@ -129,3 +130,11 @@ def test_damaged_archives_are_sentences_and_nothing_else(tmp_path: Path, kind: s
         path.write_bytes(damaged[: chance.choice((None, chance.randrange(len(damaged))))])
         with contextlib.suppress(BadInput):
             listed(path)
+
+
+def test_what_is_wrong_in_an_archive_is_said_of_it_and_of_no_temporary_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = tar(tmp_path / "x.tar.gz", ("out/s-1/study.jsonl", b"nothing\n"))
+    assert cli.main(["ingest", str(archive), "--store", str(tmp_path / "store.duckdb")]) == 2
+    assert f"trimtab: {archive}: s-1/study.jsonl, line 1 does not say" in capsys.readouterr().err

@@ -35,6 +35,7 @@ FIGURES = {
     "payloads": "pages.payloads",
     "published": "predict.published",
     "qat": "techniques.qat",
+    "record-space": "planner.record",
     "second-owner": "store.second_owner",
     "sensitivity": "techniques.sensitivity",
     "server": "measure.server",

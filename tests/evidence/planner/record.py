@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from core.errors import TrimtabError
+from core.journal.events import NoteWritten
 from core.machine.environment import environment
 from core.machine.targets import detect_local
 from core.measure.trial import run_trial
@@ -34,8 +35,8 @@ from tests.evidence.planner.spaces import SPACES, spelled
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("space", choices=sorted(SPACES))
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("space", nargs="?", choices=sorted(SPACES), default="pycode-chat")
+    parser.add_argument("--out", type=Path, default=Path("space.jsonl"))
     parser.add_argument("--rounds", type=int, default=8, help="timed rounds of each plan")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no plan after")
 
@@ -43,38 +44,43 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     """Measure what the file does not have yet; 0 when the space is whole."""
     plans = SPACES[options.space].plans(detect_local())
-    known = {line["plan"] for line in lines(options.out)}
-    left = [plan for plan in plans if spelled(plan) not in known]
+    known = {row["plan"] for row in rows(options.out)}
+    left = [plan for plan in plans[1:] if spelled(plan) not in known]
     random.Random(0).shuffle(left)
     identifier, facts = environment()
     began, failed = time.monotonic(), 0
     with options.out.open("a+", encoding="utf-8") as out:
+
+        def write(row: dict[str, Any]) -> None:
+            out.write(json.dumps(row) + "\n")
+            out.flush()
+
         # A line that a kill cut off stays alone.
         out.seek(0)
         text = out.read()
         if text and not text.endswith("\n"):
             out.write("\n")
         if not known:
-            head = {"plan": None, "space": options.space, "environment": identifier, "facts": facts}
-            out.write(json.dumps(head) + "\n")
+            about = {"space": options.space, "environment": identifier, "facts": facts}
+            write({"plan": None, **about})
+        unchanged, seconds = trial_of(plans[0], identifier, options.rounds)
+        if "" not in known:
+            write(row_of(unchanged, unchanged, seconds))
         while left and time.monotonic() - began < options.seconds:
-            row = measured(left.pop(), identifier, options.rounds)
-            failed += row["state"] != "done"
-            out.write(json.dumps(row) + "\n")
-            out.flush()
-            print(f"{row['seconds']:5.1f} s {row['state']} {row['plan'] or 'baseline'}", flush=True)
-    whole = len(plans) - len(left)
-    print(
-        f"{options.space}: {whole} of {len(plans)} plans are in {options.out.name}, {failed} failed"
-    )
+            trial, seconds = trial_of(left.pop(), identifier, options.rounds)
+            failed += trial.state != "done"
+            write(row_of(trial, unchanged, seconds))
+            print(f"{seconds:5.1f} s {trial.state} {spelled(trial.plan)}", flush=True)
+    there = len(plans) - len(left)
+    print(f"{options.space}: {there} of {len(plans)} plans are there, {failed} did not end well")
     return int(bool(left))
 
 
-def lines(path: Path) -> list[dict[str, Any]]:
+def rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a file, without its head; empty where there is none. A line that a kill cut off
     is left out.
     """
-    rows = []
+    read = []
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
@@ -82,20 +88,20 @@ def lines(path: Path) -> list[dict[str, Any]]:
             except ValueError:
                 continue
             if row["plan"] is not None:
-                rows.append(row)
-    return rows
+                read.append(row)
+    return read
 
 
-def measured(plan: Plan, identifier: str, rounds: int) -> dict[str, Any]:
-    """One plan as a row: `metrics` by name, and by name and condition where one was varied."""
+def trial_of(plan: Plan, identifier: str, rounds: int) -> tuple[Trial, float]:
+    """The plan measured in this process, and the seconds that it took."""
     taken: list[Measurement] = []
     notes: list[str] = []
 
     def emit(kind: str, **body: Any) -> None:
         if kind == "measurement":
             taken.append(body["measurement"])
-        elif kind == "note" and body.get("caution"):
-            notes.append(body["caution"])
+        elif kind == "note":
+            notes.append(NoteWritten(1, **body).line)
 
     torch.manual_seed(plan.seed)
     state, reason, began = "done", "", time.perf_counter()
@@ -104,14 +110,22 @@ def measured(plan: Plan, identifier: str, rounds: int) -> dict[str, Any]:
     except TrimtabError as error:
         state, reason = "refused", str(error)
     seconds = time.perf_counter() - began
-    trial = Trial("t", "s", plan, state, reason, measurements=tuple(taken))
+    id_ = "t" if plan.techniques else "b"
+    return Trial(
+        id_, "s", plan, state, reason, measurements=tuple(taken), notes=tuple(notes)
+    ), seconds
+
+
+def row_of(trial: Trial, unchanged: Trial, seconds: float) -> dict[str, Any]:
+    """`metrics` by name, and by name and condition where one was varied."""
+    known = [row for row in trial.measurements if row.value is not None]
     return {
-        "plan": spelled(plan),
-        "state": state,
-        "reason": reason,
+        "plan": spelled(trial.plan),
+        "state": trial.state,
+        "reason": trial.reason,
         "seconds": round(seconds, 2),
-        "cautions": sorted(set(notes)),
-        "metrics": {_name(row): _values(row, trial) for row in taken if row.value is not None},
+        "cautions": sorted({caution.kind for caution in trial.cautions}),
+        "metrics": {_name(row): _values(row, trial, unchanged) for row in known},
     }
 
 
@@ -119,16 +133,18 @@ def _name(row: Measurement) -> str:
     return f"{row.metric} {row.condition}" if row.condition else row.metric
 
 
-def _values(row: Measurement, trial: Trial) -> dict[str, Any]:
-    """Value with its interval and, for the metrics as they are asked, the ratio of the pairs."""
+def _values(row: Measurement, trial: Trial, unchanged: Trial) -> dict[str, Any]:
+    """Value with its interval and, for the metrics as they are asked, the ratio to the unchanged
+    model.
+    """
     low, high = row.interval() or (None, None)
     values = {"value": row.value, "low": finite(low), "high": finite(high), "n": row.n}
-    if row.reference and not row.condition and not metric(row.metric).unjudged:
-        unchanged = Trial("b", "s", Plan(trial.plan.case, (), trial.plan.seed), "done")
+    if not row.condition and not metric(row.metric).unjudged:
         judgement = against(trial, unchanged, row.metric)
-        values |= {
-            "ratio": finite(judgement.ratio),
-            "ratio_low": finite(judgement.low),
-            "ratio_high": finite(judgement.high),
-        }
+        if judgement.ratio is not None:
+            values |= {
+                "ratio": finite(judgement.ratio),
+                "ratio_low": finite(judgement.low),
+                "ratio_high": finite(judgement.high),
+            }
     return values

@@ -105,6 +105,7 @@ class Jobs:
     waiting: int = 0
     plans: tuple[Plan, ...] = ()
     who: str = ""
+    elsewhere: str | None = None
 
     def submit(self, study: Study, plans: tuple[Plan, ...]) -> str:
         self.asked.append(("submit", study.id))
@@ -125,6 +126,9 @@ class Jobs:
     def resume(self, study_id: str, who: str = "") -> None:
         self.asked.append(("resume", study_id))
         self.who = who
+
+    def why_not_here(self, study: Study) -> str | None:
+        return self.elsewhere
 
     def active(self) -> tuple[str, ...]:
         return self.studies

@@ -272,6 +272,16 @@ def test_a_cancelled_study_can_be_resumed(
     assert opened.jobs.asked == [("resume", "s-synthetic")]  # type: ignore[attr-defined]
 
 
+def test_a_study_of_another_machine_says_why_it_does_not_go_on_here(
+    fill: Callable[[Study], None], opened: services.Services, synthetic_study: Study
+) -> None:
+    fill(replace(synthetic_study, state="paused"))
+    opened.jobs.elsewhere = "it was begun on NVIDIA H200"  # type: ignore[attr-defined]
+    at = show("live")
+    assert "resume" not in {each.key for each in at.button}
+    assert any("does not go on here: it was begun on" in each.value for each in at.caption)
+
+
 def test_a_resumed_study_is_watched_before_the_store_says_that_it_runs(
     fill: Callable[[Study], None], opened: services.Services, synthetic_study: Study
 ) -> None:

@@ -4,6 +4,7 @@ to weights on the device, served, and judged there, and no tensor of the host co
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 import types
@@ -232,7 +233,10 @@ def test_joules_a_token_are_those_above_idle(monkeypatch: pytest.MonkeyPatch) ->
     joules = told.rows["energy_j_per_token"]
     assert joules.origin == "measured"
     assert "NVML energy counter" in joules.method
-    assert "400 W while serving" in joules.method
+    # The card counts in steps of time, and rounds end between two of them.
+    watts = re.search(r"(\d+) W while serving", joules.method)
+    assert watts is not None
+    assert float(watts[1]) == pytest.approx(400, rel=0.15)
     assert joules.value == pytest.approx(300 / told.value("tokens_per_s"), rel=0.3)
     assert told.rows["energy_decode_j_per_token"].origin == "measured"
 

@@ -21,7 +21,9 @@ def sentences(study: Study, winner: Trial, firm: Robustness) -> tuple[str, ...]:
     if len(firm.shares) < 2 or not firm.words:
         return ()
     share = _share(firm.share(winner.id))
-    told = [f"It is best in {share} of all weightings of {_listed(firm.words)}."]
+    told = [
+        f"By the measured values it is best in {share} of all weightings of {_listed(firm.words)}."
+    ]
     near = sorted(filter(_is_near, firm.weight_flips), key=lambda flip: abs(flip.at - flip.now))
     if near:
         told.append(f"Other weights would change the choice: {_weights(study, near[:TOLD])}.")

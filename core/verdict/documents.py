@@ -21,6 +21,7 @@ from core.verdict.anchor import anchored
 from core.verdict.environments import Facts, cautions, warnings
 from core.verdict.recommend import recommend
 from core.verdict.robust.firmness import robustness
+from core.verdict.robust.nearest import nearest
 
 
 def study_document(
@@ -74,7 +75,7 @@ def robustness_document(study: Study, trial_id: str | None) -> dict[str, Any] | 
     winner = study.trial(trial_id) if trial_id else None
     if winner is None:
         return None
-    firm = robustness(study, winner)
+    firm, level = robustness(study, winner), nearest(study, winner)
     return {
         "shares": {each: finite(share) for each, share in firm.shares},
         "weights": [
@@ -86,11 +87,11 @@ def robustness_document(study: Study, trial_id: str | None) -> dict[str, Any] | 
             for flip in firm.limit_flips
         ],
         "nearest": None
-        if firm.nearest is None
+        if level is None
         else {
-            "weights": dict(firm.nearest.weights),
-            "distance": finite(firm.nearest.distance),
-            "trial": firm.nearest.trial_id,
+            "weights": dict(level.weights),
+            "distance": finite(level.distance),
+            "trial": level.trial_id,
         },
     }
 

@@ -6,20 +6,18 @@ everything here is exact in the measured gains, but for `shares`, which samples 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 
 from core.priorities import Limit
 from core.study import Study, Trial
-from core.verdict import limits, utility
+from core.verdict import limits
+from core.verdict.robust.gain_table import SAME, GainTable, gain_table
 
 # Weights drawn evenly from all that add up to 1: the share of each winner is known to 0.5 points.
 DRAWS = 10_000
-# Utilities that differ by less are the same: plans whose gains are equal.
-SAME = 1e-9
 
 
 @dataclass(frozen=True)
@@ -53,27 +51,15 @@ class LimitFlip:
 
 
 @dataclass(frozen=True)
-class Nearest:
-    """The weights (word, weight) nearest to the study's, by Euclidean distance, at which `trial_id`
-    is level with the winner.
-    """
-
-    weights: tuple[tuple[str, float], ...]
-    distance: float
-    trial_id: str
-
-
-@dataclass(frozen=True)
 class Robustness:
     """`shares` (trial id, share of all weightings in which it wins, limits kept) has the largest
-    first; `words` were weighted; `nearest` is None when no weights would change the choice.
+    first; `words` were weighted.
     """
 
     words: tuple[str, ...]
     shares: tuple[tuple[str, float], ...]
     weight_flips: tuple[WeightFlip, ...]
     limit_flips: tuple[LimitFlip, ...]
-    nearest: Nearest | None
 
     def share(self, trial_id: str) -> float:
         """The share of all weightings in which this trial wins."""
@@ -82,69 +68,41 @@ class Robustness:
 
 def robustness(study: Study, winner: Trial) -> Robustness:
     """How firmly `winner`, the recommended trial of an anchored study, stands."""
-    gains = utility.gains(study, utility.judged(study))
-    words = tuple(word for word, _ in utility.judged(study))
-    hard = study.priorities.limits
-    feasible = [trial for trial in study.done() if not limits.failures(trial, hard)]
-    table = _table(gains, feasible, words)
-    row = next(index for index, trial in enumerate(feasible) if trial.id == winner.id)
-    weights = np.array([study.priorities.weight(word) for word in words])
-    rivals = [index for index in range(len(feasible)) if _differs(table, index, row)]
+    table = gain_table(study, winner)
     return Robustness(
-        words,
-        _shares(table, feasible),
-        tuple(_weight_flips(table, weights, words, row, rivals, feasible)),
-        tuple(_limit_flips(study, winner, utility.utilities(study))),
-        _nearest(table, weights, words, row, rivals, feasible),
+        table.words,
+        _shares(table),
+        tuple(_weight_flips(table)),
+        tuple(_limit_flips(study, winner, table.scores)),
     )
 
 
-def _table(
-    gains: dict[str, dict[str, float]], trials: Sequence[Trial], words: Sequence[str]
-) -> np.ndarray:
-    """Gains [trials, words]."""
-    rows = [[gains[trial.id][word] for word in words] for trial in trials]
-    return np.array(rows, dtype=float).reshape(len(trials), len(words))
-
-
-def _differs(table: np.ndarray, index: int, row: int) -> bool:
-    return index != row and bool(np.abs(table[index] - table[row]).max(initial=0.0) > SAME)
-
-
-def _shares(table: np.ndarray, trials: Sequence[Trial]) -> tuple[tuple[str, float], ...]:
+def _shares(table: GainTable) -> tuple[tuple[str, float], ...]:
     """Wins over weights drawn evenly from the simplex (Dirichlet with ones); level trials share."""
-    if not table.shape[1]:
+    if not table.words:
         return ()
-    drawn = np.random.default_rng(12).dirichlet(np.ones(table.shape[1]), DRAWS)
-    scores = drawn @ table.T
+    drawn = np.random.default_rng(12).dirichlet(np.ones(len(table.words)), DRAWS)
+    scores = drawn @ table.gains.T
     ahead = scores >= scores.max(axis=1, keepdims=True) - SAME
     wins = (ahead / ahead.sum(axis=1, keepdims=True)).mean(axis=0)
-    shares = [(trial.id, float(share)) for trial, share in zip(trials, wins, strict=True)]
+    shares = [(trial.id, float(share)) for trial, share in zip(table.trials, wins, strict=True)]
     return tuple(sorted(shares, key=lambda pair: -pair[1]))
 
 
-def _weight_flips(
-    table: np.ndarray,
-    weights: np.ndarray,
-    words: Sequence[str],
-    row: int,
-    rivals: Sequence[int],
-    trials: Sequence[Trial],
-) -> list[WeightFlip]:
+def _weight_flips(table: GainTable) -> Iterator[WeightFlip]:
     """For each word the nearest weight above and below at which another trial is level: between
     them the choice stays.
     """
-    flips = []
-    for column, word in enumerate(words):
-        now = float(weights[column])
+    behind = table.gains - table.gains[table.row]
+    for column, word in enumerate(table.words):
+        now = float(table.weights[column])
         above: list[tuple[float, int]] = []
         below: list[tuple[float, int]] = []
-        for rival in rivals:
-            lead = float(weights @ (table[row] - table[rival]))
-            slope = float(table[rival, column] - table[row, column])
+        for rival in table.rivals:
+            slope = float(behind[rival, column])
             if abs(slope) <= SAME:
                 continue
-            at = now + lead / slope
+            at = now - float(table.weights @ behind[rival]) / slope
             # A rival that catches up with more weight, or one that does with less.
             if slope > 0:
                 above.append((max(at, now), rival))
@@ -152,11 +110,10 @@ def _weight_flips(
                 below.append((min(at, now), rival))
         if below:
             at, rival = max(below)
-            flips.append(WeightFlip(word, now, at, trials[rival].id))
+            yield WeightFlip(word, now, at, table.trials[rival].id)
         if above:
             at, rival = min(above)
-            flips.append(WeightFlip(word, now, at, trials[rival].id))
-    return flips
+            yield WeightFlip(word, now, at, table.trials[rival].id)
 
 
 def _limit_flips(study: Study, winner: Trial, scores: dict[str, float]) -> list[LimitFlip]:
@@ -191,45 +148,3 @@ def _limit_flips(study: Study, winner: Trial, scores: dict[str, float]) -> list[
 
 def _stricter(limit: Limit, value: float, own: float) -> bool:
     return value < own if limit.relation == "<=" else value > own
-
-
-def _nearest(
-    table: np.ndarray,
-    weights: np.ndarray,
-    words: Sequence[str],
-    row: int,
-    rivals: Sequence[int],
-    trials: Sequence[Trial],
-) -> Nearest | None:
-    """The point nearest to the weights at which a rival is level, no weight below 0: the projection
-    on each rival's plane, with every set of words at 0 tried (there are at most six words).
-    """
-    best: Nearest | None = None
-    for rival in rivals:
-        step = table[rival] - table[row]
-        for count in range(len(words)):
-            for zeros in combinations(range(len(words)), count):
-                point = _on_plane(weights, step, zeros)
-                if point is None:
-                    continue
-                distance = float(np.linalg.norm(point - weights))
-                if best is None or distance < best.distance - SAME:
-                    told = tuple(zip(words, map(float, point), strict=True))
-                    best = Nearest(told, distance, trials[rival].id)
-    return best
-
-
-def _on_plane(weights: np.ndarray, step: np.ndarray, zeros: Sequence[int]) -> np.ndarray | None:
-    """The nearest point with step @ point = 0 and these words at 0; None when a weight would be
-    negative, or all would be 0.
-    """
-    free = np.ones(len(weights), dtype=bool)
-    free[list(zeros)] = False
-    direction, point = np.where(free, step, 0.0), np.where(free, weights, 0.0)
-    length = float(direction @ direction)
-    if length <= SAME:
-        return None
-    point = point - direction * float(direction @ point) / length
-    if float(point.min()) < -SAME or float(point.max()) <= SAME:
-        return None
-    return np.maximum(point, 0.0)

@@ -14,6 +14,7 @@ from core.verdict.anchor import anchored
 from core.verdict.documents import study_document
 from core.verdict.recommend import recommend
 from core.verdict.robust.firmness import Robustness, robustness
+from core.verdict.robust.nearest import Nearest, nearest
 from core.verdict.robust.words import sentences
 from tests.core.verdict.test_recommend import study_of, trial
 
@@ -43,6 +44,13 @@ def of(study: Study) -> tuple[Robustness, Trial]:
     winner = study.trial(recommend(study).trial_id or "")
     assert winner is not None
     return robustness(study, winner), winner
+
+
+def nearest_of(study: Study) -> Nearest | None:
+    study = anchored(study)
+    winner = study.trial(recommend(study).trial_id or "")
+    assert winner is not None
+    return nearest(study, winner)
 
 
 def test_the_lines_cross_where_they_do_on_paper(
@@ -76,11 +84,11 @@ def test_the_share_is_a_volume_of_the_simplex(
 def test_the_nearest_weights_lie_on_the_plane(
     synthetic_study: Study, trials: tuple[Trial, ...]
 ) -> None:
-    firm, _ = of(study_of(synthetic_study, [], *trials))
-    assert firm.nearest is not None
-    assert firm.nearest.trial_id == "t2"
+    level = nearest_of(study_of(synthetic_study, [], *trials))
+    assert level is not None
+    assert level.trial_id == "t2"
     # The distance of a point to a plane: |step . weights| / |step|.
-    assert firm.nearest.distance == pytest.approx(6.9 / np.sqrt(3 + 9.9**2))
+    assert level.distance == pytest.approx(6.9 / np.sqrt(3 + 9.9**2))
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -111,13 +119,14 @@ def test_no_weights_nearer_than_the_nearest_change_the_choice(
     tried = np.abs(weights + random.normal(0, 0.4, (200_000, 4)))
     scores = tried @ table.T
     flipped = scores.max(axis=1) > scores[:, row] + 1e-9
-    nearest = np.linalg.norm(tried - weights, axis=1)[flipped].min(initial=np.inf)
-    if firm.nearest is None:
+    level = nearest_of(study)
+    closest = np.linalg.norm(tried - weights, axis=1)[flipped].min(initial=np.inf)
+    if level is None:
         assert not flipped.any()
         return
-    assert firm.nearest.distance <= nearest + 1e-9
-    at = np.array([weight for _, weight in firm.nearest.weights])
-    taken = [each.id for each in rows].index(firm.nearest.trial_id)
+    assert level.distance <= closest + 1e-9
+    at = np.array([weight for _, weight in level.weights])
+    taken = [each.id for each in rows].index(level.trial_id)
     assert at.min() >= 0
     assert float(at @ (table[taken] - table[row])) == pytest.approx(0.0, abs=1e-9)
     for flip in firm.weight_flips:
@@ -177,5 +186,5 @@ def test_level_trials_and_a_single_one_flip_nothing(
     assert firm.share("t1") == pytest.approx(firm.share("t9"))
     assert all(flip.trial_id != "t9" for flip in firm.weight_flips)
     alone, winner = of(study_of(synthetic_study, [], trials[0]))
-    assert alone.nearest is None
+    assert nearest_of(study_of(synthetic_study, [], trials[0])) is None
     assert sentences(study_of(synthetic_study, [], trials[0]), winner, alone) == ()

@@ -17,12 +17,11 @@ from kernels import tuning
 from kernels.cuda import on, processors
 from kernels.linear_fp8.gpu_rows import round_rows
 from kernels.linear_lowbit.codes import LowBit
+from kernels.linear_w8a8.gpu_rows import finish
 from kernels.tuning import rows_bucket
 
+OP = "linear_fp8"
 K_MULTIPLE = 16
-MAX_SPLIT = 16
-# The calls whose blocks the autotuner has chosen: all that its own key is made of, and more.
-_tuned: set[tuple[object, ...]] = set()
 NEEDED = (8, 9)
 
 
@@ -42,22 +41,17 @@ def refuse(form: LowBit, dtype: torch.dtype) -> str | None:
     return None
 
 
-def _configs() -> list[triton.Config]:
-    """BLOCK_N, BLOCK_M, BLOCK_K, WAVES, warps and stages of each."""
-    rows = (
+CONFIGS = tuning.configurations(
+    (
         (64, 16, 128, 4, 4, 4), (128, 16, 128, 2, 4, 4), (64, 32, 128, 2, 4, 4),
         (128, 64, 128, 2, 4, 4), (128, 128, 128, 1, 8, 3), (128, 256, 128, 1, 8, 3),
         (256, 128, 128, 1, 8, 3),
-    )  # fmt: skip
-    configs = []
-    for n, m, k, waves, warps, stages in rows[:1] if tuning.INTERPRETED else rows:
-        meta = {"BLOCK_N": n, "BLOCK_M": m, "BLOCK_K": k, "WAVES": waves}
-        configs.append(triton.Config(meta, num_warps=warps, num_stages=stages))
-    return configs
+    )
+)  # fmt: skip
 
 
 @triton.autotune(
-    _configs(),
+    CONFIGS,
     key=["n", "padded", "rows_bucket"],
     prune_configs_by={"early_config_prune": tuning.early},
     do_bench=tuning.bench,
@@ -119,36 +113,6 @@ def product_kernel(
         tl.store(y_ptr + at, y.to(y_ptr.dtype.element_ty), mask=ok)
 
 
-@triton.jit
-def _finish_kernel(
-    y_ptr,  # [M, N]
-    sums_ptr,  # [splits, M, N] fp32
-    scale_ptr,  # [N]
-    x_scale_ptr,  # [M] fp32
-    bias_ptr,
-    residual_ptr,  # [M, N], may be y
-    rows,
-    n,
-    splits,
-    BIAS: tl.constexpr,
-    RESIDUAL: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    row = tl.program_id(0).to(tl.int64)
-    cols = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    ok = cols < n
-    total = tl.zeros((BLOCK,), dtype=tl.float32)
-    for split in range(0, splits):
-        total += tl.load(sums_ptr + (split * rows + row) * n + cols, mask=ok, other=0.0)
-    scale = tl.load(scale_ptr + cols, mask=ok, other=0.0).to(tl.float32)
-    y = total * (tl.load(x_scale_ptr + row) * scale)
-    if BIAS:
-        y += tl.load(bias_ptr + cols, mask=ok, other=0.0).to(tl.float32)
-    if RESIDUAL:
-        y += tl.load(residual_ptr + row * n + cols, mask=ok, other=0.0).to(tl.float32)
-    tl.store(y_ptr + row * n + cols, y.to(y_ptr.dtype.element_ty), mask=ok)
-
-
 class Product:
     """See Fp8Weight: E4M3 codes [n, k rounded up]."""
 
@@ -174,47 +138,27 @@ class Product:
         """
         rows, padded = len(x), self.codes.shape[1]
         codes, x_scale = round_rows(x, padded)
-
-        def tiles(meta: dict[str, int]) -> int:
-            return int(triton.cdiv(rows, meta["BLOCK_M"]) * triton.cdiv(self.n, meta["BLOCK_N"]))
-
-        def splits(meta: dict[str, int]) -> int:
-            most = triton.cdiv(padded, meta["BLOCK_K"])
-            if split is not None:
-                return max(1, min(split, most))
-            wanted = meta["WAVES"] * processors(x.device) // tiles(meta)
-            return max(1, min(MAX_SPLIT, most, wanted))
-
-        most = max(splits(config.kwargs) for config in product_kernel.configs)
-        size = most * rows * self.n if most > 1 else 1
-        sums = torch.empty(size, dtype=torch.float32, device=x.device)
-        bias, side = x if self.bias is None else self.bias, x if residual is None else residual
+        tiles = tuning.TileGrid(rows, self.n, padded, processors(x.device), split)
+        most = tiles.most_splits(product_kernel.configs)
+        shape = (most, rows, self.n) if most > 1 else (1, 1, 1)
+        sums = torch.empty(shape, dtype=torch.float32, device=x.device)
         others = (
-            sums, codes, self.codes, self.scale, x_scale, bias, side, rows, self.n, padded,
-            rows_bucket(rows),
+            sums, codes, self.codes, self.scale, x_scale, x if self.bias is None else self.bias,
+            x if residual is None else residual, rows, self.n, padded, rows_bucket(rows),
         )  # fmt: skip
         meta = {"BIAS": self.bias is not None, "RESIDUAL": residual is not None}
         on_cpu = x.device.type == "cpu"
 
         def launch(y: torch.Tensor) -> None:
-            product_kernel[lambda blocks: (tiles(blocks), splits(blocks))](
-                y, *others, **meta, FP32_DOT=on_cpu
-            )
+            product_kernel[tiles.grid](y, *others, **meta, FP32_DOT=on_cpu)
 
-        key = (rows_bucket(rows), self.n, padded, x.device, x.dtype, *meta.values())
-        key += (self.scale.dtype,)
+        key = (OP, rows_bucket(rows), self.n, padded, x.device, x.dtype, *meta.values())
         with on(x.device):
-            if key not in _tuned:
-                launch(torch.empty_like(out))
-                _tuned.add(key)
-            launch(out)
-            # That of the launch just before: its own key's.
-            used = splits(product_kernel.best_config.kwargs)
-            if used > 1:
-                _finish_kernel[(rows, triton.cdiv(self.n, 512))](
-                    out, sums, self.scale, x_scale, bias, side, rows, self.n, used, **meta,
-                    BLOCK=512,
-                )  # fmt: skip
+            tuning.launch_tuned((*key, self.scale.dtype), launch, out)
+        # That of the launch just before: its own key's.
+        _, used = tiles.grid(product_kernel.best_config.kwargs)
+        if used > 1:
+            finish(out, sums, used, self.scale, x_scale, self.bias, residual)
         return out
 
     def undo(self) -> LowBit:

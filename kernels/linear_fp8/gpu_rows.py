@@ -9,6 +9,7 @@ import triton.language as tl
 
 from kernels.cuda import on
 from kernels.linear_fp8.codes import MOST, TINY
+from kernels.linear_w8a8.gpu_rows import largest_of_row
 
 
 @triton.jit
@@ -35,16 +36,7 @@ def _quantize_kernel(
 ):
     row = tl.program_id(0).to(tl.int64)
     at = x_ptr + row * k
-    most = tl.zeros((BLOCK_K,), dtype=tl.float32)
-    bad = tl.zeros((BLOCK_K,), dtype=tl.int32)
-    for start in range(0, k, BLOCK_K):
-        column = start + tl.arange(0, BLOCK_K)
-        size = tl.abs(tl.load(at + column, mask=column < k, other=0.0).to(tl.float32))
-        # Not below infinity: infinite or not a number.
-        bad = bad | tl.where(size < float("inf"), 0, 1)
-        most = tl.maximum(most, tl.where(size < float("inf"), size, 0.0))
-    largest = tl.max(most, axis=0)
-    broken = tl.max(bad, axis=0) > 0
+    largest, broken = largest_of_row(at, k, 1, BLOCK_K)
     # Triton's "/" on floats is approximate on the GPU; torch rounds correctly.
     scale = tl.div_rn(largest, largest * 0 + LARGEST)
     safe = tl.where(largest >= TINY_MAX, largest, 1.0)

@@ -21,11 +21,8 @@ from kernels.linear_w8a8.codes import W8A8
 from kernels.linear_w8a8.gpu_rows import finish, round_rows
 from kernels.tuning import rows_bucket
 
+OP = "linear_w8a8"
 K_MULTIPLE = 16
-# Programs that share one sum over k, at most.
-MAX_SPLIT = 16
-# The calls whose blocks the autotuner has chosen: all that its own key is made of, and more.
-_tuned: set[tuple[object, ...]] = set()
 
 
 def available() -> str | None:
@@ -38,22 +35,17 @@ def refuse(form: W8A8, dtype: torch.dtype) -> str | None:
     return None
 
 
-def _configs() -> list[triton.Config]:
-    """BLOCK_N, BLOCK_M, BLOCK_K, WAVES, warps and stages of each."""
-    rows = (
+CONFIGS = tuning.configurations(
+    (
         (64, 16, 128, 4, 4, 4), (64, 16, 256, 4, 4, 3), (128, 16, 128, 2, 4, 4),
         (64, 32, 128, 2, 4, 4), (128, 64, 128, 2, 4, 4), (128, 128, 128, 1, 8, 3),
         (128, 256, 128, 1, 8, 3), (256, 128, 128, 1, 8, 3),
-    )  # fmt: skip
-    configs = []
-    for n, m, k, waves, warps, stages in rows[:1] if tuning.INTERPRETED else rows:
-        meta = {"BLOCK_N": n, "BLOCK_M": m, "BLOCK_K": k, "WAVES": waves}
-        configs.append(triton.Config(meta, num_warps=warps, num_stages=stages))
-    return configs
+    )
+)  # fmt: skip
 
 
 @triton.autotune(
-    _configs(),
+    CONFIGS,
     key=["n", "padded", "rows_bucket"],
     prune_configs_by={"early_config_prune": tuning.early},
     do_bench=tuning.bench,
@@ -146,19 +138,10 @@ class Product:
             x = x.index_select(1, self.columns)
         codes, x_scale = self.quantized(x)
 
-        def tiles(meta: dict[str, int]) -> int:
-            return int(triton.cdiv(rows, meta["BLOCK_M"]) * triton.cdiv(self.n, meta["BLOCK_N"]))
-
-        def splits(meta: dict[str, int]) -> int:
-            most = triton.cdiv(padded, meta["BLOCK_K"])
-            if split is not None:
-                return max(1, min(split, most))
-            wanted = meta["WAVES"] * processors(x.device) // tiles(meta)
-            return max(1, min(MAX_SPLIT, most, wanted))
-
-        most = max(splits(config.kwargs) for config in product_kernel.configs)
-        size = (most, rows, self.n) if most > 1 else (1, 1, 1)
-        sums = torch.empty(size, dtype=torch.int32, device=x.device)
+        tiles = tuning.TileGrid(rows, self.n, padded, processors(x.device), split)
+        most = tiles.most_splits(product_kernel.configs)
+        shape = (most, rows, self.n) if most > 1 else (1, 1, 1)
+        sums = torch.empty(shape, dtype=torch.int32, device=x.device)
         others = (
             sums, codes, self.codes, self.scale, x_scale, x if self.bias is None else self.bias,
             x if residual is None else residual, rows, self.n, padded, rows_bucket(rows),
@@ -166,16 +149,13 @@ class Product:
         meta = {"BIAS": self.bias is not None, "RESIDUAL": residual is not None}
 
         def launch(y: torch.Tensor) -> None:
-            product_kernel[lambda meta: (tiles(meta), splits(meta))](y, *others, **meta)
+            product_kernel[tiles.grid](y, *others, **meta)
 
-        key = (rows_bucket(rows), self.n, padded, x.device, x.dtype, *meta.values())
+        key = (OP, rows_bucket(rows), self.n, padded, x.device, x.dtype, *meta.values())
         with on(x.device):
-            if key not in _tuned:
-                launch(torch.empty_like(out))
-                _tuned.add(key)
-            launch(out)
+            tuning.launch_tuned(key, launch, out)
         # That of the launch just before: its own key's.
-        used = splits(product_kernel.best_config.kwargs)
+        _, used = tiles.grid(product_kernel.best_config.kwargs)
         if used > 1:
             finish(out, sums, used, self.scale, x_scale, self.bias, residual)
         return out

@@ -1,6 +1,7 @@
-"""Triton: rows of x rounded to int8 before a product, and its int32 sums turned into y.
+"""Triton: rows of x rounded to int8 before a product, and its sums turned into y.
 
-NOT YET RUN ON A GPU: correct under TRITON_INTERPRET=1 only.
+NOT YET RUN ON A GPU: correct under TRITON_INTERPRET=1 only. What a product in E4M3 does alike,
+kernels.linear_fp8 takes from here: the largest of a row, and both scales put into a sum.
 """
 
 import torch
@@ -9,6 +10,22 @@ import triton.language as tl
 
 from kernels.cuda import on
 from kernels.linear_w8a8.codes import TINY
+
+
+@triton.jit
+def largest_of_row(at, k, stride, BLOCK_K: tl.constexpr):
+    """The largest magnitude below infinity of k numbers, fp32, and whether one is infinite or not a
+    number.
+    """
+    most = tl.zeros((BLOCK_K,), dtype=tl.float32)
+    bad = tl.zeros((BLOCK_K,), dtype=tl.int32)
+    for start in range(0, k, BLOCK_K):
+        column = start + tl.arange(0, BLOCK_K)
+        size = tl.abs(tl.load(at + column * stride, mask=column < k, other=0.0).to(tl.float32))
+        # Not below infinity: infinite or not a number.
+        bad = bad | tl.where(size < float("inf"), 0, 1)
+        most = tl.maximum(most, tl.where(size < float("inf"), size, 0.0))
+    return tl.max(most, axis=0), tl.max(bad, axis=0) > 0
 
 
 @triton.jit
@@ -27,17 +44,7 @@ def _quantize_kernel(
 ):
     row = tl.program_id(0).to(tl.int64)
     at = x_ptr + row * x_stride_row
-    most = tl.zeros((BLOCK_K,), dtype=tl.float32)
-    bad = tl.zeros((BLOCK_K,), dtype=tl.int32)
-    for start in range(0, k, BLOCK_K):
-        column = start + tl.arange(0, BLOCK_K)
-        x = tl.load(at + column * x_stride_k, mask=column < k, other=0.0).to(tl.float32)
-        size = tl.abs(x)
-        # Not below infinity: infinite or not a number.
-        bad = bad | tl.where(size < float("inf"), 0, 1)
-        most = tl.maximum(most, tl.where(size < float("inf"), size, 0.0))
-    largest = tl.max(most, axis=0)
-    broken = tl.max(bad, axis=0) > 0
+    largest, broken = largest_of_row(at, k, x_stride_k, BLOCK_K)
     # Triton's "/" on floats is approximate on the GPU; the other kernels round correctly.
     if FIXED:
         scale = largest * 0 + x_scale
@@ -59,8 +66,8 @@ def _quantize_kernel(
 @triton.jit
 def _finish_kernel(
     y_ptr,  # [M, N]
-    sums_ptr,  # [splits, M, wide] int32
-    scale_ptr,  # [N] fp32
+    sums_ptr,  # [splits, M, wide] int32 or fp32
+    scale_ptr,  # [N] fp32 or fp16
     x_scale_ptr,  # [M] fp32
     bias_ptr,
     residual_ptr,  # [M, N], may be y
@@ -75,10 +82,10 @@ def _finish_kernel(
     row = tl.program_id(0).to(tl.int64)
     cols = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     ok = cols < n
-    total = tl.zeros((BLOCK,), dtype=tl.int32)
+    total = tl.zeros((BLOCK,), dtype=sums_ptr.dtype.element_ty)
     for split in range(0, splits):
         total += tl.load(sums_ptr + split * split_stride + row * wide + cols, mask=ok, other=0)
-    scale = tl.load(scale_ptr + cols, mask=ok, other=0.0)
+    scale = tl.load(scale_ptr + cols, mask=ok, other=0.0).to(tl.float32)
     y = total.to(tl.float32) * (tl.load(x_scale_ptr + row) * scale)
     if BIAS:
         y += tl.load(bias_ptr + cols, mask=ok, other=0.0).to(tl.float32)
@@ -114,8 +121,8 @@ def finish(
     bias: torch.Tensor | None,
     residual: torch.Tensor | None,
 ) -> None:
-    """out [M, n] = sums [>= splits, >= M, >= n] int32, added up over the splits, times both scales,
-    + bias + residual; out may be residual.
+    """out [M, n] = sums [>= splits, >= M, >= n], int32 or fp32, added up over the splits, times
+    both scales, + bias + residual; out may be residual.
     """
     rows, n = out.shape
     with on(out.device):

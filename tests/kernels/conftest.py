@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from kernels import calls, registry
+from kernels import calls, registry, tuning
 
 
 @pytest.fixture
@@ -33,12 +33,11 @@ def pinned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     tuners = (device_code.few_rows, device_code.many_rows, fp8.product_kernel, w8a8.product_kernel)
     for tuner in tuners:
         monkeypatch.setattr(tuner, "configs", tuner.configs[:1])
-    known = [(module._tuned, set(module._tuned)) for module in (lowbit, w8a8, fp8)]
+    before = set(tuning.tuned)
     yield
     # With all of its blocks, an autotuner has still to choose for these calls.
-    for tuned, before in known:
-        tuned.clear()
-        tuned.update(before)
+    tuning.tuned.clear()
+    tuning.tuned.update(before)
 
 
 @pytest.fixture

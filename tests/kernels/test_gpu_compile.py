@@ -71,19 +71,16 @@ plain = triton.Config({})
 compiled(fp8_rows._quantize_kernel,
          {"codes_ptr": "*fp8e4nv", "scale_ptr": "*fp32", "x_ptr": "*bf16"},
          ("k", "padded"), plain, LARGEST=448.0, TINY_MAX=1e-30, ROUND_FIRST=False, BLOCK_K=4096)
-compiled(fp8._finish_kernel,
-         {"y_ptr": "*bf16", "sums_ptr": "*fp32", "scale_ptr": "*fp16", "x_scale_ptr": "*fp32",
-          "bias_ptr": "*bf16", "residual_ptr": "*bf16"},
-         ("rows", "n", "splits"), plain, BIAS=True, RESIDUAL=True, BLOCK=512)
 for fixed in (False, True):
     compiled(w8a8_rows._quantize_kernel,
              {"codes_ptr": "*i8", "scale_ptr": "*fp32", "x_ptr": "*bf16", "x_scale": "fp32"},
              ("k", "padded", "x_stride_row", "x_stride_k"), plain, FIXED=fixed, TINY_MAX=1e-30,
              BLOCK_K=4096)
-compiled(w8a8_rows._finish_kernel,
-         {"y_ptr": "*bf16", "sums_ptr": "*i32", "scale_ptr": "*fp32", "x_scale_ptr": "*fp32",
-          "bias_ptr": "*bf16", "residual_ptr": "*bf16"},
-         ("n", "wide", "splits", "split_stride"), plain, BIAS=True, RESIDUAL=True, BLOCK=512)
+for sums, scale in (("*i32", "*fp32"), ("*fp32", "*fp16")):
+    compiled(w8a8_rows._finish_kernel,
+             {"y_ptr": "*bf16", "sums_ptr": sums, "scale_ptr": scale, "x_scale_ptr": "*fp32",
+              "bias_ptr": "*bf16", "residual_ptr": "*bf16"},
+             ("n", "wide", "splits", "split_stride"), plain, BIAS=True, RESIDUAL=True, BLOCK=512)
 tiles = {name: value for name, value in INT4.items() if name not in ("PARTIAL", "BIAS", "RESIDUAL")}
 found["tiles"] = compiled(lowbit_tiles.unpack_rows, POINTERS, ("begin", "end", "n", "k", "blocks"),
     plain, BLOCK_N=lowbit_tiles.BLOCK_N, BLOCKS=lowbit_tiles.BLOCKS, **tiles).asm["ptx"]

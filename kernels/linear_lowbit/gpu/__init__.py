@@ -15,16 +15,13 @@ from kernels.cuda import on, processors
 from kernels.linear_lowbit.codes import LowBit, levels
 from kernels.linear_lowbit.gpu import kernels as device_code
 from kernels.linear_lowbit.gpu.layout import WORDS, lay_out, undo
-from kernels.tuning import rows_bucket
+from kernels.tuning import MAX_SPLIT, launch_tuned, rows_bucket
 
 # Up to this many rows the vector units keep up with memory, by an estimate (LOG.md) that counts
 # only where nothing may be measured; beyond it the matrix units do, with tiles of 16 rows at least.
 FEW_ROWS = 2
 # Up to this many the two are compared (kernels.choice.ways).
 COMPARED_ROWS = 8
-MAX_SPLIT = 16
-# The calls whose blocks an autotuner has chosen: all that its own key is made of, and more.
-_tuned: set[tuple[object, ...]] = set()
 _KINDS = {
     "int": device_code.INTEGER,
     "nf4": device_code.TABLE,
@@ -155,13 +152,19 @@ class Product:
             # Triton's interpreter multiplies the bit patterns of bf16 in a dot.
             meta["FP32_DOT"] = x.device.type == "cpu"
         tensors = (side for side in others if isinstance(side, torch.Tensor))
-        key = (few, bucket, layout.n, layout.k, x.device, *meta.values(), out.dtype)
+        key = (
+            "linear_lowbit",
+            few,
+            bucket,
+            layout.n,
+            layout.k,
+            x.device,
+            *meta.values(),
+            out.dtype,
+        )
         key += tuple(side.dtype for side in tensors)
         with on(x.device):
-            if key not in _tuned:
-                launch(torch.empty_like(out))
-                _tuned.add(key)
-            launch(out)
+            launch_tuned(key, launch, out)
             # That of the launch just before: its own key's.
             used = splits(kernel.best_config.kwargs)
             if used > 1 or gated:

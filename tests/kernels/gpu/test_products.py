@@ -83,6 +83,7 @@ print(json.dumps([found, torch_int_mm.over(odd) is None]))
 """
 TUNED = """
 import json, torch, triton
+from kernels import tuning
 from kernels.linear_OP import gpu, quantize
 from tests.kernels.gpu import products
 kernel = gpu.product_kernel
@@ -98,7 +99,7 @@ for known in (False, True):
         x, side = torch.randn(5, 96), torch.randn(5, 40)
         wanted = side.double() + products.exact(form, x, product.bias)
         if not known:
-            gpu._tuned.clear()
+            tuning.tuned.clear()
         product.into(x, side, side)
         found.append(products.off(side, wanted, 96))
 print(json.dumps(found))

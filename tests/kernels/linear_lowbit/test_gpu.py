@@ -88,6 +88,7 @@ print(json.dumps(True))
 """
 TUNED = """
 import triton
+from kernels import tuning
 from kernels.linear_lowbit import gpu
 from kernels.linear_lowbit.gpu.kernels import few_rows, many_rows
 few_rows.configs = [triton.Config(dict(BLOCK_N=n, BLOCKS=2, WAVES=4)) for n in (16, 64)]
@@ -104,7 +105,7 @@ for rows, kernel in ((1, few_rows), (5, many_rows)):
             x, side = torch.randn(rows, 96), torch.randn(rows, 40)
             wanted = side.double() + reference.linear(x, form)
             if not known:
-                gpu._tuned.clear()
+                tuning.tuned.clear()
             weight.bind(x, side, side)()
             found.append(off(side, wanted, 96))
         assert len(kernel.cache) == 1 and kernel.best_config in kernel.configs

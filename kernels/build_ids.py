@@ -27,8 +27,8 @@ def compiler_version() -> str:
 @functools.lru_cache(maxsize=2)
 def build_ids(triton: bool = False) -> dict[str, str]:
     """`{"attention": 12 hex digits, ...}` for every .cpp here, by its folder (or its own name at
-    the top); with `triton` also the GPU sources (gpu.py or gpu/), as `linear_lowbit.gpu`. Empty
-    without a compiler.
+    the top); with `triton` also the GPU sources (gpu.py, gpu/, and what else imports triton), as
+    `linear_lowbit.gpu`. Empty without a compiler.
     """
     ids = {}
     compiler = compiler_version()
@@ -41,21 +41,24 @@ def build_ids(triton: bool = False) -> dict[str, str]:
             ids[name] = _digest((compiler, *build.FLAGS), (source, *headers))
     if triton:
         for folder in sorted(path for path in ROOT.iterdir() if path.is_dir()):
-            sources = sorted((*folder.glob("gpu*.py"), *folder.glob("gpu/*.py")))
+            named = {*folder.glob("gpu*.py"), *folder.glob("gpu/*.py")}
+            sources = [
+                file
+                for file in sorted(folder.rglob("*.py"))
+                if file in named or b"\nimport triton" in file.read_bytes()
+            ]
             if sources:
                 ids[f"{folder.name}.gpu"] = _digest((), sources)
     return ids
 
 
-@functools.lru_cache(maxsize=32)
-def operation_id(op: str) -> str:
-    """12 hex digits of all that an operation's kernels are made from: its folder's sources, the
-    headers and the compiler.
+@functools.lru_cache(maxsize=1)
+def sources_id() -> str:
+    """12 hex digits of every source here, the flags and the compiler: operations take code from
+    each other, and all of them from the files at the top.
     """
-    folder = ROOT / op
-    sources = (file for kind in ("*.py", "*.cpp", "*.h") for file in folder.rglob(kind))
-    files = [*sorted(sources), *sorted(ROOT.glob("*.h"))]
-    return _digest((compiler_version(), *build.FLAGS), files)
+    sources = (file for kind in ("*.py", "*.cpp", "*.h") for file in ROOT.rglob(kind))
+    return _digest((compiler_version(), *build.FLAGS), sorted(sources))
 
 
 def _digest(words: tuple[str, ...], files: Iterable[Path]) -> str:

@@ -62,7 +62,7 @@ def fastest(
         return known.name
     if not measures(device):
         return names[0]
-    made_of = _made_of(question.op)
+    made_of = _made_of()
     choice = read(path_of(question, where, made_of))
     if (
         choice is None
@@ -128,7 +128,7 @@ def here() -> list[Answer]:
 
 def current(choice: Answer) -> bool:
     """Whether it was given by what is installed now."""
-    return choice.made_of == _made_of(choice.question.op)
+    return choice.made_of == _made_of()
 
 
 def forget() -> None:
@@ -168,9 +168,9 @@ def _measure(
     return Answer(question, where, made_of, best, samples, failed, now)
 
 
-def _made_of(op: str) -> str:
+def _made_of() -> str:
     packages = [f"{name} {_version(name)}" for name in PACKAGES]
-    return ", ".join((*packages, f"{op} {build_ids.operation_id(op)}"))
+    return ", ".join((*packages, f"kernels {build_ids.sources_id()}"))
 
 
 def _version(package: str) -> str:

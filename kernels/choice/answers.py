@@ -34,8 +34,8 @@ class Answer:
     """The fastest candidate of a question on a device, and by how much.
 
     `samples` are seconds a candidate, in turns; `failed` says why others could not be timed.
-    `made_of` names what the answer depends on: versions, and what the operation's kernels are built
-    from. `taken_at` is UTC.
+    `made_of` names what the answer depends on: versions, and what the kernels are built from.
+    `taken_at` is UTC.
     """
 
     question: Question

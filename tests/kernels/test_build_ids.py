@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,8 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "add/own.h").write_text("// own")
     (tmp_path / "add/gpu.py").write_text("# triton")
     (tmp_path / "add/gpu_code.py").write_text("# its device code")
+    (tmp_path / "add/device.py").write_text("import triton\n\nimport triton.language as tl\n")
+    (tmp_path / "add/__init__.py").write_text("# checks and chooses")
     monkeypatch.setattr(build_ids, "ROOT", tmp_path)
     forget()
     yield tmp_path
@@ -30,6 +32,7 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def forget() -> None:
     build_ids.build_ids.cache_clear()
     build_ids.compiler_version.cache_clear()
+    build_ids.sources_id.cache_clear()
 
 
 def test_every_source_has_an_id_of_its_own(sources: Path) -> None:
@@ -48,6 +51,8 @@ def test_every_source_has_an_id_of_its_own(sources: Path) -> None:
         ("top.cpp", {"top"}),
         ("add/gpu.py", {"add.gpu"}),
         ("add/gpu_code.py", {"add.gpu"}),
+        ("add/device.py", {"add.gpu"}),
+        ("add/__init__.py", set()),
     ],
 )
 def test_a_changed_file_changes_what_is_built_from_it(
@@ -93,3 +98,26 @@ def test_asking_imports_no_torch() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True
     )
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("file", ["shared.h", "top.cpp", "add/own.h", "add/__init__.py", "new.py"])
+def test_any_source_changes_the_id_of_all(sources: Path, file: str) -> None:
+    before = build_ids.sources_id()
+    (sources / file).write_text("another")
+    forget()
+    assert build_ids.sources_id() != before
+
+
+def test_device_code_of_any_name_is_in_an_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    files: set[str] = set()
+
+    def digest(words: tuple[str, ...], read: Iterable[Path]) -> str:
+        files.update(f"{file.parent.name}/{file.name}" for file in read)
+        return ""
+
+    monkeypatch.setattr(build_ids, "_digest", digest)
+    forget()
+    build_ids.build_ids(triton=True)
+    forget()
+    assert {f"attention/{name}.py" for name in ("append", "device", "kv_encode", "kv_gpu")} <= files
+    assert {"gpu/tiles.py", "linear_fp8/gpu_rows.py", "rms_norm/gpu.py"} <= files
